@@ -1,0 +1,47 @@
+// Every maximum, with its reason. Decoders check these before they allocate anything.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace pccl::limits {
+
+// Names (islands, hosts, tensors) are for people; longer ones are mistakes.
+inline constexpr std::size_t name_bytes_max = 256;
+// Error texts name two descriptors at most.
+inline constexpr std::size_t text_bytes_max = 4096;
+// A host has a handful of interfaces; a peer that offers more is not worth dialling one by one.
+inline constexpr std::size_t addresses_max = 8;
+// A view names every peer; thousands are the goal, and 1 << 16 of them still make a message of some MiB only.
+inline constexpr std::size_t members_max = 1 << 16;
+// Operations that one peer may have open: each costs memory at the master.
+inline constexpr std::size_t operations_open_max = 1 << 12;
+// Tensors in one operation or one shared state.
+inline constexpr std::size_t tensors_max = 1 << 14;
+// Elements of one tensor: chunk numbers and byte counts stay far from overflow.
+inline constexpr std::uint64_t elements_max = std::uint64_t{1} << 44;
+// Verdicts that a peer remembers until everybody has them.
+inline constexpr std::size_t records_max = 1 << 14;
+// Peers named by one message (missing, donors, failing links).
+inline constexpr std::size_t peers_named_max = 64;
+// A control message: the largest is a view of members_max peers.
+inline constexpr std::size_t message_bytes_max = 16u << 20;
+// A message before the sender has proved who it is: nothing but a hello.
+inline constexpr std::size_t hello_bytes_max = 4096;
+// A chunk of tensor data: large enough for every path, small enough to bound what a link may hold.
+inline constexpr std::size_t chunk_bytes_max = 4u << 20;
+// Chunk size on fast paths: fits the L2 cache with its reduction's operands (measured: 256 KiB to 1 MiB are equal).
+inline constexpr std::size_t chunk_bytes_default = 256u << 10;
+// Below this a chunk costs more in headers and wake-ups than it gains in overlap.
+inline constexpr std::size_t chunk_bytes_min = 4u << 10;
+// Operations up to this size are sent before the receiver said READY; it parks them if it is behind.
+inline constexpr std::size_t eager_bytes = 64u << 10;
+// What a link may park: eager chunks of operations that are not posted yet. More is a broken peer.
+inline constexpr std::size_t parked_bytes_max = 16u << 20;
+// Eager operations in flight to a peer that has not posted them; beyond that the sender waits for READY.
+inline constexpr std::size_t eager_operations_max = 32;
+// Connections that have not proved anything yet.
+inline constexpr std::size_t strangers_max = 256;
+// TCP streams of one link.
+inline constexpr std::size_t stripes_max = 16;
+
+}  // namespace pccl::limits

@@ -1,0 +1,50 @@
+// Shared by the binding files: errors become Python exceptions, waits release the GIL and see Ctrl-C.
+#pragma once
+#include <pybind11/functional.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "base/clock.hpp"
+#include "base/result.hpp"
+#include "protocol/timing.hpp"
+
+namespace pccl::bindings {
+
+namespace py = pybind11;
+
+// Raises make(code, text) of on_error(), or RuntimeError before it was set.
+[[noreturn]] void raise(const Error& error);
+// A log function for library threads; safe also while the interpreter ends.
+std::function<void(const std::string&)> logger();
+
+inline constexpr Duration signal_check = 100 * millisecond;
+
+inline Duration duration_of(double seconds) {
+  return seconds < 0 || seconds > 1e9 ? never : Duration(seconds * 1e9);
+}
+
+// `step(time)` waits at most that long without the GIL and says whether it is over. False: the time is over.
+template <class Step> bool wait_with_signals(double seconds, Step step) {
+  const auto limit = duration_of(seconds);
+  const auto until = limit == never ? never : monotonic_now() + limit;
+  for (;;) {
+    const auto left = until == never ? signal_check : std::min(signal_check, until - monotonic_now());
+    bool over;
+    {
+      py::gil_scoped_release release;
+      over = step(std::max<Duration>(left, 0));
+    }
+    if (over) return true;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    if (until != never && monotonic_now() >= until) return false;
+  }
+}
+
+void bind_errors(py::module_& module);
+void bind_timing(py::module_& module);
+void bind_master(py::module_& module);
+void bind_peer(py::module_& module);
+void bind_operation(py::module_& module);
+void bind_state(py::module_& module);
+
+}  // namespace pccl::bindings

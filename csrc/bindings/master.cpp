@@ -1,0 +1,42 @@
+#include "bindings/common.hpp"
+#include "runtime/master_runtime.hpp"
+
+namespace pccl::bindings {
+
+namespace {
+
+std::unique_ptr<MasterRuntime> create(std::string listen, const py::bytes& secret, bool insecure, const Timing& timing) {
+  const auto text = std::string(secret);
+  MasterOptions options{std::move(listen), {text.begin(), text.end()}, insecure, timing, logger()};
+  auto master = MasterRuntime::create(std::move(options));
+  if (!master) raise(master.error());
+  return std::move(*master);
+}
+
+py::dict status(const MasterRuntime& self) {
+  const auto s = self.status();
+  py::list peers;
+  for (const auto& m : s.view.members) peers.append(py::make_tuple(m.peer, m.island, m.group));
+  py::dict all;
+  all["view"] = s.view.id.number;
+  all["peers"] = peers;
+  all["waiting"] = s.waiting;
+  return all;
+}
+
+}  // namespace
+
+void bind_master(py::module_& module) {
+  py::class_<MasterRuntime>(module, "Master")
+      .def(py::init(&create), py::arg("listen"), py::arg("secret"), py::arg("insecure"), py::arg("timing"))
+      .def_property_readonly("address", [](const MasterRuntime& self) { return net::text_of(self.address()); })
+      .def("addresses", [](const MasterRuntime& self) {
+        std::vector<std::string> all;
+        for (const auto& address : self.reachable()) all.push_back(net::text_of(address));
+        return all;
+      })
+      .def("status", &status)
+      .def("stop", &MasterRuntime::stop, py::call_guard<py::gil_scoped_release>());
+}
+
+}  // namespace pccl::bindings

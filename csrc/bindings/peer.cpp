@@ -1,0 +1,175 @@
+#include "bindings/peer.hpp"
+
+#include "net/address.hpp"
+
+namespace pccl::bindings {
+
+namespace {
+
+Bytes bytes_of(const py::bytes& raw) {
+  const auto text = std::string(raw);
+  return {text.begin(), text.end()};
+}
+
+void check_not_forked(const PeerObject& self) {
+  if (self.runtime->forked()) raise({ErrorCode::usage, "this process was forked from the one that connected: a child must join the run itself"});
+}
+
+std::unique_ptr<PeerObject> create(std::string address, std::string island, std::uint16_t island_rank, std::uint16_t island_size,
+                                   std::uint32_t group, int role, std::uint32_t min_islands, std::string listen,
+                                   std::vector<std::string> advertise, const py::bytes& secret, bool insecure, const Timing& timing,
+                                   std::string congestion_control) {
+  PeerOptions options;
+  options.master = std::move(address);
+  if (island.size() > limits::name_bytes_max) raise({ErrorCode::usage, "an island's name has at most 256 bytes"});
+  if (role < 1 || role > last_of<Role>) raise({ErrorCode::usage, "unknown role"});
+  options.join = {std::move(island), island_rank, island_size, group, static_cast<Role>(role), min_islands, {}, {}, 0};
+  options.listen = std::move(listen);
+  options.advertise = std::move(advertise);
+  options.secret = bytes_of(secret);
+  options.insecure = insecure;
+  options.timing = timing;
+  options.congestion = std::move(congestion_control);
+  options.log = logger();
+  py::gil_scoped_release release;
+  auto runtime = PeerRuntime::create(std::move(options));
+  if (runtime) return std::make_unique<PeerObject>(PeerObject{std::shared_ptr<PeerRuntime>(std::move(*runtime))});
+  py::gil_scoped_acquire acquire;
+  raise(runtime.error());
+}
+
+void connect(const PeerObject& self, double seconds) {
+  check_not_forked(self);
+  const auto admitted = self.runtime->admitted();
+  if (!wait_with_signals(seconds, [&](Duration time) { return admitted->wait_for(time); }))
+    raise({ErrorCode::timeout, "not admitted in time: members let newcomers in when all of them call update_topology()"});
+  if (const auto error = admitted->get()) raise(error);
+}
+
+std::shared_ptr<OperationObject> post(const PeerObject& self, int call, int scope, std::uint32_t name, int op, PeerId root,
+                                      std::optional<double> weight, int on_loss, double seconds,
+                                      const std::vector<std::tuple<std::uintptr_t, std::uintptr_t, std::uint64_t, int>>& tensors, py::object keep) {
+  check_not_forked(self);
+  if (call < 1 || call > last_of<Call> || scope < 1 || scope > last_of<Scope> || op < 1 || op > last_of<ReduceOp> || on_loss < 1 || on_loss > 2)
+    raise({ErrorCode::usage, "unknown call, scope, op or on_loss"});
+  if (tensors.size() > limits::tensors_max) raise({ErrorCode::usage, "too many tensors in one operation"});
+  PostRequest request;
+  request.weight = weight;
+  request.posting.scope = static_cast<Scope>(scope);
+  request.posting.name = name;
+  request.posting.timeout = duration_of(seconds);
+  auto& d = request.posting.descriptor;
+  d.call = static_cast<Call>(call);
+  d.op = static_cast<ReduceOp>(op);
+  d.root = root;
+  d.on_loss = static_cast<OnLoss>(on_loss);
+  d.weighted = weight.has_value();
+  for (const auto& [in, out, count, dtype] : tensors) {
+    if (!valid(static_cast<DType>(dtype)) || count > limits::elements_max) raise({ErrorCode::usage, "unknown dtype, or too large a tensor"});
+    d.tensors.push_back({static_cast<DType>(dtype), count});
+    request.tensors.push_back({reinterpret_cast<const std::uint8_t*>(in), reinterpret_cast<std::uint8_t*>(out), count, static_cast<DType>(dtype)});
+  }
+  auto object = std::make_shared<OperationObject>();
+  object->runtime = self.runtime;
+  object->keep = Keep(std::move(keep));
+  object->handle = self.runtime->post(std::move(request));
+  return object;
+}
+
+bool update_topology(const PeerObject& self, std::uint32_t islands, double seconds) {
+  check_not_forked(self);
+  const auto passed = self.runtime->enter_boundary(islands, duration_of(seconds));
+  const PeerRuntime::Blocked blocked(*self.runtime);
+  try {
+    wait_with_signals(-1, [&](Duration time) { return passed->wait_for(time); });
+  } catch (...) {
+    self.runtime->leave_boundary();
+    throw;
+  }
+  const auto result = passed->get();
+  if (result.error) raise(result.error);
+  return result.changed;
+}
+
+std::unique_ptr<StateObject> sync_state(const PeerObject& self, int scope, std::uint32_t name, double seconds) {
+  check_not_forked(self);
+  Posting posting;
+  posting.scope = static_cast<Scope>(scope);
+  posting.name = name;
+  posting.timeout = duration_of(seconds);
+  posting.descriptor.call = Call::sync_state;
+  return std::make_unique<StateObject>(StateObject{self.runtime, self.runtime->post_state(std::move(posting)), {}});
+}
+
+py::list members(const PeerObject& self) {
+  py::list all;
+  for (const auto& m : self.runtime->status(false).view.members) {
+    std::vector<std::string> addresses;
+    for (const auto& a : m.reachable_at) addresses.push_back(net::text_of(a));
+    all.append(py::make_tuple(m.peer, m.island, m.island_rank, m.group, int(m.role), addresses));
+  }
+  return all;
+}
+
+py::dict links(const PeerObject& self) {
+  PeerStatus status;
+  {
+    py::gil_scoped_release release;
+    status = self.runtime->status(true);
+  }
+  py::dict all;
+  for (const auto& [peer, info] : status.links) {
+    py::dict one;
+    one["stripes"] = info.stripes;
+    one["congestion_control"] = info.congestion;
+    one["remote"] = info.remote;
+    one["bytes_sent"] = info.bytes_out;
+    one["bytes_received"] = info.bytes_in;
+    all[py::int_(peer)] = one;
+  }
+  return all;
+}
+
+const char* stage_name(Session::Stage stage) {
+  constexpr const char* names[] = {"joining", "door", "member", "gone"};
+  return names[static_cast<int>(stage)];
+}
+
+}  // namespace
+
+void bind_peer(py::module_& module) {
+  py::class_<PeerObject>(module, "Peer")
+      .def(py::init(&create), py::arg("address"), py::kw_only(), py::arg("island"), py::arg("island_rank"), py::arg("island_size"),
+           py::arg("group"), py::arg("role"), py::arg("min_islands"), py::arg("listen"), py::arg("advertise"), py::arg("secret"),
+           py::arg("insecure"), py::arg("timing"), py::arg("congestion_control"))
+      .def("connect", &connect, py::arg("seconds"))
+      .def("post", &post, py::kw_only(), py::arg("call"), py::arg("scope"), py::arg("name"), py::arg("op"), py::arg("root"), py::arg("weight"),
+           py::arg("on_loss"), py::arg("seconds"), py::arg("tensors"), py::arg("keep"))
+      .def("update_topology", &update_topology, py::arg("islands"), py::arg("seconds"))
+      .def("sync_state", &sync_state, py::kw_only(), py::arg("scope"), py::arg("name"), py::arg("seconds"))
+      .def("members", &members)
+      .def("view", [](const PeerObject& self) {
+        const auto view = self.runtime->status(false).view;
+        return py::make_tuple(view.id.incarnation, view.id.number, view.boundaries);
+      })
+      .def("links", &links)
+      .def("stage", [](const PeerObject& self) { return stage_name(self.runtime->status(false).stage); })
+      .def("end", [](const PeerObject& self) {
+        const auto end = self.runtime->status(false).end;
+        return py::make_tuple(int(end.code), end.text);
+      })
+      .def("leave", [](const PeerObject& self) {
+        py::gil_scoped_release release;
+        if (!self.runtime->forked()) self.runtime->leave(2 * second);
+        self.runtime->close();
+      })
+      .def("close", [](const PeerObject& self) {
+        py::gil_scoped_release release;
+        self.runtime->close();
+      })
+      .def_property_readonly("peer_id", [](const PeerObject& self) { return self.runtime->status(false).peer; })
+      .def_property_readonly("island", [](const PeerObject& self) { return self.runtime->status(false).island; })
+      .def_property_readonly("waiting", [](const PeerObject& self) { return self.runtime->status(false).waiting; });
+}
+
+}  // namespace pccl::bindings

@@ -1,0 +1,139 @@
+#include "collective/executor.hpp"
+
+#include <algorithm>
+
+namespace pccl {
+
+Executor::Executor(Plan plan, Layout layout, Options options)
+    : plan_(std::move(plan)), layout_(std::move(layout)), options_(options), kept_(layout_.chunks()),
+      ready_(plan_.world, options.eager) {
+  for (const auto& step : plan_.steps) {
+    const auto chunks = layout_.chunks_in(step.segment);
+    state_.emplace_back(step.from < 0 ? 0 : chunks, Chunkstate::expected);
+    missing_ += state_.back().size();
+    for (const auto& hop : step.to) pending_[hop.position];
+    if (options_.weighted && step.segment >= plan_.world && step.from >= 0) weights_missing_ += chunks;
+  }
+}
+
+void Executor::start(std::vector<Work>& work) {
+  for (std::uint16_t s = 0; s < plan_.steps.size(); ++s) {
+    const auto& step = plan_.steps[s];
+    if (step.merge != Merge::own) continue;
+    for (auto c = layout_.segment_begin(step.segment); c < layout_.segment_end(step.segment); ++c) {
+      if (step.write && (!options_.in_place || layout_.hidden(c)))
+        work.push_back({.step = s, .chunk = c, .merge = Merge::own, .to_output = true});
+      forward(s, c, Place::input, no_slot);
+    }
+  }
+}
+
+Executor::Chunkstate& Executor::state(std::uint16_t step, std::uint32_t chunk) {
+  return state_[step][chunk - layout_.segment_begin(plan_.steps[step].segment)];
+}
+
+std::uint32_t Executor::chunk_bytes(std::uint32_t chunk, Wire wire) const {
+  const auto& c = layout_.chunk(chunk);
+  return std::uint32_t(c.count * size_of(wire == Wire::accumulator ? accumulator_of(c.dtype) : c.dtype));
+}
+
+// The bytes come from a peer: nothing here may trust the numbers.
+Landing Executor::land(std::uint32_t from, std::uint16_t step, std::uint32_t chunk, std::uint32_t bytes) {
+  if (step >= plan_.steps.size()) return {};
+  const auto& s = plan_.steps[step];
+  if (s.from != std::int32_t(from) || chunk < layout_.segment_begin(s.segment) || chunk >= layout_.segment_end(s.segment))
+    return {};
+  if (bytes != chunk_bytes(chunk, s.in) || state(step, chunk) != Chunkstate::expected) return {};
+  state(step, chunk) = Chunkstate::arriving;
+  if (s.merge == Merge::replace) return {Landing::Kind::output, take_keep(chunk)};
+  return {Landing::Kind::slot, false};
+}
+
+bool Executor::take_keep(std::uint32_t chunk) {
+  if (!options_.in_place || layout_.hidden(chunk) || kept_[chunk]) return false;
+  kept_[chunk] = true;
+  return true;
+}
+
+void Executor::arrived(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work) {
+  auto& now = state(step, chunk);
+  if (now == Chunkstate::arrived) return;
+  now = Chunkstate::arrived;
+  const auto& s = plan_.steps[step];
+  if (s.merge == Merge::replace) {
+    --missing_;
+    forward(step, chunk, Place::output, no_slot);
+    if (!options_.weighted || s.segment < plan_.world || --weights_missing_ != 0) return;
+    for (const auto& held : held_) merge(held.step, held.chunk, held.slot, work);
+    held_.clear();
+  } else if (s.finish && weights_missing_ != 0) {
+    held_.push_back({step, chunk, slot});
+    slot_users_[slot] = 1;
+  } else {
+    merge(step, chunk, slot, work);
+  }
+}
+
+void Executor::merge(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work) {
+  const auto& s = plan_.steps[step];
+  --missing_;
+  slot_users_.erase(slot);
+  const auto& c = layout_.chunk(chunk);
+  const bool fits_output = s.out == Wire::element || accumulator_of(c.dtype) == c.dtype;
+  const bool crowded = slot_users_.size() >= options_.slots_max;
+  const bool spill = crowded && fits_output && (s.write || !options_.in_place);
+  const bool from_slot = !s.to.empty() && !spill;
+  const bool to_output = s.write || spill;
+  work.push_back({.step = step, .chunk = chunk, .slot = slot, .merge = Merge::reduce, .to_output = to_output,
+                  .keep = to_output && take_keep(chunk), .to_slot = from_slot, .free_slot = !from_slot});
+  if (from_slot) slot_users_[slot] = std::uint32_t(s.to.size());
+  forward(step, chunk, from_slot ? Place::slot : Place::output, from_slot ? slot : no_slot);
+}
+
+void Executor::forward(std::uint16_t step, std::uint32_t chunk, Place place, SlotId slot) {
+  const auto& s = plan_.steps[step];
+  for (std::size_t hop = 0; hop < s.to.size(); ++hop)
+    pending_.at(s.to[hop].position).push({step, chunk, place, slot, hop});
+}
+
+bool Executor::sendable(std::uint32_t position) const {
+  const auto it = pending_.find(position);
+  return it != pending_.end() && !it->second.empty() && ready_.at(position);
+}
+
+std::optional<ChunkSend> Executor::next(std::uint32_t position) {
+  if (!sendable(position)) return std::nullopt;
+  auto& queue = pending_.at(position);
+  const auto first = queue.top();
+  queue.pop();
+  const auto& step = plan_.steps[first.step];
+  ChunkSend send{position, first.step, step.to[first.hop].step, first.chunk, chunk_bytes(first.chunk, step.out),
+                 first.place, first.slot, false};
+  send.scale_own = first.place == Place::input && step.out == Wire::accumulator && !layout_.hidden(first.chunk);
+  return send;
+}
+
+bool Executor::sent(const ChunkSend& send) {
+  if (send.place != Place::slot) return false;
+  const auto it = slot_users_.find(send.slot);
+  if (it == slot_users_.end() || --it->second > 0) return false;
+  slot_users_.erase(it);
+  return true;
+}
+
+std::vector<std::uint32_t> Executor::sources() const {
+  std::vector<std::uint32_t> positions;
+  for (const auto& step : plan_.steps)
+    if (step.from >= 0 && layout_.chunks_in(step.segment) > 0) positions.push_back(std::uint32_t(step.from));
+  std::sort(positions.begin(), positions.end());
+  positions.erase(std::unique(positions.begin(), positions.end()), positions.end());
+  return positions;
+}
+
+std::vector<std::uint32_t> Executor::targets() const {
+  std::vector<std::uint32_t> positions;
+  for (const auto& [position, queue] : pending_) positions.push_back(position);
+  return positions;
+}
+
+}  // namespace pccl

@@ -1,0 +1,109 @@
+// Runs any plan, purely: a chunk arrived -> what to compute, what to send next. It knows places, never addresses.
+// One executor is one attempt of one operation; a new attempt is a new executor. Owned by the session's thread.
+#pragma once
+#include <map>
+#include <optional>
+#include <queue>
+#include <vector>
+
+#include "collective/layout.hpp"
+#include "collective/plan.hpp"
+
+namespace pccl {
+
+// Where bytes of an operation lie. A slot is a chunk-sized buffer of the runtime, hot in the cache.
+enum class Place : std::uint8_t { input, output, slot };
+using SlotId = std::uint32_t;
+inline constexpr SlotId no_slot = UINT32_MAX;
+
+// Where an arriving chunk goes. `keep`: the output's old bytes are the caller's input and must be kept first.
+struct Landing {
+  enum class Kind : std::uint8_t { skip, park, slot, output } kind = Kind::skip;
+  bool keep = false;
+};
+
+// One piece of arithmetic. The runtime does it before anything else happens to the operation.
+struct Work {
+  std::uint16_t step = 0;
+  std::uint32_t chunk = 0;
+  SlotId slot = no_slot;   // holds what arrived, and afterwards the outcome if it is to be sent from there
+  Merge merge = Merge::reduce;
+  bool to_output = false;
+  bool keep = false;
+  bool to_slot = false;    // the outcome is needed in the slot (it is sent from there)
+  bool free_slot = false;  // the slot is not needed any more
+};
+
+struct ChunkSend {
+  std::uint32_t position = 0;  // receiver
+  std::uint16_t own_step = 0;
+  std::uint16_t step = 0;      // the receiver's step
+  std::uint32_t chunk = 0;
+  std::uint32_t bytes = 0;
+  Place place = Place::input;
+  SlotId slot = no_slot;
+  bool scale_own = false;      // the input leaves as accumulators, multiplied by the peer's weight
+};
+
+class Executor {
+ public:
+  struct Options {
+    bool in_place = false;   // output is the input's memory
+    bool eager = false;      // may send before the receiver said READY
+    bool weighted = false;
+    std::uint32_t slots_max = 64;  // beyond it, what can be sent from the output is, so that memory stays bounded
+  };
+  Executor(Plan plan, Layout layout, Options options);
+
+  void start(std::vector<Work>& work);
+  void on_ready(std::uint32_t position) { ready_.at(position) = true; }
+  // What the sender with this position may put where; skip when the chunk is not expected (or came already).
+  Landing land(std::uint32_t from, std::uint16_t step, std::uint32_t chunk, std::uint32_t bytes);
+  void arrived(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work);
+  bool sendable(std::uint32_t position) const;
+  std::optional<ChunkSend> next(std::uint32_t position);
+  bool sent(const ChunkSend& send);  // true: its slot is free again
+  bool complete() const { return missing_ == 0; }
+  bool owns(SlotId slot) const { return slot_users_.contains(slot); }
+
+  const Plan& plan() const { return plan_; }
+  const Layout& layout() const { return layout_; }
+  std::uint32_t chunk_bytes(std::uint32_t chunk, Wire wire) const;
+  std::vector<std::uint32_t> sources() const;  // positions that send to us
+  std::vector<std::uint32_t> targets() const;
+
+ private:
+  enum class Chunkstate : std::uint8_t { expected, arriving, arrived };
+  struct Pending {
+    std::uint16_t step;
+    std::uint32_t chunk;
+    Place place;
+    SlotId slot;
+    std::size_t hop;
+    // What is furthest on its way leaves first: it is still in the cache, and its slot comes back.
+    bool operator<(const Pending& other) const { return step != other.step ? step < other.step : chunk > other.chunk; }
+  };
+  void forward(std::uint16_t step, std::uint32_t chunk, Place place, SlotId slot);
+  void merge(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work);
+  bool take_keep(std::uint32_t chunk);
+  Chunkstate& state(std::uint16_t step, std::uint32_t chunk);
+
+  Plan plan_;
+  Layout layout_;
+  Options options_;
+  std::vector<std::vector<Chunkstate>> state_;  // [step][chunk of its segment]
+  std::vector<bool> kept_;                       // [chunk]: the caller's bytes are in the undo copy
+  std::vector<bool> ready_;                      // [position]
+  std::map<std::uint32_t, std::priority_queue<Pending>> pending_;  // by receiver
+  std::map<SlotId, std::uint32_t> slot_users_;
+  struct Held {
+    std::uint16_t step;
+    std::uint32_t chunk;
+    SlotId slot;
+  };
+  std::vector<Held> held_;         // finished sums that wait for the weights
+  std::uint64_t missing_ = 0;      // chunks that must still arrive
+  std::uint64_t weights_missing_ = 0;
+};
+
+}  // namespace pccl

@@ -1,0 +1,10 @@
+// Descriptors that a forked child must not keep: a killed trainer would look alive until its data-loader workers exit.
+// Any thread. The child closes them before it returns from fork().
+#pragma once
+
+namespace pccl::net {
+
+void guard_from_fork(int fd);
+void unguard(int fd);
+
+}  // namespace pccl::net

@@ -1,0 +1,67 @@
+#include "protocol/election.hpp"
+
+#include <algorithm>
+
+namespace pccl {
+
+namespace {
+
+Error differ(PeerId a, PeerId b, const std::string& what) {
+  return {ErrorCode::mismatch, "sync_shared_state: peers " + std::to_string(a) + " and " + std::to_string(b) + " differ in " + what};
+}
+
+// Names, dtypes and sizes must be the same on all peers; content may differ.
+Error compare_layouts(PeerId a, const StateOffer& left, PeerId b, const StateOffer& right) {
+  if (left.entries.size() != right.entries.size())
+    return differ(a, b, "the number of tensors: " + std::to_string(left.entries.size()) + " and " + std::to_string(right.entries.size()));
+  for (std::size_t i = 0; i < left.entries.size(); ++i) {
+    const auto &l = left.entries[i], &r = right.entries[i];
+    if (l.name != r.name) return differ(a, b, "names: '" + l.name + "' and '" + r.name + "'");
+    if (l.dtype != r.dtype || l.count != r.count)
+      return differ(a, b, "'" + l.name + "': " + std::to_string(l.count) + " x " + std::string(name(l.dtype)) + " and " +
+                              std::to_string(r.count) + " x " + std::string(name(r.dtype)));
+  }
+  return {};
+}
+
+bool same_content(const StateOffer& a, const StateOffer& b) { return a.entries == b.entries; }
+
+}  // namespace
+
+Result<Election> elect(const std::map<PeerId, StateOffer>& offers) {
+  const auto& [first_peer, first] = *offers.begin();
+  bool any_sender = false, any_voter = false;
+  for (const auto& [peer, offer] : offers) {
+    if (auto error = compare_layouts(first_peer, first, peer, offer)) return error;
+    any_sender |= offer.strategy == Strategy::send_only;
+    any_voter |= offer.strategy != Strategy::receive_only;
+  }
+  if (!any_voter) return Error{ErrorCode::mismatch, "sync_shared_state: every peer is receive_only, so nobody has the content"};
+  const auto may_win = [&](const StateOffer& offer) {
+    return any_sender ? offer.strategy == Strategy::send_only : offer.strategy != Strategy::receive_only;
+  };
+  std::uint64_t revision = 0;
+  for (const auto& [peer, offer] : offers)
+    if (may_win(offer)) revision = std::max(revision, offer.revision);
+  PeerId winner = no_peer;
+  std::size_t popularity = 0;
+  for (const auto& [peer, offer] : offers) {  // ascending ids: the smallest wins a tie
+    if (!may_win(offer) || offer.revision != revision) continue;
+    const auto holders = std::size_t(std::count_if(offers.begin(), offers.end(), [&](const auto& other) {
+      return may_win(other.second) && other.second.revision == revision && same_content(offer, other.second);
+    }));
+    if (holders > popularity) popularity = holders, winner = peer;
+  }
+  Election election{revision, {}, winner};
+  const auto& content = offers.at(winner);
+  for (std::size_t i = 0; i < content.entries.size(); ++i) {
+    ElectedEntry entry{content.entries[i], {winner}};
+    for (const auto& [peer, offer] : offers)
+      if (peer != winner && offer.entries[i].root == entry.entry.root && entry.donors.size() < limits::peers_named_max)
+        entry.donors.push_back(peer);
+    election.entries.push_back(std::move(entry));
+  }
+  return election;
+}
+
+}  // namespace pccl

@@ -1,0 +1,20 @@
+// Which content of a shared state wins, and who gives it. Pure.
+#pragma once
+#include <map>
+
+#include "base/result.hpp"
+#include "wire/messages.hpp"
+
+namespace pccl {
+
+struct Election {
+  std::uint64_t revision = 0;
+  std::vector<ElectedEntry> entries;  // donors: all that hold the root, the winner first
+  PeerId winner = no_peer;
+};
+
+// `offers` are those of one group. send_only offers win over others; then the highest revision, then the content that
+// most peers hold, then the smallest peer id. receive_only offers never win and never give what differs.
+Result<Election> elect(const std::map<PeerId, StateOffer>& offers);
+
+}  // namespace pccl

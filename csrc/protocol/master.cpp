@@ -1,0 +1,135 @@
+// Connections and liveness at the master.
+#include "protocol/master.hpp"
+
+#include <algorithm>
+
+namespace pccl {
+
+namespace {
+// Verdict indices of different incarnations never mix.
+std::uint64_t first_index(std::uint32_t incarnation) { return (std::uint64_t{incarnation} << 32) + 1; }
+}  // namespace
+
+Master::Master(MasterConfig config, Instant now)
+    : timing_(config.timing), rules_(config.rules), run_(config.run), stored_(std::move(config.stored)) {
+  next_index_ = first_index(0);
+  pulse_at_ = now + timing_.heartbeat;
+  if (!config.restarted) return;
+  phase_ = Phase::listening;
+  listen_until_ = now + timing_.grace;
+}
+
+PeerId Master::peer_of(ConnectionId c) const {
+  const auto it = connections_.find(c);
+  return it == connections_.end() ? no_peer : it->second;
+}
+
+std::vector<PeerId> Master::members() const {
+  std::vector<PeerId> all;
+  for (const auto& m : view_.members) all.push_back(m.peer);
+  return all;
+}
+
+void Master::send_to(ConnectionId c, ToPeer message) {
+  if (c != no_connection) emit(master_effect::Send{c, std::move(message)});
+}
+
+void Master::send(PeerId peer, ToPeer message) {
+  if (const auto it = peers_.find(peer); it != peers_.end()) send_to(it->second.connection, std::move(message));
+}
+
+MasterEffects Master::take_effects() {
+  auto taken = std::exchange(effects_, {});
+  for (auto& late : held_back_) taken.push_back(std::move(late));
+  held_back_.clear();
+  return taken;
+}
+
+void Master::on(ConnectionId c, const ToMaster& message, Instant now) {
+  const auto peer = peer_of(c);
+  const bool introduces = std::holds_alternative<Join>(message) || std::holds_alternative<Register>(message);
+  if (peer == no_peer && !introduces) return refuse(c, ErrorCode::protocol, "a connection starts with Join or Register");
+  if (peer != no_peer && introduces) return evict(peer, "it introduced itself twice on one connection", now);
+  if (peer != no_peer) peers_.at(peer).heard = now;
+  std::visit([&](const auto& m) { on(c, peer, m, now); }, message);
+}
+
+void Master::on(ConnectionId, PeerId peer, const Heartbeat& m, Instant) {
+  auto& state = peers_.at(peer);
+  state.verdicts_seen = std::max(state.verdicts_seen, m.verdicts_seen);
+}
+
+void Master::refuse(ConnectionId c, ErrorCode code, const std::string& text) {
+  send_to(c, Refused{code, text});
+  emit(master_effect::Close{c});
+}
+
+void Master::forget_peer(PeerId peer) {
+  if (const auto it = peers_.find(peer); it != peers_.end()) {
+    connections_.erase(it->second.connection);
+    peers_.erase(it);
+  }
+}
+
+// A broken connection alone is no death: the peer may come back. With a second witness it is one, at once.
+void Master::on_closed(ConnectionId c, Instant now) {
+  const auto peer = peer_of(c);
+  connections_.erase(c);
+  early_joins_.erase(c);
+  const auto it = peers_.find(peer);
+  if (it == peers_.end() || it->second.connection != c) return;
+  it->second.connection = no_connection;
+  it->second.lost_since = now;
+  if (!member(peer)) return drop_from_door(peer, "peer " + std::to_string(peer) + " went away while it waited at the door");
+  judge_links(now);
+}
+
+void Master::check_silence(Instant now) {
+  std::set<std::string> gone;
+  std::string why;
+  std::vector<PeerId> waiting_at_door;
+  for (const auto& [peer, state] : peers_) {
+    const bool silent = now - state.heard > timing_.heartbeat * timing_.heartbeats_missed_max;
+    const bool lost = state.lost_since != never && now - state.lost_since > timing_.reconnect;
+    if (!silent && !lost) continue;
+    if (const auto* m = view_.find(peer)) {
+      gone.insert(m->island);
+      why += (why.empty() ? "" : "; ") + ("peer " + std::to_string(peer)) +
+             (lost ? " lost its connection and did not come back" : " has been silent for too long");
+    } else {
+      waiting_at_door.push_back(peer);
+    }
+  }
+  if (!gone.empty()) remove(gone, why, ErrorCode::evicted, now);
+  for (const auto peer : waiting_at_door) drop_from_door(peer, "peer " + std::to_string(peer) + " was silent at the door");
+}
+
+void Master::broadcast_pulse() {
+  for (const auto& [peer, state] : peers_) send_to(state.connection, Pulse{waiting()});
+}
+
+void Master::tick(Instant now) {
+  if (now >= pulse_at_) {
+    pulse_at_ = now + timing_.heartbeat;
+    broadcast_pulse();
+  }
+  if (phase_ != Phase::serving) return try_recover(now);
+  check_silence(now);
+  judge_links(now);
+  judge_deadlines(now);
+}
+
+Instant Master::next_deadline() const {
+  Instant next = pulse_at_;
+  if (phase_ == Phase::listening) return std::min(next, listen_until_);
+  next = std::min(next, judge_at_);
+  for (const auto& [peer, state] : peers_) {
+    next = std::min(next, state.heard + timing_.heartbeat * timing_.heartbeats_missed_max + 1);
+    if (state.lost_since != never) next = std::min(next, state.lost_since + timing_.reconnect + 1);
+  }
+  for (const auto& [key, operation] : operations_)
+    if (operation.all_posted_at != never) next = std::min(next, operation.all_posted_at + adaptive_deadline() + 1);
+  return next;
+}
+
+}  // namespace pccl

@@ -1,0 +1,171 @@
+// The master's side of the protocol: who is in the run, which view holds, what is committed. A pure state machine.
+// It creates every view and every verdict; it carries no tensor data. Owned by one thread (or by the simulator).
+#pragma once
+#include <deque>
+#include <map>
+#include <optional>
+#include <set>
+
+#include "base/rng.hpp"
+#include "protocol/ballot.hpp"
+#include "protocol/effects.hpp"
+#include "protocol/rules.hpp"
+#include "protocol/timing.hpp"
+
+namespace pccl {
+
+// What a restarted master finds in its store.
+struct Stored {
+  std::uint32_t incarnation = 0;
+  View view;
+};
+
+struct MasterConfig {
+  Timing timing;
+  Rules rules;
+  std::uint64_t run = 1;              // drawn at random by the runtime; 0 while a restarted master has not heard it
+  bool restarted = false;             // listen for `grace` before speaking
+  std::optional<Stored> stored;
+};
+
+class Master {
+ public:
+  Master(MasterConfig config, Instant now);
+
+  void on(ConnectionId connection, const ToMaster& message, Instant now);
+  void on_closed(ConnectionId connection, Instant now);
+  void tick(Instant now);
+  Instant next_deadline() const;
+  MasterEffects take_effects();
+
+  const View& view() const { return view_; }
+  std::uint32_t incarnation() const { return incarnation_; }
+  std::uint32_t waiting() const;      // islands that could come in now
+  bool recovering() const { return phase_ != Phase::serving; }
+
+ private:
+  enum class Phase : std::uint8_t { serving, listening, suspended };
+  struct Peer {
+    Join join;
+    ConnectionId connection = no_connection;
+    Instant heard = 0;
+    Instant lost_since = never;       // its connection broke
+    std::uint64_t verdicts_seen = 0;
+    std::optional<Waiting> waiting;
+    std::optional<EnterBoundary> boundary;
+    std::optional<std::uint32_t> proof_round;  // at the door: links asked for, not yet answered
+    bool proven = false;
+    std::uint32_t failures = 0;
+  };
+  struct DoorIsland {
+    std::uint16_t size = 1;
+    std::map<std::uint16_t, PeerId> ranks;
+    std::uint64_t order = 0;
+  };
+  struct OpenOperation {
+    Ballot done;
+    std::map<PeerId, StateOffer> offers;
+    std::set<std::uint32_t> elected;  // groups
+    Instant all_posted_at = never;
+    Instant first_heard = never;
+  };
+  struct Record {
+    std::uint64_t index;
+    Verdict verdict;
+  };
+
+  void on(ConnectionId c, PeerId peer, const Join& m, Instant now);
+  void on(ConnectionId c, PeerId peer, const Register& m, Instant now);
+  void on(ConnectionId c, PeerId peer, const Heartbeat& m, Instant now);
+  void on(ConnectionId c, PeerId peer, const Reachable& m, Instant now);
+  void on(ConnectionId c, PeerId peer, const Done& m, Instant now);
+  void on(ConnectionId c, PeerId peer, const Broken& m, Instant now);
+  void on(ConnectionId c, PeerId peer, const LinkLost& m, Instant now);
+  void on(ConnectionId c, PeerId peer, const Waiting& m, Instant now);
+  void on(ConnectionId c, PeerId peer, const EnterBoundary& m, Instant now);
+  void on(ConnectionId c, PeerId peer, const Abandon& m, Instant now);
+  void on(ConnectionId c, PeerId peer, const Leave& m, Instant now);
+  void on(ConnectionId c, PeerId peer, const StateOffer& m, Instant now);
+
+  // door
+  Error admissible(const Join& join, const std::string& island) const;
+  void refuse(ConnectionId c, ErrorCode code, const std::string& text);
+  bool complete(const DoorIsland& island) const;
+  bool ready(const DoorIsland& island) const;
+  void start_proof(const std::string& island);
+  void drop_from_door(PeerId peer, const std::string& why);
+  void form_first_view(Instant now);
+  std::vector<Member> door_members();
+
+  // views
+  void new_view(std::vector<Member> members, const std::string& why, Instant now);
+  void remove(const std::set<std::string>& islands, const std::string& why, ErrorCode code, Instant now);
+  void evict(PeerId peer, const std::string& why, Instant now);
+  void same_members(const std::string& why, Instant now);
+  void judge_links(Instant now);
+  void check_silence(Instant now);
+  void try_pass_boundary(Instant now);
+
+  // operations
+  std::vector<PeerId> concerned(const OpKey& key) const;
+  void try_commit(const OpKey& key, Instant now);
+  void commit(const OpKey& key, ViewId view, std::uint32_t waiting, std::vector<PeerId> contributors, Instant now);
+  void fail(const OpKey& key, ErrorCode code, const std::string& text, Instant now);
+  void publish(Verdict verdict, const std::vector<PeerId>& to);
+  void send_verdict(PeerId peer, const Record& record);
+  bool has_verdict(const OpKey& key) const;
+  void forget();
+  std::uint64_t minimum_seen() const;
+  void answer_waiting(PeerId peer, const Waiting& m, Instant now);
+  void find_deadlock(Instant now);
+  void judge_deadlines(Instant now);
+  void note_duration(Duration took);
+  Duration adaptive_deadline() const;
+
+  // recovery
+  void register_again(ConnectionId c, const Register& m, Instant now);
+  void hear(ConnectionId c, const Register& m, Instant now);
+  void try_recover(Instant now);
+  void recover(const View& base, const std::set<std::string>& islands, Instant now);
+  void recover_verdicts(const View& base, Instant now);
+
+  PeerId peer_of(ConnectionId c) const;
+  bool member(PeerId peer) const { return view_.find(peer) != nullptr; }
+  std::vector<PeerId> members() const;
+  void send(PeerId peer, ToPeer message);
+  void send_to(ConnectionId c, ToPeer message);
+  void forget_peer(PeerId peer);
+  void broadcast_pulse();
+  template <class E> void emit(E effect) { effects_.emplace_back(std::move(effect)); }
+
+  Timing timing_;
+  Rules rules_;
+  std::uint64_t run_;
+  Phase phase_ = Phase::serving;
+  std::uint32_t incarnation_ = 0;
+  View view_;
+  std::uint32_t next_peer_ = 1;
+  std::uint64_t next_door_ = 1;
+  std::map<ConnectionId, PeerId> connections_;
+  std::map<PeerId, Peer> peers_;
+  std::map<std::string, DoorIsland> door_;
+  std::map<OpKey, OpenOperation> operations_;   // uncommitted, of this view
+  std::deque<Record> records_;
+  std::uint64_t next_index_ = 1;
+  struct Suspicion {
+    bool broke = false, gave_up = false;  // neither: only a witness that nobody listens there
+    std::string why;
+  };
+  std::map<std::pair<PeerId, PeerId>, Suspicion> suspicions_;  // (reporter, suspect), of this view
+  Instant judge_at_ = never;
+  Instant pulse_at_ = 0;
+  std::deque<Duration> durations_;
+  std::optional<Stored> stored_;
+  Instant listen_until_ = never;
+  std::map<PeerId, Register> heard_;
+  std::map<ConnectionId, Join> early_joins_;    // came while a restarted master listens
+  MasterEffects effects_;
+  MasterEffects held_back_;                     // rule [4] switched off: commits that leave after the view
+};
+
+}  // namespace pccl

@@ -1,0 +1,138 @@
+// The door: who asks to come in, whether the island is whole, and the proof that it can reach its neighbours.
+#include <algorithm>
+
+#include "protocol/master.hpp"
+
+namespace pccl {
+
+Error Master::admissible(const Join& join, const std::string& island) const {
+  const auto no = [&](const std::string& why) { return Error{ErrorCode::refused, "the master refused to let this peer in: " + why}; };
+  if (join.island_size < 1 || join.island_rank >= join.island_size)
+    return no("rank " + std::to_string(join.island_rank) + " of an island of " + std::to_string(join.island_size));
+  if (join.reachable_at.empty()) return no("it offers no address that other peers can reach");
+  for (const auto& m : view_.members)
+    if (m.island == island) return no("island '" + island + "' is in the run already; a restarted island joins when the old one is gone, or under another name");
+  const auto it = door_.find(island);
+  if (it == door_.end()) return {};
+  if (it->second.size != join.island_size)
+    return no("island '" + island + "' has " + std::to_string(it->second.size) + " ranks by its first one and " + std::to_string(join.island_size) + " by this one");
+  if (it->second.ranks.contains(join.island_rank))
+    return no("rank " + std::to_string(join.island_rank) + " of island '" + island + "' is at the door already");
+  return {};
+}
+
+void Master::on(ConnectionId c, PeerId, const Join& m, Instant now) {
+  if (phase_ != Phase::serving) {  // ids can be given once the incarnation is known
+    early_joins_[c] = m;
+    return;
+  }
+  const PeerId peer = (PeerId{incarnation_} << 32) + next_peer_;
+  const auto island = m.island.empty() ? "peer-" + std::to_string(peer) : m.island;
+  if (auto error = admissible(m, island)) return refuse(c, error.code, error.text);
+  ++next_peer_;
+  connections_[c] = peer;
+  auto& state = peers_[peer];
+  state.join = m;
+  state.join.island = island;
+  state.connection = c;
+  state.heard = now;
+  auto [it, created] = door_.try_emplace(island);
+  if (created) it->second.order = next_door_++;
+  it->second.size = m.island_size;
+  it->second.ranks[m.island_rank] = peer;
+  send(peer, Welcome{peer, run_, incarnation_, std::uint32_t(timing_.heartbeat / millisecond), island});
+  if (complete(it->second)) start_proof(island);
+  form_first_view(now);
+}
+
+bool Master::complete(const DoorIsland& island) const { return island.ranks.size() == island.size; }
+
+bool Master::ready(const DoorIsland& island) const {
+  return complete(island) && std::all_of(island.ranks.begin(), island.ranks.end(),
+                                         [&](const auto& rank) { return peers_.at(rank.second).proven; });
+}
+
+std::uint32_t Master::waiting() const {
+  return std::uint32_t(std::count_if(door_.begin(), door_.end(), [&](const auto& entry) { return ready(entry.second); }));
+}
+
+namespace {
+Member member_of(PeerId peer, const Join& join) {
+  return {peer, join.island, join.island_rank, join.group, join.role, join.reachable_at};
+}
+}  // namespace
+
+// Members and those at the door who would be ring neighbours: the first and the last of the group, and who waits.
+void Master::start_proof(const std::string& island) {
+  for (const auto& [rank, peer] : door_.at(island).ranks) {
+    auto& state = peers_.at(peer);
+    Prove prove{state.proof_round.value_or(0) + 1, {}};
+    const auto group = view_.group_members(state.join.group);
+    if (!group.empty()) prove.targets.push_back(*view_.find(group.front()));
+    if (group.size() > 1) prove.targets.push_back(*view_.find(group.back()));
+    for (const auto& [other_name, other] : door_)
+      for (const auto& [other_rank, other_peer] : other.ranks)
+        if (other_peer < peer && peers_.at(other_peer).join.group == state.join.group && complete(other) &&
+            prove.targets.size() < limits::peers_named_max)
+          prove.targets.push_back(member_of(other_peer, peers_.at(other_peer).join));
+    state.proven = prove.targets.empty();
+    state.proof_round = prove.round;
+    if (!state.proven) send(peer, std::move(prove));
+  }
+  if (ready(door_.at(island))) broadcast_pulse();
+}
+
+void Master::on(ConnectionId, PeerId peer, const Reachable& m, Instant now) {
+  auto& state = peers_.at(peer);
+  if (member(peer) || state.proof_round != m.round || !door_.contains(state.join.island)) return;
+  const auto island = state.join.island;
+  const bool all_gone = std::all_of(m.failed.begin(), m.failed.end(), [&](PeerId target) { return !peers_.contains(target); });
+  if (!m.failed.empty() && all_gone) return start_proof(island);  // it tried to reach peers that are no more
+  if (!m.failed.empty())
+    return drop_from_door(peer, "peer " + std::to_string(peer) + " cannot open the links that it needs: " + m.why);
+  state.proven = true;
+  if (!ready(door_.at(island))) return;
+  broadcast_pulse();
+  form_first_view(now);
+  if (phase_ == Phase::serving) try_pass_boundary(now);
+}
+
+// The whole island is turned away with the reason; the others go on.
+void Master::drop_from_door(PeerId peer, const std::string& why) {
+  const auto it = peers_.find(peer);
+  if (it == peers_.end()) return;
+  const auto island = it->second.join.island;
+  const auto door = door_.find(island);
+  if (door == door_.end()) return forget_peer(peer);
+  const auto ranks = door->second.ranks;
+  door_.erase(door);
+  for (const auto& [rank, other] : ranks) {
+    if (const auto c = peers_.at(other).connection; c != no_connection) refuse(c, ErrorCode::refused, why);
+    forget_peer(other);
+  }
+}
+
+std::vector<Member> Master::door_members() {
+  std::vector<std::pair<std::uint64_t, std::string>> order;
+  for (const auto& [island, door] : door_)
+    if (ready(door)) order.emplace_back(door.order, island);
+  std::sort(order.begin(), order.end());
+  std::vector<Member> members;
+  for (const auto& [number, island] : order) {
+    for (const auto& [rank, peer] : door_.at(island).ranks) members.push_back(member_of(peer, peers_.at(peer).join));
+    door_.erase(island);
+  }
+  return members;
+}
+
+// The run begins, or begins again when everybody has left, with as many islands as the most demanding one asks for.
+void Master::form_first_view(Instant now) {
+  if (!view_.members.empty()) return;
+  std::uint32_t wanted = 1;
+  for (const auto& [island, door] : door_)
+    for (const auto& [rank, peer] : door.ranks) wanted = std::max(wanted, peers_.at(peer).join.min_islands);
+  if (waiting() == 0 || waiting() < wanted) return;
+  new_view(door_members(), "the run begins", now);
+}
+
+}  // namespace pccl

@@ -1,0 +1,148 @@
+// Views: shrink on evidence, same members after a lost link, grow at a boundary.
+#include <algorithm>
+
+#include "protocol/master.hpp"
+
+namespace pccl {
+
+void Master::new_view(std::vector<Member> members, const std::string& why, Instant) {
+  view_.id = {incarnation_, view_.id.number + 1};
+  view_.members = std::move(members);
+  view_.waiting = waiting();
+  operations_.clear();   // votes belong to a view
+  suspicions_.clear();
+  judge_at_ = never;
+  for (auto& [peer, state] : peers_) {
+    state.waiting.reset();
+    state.boundary.reset();
+  }
+  emit(master_effect::Persist{incarnation_, view_});
+  for (const auto& m : view_.members) send(m.peer, ViewMessage{view_, why});
+  emit(master_effect::Notice{"view " + std::to_string(view_.id.number) + " of " + std::to_string(view_.members.size()) +
+                             " peers: " + why});
+  forget();
+}
+
+// One dead rank takes its whole island out, in every group.
+void Master::remove(const std::set<std::string>& islands, const std::string& why, ErrorCode code, Instant now) {
+  std::vector<Member> left;
+  std::vector<PeerId> gone;
+  for (const auto& m : view_.members)
+    if (islands.contains(m.island)) gone.push_back(m.peer);
+    else left.push_back(m);
+  if (gone.empty()) return;
+  for (const auto peer : gone) {
+    const auto it = peers_.find(peer);
+    if (it != peers_.end() && it->second.connection != no_connection) {
+      send(peer, Evicted{code, "the run goes on without this peer: " + why});
+      emit(master_effect::Close{it->second.connection});
+    }
+    forget_peer(peer);
+  }
+  new_view(std::move(left), why, now);
+  // Proofs at the door may name peers that are gone.
+  std::vector<std::string> at_door;
+  for (const auto& [island, door] : door_)
+    if (complete(door)) at_door.push_back(island);
+  for (const auto& island : at_door) start_proof(island);
+  form_first_view(now);
+}
+
+void Master::evict(PeerId peer, const std::string& why, Instant now) {
+  const auto text = "peer " + std::to_string(peer) + " was evicted: " + why;
+  if (const auto* m = view_.find(peer)) return remove({m->island}, text, ErrorCode::evicted, now);
+  drop_from_door(peer, text);
+}
+
+void Master::same_members(const std::string& why, Instant now) { new_view(view_.members, why, now); }
+
+void Master::on(ConnectionId, PeerId peer, const Leave&, Instant now) {
+  if (const auto* m = view_.find(peer))
+    return remove({m->island}, "peer " + std::to_string(peer) + " left", ErrorCode::evicted, now);
+  drop_from_door(peer, "peer " + std::to_string(peer) + " of the island left");
+}
+
+void Master::on(ConnectionId, PeerId peer, const Broken& m, Instant now) {
+  if (!member(peer) || m.view != view_.id) return;
+  for (auto& [key, operation] : operations_) operation.done.withdraw(peer);
+  same_members(describe(m.key) + " broke at peer " + std::to_string(peer) + ": " + m.why, now);
+}
+
+void Master::on(ConnectionId, PeerId peer, const LinkLost& m, Instant now) {
+  if (!member(peer) || m.view != view_.id || !member(m.peer)) return;  // stale news
+  auto& suspicion = suspicions_[{peer, m.peer}];
+  suspicion.gave_up |= m.gave_up;
+  suspicion.why = m.why;
+  if (!m.refused || m.gave_up) {
+    suspicion.broke = true;
+    for (auto& [key, operation] : operations_) operation.done.withdraw(peer);
+    judge_at_ = std::min(judge_at_, now + timing_.settle);
+  }
+  judge_links(now);
+}
+
+// Shrink at once where two witnesses agree; after a short wait for such news, the same members try again; a link that
+// could not be opened again costs the side with more broken links its place.
+void Master::judge_links(Instant now) {
+  if (phase_ != Phase::serving) return;
+  std::set<std::string> dead;
+  std::string why;
+  for (const auto& [pair, suspicion] : suspicions_) {
+    const auto it = peers_.find(pair.second);
+    if (it == peers_.end() || it->second.lost_since == never) continue;
+    if (dead.insert(view_.find(pair.second)->island).second)
+      why += (why.empty() ? "" : "; ") + ("peer " + std::to_string(pair.second)) + " is gone (its connections broke: " + suspicion.why + ")";
+  }
+  if (!dead.empty()) return remove(dead, why, ErrorCode::evicted, now);
+  if (now < judge_at_ || suspicions_.empty()) return;
+  judge_at_ = never;
+  // A suspect whose control connection is down is probably dead too, but may come back: check_silence decides.
+  std::map<PeerId, int> broken;
+  std::string reports;
+  for (const auto& [pair, suspicion] : suspicions_) {
+    if (!suspicion.broke) continue;
+    if (suspicion.gave_up) ++broken[pair.first], ++broken[pair.second];
+    reports += (reports.empty() ? "" : "; ") + ("the link between peers " + std::to_string(pair.first)) + " and " +
+               std::to_string(pair.second) + " broke: " + suspicion.why;
+  }
+  if (broken.empty()) return same_members(reports, now);
+  const auto worst = std::max_element(broken.begin(), broken.end(), [](const auto& a, const auto& b) {
+    return a.second != b.second ? a.second < b.second : a.first < b.first;
+  });
+  evict(worst->first, reports, now);
+}
+
+void Master::on(ConnectionId, PeerId peer, const EnterBoundary& m, Instant now) {
+  auto& state = peers_.at(peer);
+  state.verdicts_seen = std::max(state.verdicts_seen, m.verdicts_seen);
+  if (!member(peer) || phase_ != Phase::serving) return;
+  if (m.boundary <= view_.boundaries) return send(peer, Passed{view_.id, view_.boundaries});
+  if (m.view != view_.id) return;  // it is sent again after the view that is on its way
+  if (m.boundary != view_.boundaries + 1) return evict(peer, "it is at boundary " + std::to_string(m.boundary), now);
+  state.boundary = m;
+  find_deadlock(now);
+  try_pass_boundary(now);
+}
+
+void Master::try_pass_boundary(Instant now) {
+  if (view_.members.empty()) return;
+  bool somebody_need_not_come = false;
+  for (const auto& m : view_.members) {
+    const auto& state = peers_.at(m.peer);
+    if (!state.boundary) return;
+    std::set<std::string> islands;
+    for (const auto& other : view_.members) islands.insert(other.island);
+    somebody_need_not_come |= state.boundary->islands <= islands.size();
+  }
+  if (waiting() == 0 && !somebody_need_not_come) return;
+  ++view_.boundaries;
+  if (waiting() > 0) {
+    auto all = view_.members;
+    for (auto& joiner : door_members()) all.push_back(std::move(joiner));
+    return new_view(std::move(all), "islands came in", now);
+  }
+  for (auto& [peer, state] : peers_) state.boundary.reset();
+  for (const auto& m : view_.members) send(m.peer, Passed{view_.id, view_.boundaries});
+}
+
+}  // namespace pccl

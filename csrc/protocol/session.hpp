@@ -1,0 +1,159 @@
+// A peer's side of the protocol: door, views, verdicts, boundaries, links. A pure state machine: events in, effects out.
+// Owned by one thread (or by the simulator). It decides when an attempt starts and what became of it; it moves no data.
+#pragma once
+#include <map>
+#include <optional>
+#include <set>
+
+#include "protocol/effects.hpp"
+#include "protocol/operation.hpp"
+#include "protocol/rules.hpp"
+#include "protocol/timing.hpp"
+
+namespace pccl {
+
+struct Posting {
+  Scope scope = Scope::group;
+  std::uint32_t name = 0;         // of the tag; 0: automatic
+  Descriptor descriptor;
+  Duration timeout = never;
+};
+
+class Session {
+ public:
+  enum class Stage : std::uint8_t { joining, door, member, gone };
+
+  Session(Join join, Timing timing, Rules rules = {});
+
+  // The master's connection.
+  void on_master_up(Instant now);
+  void on_master_down(Instant now, const std::string& why);
+  void on(const ToPeer& message, Instant now);
+
+  // The data links.
+  void on_link_up(PeerId peer, Instant now);
+  void on_link_down(PeerId peer, bool refused, const std::string& why, Instant now);
+  void on_dial_failed(PeerId peer, bool refused, const std::string& why, Instant now);
+  void want_link(PeerId peer, Instant now);   // beyond the ring: donors of shared state
+
+  // The caller.
+  Result<OpKey> post(Posting posting, Instant now);
+  void abandon(const OpKey& key, ErrorCode code, const std::string& text, Instant now);
+  Result<bool> enter_boundary(std::uint32_t islands, Duration timeout, Instant now);  // true: passed at once
+  void leave_boundary(Instant now);           // the caller gave up waiting
+  void leave(Instant now);
+  void set_stuck(bool stuck) { stuck_ = stuck; }
+
+  // The data plane.
+  void attempt_complete(const OpKey& key, Instant now);
+  void attempt_broken(const OpKey& key, PeerId link, const std::string& why, Instant now);
+  // What this peer holds of a shared state, for the attempt in `view`; a stale offer is dropped.
+  void offer_state(const OpKey& key, ViewId view, StateOffer offer);
+
+  void tick(Instant now);
+  Instant next_deadline() const;
+  Effects take_effects() { return std::exchange(effects_, {}); }
+  bool has_effects() const { return !effects_.empty(); }
+
+  Stage stage() const { return stage_; }
+  PeerId peer() const { return me_; }
+  std::uint64_t run() const { return run_; }
+  const Join& identity() const { return join_; }
+  const View& view() const { return view_; }
+  const Error& end() const { return end_; }
+  std::uint32_t waiting() const { return waiting_; }
+  bool at_boundary() const { return boundary_.number != 0; }
+  bool link_up(PeerId peer) const { auto it = links_.find(peer); return it != links_.end() && it->second.up; }
+  const Operation* find(const OpKey& key) const { auto it = operations_.find(key); return it == operations_.end() ? nullptr : &it->second; }
+  const std::map<OpKey, Operation>& operations() const { return operations_; }
+  bool decided(const OpKey& key) const;       // its verdict has been seen here, or it is older than a boundary
+  std::vector<PeerId> ring() const;           // of our group, in ring order
+  bool alone(Scope scope) const;
+
+ private:
+  struct Link {
+    bool up = false, needed = false, dialling = false, lost = false;
+    Instant wanted_since = never, retry_at = never;
+    bool refused = false;
+    std::string why;
+    std::vector<Address> addresses;
+  };
+  struct Boundary {
+    std::uint32_t number = 0, islands = 0;
+    Instant deadline = never, notice_at = never, entered_at = 0;
+  };
+  struct Proof {
+    Prove prove;
+    Instant deadline = never;
+    bool answered = true;
+  };
+
+  void on(const Welcome& m, Instant now);
+  void on(const Refused& m, Instant now);
+  void on(const Prove& m, Instant now);
+  void on(const ViewMessage& m, Instant now);
+  void on(const Commit& m, Instant now);
+  void on(const Failed& m, Instant now);
+  void on(const Passed& m, Instant now);
+  void on(const Evicted& m, Instant now);
+  void on(const Missing& m, Instant now);
+  void on(const Pulse& m, Instant now);
+  void on(const StatePlan& m, Instant now);
+  void on(const Suspended& m, Instant now);
+
+  void transition(Operation& operation, OperationState to);
+  void begin_attempt(Operation& operation, Instant now);
+  void drop_attempt(Operation& operation);
+  void restart_operations(const View& before, Instant now);
+  void finish(const OpKey& key, Outcome outcome);
+  void ask_abandon(Operation& operation, ErrorCode code, const std::string& text, Instant now);
+  void remember(std::uint64_t index, const Verdict& verdict);
+  std::vector<Operation*> in_posted_order();
+  void resend_statements();
+  void send_boundary();
+  void pass_boundary(std::uint32_t boundaries, bool skipped);
+  bool may_skip_boundary() const;
+  bool single_group() const;
+  void end_session(Error why);
+  Error fate_of(const Operation& operation, const Error& why) const;
+  void reconcile_links(Instant now);
+  void dial(PeerId peer, Link& link, Instant now);
+  void report_lost(PeerId peer, Link& link, bool refused, bool gave_up, const std::string& why);
+  void check_links(Instant now);
+  void check_proof(Instant now);
+  void check_operations(Instant now);
+  void check_master(Instant now);
+  void send_waiting(Instant now);
+  Register registration() const;
+  template <class E> void emit(E effect) { effects_.emplace_back(std::move(effect)); }
+  void to_master(ToMaster message) { if (master_up_) emit(effect::SendMaster{std::move(message)}); }
+
+  Join join_;
+  Timing timing_;
+  Rules rules_;
+  Stage stage_ = Stage::joining;
+  Error end_;
+  PeerId me_ = no_peer;
+  std::uint64_t run_ = 0;
+  View view_;
+  std::uint64_t verdicts_seen_ = 0;
+  std::map<OpKey, Operation> operations_;
+  std::map<std::uint64_t, Verdict> records_;        // by index: verdicts that some member may lack
+  std::map<OpKey, Verdict> failed_early_;           // failed before this peer posted them
+  std::map<std::pair<Scope, std::uint32_t>, std::uint32_t> counters_;
+  std::uint64_t posted_ = 0;
+  std::map<PeerId, Link> links_;
+  std::set<std::pair<PeerId, bool>> reported_;      // (peer, gave up) in this view
+  std::vector<LinkLost> reports_;                   // said in this view, to say again
+  Boundary boundary_;
+  std::optional<std::uint32_t> shared_waiting_;     // what the commits since the last boundary said, where all read it
+  Proof proof_;
+  std::uint32_t waiting_ = 0;
+  bool stuck_ = false;
+  bool master_up_ = false;
+  Instant master_heard_ = 0, master_down_since_ = never, heartbeat_at_ = 0;
+  Instant waiting_said_at_ = 0;
+  Effects effects_;
+};
+
+}  // namespace pccl

@@ -1,0 +1,258 @@
+// A session's operations: post, attempt by view, verdict.
+#include <algorithm>
+
+#include "protocol/session.hpp"
+
+namespace pccl {
+
+namespace {
+std::string call_text(const Operation& operation) {
+  return std::string(name(operation.descriptor.call)) + ", " + describe(operation.key);
+}
+}  // namespace
+
+std::vector<Operation*> Session::in_posted_order() {
+  std::vector<Operation*> all;
+  for (auto& [key, operation] : operations_) all.push_back(&operation);
+  std::sort(all.begin(), all.end(), [](auto* a, auto* b) { return a->posted_order < b->posted_order; });
+  return all;
+}
+
+void Session::transition(Operation& operation, OperationState to) {
+  if (operation.state == to) return;
+  if (!legal(operation.state, to)) return;  // our own logic only; the simulator asserts on the outcome
+  operation.held_when_abandoned = to == OperationState::abandoned && operation.state == OperationState::held;
+  operation.state = to;
+}
+
+bool Session::decided(const OpKey& key) const {
+  if (key.tag.boundary < view_.boundaries) return true;
+  if (key.tag.boundary > view_.boundaries || operations_.contains(key)) return false;
+  const auto it = counters_.find({key.scope, key.tag.name});
+  return it != counters_.end() && key.tag.count < it->second;
+}
+
+Result<OpKey> Session::post(Posting posting, Instant now) {
+  if (stage_ == Stage::gone) return end_;
+  if (stage_ != Stage::member) return Error{ErrorCode::usage, "this peer is not admitted yet"};
+  if (boundary_.number != 0) return Error{ErrorCode::usage, "an operation while another thread is in update_topology"};
+  if (operations_.size() >= limits::operations_open_max) return Error{ErrorCode::usage, "too many operations in flight: wait for some"};
+  const auto group = posting.scope == Scope::run ? 0 : join_.group;
+  for (const auto& [key, open] : operations_)
+    if (posting.name != 0 && key.scope == posting.scope && key.tag.name == posting.name)
+      return Error{ErrorCode::usage, describe(key) + " is in flight already: wait for it, or use another tag"};
+  auto& count = counters_[{posting.scope, posting.name}];
+  const OpKey key{posting.scope, group, {view_.boundaries, posting.name, count++}};
+  auto& operation = operations_[key];
+  operation.key = key;
+  operation.descriptor = std::move(posting.descriptor);
+  operation.posted_order = ++posted_;
+  operation.posted_at = now;
+  operation.deadline = posting.timeout == never ? never : now + posting.timeout;
+  operation.notice_at = now + timing_.waiting_notice;
+  if (const auto failed = failed_early_.find(key); failed != failed_early_.end()) {
+    const auto verdict = failed->second;
+    failed_early_.erase(failed);
+    finish(key, {{verdict.code, verdict.text}, {}, 0, 0});
+  } else {
+    begin_attempt(operation, now);
+  }
+  return key;
+}
+
+void Session::begin_attempt(Operation& operation, Instant) {
+  operation.view = view_.id;
+  operation.offer.reset();
+  operation.missing.clear();
+  ++operation.attempts;
+  operation.attempt_live = true;
+  transition(operation, OperationState::running);
+  emit(effect::StartAttempt{operation.key});
+}
+
+void Session::drop_attempt(Operation& operation) {
+  if (!operation.attempt_live) return;
+  emit(effect::DropAttempt{operation.key});
+  operation.attempt_live = operation.held_when_abandoned = false;
+  if (operation.state != OperationState::abandoned) transition(operation, OperationState::posted);
+}
+
+// Every operation that is not committed starts again in the new view, whether or not the master knew of it.
+void Session::restart_operations(const View& before, Instant now) {
+  const bool lost = std::any_of(before.members.begin(), before.members.end(),
+                                [&](const Member& m) { return view_.find(m.peer) == nullptr; });
+  for (auto* operation : in_posted_order()) {
+    if (operation->state == OperationState::abandoned) {
+      if (before.id.incarnation != view_.id.incarnation) to_master(operation->abandon);
+    } else if (operation->state == OperationState::posted) {
+      if (lost && operation->descriptor.on_loss == OnLoss::raise)
+        ask_abandon(*operation, ErrorCode::peer_lost, "a peer left during " + call_text(*operation) + "; inputs are intact", now);
+      else
+        begin_attempt(*operation, now);
+    }
+  }
+}
+
+void Session::attempt_complete(const OpKey& key, Instant now) {
+  const auto it = operations_.find(key);
+  if (it == operations_.end() || it->second.state != OperationState::running) return;
+  auto& operation = it->second;
+  transition(operation, OperationState::held);
+  operation.notice_at = now + timing_.waiting_notice;
+  if (alone(key.scope)) {
+    Outcome outcome;
+    outcome.contributors.push_back(me_);
+    outcome.waiting = waiting_;
+    outcome.attempts = operation.attempts;
+    return finish(key, std::move(outcome));
+  }
+  to_master(Done{view_.id, key, verdicts_seen_});
+}
+
+void Session::attempt_broken(const OpKey& key, PeerId link, const std::string& why, Instant) {
+  const auto it = operations_.find(key);
+  if (it == operations_.end() || !it->second.attempt_live) return;
+  drop_attempt(it->second);
+  to_master(Broken{view_.id, key, link, why});
+}
+
+void Session::offer_state(const OpKey& key, ViewId view, StateOffer offer) {
+  const auto it = operations_.find(key);
+  if (it == operations_.end() || it->second.view != view || view != view_.id) return;
+  if (it->second.state != OperationState::running) return;
+  offer.view = view;
+  offer.key = key;
+  offer.group = join_.group;
+  it->second.offer = offer;
+  to_master(std::move(offer));
+}
+
+void Session::ask_abandon(Operation& operation, ErrorCode code, const std::string& text, Instant now) {
+  if (operation.state == OperationState::abandoned) return;
+  operation.abandon = {operation.key, code, text};
+  transition(operation, OperationState::abandoned);
+  operation.verdict_by = now + timing_.verdict;
+  if (alone(operation.key.scope)) {
+    const auto key = operation.key;
+    drop_attempt(operation);
+    return finish(key, {{code, text}, {}, 0, operation.attempts});
+  }
+  to_master(operation.abandon);
+}
+
+void Session::abandon(const OpKey& key, ErrorCode code, const std::string& text, Instant now) {
+  if (const auto it = operations_.find(key); it != operations_.end()) ask_abandon(it->second, code, text, now);
+}
+
+void Session::finish(const OpKey& key, Outcome outcome) {
+  operations_.erase(key);
+  emit(effect::Deliver{key, std::move(outcome)});
+}
+
+// Verdicts are kept until all members have seen them: a restarted master asks for them.
+void Session::remember(std::uint64_t index, const Verdict& verdict) {
+  verdicts_seen_ = std::max(verdicts_seen_, index);
+  records_[index] = verdict;
+  while (records_.size() > limits::records_max) records_.erase(records_.begin());
+}
+
+void Session::on(const Commit& m, Instant) {
+  const bool repeated = m.index <= verdicts_seen_;
+  remember(m.index, m.verdict);
+  records_.erase(records_.begin(), records_.upper_bound(m.minimum_seen));
+  waiting_ = m.verdict.waiting;
+  const auto it = operations_.find(m.verdict.key);
+  if (it == operations_.end()) return;
+  auto& operation = it->second;
+  const bool held = operation.state == OperationState::held || operation.held_when_abandoned;
+  auto contributors = m.verdict.contributors.empty() ? view_.group_members(join_.group) : m.verdict.contributors;
+  if (!held || operation.view != m.verdict.view) {
+    // Only a master that breaks the protocol commits what this peer does not hold.
+    if (repeated) return;
+    return finish(m.verdict.key, {{ErrorCode::internal, "the master committed " + call_text(operation) +
+                                                            ", which this peer does not hold"}, {}, 0, operation.attempts});
+  }
+  if (m.verdict.key.scope == Scope::run || single_group() || !rules_.skip_only_on_shared_record)
+    shared_waiting_ = std::max(shared_waiting_.value_or(0), m.verdict.waiting);
+  finish(m.verdict.key, {{}, std::move(contributors), m.verdict.waiting, operation.attempts});
+}
+
+void Session::on(const Failed& m, Instant) {
+  if (m.index == 0 && boundary_.number != 0) {  // about the boundary itself
+    boundary_ = {};
+    emit(effect::BoundaryFailed{{m.verdict.code, m.verdict.text}});
+  }
+  if (m.index <= verdicts_seen_) return;
+  remember(m.index, m.verdict);
+  const auto it = operations_.find(m.verdict.key);
+  if (it == operations_.end()) {
+    if (!decided(m.verdict.key) && failed_early_.size() < limits::records_max) failed_early_[m.verdict.key] = m.verdict;
+    return;
+  }
+  drop_attempt(it->second);
+  finish(m.verdict.key, {{m.verdict.code, m.verdict.text}, {}, 0, it->second.attempts});
+}
+
+void Session::on(const StatePlan& m, Instant) {
+  const auto it = operations_.find(m.key);
+  if (it == operations_.end() || it->second.view != m.view || it->second.state != OperationState::running) return;
+  emit(effect::Elected{m});
+}
+
+void Session::on(const Missing& m, Instant) {
+  std::string who;
+  for (const auto peer : m.peers) {
+    const auto* member = view_.find(peer);
+    who += (who.empty() ? "" : ", ") + ("peer " + std::to_string(peer)) + (member ? " (island " + member->island + ")" : "");
+  }
+  if (who.empty()) return;
+  if (const auto it = operations_.find(m.key); m.call != Call::update_topology && it != operations_.end()) {
+    if (it->second.missing == m.peers) return;
+    it->second.missing = m.peers;
+    emit(effect::Notice{"waiting in " + call_text(it->second) + " for " + who});
+  } else if (m.call == Call::update_topology && boundary_.number != 0) {
+    emit(effect::Notice{"waiting in update_topology for " + who});
+  }
+}
+
+void Session::send_waiting(Instant now) {
+  Waiting waiting{view_.id, stuck_, boundary_.number != 0, {}};
+  for (auto* operation : in_posted_order())
+    waiting.calls.push_back({operation->key, operation->descriptor.call, operation->state == OperationState::held});
+  waiting_said_at_ = now;
+  to_master(std::move(waiting));
+}
+
+void Session::check_operations(Instant now) {
+  bool say = false;
+  std::vector<OpKey> given_up;
+  for (auto* operation : in_posted_order()) {
+    if (operation->state == OperationState::abandoned) {
+      if (now >= operation->verdict_by) given_up.push_back(operation->key);
+    } else if (now >= operation->deadline) {
+      std::string missing;
+      for (const auto peer : operation->missing) missing += (missing.empty() ? "" : ", ") + std::to_string(peer);
+      ask_abandon(*operation, ErrorCode::timeout, "peer " + std::to_string(me_) + " waited " +
+                      std::to_string((now - operation->posted_at) / millisecond) + " ms in " + call_text(*operation) +
+                      (missing.empty() ? "" : "; missing were peers " + missing), now);
+    }
+    if (now >= operation->notice_at) {
+      operation->notice_at = now + timing_.waiting_notice;
+      say = true;
+    }
+  }
+  for (const auto& key : given_up) {
+    auto& operation = operations_.at(key);
+    const Error why{operation.abandon.code, operation.abandon.text + "; the master did not answer either"};
+    const auto fate = fate_of(operation, why);
+    drop_attempt(operation);
+    finish(key, {fate, {}, 0, operation.attempts});
+  }
+  if (boundary_.number != 0 && now >= boundary_.notice_at) {
+    boundary_.notice_at = now + timing_.waiting_notice;
+    say = true;
+  }
+  if (say) send_waiting(now);
+}
+
+}  // namespace pccl

@@ -1,0 +1,254 @@
+#include "runtime/exchange.hpp"
+
+#include <algorithm>
+
+#include "wire/codec.hpp"
+
+namespace pccl {
+
+namespace {
+
+constexpr std::uint32_t stripes_assumed = 2;  // for the chunk size, where the view does not say
+
+std::uint64_t total_bytes(const Descriptor& d) {
+  std::uint64_t bytes = 0;
+  for (const auto& tensor : d.tensors) bytes += tensor.count * size_of(tensor.dtype);
+  return bytes;
+}
+
+}  // namespace
+
+std::string describe(const Descriptor& d) {
+  std::string text = std::string(name(d.call)) + "(";
+  if (d.call == Call::all_reduce) text += std::string(name(d.op)) + ", ";
+  if (d.call == Call::broadcast) text += "root peer " + std::to_string(d.root) + ", ";
+  for (std::size_t i = 0; i < d.tensors.size() && i < 4; ++i)
+    text += (i > 0 ? ", " : "") + std::to_string(d.tensors[i].count) + " x " + std::string(name(d.tensors[i].dtype));
+  if (d.tensors.size() > 4) text += ", ... " + std::to_string(d.tensors.size()) + " tensors";
+  if (d.weighted) text += ", weighted";
+  if (d.on_loss == OnLoss::raise) text += ", on_loss=raise";
+  if (d.chunk_bytes != 0) text += ", plan " + std::to_string(int(d.algorithm)) + " with chunks of " + std::to_string(d.chunk_bytes);
+  return text + ")";
+}
+
+std::uint32_t Exchange::Attempt::position_of(PeerId peer) const {
+  return std::uint32_t(std::find(ring.begin(), ring.end(), peer) - ring.begin());
+}
+
+const Exchange::Attempt* Exchange::find(const OpKey& key) const {
+  const auto it = attempts_.find(key);
+  return it == attempts_.end() ? nullptr : &it->second;
+}
+
+// Everything that the choice depends on is in the view or in the descriptor: every peer chooses the same.
+Descriptor Exchange::plan_descriptor(const Descriptor& descriptor, std::uint32_t world) const {
+  auto planned = descriptor;
+  const auto& hints = session_.view().hints;
+  if (planned.algorithm == Algorithm::automatic) planned.algorithm = Algorithm::ring;
+  const auto stripes = hints.stripes != 0 ? hints.stripes : stripes_assumed;
+  const auto parts = descriptor.call == Call::all_reduce ? world : 1;
+  if (!planned.tensors.empty()) planned.chunk_bytes = choose_chunk_bytes(total_bytes(planned), parts, stripes, hints.chunk_bytes);
+  return planned;
+}
+
+std::unique_ptr<Executor> Exchange::make_executor(const Attempt& attempt, bool in_place) const {
+  const auto& d = attempt.descriptor;
+  const auto world = std::uint32_t(attempt.ring.size());
+  if (d.call == Call::sync_state) return nullptr;
+  Plan plan{attempt.position, world, {}};
+  std::uint32_t segments = 1;
+  if (d.call == Call::all_reduce) {
+    plan = plan_ring_all_reduce(attempt.position, world, d.weighted);
+    segments = world;
+  } else if (d.call == Call::broadcast) {
+    plan = plan_ring_broadcast(attempt.position, world, attempt.position_of(d.root));
+  }
+  std::size_t unacknowledged = 0;
+  for (const auto& [key, other] : attempts_) unacknowledged += other.complete_said ? 0 : 1;
+  Executor::Options options;
+  options.in_place = in_place && world > 1;
+  options.eager = total_bytes(d) <= limits::eager_bytes && unacknowledged < limits::eager_operations_max;
+  options.weighted = d.weighted;
+  return std::make_unique<Executor>(std::move(plan), Layout(d.tensors, segments, d.chunk_bytes, d.weighted), options);
+}
+
+void Exchange::begin(const OpKey& key, bool in_place) {
+  const auto* operation = session_.find(key);
+  if (operation == nullptr) return;
+  Attempt attempt;
+  attempt.id = next_attempt_++;
+  attempt.key = key;
+  attempt.view = session_.view().id;
+  attempt.ring = session_.ring();
+  attempt.position = attempt.position_of(session_.peer());
+  attempt.order = operation->posted_order;
+  attempt.descriptor = plan_descriptor(operation->descriptor, std::uint32_t(attempt.ring.size()));
+  attempt.fingerprint = std::uint32_t(wire::fingerprint(attempt.descriptor));
+  attempt.executor = make_executor(attempt, in_place);
+  by_order_[attempt.order] = key;
+  auto& started = attempts_[key] = std::move(attempt);
+  if (started.executor == nullptr) return;
+  started.executor->start(work_);
+  do_all(started, work_);
+  const auto& d = started.descriptor;
+  if (started.ring.size() > 1 && (d.call == Call::all_reduce || d.call == Call::broadcast)) {
+    const auto upstream = started.ring[(started.position + started.ring.size() - 1) % started.ring.size()];
+    if (session_.link_up(upstream)) send_ready(started, upstream);
+  }
+  for (const auto peer : started.ring)
+    if (const auto parked = ready_parked_.find({peer, key}); parked != ready_parked_.end() && parked->second.view == started.view) {
+      const auto theirs = std::move(parked->second.descriptor);
+      ready_parked_.erase(parked);
+      use_ready(started, peer, theirs);
+    }
+  settle(started);
+  replay_parked();
+}
+
+void Exchange::send_ready(const Attempt& attempt, PeerId to) { emit(exchange_effect::SendReady{to, {attempt.view, attempt.key, attempt.descriptor}}); }
+
+void Exchange::do_all(const Attempt& attempt, std::vector<Work>& work) {
+  for (const auto& item : work) emit(exchange_effect::Do{attempt.id, attempt.key, item});
+  work.clear();
+}
+
+// After anything moved: tell the links that have something to send, and the session when all is there.
+void Exchange::settle(Attempt& attempt) {
+  for (const auto position : attempt.executor->targets())
+    if (attempt.executor->sendable(position)) emit(exchange_effect::Wake{attempt.ring[position]});
+  if (attempt.complete_said || !attempt.executor->complete()) return;
+  attempt.complete_said = true;
+  emit(exchange_effect::Complete{attempt.key});
+}
+
+void Exchange::drop(const OpKey& key) {
+  const auto it = attempts_.find(key);
+  if (it == attempts_.end()) return;
+  by_order_.erase(it->second.order);
+  attempts_.erase(it);
+}
+
+// Frames and READYs of older views are of no use any more; those of this view may find their attempt now.
+void Exchange::view_changed() {
+  std::erase_if(ready_parked_, [&](const auto& entry) { return entry.second.view < session_.view().id; });
+  replay_parked();
+}
+
+void Exchange::on_link_up(PeerId peer) {
+  for (auto& [key, attempt] : attempts_) {
+    const auto world = attempt.ring.size();
+    if (attempt.executor == nullptr || world < 2 || attempt.descriptor.tensors.empty()) continue;
+    if (attempt.ring[(attempt.position + world - 1) % world] == peer) send_ready(attempt, peer);
+  }
+  emit(exchange_effect::Wake{peer});
+}
+
+void Exchange::on_ready(PeerId from, const Ready& ready) {
+  const auto& current = session_.view().id;
+  if (ready.view < current && rules_.drop_older_views) return;
+  const auto it = attempts_.find(ready.key);
+  if (ready.view <= current && it != attempts_.end()) return use_ready(it->second, from, ready.descriptor);
+  if (ready.view == current && (session_.decided(ready.key) || session_.find(ready.key) != nullptr)) return;
+  if (!rules_.park_newer || ready_parked_.size() >= limits::operations_open_max) return;
+  ready_parked_[{from, ready.key}] = ready;
+}
+
+void Exchange::use_ready(Attempt& attempt, PeerId from, const Descriptor& theirs) {
+  const auto position = attempt.position_of(from);
+  if (attempt.executor == nullptr || position >= attempt.ring.size()) return;
+  if (theirs != attempt.descriptor) {
+    emit(exchange_effect::Mismatch{attempt.key, "peer " + std::to_string(session_.peer()) + " calls " + describe(attempt.descriptor) +
+                                                    ", peer " + std::to_string(from) + " calls " + describe(theirs)});
+    return;
+  }
+  attempt.executor->on_ready(position);
+  settle(attempt);
+}
+
+Landing Exchange::land(PeerId from, const wire::DataHeader& header) {
+  constexpr Landing park{Landing::Kind::park, false};
+  const auto& current = session_.view().id;
+  if (header.view < current && rules_.drop_older_views) return {};
+  if (header.view > current) return rules_.park_newer ? park : Landing{};
+  const auto it = attempts_.find(header.key);
+  if (it == attempts_.end()) {
+    if (session_.decided(header.key) || session_.find(header.key) != nullptr) return {};
+    return rules_.park_newer ? park : Landing{};
+  }
+  auto& attempt = it->second;
+  const auto position = attempt.position_of(from);
+  if (attempt.executor == nullptr || position >= attempt.ring.size() || header.fingerprint != attempt.fingerprint) return {};
+  return attempt.executor->land(position, header.step, header.chunk, header.bytes);
+}
+
+bool Exchange::may_park(PeerId from, std::size_t bytes) const {
+  const auto it = parked_bytes_.find(from);
+  return (it == parked_bytes_.end() ? 0 : it->second) + bytes <= limits::parked_bytes_max;
+}
+
+ParkedId Exchange::park(PeerId from, const wire::DataHeader& header) {
+  const auto id = next_parked_++;
+  parked_[id] = {from, header};
+  parked_bytes_[from] += header.bytes;
+  return id;
+}
+
+void Exchange::replay_parked() {
+  const auto& current = session_.view().id;
+  for (auto it = parked_.begin(); it != parked_.end();) {
+    const auto& [id, frame] = *it;
+    const bool older = frame.header.view < current;
+    const bool waits = frame.header.view > current ||
+                       (!attempts_.contains(frame.header.key) && !session_.decided(frame.header.key) && session_.find(frame.header.key) == nullptr);
+    if (!older && waits) {
+      ++it;
+      continue;
+    }
+    parked_bytes_[frame.from] -= frame.header.bytes;
+    if (older) emit(exchange_effect::Discard{id});
+    else emit(exchange_effect::Replay{id});
+    it = parked_.erase(it);
+  }
+}
+
+void Exchange::arrived(const wire::DataHeader& header, SlotId slot) {
+  const auto it = attempts_.find(header.key);
+  if (it == attempts_.end()) return;
+  it->second.executor->arrived(header.step, header.chunk, slot, work_);
+  do_all(it->second, work_);
+  settle(it->second);
+}
+
+bool Exchange::sendable(PeerId peer) const {
+  return std::any_of(attempts_.begin(), attempts_.end(), [&](const auto& entry) {
+    const auto position = entry.second.position_of(peer);
+    return entry.second.executor != nullptr && position < entry.second.ring.size() && entry.second.executor->sendable(position);
+  });
+}
+
+// The oldest operation first: all peers post in about the same order, so links work on the same one.
+std::optional<Outgoing> Exchange::next(PeerId peer) {
+  for (const auto& [order, key] : by_order_) {
+    auto& attempt = attempts_.at(key);
+    const auto position = attempt.position_of(peer);
+    if (attempt.executor == nullptr || position >= attempt.ring.size()) continue;
+    const auto send = attempt.executor->next(position);
+    if (!send) continue;
+    wire::DataHeader header{attempt.view, key, attempt.fingerprint, send->step, 0, send->chunk, send->bytes, 0};
+    return Outgoing{attempt.id, key, header, *send};
+  }
+  return std::nullopt;
+}
+
+bool Exchange::sent(const Outgoing& outgoing) {
+  const auto it = attempts_.find(outgoing.key);
+  return it != attempts_.end() && it->second.id == outgoing.attempt && it->second.executor->sent(outgoing.send);
+}
+
+bool Exchange::take_effects(std::vector<ExchangeEffect>& into) {
+  into.clear();
+  std::swap(into, effects_);
+  return !into.empty();
+}
+
+}  // namespace pccl

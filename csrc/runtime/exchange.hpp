@@ -1,0 +1,103 @@
+// The data half of a peer, purely: attempts, READY, parked frames, and which chunk leaves next on which link.
+// Composes the session (when an attempt may run) with executors (what it does). Owned by the session's thread.
+#pragma once
+#include <map>
+#include <memory>
+#include <set>
+
+#include "collective/executor.hpp"
+#include "protocol/session.hpp"
+#include "wire/frame.hpp"
+
+namespace pccl {
+
+using ParkedId = std::uint64_t;
+using AttemptId = std::uint64_t;
+
+namespace exchange_effect {
+struct SendReady { PeerId to; Ready ready; };
+struct Do { AttemptId attempt; OpKey key; Work work; };
+struct Wake { PeerId peer; };                         // there is something to send to it
+struct Complete { OpKey key; };
+struct Mismatch { OpKey key; std::string text; };
+struct Replay { ParkedId parked; };                   // offer the parked frame again, then forget its bytes
+struct Discard { ParkedId parked; };
+}  // namespace exchange_effect
+using ExchangeEffect = std::variant<exchange_effect::SendReady, exchange_effect::Do, exchange_effect::Wake,
+                                    exchange_effect::Complete, exchange_effect::Mismatch, exchange_effect::Replay,
+                                    exchange_effect::Discard>;
+
+struct Outgoing {
+  AttemptId attempt = 0;
+  OpKey key;
+  wire::DataHeader header;
+  ChunkSend send;
+};
+
+class Exchange {
+ public:
+  struct Attempt {
+    AttemptId id = 0;
+    OpKey key;
+    ViewId view;
+    Descriptor descriptor;
+    std::uint32_t fingerprint = 0;
+    std::vector<PeerId> ring;         // peers by position
+    std::uint32_t position = 0;
+    std::uint64_t order = 0;
+    bool complete_said = false;
+    std::unique_ptr<Executor> executor;
+    std::uint32_t position_of(PeerId peer) const;
+  };
+
+  Exchange(const Session& session, Rules rules = {}) : session_(session), rules_(rules) {}
+
+  void begin(const OpKey& key, bool in_place);        // effect::StartAttempt
+  void drop(const OpKey& key);                        // effect::DropAttempt and after effect::Deliver
+  void view_changed();                                // after the attempts of the new view have begun
+  void on_link_up(PeerId peer);
+  void on_ready(PeerId from, const Ready& ready);
+
+  // A data frame's header arrived. park: keep the payload and call park(); it comes back by Replay or Discard.
+  Landing land(PeerId from, const wire::DataHeader& header);
+  ParkedId park(PeerId from, const wire::DataHeader& header);
+  bool may_park(PeerId from, std::size_t bytes) const;
+  void arrived(const wire::DataHeader& header, SlotId slot);
+
+  bool sendable(PeerId peer) const;
+  std::optional<Outgoing> next(PeerId peer);
+  bool sent(const Outgoing& outgoing);                // true: its slot is free
+
+  const Attempt* find(const OpKey& key) const;
+  bool take_effects(std::vector<ExchangeEffect>& into);
+
+ private:
+  struct Parked {
+    PeerId from;
+    wire::DataHeader header;
+  };
+  Descriptor plan_descriptor(const Descriptor& descriptor, std::uint32_t world) const;
+  std::unique_ptr<Executor> make_executor(const Attempt& attempt, bool in_place) const;
+  void send_ready(const Attempt& attempt, PeerId to);
+  void use_ready(Attempt& attempt, PeerId from, const Descriptor& theirs);
+  void settle(Attempt& attempt);
+  void do_all(const Attempt& attempt, std::vector<Work>& work);
+  void replay_parked();
+  template <class E> void emit(E effect) { effects_.emplace_back(std::move(effect)); }
+
+  const Session& session_;
+  Rules rules_;
+  std::map<OpKey, Attempt> attempts_;
+  std::map<std::uint64_t, OpKey> by_order_;
+  std::map<std::pair<PeerId, OpKey>, Ready> ready_parked_;
+  std::map<ParkedId, Parked> parked_;
+  std::map<PeerId, std::size_t> parked_bytes_;
+  std::vector<Work> work_;
+  AttemptId next_attempt_ = 1;
+  ParkedId next_parked_ = 1;
+  std::vector<ExchangeEffect> effects_;
+};
+
+std::string describe(const Descriptor& descriptor);
+
+}  // namespace pccl

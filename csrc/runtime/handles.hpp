@@ -1,0 +1,116 @@
+// What a user's thread holds while the I/O thread works: it waits here, and nothing of the I/O thread is shared but this.
+#pragma once
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <optional>
+
+#include "protocol/effects.hpp"
+#include "runtime/operation_memory.hpp"
+
+namespace pccl {
+
+struct OperationResult {
+  Outcome outcome;
+  std::uint64_t bytes_sent = 0, bytes_received = 0;
+  Duration took = 0;
+  double weight = 0;  // of all contributors, where the operation was weighted
+};
+
+// One value that comes once. Any thread may wait; the I/O thread sets.
+template <class T> class Promise {
+ public:
+  void set(T value) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (value_) return;
+      value_ = std::move(value);
+    }
+    set_.notify_all();
+  }
+  bool wait_for(Duration time) const {
+    std::unique_lock lock(mutex_);
+    return set_.wait_for(lock, std::chrono::nanoseconds(time), [&] { return value_.has_value(); });
+  }
+  bool done() const {
+    const std::lock_guard lock(mutex_);
+    return value_.has_value();
+  }
+  T get() const {  // after done()
+    const std::lock_guard lock(mutex_);
+    return *value_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  mutable std::condition_variable set_;
+  std::optional<T> value_;
+};
+
+struct OperationHandle {
+  Promise<OperationResult> result;
+  OpKey key;               // I/O thread only
+  bool posted = false;     // I/O thread only
+};
+
+struct BoundaryResult {
+  Error error;
+  bool changed = false;
+};
+
+// What a shared-state synchronization tells the thread that drives it.
+struct StateEvent {
+  enum class Kind : std::uint8_t { start, elected, block, failed, done };
+  explicit StateEvent(Kind what) : kind(what) {}
+  Kind kind;
+  std::uint32_t attempt = 0;
+  StatePlan plan;
+  std::uint32_t entry = 0;
+  bool hashes = false;
+  std::uint64_t offset = 0;
+  std::uint32_t bytes = 0;
+  std::string text;
+  OperationResult result;
+};
+
+class StateEvents {
+ public:
+  void push(StateEvent event) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (event.kind == StateEvent::Kind::start) events_.clear();  // a new attempt: older news is void
+      events_.push_back(std::move(event));
+    }
+    pushed_.notify_all();
+  }
+  std::optional<StateEvent> pop(Duration time) {
+    std::unique_lock lock(mutex_);
+    if (!pushed_.wait_for(lock, std::chrono::nanoseconds(time), [&] { return !events_.empty(); })) return std::nullopt;
+    auto event = std::move(events_.front());
+    events_.pop_front();
+    return event;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable pushed_;
+  std::deque<StateEvent> events_;
+};
+
+struct ServedEntry {
+  const std::uint8_t* data = nullptr;
+  std::uint64_t bytes = 0;
+  const std::uint8_t* hashes = nullptr;
+  std::uint64_t hash_bytes = 0;
+};
+
+struct StateHandle {
+  StateEvents events;
+  OpKey key;               // I/O thread only, as all below
+  bool posted = false;
+  ViewId view;             // of the attempt that was offered
+  std::vector<ServedEntry> served;
+};
+
+}  // namespace pccl

@@ -1,0 +1,119 @@
+#include "runtime/hub.hpp"
+
+#include <algorithm>
+
+namespace pccl {
+
+Result<std::unique_ptr<Hub>> Hub::create() {
+  auto poller = net::Poller::create();
+  if (!poller) return poller.error();
+  auto waker = net::Waker::create();
+  if (!waker) return waker.error();
+  auto hub = std::unique_ptr<Hub>(new Hub(std::move(*poller), std::move(*waker)));
+  if (auto error = hub->poller_.add(hub->waker_.fd(), waker_token, {true, false})) return error;
+  return hub;
+}
+
+Error Hub::listen(net::Socket listener, net::SocketOptions options, OnAccept on_accept) {
+  listener_ = std::move(listener);
+  listener_options_ = std::move(options);
+  on_accept_ = std::move(on_accept);
+  return poller_.add(listener_.fd(), listener_token, {true, false});
+}
+
+net::Connection& Hub::add(std::unique_ptr<net::Connection> connection) {
+  const auto token = next_token_++;
+  auto& entry = entries_[token];
+  entry.connection = std::move(connection);
+  entry.interest = entry.connection->interest();
+  tokens_[entry.connection.get()] = token;
+  if (auto error = poller_.add(entry.connection->fd(), token, entry.interest)) entry.connection->close(error);
+  return *entry.connection;
+}
+
+void Hub::touch(net::Connection& connection) {
+  const auto it = tokens_.find(&connection);
+  if (it == tokens_.end()) return;
+  auto& entry = entries_.at(it->second);
+  if (!entry.dirty) dirty_.push_back(it->second);
+  entry.dirty = true;
+}
+
+void Hub::retire(net::Connection& connection) {
+  const auto it = tokens_.find(&connection);
+  if (it == tokens_.end()) return;
+  poller_.remove(connection.fd());
+  auto node = entries_.extract(it->second);
+  tokens_.erase(it);
+  retired_.push_back(std::move(node.mapped().connection));
+}
+
+void Hub::call(std::function<void()> function) {
+  {
+    const std::lock_guard lock(mutex_);
+    calls_.push_back(std::move(function));
+  }
+  waker_.signal();
+}
+
+void Hub::run_calls() {
+  std::vector<std::function<void()>> calls;
+  {
+    const std::lock_guard lock(mutex_);
+    calls.swap(calls_);
+  }
+  for (auto& function : calls) function();
+}
+
+void Hub::accept_all() {
+  for (int i = 0; i < 64; ++i) {
+    auto accepted = net::accept_from(listener_, listener_options_);
+    if (!accepted || !*accepted) return;
+    on_accept_(std::move(**accepted));
+  }
+}
+
+void Hub::after_io(std::uint64_t token, bool more) {
+  const auto it = entries_.find(token);
+  if (it == entries_.end()) return;
+  if (more) busy_.push_back(token);
+  const auto wanted = it->second.connection->interest();
+  if (wanted == it->second.interest) return;
+  it->second.interest = wanted;
+  poller_.modify(it->second.connection->fd(), token, wanted);
+}
+
+void Hub::flush() {
+  for (int round = 0; round < 8 && !dirty_.empty(); ++round) {
+    const auto tokens = std::exchange(dirty_, {});
+    for (const auto token : tokens) {
+      const auto it = entries_.find(token);
+      if (it == entries_.end()) continue;
+      it->second.dirty = false;
+      it->second.connection->flush();
+      after_io(token, false);
+    }
+  }
+}
+
+void Hub::turn(Instant until, const std::function<Instant()>& clock) {
+  const auto again = std::exchange(busy_, {});
+  const auto now = clock();
+  const auto timeout = !again.empty() || !dirty_.empty() ? 0 : until == never ? never : std::max<Duration>(until - now, 0);
+  for (const auto& event : poller_.wait(timeout)) {
+    if (event.token == waker_token) {
+      waker_.drain();
+      run_calls();
+    } else if (event.token == listener_token) {
+      accept_all();
+    } else if (const auto it = entries_.find(event.token); it != entries_.end()) {
+      after_io(event.token, it->second.connection->on_io(event.readable, event.writable));
+    }
+  }
+  for (const auto token : again)
+    if (const auto it = entries_.find(token); it != entries_.end()) after_io(token, it->second.connection->on_io(true, true));
+  flush();
+  retired_.clear();
+}
+
+}  // namespace pccl

@@ -1,0 +1,172 @@
+#include "runtime/master_runtime.hpp"
+
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace pccl {
+
+Result<std::unique_ptr<MasterRuntime>> MasterRuntime::create(MasterOptions options) {
+  auto where = net::parse_address(options.listen, 0);
+  if (!where) return where.error();
+  auto candidates = net::resolve(*where, net::Purpose::listen);
+  if (!candidates) return candidates.error();
+  if (candidates->empty()) return Error{ErrorCode::usage, "listen=" + options.listen + " names no address of this host"};
+  const auto& address = candidates->front();
+  if (!address.is_loopback() && options.secret.empty() && !options.insecure)
+    return Error{ErrorCode::usage, "a master on " + address.text() + " could be joined by anybody: give secret_file=, or insecure=True to go without"};
+  auto hub = Hub::create();
+  if (!hub) return hub.error();
+  const net::SocketOptions socket_options{"system", {}, 20 * second};
+  auto listener = net::listen_on(address, 1024, socket_options);
+  if (!listener) return listener.error();
+  auto nonce = net::random_nonce();
+  if (!nonce) return nonce.error();
+  auto master = std::unique_ptr<MasterRuntime>(new MasterRuntime(std::move(options), std::move(*hub)));
+  master->owner_process_ = getpid();
+  master->address_ = net::local_address(listener->fd()).address();
+  MasterConfig config{.timing = master->options_.timing, .rules = {}, .run = 0, .restarted = false, .stored = {}};
+  config.run = load_little<std::uint64_t>(nonce->data()) | 1;
+  master->master_ = std::make_unique<Master>(std::move(config), monotonic_now());
+  auto* raw = master.get();
+  if (auto error = master->hub_->listen(std::move(*listener), socket_options, [raw](net::Accepted a) { raw->accept(std::move(a)); })) return error;
+  master->thread_ = std::make_unique<std::thread>([raw] { raw->run(); });
+  return master;
+}
+
+std::vector<Address> MasterRuntime::reachable() const {
+  if (address_.host != "0.0.0.0" && address_.host != "::") return {address_};
+  std::vector<Address> all;
+  for (const auto& interface : net::interface_addresses()) all.push_back({interface.host(), address_.port});
+  all.push_back({"127.0.0.1", address_.port});
+  return all;
+}
+
+void MasterRuntime::stop() {
+  if (getpid() != owner_process_) {
+    (void)thread_.release();
+    return;
+  }
+  if (thread_ == nullptr) return;
+  hub_->call([this] { stop_ = true; });
+  thread_->join();
+  thread_.reset();
+}
+
+MasterStatus MasterRuntime::status() const {
+  const std::lock_guard lock(status_mutex_);
+  return status_;
+}
+
+void MasterRuntime::run() {
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  pthread_setname_np(pthread_self(), "pccl-master");
+  while (!stop_) {
+    const auto now = monotonic_now();
+    if (now >= master_->next_deadline()) master_->tick(now);
+    check_strangers(now);
+    drain();
+    hub_->turn(next_deadline(), monotonic_now);
+    drain();
+    hub_->flush();
+  }
+  std::vector<net::Connection*> open;
+  for (auto& [id, c] : connections_) open.push_back(c);
+  for (auto* c : open) c->close({ErrorCode::closed, "the master was stopped"});
+}
+
+Instant MasterRuntime::next_deadline() const {
+  auto next = master_->next_deadline();
+  if (!strangers_.empty() || !closing_.empty()) next = std::min(next, monotonic_now() + 200 * millisecond);
+  return next;
+}
+
+void MasterRuntime::check_strangers(Instant now) {
+  std::vector<net::Connection*> late;
+  for (const auto& [id, stranger] : strangers_)
+    if (now - stranger.since > introduction_timeout) late.push_back(connections_.at(id));
+  for (const auto& [id, until] : closing_)
+    if (now >= until && connections_.contains(id)) late.push_back(connections_.at(id));
+  for (auto* c : late)
+    if (ids_.contains(c)) c->close({ErrorCode::timeout, "no introduction came in time"});
+}
+
+void MasterRuntime::accept(net::Accepted accepted) {
+  const auto nonce = net::random_nonce();
+  if (!nonce || strangers_.size() >= limits::strangers_max) return;
+  net::Connection::Handler& self = *this;
+  auto& c = hub_->add(std::make_unique<net::Connection>(
+      std::move(accepted.socket), net::Handshake(net::Side::acceptor, protocol_version, options_.secret, nonce.value()),
+      accepted.from.text(), self));
+  const auto id = next_id_++;
+  connections_[id] = &c;
+  ids_[&c] = id;
+  strangers_[id] = {monotonic_now()};
+  hub_->touch(c);
+}
+
+void MasterRuntime::on_ready(net::Connection& c) {
+  // Whoever gets here knows the secret, if there is one; registrations may be large.
+  if (!options_.secret.empty()) c.trust();
+}
+
+bool MasterRuntime::on_message(net::Connection& c, ByteView body) {
+  const auto id = ids_.at(&c);
+  const auto message = wire::decode<ToMaster>(body);
+  if (!message) return false;
+  if (strangers_.erase(id) > 0) c.trust();
+  if (!closing_.contains(id)) master_->on(id, *message, monotonic_now());
+  drain();
+  return true;
+}
+
+void MasterRuntime::on_closed(net::Connection& c, const Error& why) {
+  const auto it = ids_.find(&c);
+  hub_->retire(c);
+  if (it == ids_.end()) return;
+  const auto id = it->second;
+  ids_.erase(it);
+  connections_.erase(id);
+  closing_.erase(id);
+  if (strangers_.erase(id) > 0 && options_.log) options_.log("a stranger at " + c.remote() + " went away: " + why.text);
+  master_->on_closed(id, monotonic_now());
+  drain();
+}
+
+void MasterRuntime::drain() {
+  for (auto effects = master_->take_effects(); !effects.empty(); effects = master_->take_effects())
+    for (auto& e : effects) std::visit([&](auto& x) { apply(x); }, e);
+  const std::lock_guard lock(status_mutex_);
+  status_.waiting = master_->waiting();
+  if (status_.view.id != master_->view().id || status_.view.boundaries != master_->view().boundaries) status_.view = master_->view();
+}
+
+void MasterRuntime::apply(master_effect::Send& e) {
+  const auto it = connections_.find(e.to);
+  if (it == connections_.end()) return;
+  Bytes body;
+  wire::encode(e.message, body);
+  it->second->send_message(body);
+  hub_->touch(*it->second);
+}
+
+void MasterRuntime::apply(master_effect::Close& e) {
+  const auto it = connections_.find(e.connection);
+  if (it == connections_.end()) return;
+  closing_[e.connection] = monotonic_now() + second;
+  it->second->close_when_sent({ErrorCode::closed, "told to go"});
+  hub_->touch(*it->second);
+}
+
+// A store that outlives the master comes with its restart; without one a view lives in the peers' memory.
+void MasterRuntime::apply(master_effect::Persist&) {}
+
+void MasterRuntime::apply(master_effect::Notice& e) {
+  if (options_.log) options_.log(e.text);
+}
+
+}  // namespace pccl

@@ -1,0 +1,75 @@
+// The master process, or a master embedded in one: a thread that owns the sockets and the pure Master.
+#pragma once
+#include <functional>
+#include <thread>
+
+#include "net/address.hpp"
+#include "protocol/master.hpp"
+#include "runtime/hub.hpp"
+#include "wire/codec.hpp"
+
+namespace pccl {
+
+struct MasterOptions {
+  std::string listen = "127.0.0.1:0";
+  Bytes secret;
+  bool insecure = false;
+  Timing timing;
+  std::function<void(const std::string&)> log;
+};
+
+struct MasterStatus {
+  View view;
+  std::uint32_t waiting = 0;
+};
+
+class MasterRuntime final : net::Connection::Handler {
+ public:
+  static Result<std::unique_ptr<MasterRuntime>> create(MasterOptions options);
+  ~MasterRuntime() { stop(); }
+
+  Address address() const { return address_; }
+  std::vector<Address> reachable() const;  // what peers can dial
+  MasterStatus status() const;
+  void stop();
+
+ private:
+  MasterRuntime(MasterOptions options, std::unique_ptr<Hub> hub) : options_(std::move(options)), hub_(std::move(hub)) {}
+  struct Stranger {
+    Instant since = 0;
+  };
+  void run();
+  void accept(net::Accepted accepted);
+  void drain();
+  void apply(master_effect::Send& e);
+  void apply(master_effect::Close& e);
+  void apply(master_effect::Persist& e);
+  void apply(master_effect::Notice& e);
+  void check_strangers(Instant now);
+  Instant next_deadline() const;
+
+  void on_ready(net::Connection& c) override;
+  bool on_message(net::Connection& c, ByteView body) override;
+  net::Landing on_payload(net::Connection&, wire::FrameKind, ByteView, std::size_t) override { return {.close = true}; }
+  void on_payload_end(net::Connection&) override {}
+  void on_sent(net::Connection&, std::uint64_t) override {}
+  void on_closed(net::Connection& c, const Error& why) override;
+
+  static constexpr Duration introduction_timeout = 5 * second;
+  MasterOptions options_;
+  std::unique_ptr<Hub> hub_;
+  Address address_;
+  std::unique_ptr<Master> master_;                    // I/O thread only, as all below
+  std::map<ConnectionId, net::Connection*> connections_;
+  std::map<const net::Connection*, ConnectionId> ids_;
+  std::map<ConnectionId, Stranger> strangers_;        // have not introduced themselves yet
+  std::map<ConnectionId, Instant> closing_;           // told why, and given a moment to read it
+  ConnectionId next_id_ = 1;
+  bool stop_ = false;
+  mutable std::mutex status_mutex_;                   // guards status_
+  MasterStatus status_;
+  int owner_process_ = 0;
+  std::unique_ptr<std::thread> thread_;
+};
+
+}  // namespace pccl

@@ -1,0 +1,112 @@
+#include "runtime/operation_memory.hpp"
+
+#include <cstring>
+#include <numeric>
+
+#include "kernels/reduce.hpp"
+
+namespace pccl {
+
+namespace {
+// Results larger than the second-level cache are read much later than they are written: write past the caches.
+constexpr std::uint64_t streaming_from = 2u << 20;
+}  // namespace
+
+OperationMemory::OperationMemory(std::vector<TensorSpan> tensors, ReduceOp op, std::optional<double> weight)
+    : tensors_(std::move(tensors)), op_(op), weight_(weight) {
+  for (const auto& tensor : tensors_) {
+    undo_offset_.push_back(bytes_);
+    bytes_ += tensor.count * size_of(tensor.dtype);
+    in_place_ |= tensor.count > 0 && tensor.in == tensor.out;
+  }
+  streaming_ = bytes_ > streaming_from;
+}
+
+std::uint8_t* OperationMemory::output(const Chunk& chunk) {
+  if (hidden(chunk)) return reinterpret_cast<std::uint8_t*>(weights_.data() + chunk.offset);
+  return tensors_[chunk.tensor].out + chunk.offset * size_of(chunk.dtype);
+}
+
+const std::uint8_t* OperationMemory::input(const Chunk& chunk) const {
+  if (hidden(chunk)) return reinterpret_cast<const std::uint8_t*>(&*weight_);
+  return tensors_[chunk.tensor].in + chunk.offset * size_of(chunk.dtype);
+}
+
+void OperationMemory::begin(const Executor& executor) {
+  kept_.clear();
+  weights_.assign(weight_ ? executor.plan().world : 0, 0.0);
+}
+
+// The first write to a chunk of an in-place operation keeps what the caller had there.
+void OperationMemory::keep(const Executor& executor, std::uint32_t index) {
+  const auto& chunk = executor.layout().chunk(index);
+  if (undo_ == nullptr) undo_ = std::make_unique_for_overwrite<std::uint8_t[]>(bytes_);
+  kernels::copy(undo_.get() + undo_offset_[chunk.tensor] + chunk.offset * size_of(chunk.dtype), output(chunk),
+                chunk.element_bytes(), streaming_);
+  kept_.push_back(chunk);
+}
+
+void OperationMemory::restore() {
+  for (const auto& chunk : kept_)
+    std::memcpy(output(chunk), undo_.get() + undo_offset_[chunk.tensor] + chunk.offset * size_of(chunk.dtype), chunk.element_bytes());
+  kept_.clear();
+}
+
+double OperationMemory::total_weight() const { return std::accumulate(weights_.begin(), weights_.end(), 0.0); }
+
+void OperationMemory::scale_own(const Executor& executor, std::uint32_t index, std::uint8_t* to) const {
+  const auto& chunk = executor.layout().chunk(index);
+  kernels::widen_scaled(chunk.dtype, to, input(chunk), chunk.count, weight_.value_or(1.0));
+}
+
+void OperationMemory::run(const Executor& executor, const Work& work, SlotPool& slots) {
+  const auto& chunk = executor.layout().chunk(work.chunk);
+  if (work.merge == Merge::own) {
+    if (input(chunk) != output(chunk)) kernels::copy(output(chunk), input(chunk), chunk.element_bytes(), streaming_);
+    return;
+  }
+  if (executor.plan().steps[work.step].finish) finish(executor, work, slots.data(work.slot));
+  else reduce(executor, work, slots.data(work.slot));
+  if (work.free_slot) slots.give(work.slot);
+}
+
+// A partial sum: stays in the slot, or is spilled to the output when slots are short.
+void OperationMemory::reduce(const Executor& executor, const Work& work, std::uint8_t* slot) {
+  const auto& chunk = executor.layout().chunk(work.chunk);
+  const auto& step = executor.plan().steps[work.step];
+  if (work.keep) keep(executor, work.chunk);
+  kernels::ReduceArgs args{.out = work.to_slot ? slot : output(chunk), .incoming = slot, .own = input(chunk), .count = chunk.count};
+  if (weight_) kernels::combine_weighted(chunk.dtype, step.in, step.out, args, *weight_);
+  else kernels::combine(chunk.dtype, op_, step.in, step.out, args);
+}
+
+// The whole sum: computed in the cache-hot slot where the sizes allow it, stored past the caches, sent from the slot.
+void OperationMemory::finish(const Executor& executor, const Work& work, std::uint8_t* slot) {
+  const auto& chunk = executor.layout().chunk(work.chunk);
+  const auto& step = executor.plan().steps[work.step];
+  const auto same_size = step.in == Wire::element || accumulator_of(chunk.dtype) == chunk.dtype;
+  auto* out = output(chunk);
+  kernels::ReduceArgs args{.out = slot, .incoming = slot, .own = input(chunk), .count = chunk.count};
+  if (weight_) {
+    kernels::combine_weighted(chunk.dtype, Wire::accumulator, Wire::accumulator, args, *weight_);
+    if (work.keep) keep(executor, work.chunk);
+    const auto total = total_weight();
+    if (total > 0) kernels::finish_avg(chunk.dtype, Wire::accumulator, out, slot, chunk.count, total, streaming_ && !work.to_slot);
+    else std::memset(out, 0, chunk.element_bytes());
+    if (work.to_slot) std::memcpy(slot, out, chunk.element_bytes());
+    return;
+  }
+  args.divisor = op_ == ReduceOp::avg ? double(executor.plan().world) : 1.0;
+  if (same_size && work.to_slot) {
+    kernels::combine(chunk.dtype, op_, step.in, Wire::element, args);
+    if (work.keep) keep(executor, work.chunk);
+    return kernels::copy(out, slot, chunk.element_bytes(), streaming_);
+  }
+  if (work.keep) keep(executor, work.chunk);
+  args.out = out;
+  args.streaming = streaming_ && !work.to_slot;
+  kernels::combine(chunk.dtype, op_, step.in, Wire::element, args);
+  if (work.to_slot) std::memcpy(slot, out, chunk.element_bytes());
+}
+
+}  // namespace pccl

@@ -1,0 +1,51 @@
+// The memory of one operation: the caller's tensors, the hidden weights, the undo copy; and the arithmetic on them.
+// Owned by the I/O thread from post to delivery. The input is intact whenever an attempt did not commit.
+#pragma once
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "collective/executor.hpp"
+#include "runtime/slots.hpp"
+
+namespace pccl {
+
+struct TensorSpan {
+  const std::uint8_t* in = nullptr;
+  std::uint8_t* out = nullptr;  // the same address: in place
+  std::uint64_t count = 0;
+  DType dtype = DType::float32;
+};
+
+class OperationMemory {
+ public:
+  OperationMemory(std::vector<TensorSpan> tensors, ReduceOp op, std::optional<double> weight);
+
+  bool in_place() const { return in_place_; }
+  void begin(const Executor& executor);             // a new attempt
+  void keep(const Executor& executor, std::uint32_t chunk);
+  void restore();                                   // the attempt is dropped: the caller's bytes come back
+  void run(const Executor& executor, const Work& work, SlotPool& slots);
+  std::uint8_t* output(const Chunk& chunk);
+  const std::uint8_t* input(const Chunk& chunk) const;
+  void scale_own(const Executor& executor, std::uint32_t chunk, std::uint8_t* to) const;
+  double total_weight() const;
+
+ private:
+  void reduce(const Executor& executor, const Work& work, std::uint8_t* slot);
+  void finish(const Executor& executor, const Work& work, std::uint8_t* slot);
+  bool hidden(const Chunk& chunk) const { return chunk.tensor == tensors_.size(); }
+
+  std::vector<TensorSpan> tensors_;
+  std::vector<std::uint64_t> undo_offset_;  // by tensor
+  ReduceOp op_;
+  std::optional<double> weight_;
+  bool in_place_ = false;
+  bool streaming_ = false;
+  std::vector<double> weights_;             // by position
+  std::unique_ptr<std::uint8_t[]> undo_;
+  std::vector<Chunk> kept_;
+  std::uint64_t bytes_ = 0;
+};
+
+}  // namespace pccl

@@ -1,0 +1,167 @@
+// What user threads call: each hands a request to the I/O thread and returns a handle to wait on.
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+
+#include "runtime/peer_runtime.hpp"
+
+namespace pccl {
+
+namespace {
+int this_thread() { return int(syscall(SYS_gettid)); }
+}  // namespace
+
+PeerRuntime::Blocked::Blocked(PeerRuntime& peer) : peer_(peer) { ++peer_.blocked_; }
+PeerRuntime::Blocked::~Blocked() { --peer_.blocked_; }
+
+// Every thread that has ever posted, and still lives, is blocked in a call: nothing new can come from this peer.
+bool PeerRuntime::stuck() const {
+  const std::lock_guard lock(status_mutex_);
+  int living = 0;
+  for (const auto thread : threads_) living += syscall(SYS_tgkill, owner_process_, thread, 0) == 0 || errno != ESRCH;
+  return blocked_ >= living && living > 0;
+}
+
+std::shared_ptr<OperationHandle> PeerRuntime::post(PostRequest request) {
+  auto handle = std::make_shared<OperationHandle>();
+  {
+    const std::lock_guard lock(status_mutex_);
+    threads_.insert(this_thread());
+  }
+  hub_->call([this, handle, request = std::make_shared<PostRequest>(std::move(request))] {
+    const auto refuse = [&](const Error& why) { handle->result.set({{why, {}, 0, 0}, 0, 0, 0, 0}); };
+    if (ended_) return refuse(ended_);
+    if (session_ == nullptr) return refuse({ErrorCode::usage, "this peer is not admitted yet"});
+    Running running{handle, nullptr, request->weight, monotonic_now(), 0, 0};
+    running.memory = std::make_unique<OperationMemory>(std::move(request->tensors), request->posting.descriptor.op, request->weight);
+    const auto key = session_->post(std::move(request->posting), running.started);
+    if (!key) return refuse(key.error());
+    handle->key = key.value();
+    handle->posted = true;
+    running_[handle->key] = std::move(running);  // before the effects of the post are applied
+    drain();
+  });
+  return handle;
+}
+
+void PeerRuntime::cancel(std::shared_ptr<OperationHandle> handle, std::string why) {
+  hub_->call([this, handle, why = std::move(why)] {
+    if (session_ == nullptr || !handle->posted || !running_.contains(handle->key)) return;
+    session_->abandon(handle->key, ErrorCode::cancelled, why, monotonic_now());
+    drain();
+  });
+}
+
+std::shared_ptr<Promise<BoundaryResult>> PeerRuntime::enter_boundary(std::uint32_t islands, Duration timeout) {
+  auto promise = std::make_shared<Promise<BoundaryResult>>();
+  hub_->call([this, promise, islands, timeout] {
+    if (ended_) return promise->set({ended_, false});
+    if (session_ == nullptr) return promise->set({{ErrorCode::usage, "this peer is not admitted yet"}, false});
+    const auto view = session_->view().id;
+    const auto passed = session_->enter_boundary(islands, timeout, monotonic_now());
+    if (!passed) return promise->set({passed.error(), false});
+    boundary_ = promise;
+    boundary_view_ = view;
+    drain();
+  });
+  return promise;
+}
+
+void PeerRuntime::leave_boundary() {
+  hub_->call([this] {
+    if (session_ != nullptr) session_->leave_boundary(monotonic_now());
+    boundary_.reset();
+  });
+}
+
+// ---- shared state --------------------------------------------------------------------------------------------------
+
+std::shared_ptr<StateHandle> PeerRuntime::post_state(Posting posting) {
+  auto handle = std::make_shared<StateHandle>();
+  {
+    const std::lock_guard lock(status_mutex_);
+    threads_.insert(this_thread());
+  }
+  hub_->call([this, handle, posting = std::move(posting)]() mutable {
+    const auto refuse = [&](const Error& why) {
+      StateEvent event(StateEvent::Kind::done);
+      event.result.outcome.error = why;
+      handle->events.push(std::move(event));
+    };
+    if (ended_) return refuse(ended_);
+    if (session_ == nullptr) return refuse({ErrorCode::usage, "this peer is not admitted yet"});
+    const auto key = session_->post(std::move(posting), monotonic_now());
+    if (!key) return refuse(key.error());
+    handle->key = key.value();
+    handle->posted = true;
+    states_[handle->key] = handle;
+    drain();
+  });
+  return handle;
+}
+
+void PeerRuntime::offer_state(std::shared_ptr<StateHandle> handle, StateOffer offer, std::vector<ServedEntry> served) {
+  hub_->call([this, handle, offer = std::move(offer), served = std::move(served)]() mutable {
+    if (!handle->posted || !states_.contains(handle->key)) return;
+    handle->served = std::move(served);
+    session_->offer_state(handle->key, handle->view, std::move(offer));
+    drain();
+  });
+}
+
+void PeerRuntime::fetch_block(std::shared_ptr<StateHandle> handle, PeerId donor, BlockRequest request, std::uint8_t* to) {
+  hub_->call([this, handle, donor, request, to]() mutable {
+    if (!handle->posted || !states_.contains(handle->key) || handle->view != session_->view().id) return;
+    request.key = handle->key;
+    request.view = handle->view;
+    fetches_.push_back({donor, request, to});
+    if (links_.up(donor)) send_fetches(donor);
+    else session_->want_link(donor, monotonic_now());
+    drain();
+  });
+}
+
+void PeerRuntime::complete_state(std::shared_ptr<StateHandle> handle) {
+  hub_->call([this, handle] {
+    if (!handle->posted || !states_.contains(handle->key) || handle->view != session_->view().id) return;
+    session_->attempt_complete(handle->key, monotonic_now());
+    drain();
+  });
+}
+
+void PeerRuntime::cancel_state(std::shared_ptr<StateHandle> handle, std::string why) {
+  hub_->call([this, handle, why = std::move(why)] {
+    if (!handle->posted || !states_.contains(handle->key)) return;
+    session_->abandon(handle->key, ErrorCode::cancelled, why, monotonic_now());
+    drain();
+  });
+}
+
+// ---- status and end ------------------------------------------------------------------------------------------------
+
+PeerStatus PeerRuntime::status(bool with_links) {
+  if (with_links && !forked()) {
+    auto asked = std::make_shared<Promise<std::map<PeerId, LinkInfo>>>();
+    hub_->call([this, asked] { asked->set(links_.info()); });
+    if (asked->wait_for(second)) {
+      auto links = asked->get();
+      const std::lock_guard lock(status_mutex_);
+      status_.links = std::move(links);
+    }
+  }
+  const std::lock_guard lock(status_mutex_);
+  return status_;
+}
+
+void PeerRuntime::leave(Duration timeout) {
+  auto left = std::make_shared<Promise<bool>>();
+  hub_->call([this, left] {
+    end({ErrorCode::closed, "this peer has left the run"});
+    left->set(true);
+  });
+  left->wait_for(timeout);
+}
+
+}  // namespace pccl

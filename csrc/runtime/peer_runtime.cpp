@@ -1,0 +1,290 @@
+// A peer's thread: start, the session's effects, status for users, end. Data is in peer_data.cpp, user calls in peer_calls.cpp.
+#include "runtime/peer_runtime.hpp"
+
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "net/address.hpp"
+
+namespace pccl {
+
+Result<std::unique_ptr<PeerRuntime>> PeerRuntime::create(PeerOptions options) {
+  auto where = net::parse_address(options.master);
+  if (!where) return where.error();
+  auto addresses = net::resolve(*where, net::Purpose::connect);
+  if (!addresses) return addresses.error();
+  if (addresses->empty()) return Error{ErrorCode::connect, "no address is known for the master at " + options.master};
+  const bool open = !options.secret.empty() || options.insecure;
+  if (!open && !std::all_of(addresses->begin(), addresses->end(), [](const auto& a) { return a.is_loopback(); }))
+    return Error{ErrorCode::usage, "the master at " + options.master + " is not on this host: give secret_file=, or insecure=True to go without"};
+  if (options.listen.empty()) options.listen = open ? ":0" : "127.0.0.1:0";
+  auto listen = net::parse_address(options.listen, 0);
+  if (!listen) return listen.error();
+  auto candidates = net::resolve(*listen, net::Purpose::listen);
+  if (!candidates) return candidates.error();
+  if (candidates->empty()) return Error{ErrorCode::usage, "listen=" + options.listen + " names no address of this host"};
+  if (!open && !candidates->front().is_loopback())
+    return Error{ErrorCode::usage, "listen=" + options.listen + " is not loopback: give secret_file=, or insecure=True to go without"};
+  auto hub = Hub::create();
+  if (!hub) return hub.error();
+  net::SocketOptions socket_options{options.congestion, {}, 20 * second};
+  socket_options.path.same_host = addresses->front().is_loopback();
+  auto listener = net::listen_on(candidates->front(), 256, socket_options);
+  if (!listener) return listener.error();
+  auto peer = std::unique_ptr<PeerRuntime>(new PeerRuntime(std::move(options), std::move(*hub), std::move(*addresses)));
+  auto* raw = peer.get();
+  if (auto error = peer->hub_->listen(std::move(*listener), socket_options, [raw](net::Accepted a) { raw->links_.accept(std::move(a)); }))
+    return error;
+  peer->thread_ = std::make_unique<std::thread>([raw] { raw->run(); });
+  return peer;
+}
+
+PeerRuntime::PeerRuntime(PeerOptions options, std::unique_ptr<Hub> hub, std::vector<net::SocketAddress> master)
+    : options_(std::move(options)), hub_(std::move(hub)), links_(*hub_, *this, options_.secret, options_.congestion),
+      master_(*hub_, *this, options_.secret, options_.master, std::move(master)), owner_process_(getpid()) {}
+
+PeerRuntime::~PeerRuntime() { close(); }
+
+bool PeerRuntime::forked() const { return getpid() != owner_process_; }
+
+void PeerRuntime::close() {
+  if (forked()) {  // the thread does not exist here: joining or destroying it would end the process
+    (void)thread_.release();
+    return;
+  }
+  if (thread_ == nullptr) return;
+  hub_->call([this] {
+    end({ErrorCode::closed, "the communicator was closed"});
+    stop_ = true;
+  });
+  thread_->join();
+  thread_.reset();
+  closed_ = true;
+}
+
+void PeerRuntime::run() {
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, nullptr);  // signals are for the user's threads
+  pthread_setname_np(pthread_self(), "pccl-io");
+  give_up_dialling_ = monotonic_now() + options_.timing.master_lost;
+  while (!stop_) {
+    tick();
+    drain();
+    hub_->turn(next_deadline(), monotonic_now);
+    drain();
+    hub_->flush();
+  }
+  links_.close_all();
+  master_.reconnect("closed");
+}
+
+void PeerRuntime::tick() {
+  const auto now = monotonic_now();
+  master_.tick(now);
+  if (now - links_ticked_ > second) {
+    links_.tick(now);
+    links_ticked_ = now;
+  }
+  if (session_ == nullptr || now < session_->next_deadline()) return;
+  session_->set_stuck(stuck());
+  session_->tick(now);
+}
+
+Instant PeerRuntime::next_deadline() const {
+  auto next = std::min(master_.next_deadline(), links_ticked_ + second + millisecond);
+  return session_ == nullptr ? next : std::min(next, session_->next_deadline());
+}
+
+void PeerRuntime::log(const std::string& line) const {
+  if (options_.log) options_.log(line);
+}
+
+// Where others can dial this peer: what the user says; else the address by which the master is reached, or this host's
+// interfaces when that is loopback. Loopback is offered only where nothing else can be meant.
+std::vector<Address> PeerRuntime::reachable() const {
+  const auto port = net::local_address(hub_->listener_fd()).port();
+  std::vector<Address> addresses;
+  for (const auto& text : options_.advertise)
+    if (auto parsed = net::parse_address(text, port)) addresses.push_back(*parsed);
+  if (!addresses.empty()) return addresses;
+  const auto bound = net::local_address(hub_->listener_fd());
+  if (!bound.is_any()) return {bound.address()};
+  if (auto local = master_.local(); local.family() != 0 && !local.is_loopback()) return {{local.host(), port}};
+  for (const auto& interface : net::interface_addresses())
+    if (addresses.size() < limits::addresses_max) addresses.push_back({interface.host(), port});
+  if (addresses.empty()) addresses.push_back({"127.0.0.1", port});
+  return addresses;
+}
+
+// ---- the master's connection ---------------------------------------------------------------------------------------
+
+void PeerRuntime::master_up() {
+  if (session_ == nullptr) {
+    auto join = options_.join;
+    join.reachable_at = reachable();
+    char host[256] = {};
+    gethostname(host, sizeof host - 1);
+    join.host = host;
+    join.process = std::uint32_t(getpid());
+    session_ = std::make_unique<Session>(std::move(join), options_.timing);
+    exchange_ = std::make_unique<Exchange>(*session_);
+  }
+  session_->on_master_up(monotonic_now());
+  drain();
+}
+
+void PeerRuntime::master_message(const ToPeer& message) {
+  session_->on(message, monotonic_now());
+  links_.identify(session_->run(), session_->peer());
+  drain();
+}
+
+void PeerRuntime::master_down(const Error& why) {
+  if (session_ == nullptr) return end({why.code, "the master closed the connection: " + why.text});
+  session_->on_master_down(monotonic_now(), why.text);
+  drain();
+}
+
+// Before the first connection there is no session that could wait: refusals are tried again for a while (the master may be
+// starting), everything else ends it at once.
+void PeerRuntime::master_unreachable(const Error& why, bool hopeless) {
+  if (session_ != nullptr) return;
+  if (hopeless || monotonic_now() >= give_up_dialling_) end(why);
+}
+
+// ---- the session's effects -----------------------------------------------------------------------------------------
+
+void PeerRuntime::drain() {
+  if (session_ == nullptr || draining_) return;
+  draining_ = true;
+  bool moved = true;
+  while (moved) {
+    moved = false;
+    for (auto& e : session_->take_effects()) {
+      std::visit([&](auto& x) { apply(x); }, e);
+      moved = true;
+    }
+    while (exchange_->take_effects(exchange_effects_)) {
+      auto taken = std::exchange(exchange_effects_, {});
+      for (auto& e : taken) std::visit([&](auto& x) { apply(x); }, e);
+      moved = true;
+    }
+    for (const auto peer : std::exchange(woken_, {})) pump(peer);
+  }
+  draining_ = false;
+}
+
+void PeerRuntime::apply(effect::SendMaster& e) { master_.send(e.message); }
+void PeerRuntime::apply(effect::ReconnectMaster&) { master_.reconnect("the master was silent for too long"); }
+void PeerRuntime::apply(effect::Dial& e) { links_.dial(e.peer, std::move(e.addresses)); }
+void PeerRuntime::apply(effect::HangUp& e) {
+  forget_in_flight(e.peer);
+  links_.hang_up(e.peer);
+}
+void PeerRuntime::apply(effect::Notice& e) { log(e.text); }
+
+void PeerRuntime::apply(effect::StartAttempt& e) {
+  if (const auto state = states_.find(e.key); state != states_.end()) {
+    state->second->view = session_->view().id;
+    StateEvent event(StateEvent::Kind::start);
+    event.attempt = session_->find(e.key)->attempts;
+    return state->second->events.push(std::move(event));
+  }
+  const auto it = running_.find(e.key);
+  if (it == running_.end()) return;
+  exchange_->begin(e.key, it->second.memory->in_place());
+  const auto* attempt = exchange_->find(e.key);
+  if (attempt != nullptr && attempt->executor != nullptr) it->second.memory->begin(*attempt->executor);
+}
+
+void PeerRuntime::apply(effect::DropAttempt& e) {
+  stop_using(e.key);
+  if (const auto it = running_.find(e.key); it != running_.end()) it->second.memory->restore();
+  exchange_->drop(e.key);
+}
+
+void PeerRuntime::apply(effect::ViewChanged&) {
+  publish();
+  exchange_->view_changed();
+}
+
+void PeerRuntime::apply(effect::Deliver& e) {
+  OperationResult result{std::move(e.outcome), 0, 0, 0, 0};
+  stop_using(e.key);
+  if (const auto it = running_.find(e.key); it != running_.end()) {
+    auto& running = it->second;
+    result.bytes_sent = running.sent;
+    result.bytes_received = running.received;
+    result.took = monotonic_now() - running.started;
+    if (running.weight) result.weight = result.outcome.contributors.size() == 1 ? *running.weight : running.memory->total_weight();
+    auto handle = running.handle;
+    exchange_->drop(e.key);
+    running_.erase(it);
+    publish();
+    return handle->result.set(std::move(result));
+  }
+  exchange_->drop(e.key);
+  if (const auto it = states_.find(e.key); it != states_.end()) {
+    StateEvent event(StateEvent::Kind::done);
+    event.result = std::move(result);
+    auto handle = it->second;
+    states_.erase(it);
+    publish();
+    handle->events.push(std::move(event));
+  }
+}
+
+void PeerRuntime::apply(effect::Elected& e) {
+  const auto it = states_.find(e.plan.key);
+  if (it == states_.end()) return;
+  StateEvent event(StateEvent::Kind::elected);
+  event.plan = std::move(e.plan);
+  it->second->events.push(std::move(event));
+}
+
+void PeerRuntime::apply(effect::Admitted&) {
+  publish();
+  admitted_->set({});
+}
+
+void PeerRuntime::apply(effect::BoundaryPassed&) {
+  publish();
+  if (auto boundary = std::exchange(boundary_, nullptr)) boundary->set({{}, session_->view().id != boundary_view_});
+}
+
+void PeerRuntime::apply(effect::BoundaryFailed& e) {
+  if (auto boundary = std::exchange(boundary_, nullptr)) boundary->set({std::move(e.why), false});
+}
+
+void PeerRuntime::apply(effect::Gone& e) { end(e.why); }
+
+// After this nothing happens any more but answering "it is over".
+void PeerRuntime::end(const Error& why) {
+  if (ended_) return;
+  ended_ = why;
+  if (session_ != nullptr && session_->stage() != Session::Stage::gone) {
+    session_->leave(monotonic_now());
+    drain();
+  }
+  if (auto boundary = std::exchange(boundary_, nullptr)) boundary->set({why, false});
+  master_.close_politely();
+  publish();
+  admitted_->set(why);
+}
+
+void PeerRuntime::publish() {
+  const std::lock_guard lock(status_mutex_);
+  status_.end = ended_;
+  if (session_ == nullptr) return;
+  if (status_.view.id != session_->view().id || status_.view.boundaries != session_->view().boundaries) status_.view = session_->view();
+  status_.peer = session_->peer();
+  status_.waiting = session_->waiting();
+  status_.stage = ended_ ? Session::Stage::gone : session_->stage();
+  status_.island = session_->identity().island;
+}
+
+}  // namespace pccl

@@ -1,0 +1,200 @@
+// A peer: one thread that owns its sockets, its session and its exchange. User threads call the public functions, which
+// hand over to that thread and wait on handles. The thread drives heartbeats, links, reductions and commits.
+#pragma once
+#include <memory>
+#include <thread>
+
+#include "runtime/exchange.hpp"
+#include "runtime/handles.hpp"
+#include "runtime/links.hpp"
+#include "runtime/master_link.hpp"
+
+namespace pccl {
+
+struct PeerOptions {
+  std::string master;                      // host:port
+  Join join;                               // without addresses
+  std::string listen;                      // host:port; empty: by the secret
+  std::vector<std::string> advertise;      // host or host:port; empty: found out
+  Bytes secret;
+  bool insecure = false;
+  std::string congestion = "auto";
+  Timing timing;
+  std::function<void(const std::string&)> log;
+};
+
+struct PeerStatus {                        // a copy for user threads
+  PeerId peer = no_peer;
+  View view;
+  std::uint32_t waiting = 0;
+  Session::Stage stage = Session::Stage::joining;
+  Error end;
+  std::string island;
+  std::map<PeerId, LinkInfo> links;
+};
+
+struct PostRequest {
+  Posting posting;
+  std::vector<TensorSpan> tensors;
+  std::optional<double> weight;
+};
+
+class PeerRuntime final : Links::Owner, MasterLink::Owner {
+ public:
+  static Result<std::unique_ptr<PeerRuntime>> create(PeerOptions options);
+  ~PeerRuntime();
+
+  std::shared_ptr<Promise<Error>> admitted() const { return admitted_; }  // no error: a member
+  std::shared_ptr<OperationHandle> post(PostRequest request);
+  void cancel(std::shared_ptr<OperationHandle> handle, std::string why);
+  std::shared_ptr<Promise<BoundaryResult>> enter_boundary(std::uint32_t islands, Duration timeout);
+  void leave_boundary();
+  std::shared_ptr<StateHandle> post_state(Posting posting);
+  void offer_state(std::shared_ptr<StateHandle> handle, StateOffer offer, std::vector<ServedEntry> served);
+  void fetch_block(std::shared_ptr<StateHandle> handle, PeerId donor, BlockRequest request, std::uint8_t* to);
+  void complete_state(std::shared_ptr<StateHandle> handle);
+  void cancel_state(std::shared_ptr<StateHandle> handle, std::string why);
+  PeerStatus status(bool with_links);
+  void leave(Duration timeout);            // politely, then close
+  void close();
+  bool forked() const;                     // this process is a child: nothing works here
+  bool running() const { return !closed_; }
+
+  // A user's thread is blocked in the library while this lives: what "stuck" is decided by.
+  class Blocked {
+   public:
+    explicit Blocked(PeerRuntime& peer);
+    ~Blocked();
+    Blocked(const Blocked&) = delete;
+   private:
+    PeerRuntime& peer_;
+  };
+
+ private:
+  explicit PeerRuntime(PeerOptions options, std::unique_ptr<Hub> hub, std::vector<net::SocketAddress> master);
+  struct Running {
+    std::shared_ptr<OperationHandle> handle;
+    std::unique_ptr<OperationMemory> memory;
+    std::optional<double> weight;
+    Instant started = 0;
+    std::uint64_t sent = 0, received = 0;
+  };
+  struct Incoming {                        // the payload that a stripe is receiving
+    enum class Kind : std::uint8_t { chunk, parked, block } kind = Kind::chunk;
+    wire::DataHeader header;
+    wire::BlockHeader block;
+    AttemptId attempt = 0;
+    SlotId slot = no_slot;
+    std::unique_ptr<std::uint8_t[]> buffer;
+  };
+  struct InFlight {                        // a payload handed to a stripe
+    PeerId peer = no_peer;                 // nobody: free
+    bool block = false;
+    Outgoing outgoing;
+    OpKey key;
+    SlotId temporary = no_slot;
+  };
+  struct Fetch {
+    PeerId donor;
+    BlockRequest request;
+    std::uint8_t* to;
+    bool sent = false;
+  };
+
+  void run();
+  void start_session();
+  void drain();
+  void tick();
+  Instant next_deadline() const;
+  std::vector<Address> reachable() const;
+  void log(const std::string& line) const;
+  void publish();
+  void end(const Error& why);
+  bool stuck() const;
+
+  void apply(effect::SendMaster& e);
+  void apply(effect::ReconnectMaster& e);
+  void apply(effect::Dial& e);
+  void apply(effect::HangUp& e);
+  void apply(effect::DropAttempt& e);
+  void apply(effect::StartAttempt& e);
+  void apply(effect::ViewChanged& e);
+  void apply(effect::Deliver& e);
+  void apply(effect::Elected& e);
+  void apply(effect::Admitted& e);
+  void apply(effect::BoundaryPassed& e);
+  void apply(effect::BoundaryFailed& e);
+  void apply(effect::Gone& e);
+  void apply(effect::Notice& e);
+  void apply(exchange_effect::SendReady& e);
+  void apply(exchange_effect::Do& e);
+  void apply(exchange_effect::Wake& e);
+  void apply(exchange_effect::Complete& e);
+  void apply(exchange_effect::Mismatch& e);
+  void apply(exchange_effect::Replay& e);
+  void apply(exchange_effect::Discard& e);
+
+  // data
+  void pump(PeerId peer);
+  void send_chunk(PeerId peer, net::Connection& stripe, Outgoing outgoing);
+  net::Landing land_chunk(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes);
+  net::Landing land_block(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes);
+  void offer_parked(PeerId from, const wire::DataHeader& header, std::unique_ptr<std::uint8_t[]> bytes);
+  std::uint8_t* prepare(const wire::DataHeader& header, const Landing& landing, Incoming& incoming);
+  void serve_block(PeerId peer, const BlockRequest& request);
+  void send_fetches(PeerId donor);
+  void stop_using(const OpKey& key);       // no frame reads or writes its memory any more
+  void forget_in_flight(PeerId peer);
+  std::uint64_t in_flight_token(InFlight record);
+
+  void link_up(PeerId peer) override;
+  void link_down(PeerId peer, const std::string& why) override;
+  void dial_failed(PeerId peer, bool refused, const std::string& why) override;
+  bool link_message(PeerId peer, const BetweenPeers& message) override;
+  net::Landing link_payload(PeerId peer, net::Connection& stripe, wire::FrameKind kind, ByteView head, std::size_t bytes) override;
+  void link_payload_end(PeerId peer, net::Connection& stripe) override;
+  void link_sent(PeerId peer, std::uint64_t token) override;
+  void stripe_closed(net::Connection& stripe) override;
+  void master_up() override;
+  void master_message(const ToPeer& message) override;
+  void master_down(const Error& why) override;
+  void master_unreachable(const Error& why, bool hopeless) override;
+
+  PeerOptions options_;
+  std::unique_ptr<Hub> hub_;
+  Links links_;
+  MasterLink master_;
+  int owner_process_;
+  std::shared_ptr<Promise<Error>> admitted_ = std::make_shared<Promise<Error>>();
+
+  // I/O thread only
+  std::unique_ptr<Session> session_;
+  std::unique_ptr<Exchange> exchange_;
+  std::map<OpKey, Running> running_;
+  std::map<OpKey, std::shared_ptr<StateHandle>> states_;
+  std::vector<Fetch> fetches_;
+  std::map<const net::Connection*, Incoming> incoming_;
+  std::vector<InFlight> in_flight_;
+  std::vector<std::uint64_t> in_flight_free_;
+  std::map<ParkedId, std::unique_ptr<std::uint8_t[]>> parked_;
+  std::map<ParkedId, std::pair<PeerId, wire::DataHeader>> parked_headers_;
+  std::vector<PeerId> woken_;
+  SlotPool slots_;
+  std::vector<ExchangeEffect> exchange_effects_;
+  std::shared_ptr<Promise<BoundaryResult>> boundary_;
+  ViewId boundary_view_;
+  Error ended_;
+  Instant links_ticked_ = 0;
+  bool stop_ = false, draining_ = false;
+  Error last_dial_error_;
+  Instant give_up_dialling_ = never;
+
+  mutable std::mutex status_mutex_;        // guards status_ and threads_
+  PeerStatus status_;
+  std::set<int> threads_;                  // that have posted
+  std::atomic<int> blocked_{0};
+  std::atomic<bool> closed_{false};
+  std::unique_ptr<std::thread> thread_;
+};
+
+}  // namespace pccl

@@ -1,0 +1,127 @@
+// Names that peers and the master use for each other, for views and for operations.
+#pragma once
+#include <compare>
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "base/dtype.hpp"
+#include "base/limits.hpp"
+
+namespace pccl {
+
+using PeerId = std::uint64_t;  // given by the master, ascending in the order of joining; 0 is nobody
+inline constexpr PeerId no_peer = 0;
+
+// Views are ordered by the master that made them first: a restarted master has a larger incarnation.
+struct ViewId {
+  std::uint32_t incarnation = 0;
+  std::uint32_t number = 0;
+  auto operator<=>(const ViewId&) const = default;
+  template <class V> void fields(V&& v) { v(incarnation); v(number); }
+};
+
+enum class Role : std::uint8_t { trainer = 1, keeper = 2 };
+enum class Scope : std::uint8_t { group = 1, run = 2 };
+
+// One use of a tag. `count` numbers the uses of `name` (0: the automatic one) since the boundary, where all peers
+// start at 0 again: so a joiner knows every counter.
+struct Tag {
+  std::uint32_t boundary = 0;
+  std::uint32_t name = 0;
+  std::uint32_t count = 0;
+  auto operator<=>(const Tag&) const = default;
+  template <class V> void fields(V&& v) { v(boundary); v(name); v(count); }
+};
+
+// An operation of the run; with the view it names one attempt. `group` is 0 when the scope is the run.
+struct OpKey {
+  Scope scope = Scope::group;
+  std::uint32_t group = 0;
+  Tag tag;
+  auto operator<=>(const OpKey&) const = default;
+  template <class V> void fields(V&& v) { v(scope); v(group); v(tag); }
+};
+
+enum class Call : std::uint8_t { all_reduce = 1, broadcast, barrier, sync_state, update_topology };
+enum class Algorithm : std::uint8_t { automatic = 1, ring, direct, exchange, two_level };
+enum class OnLoss : std::uint8_t { retry = 1, raise = 2 };
+enum class Quantization : std::uint8_t { none = 1, int8, uint8, int4, fp8, bf16 };
+enum class Strategy : std::uint8_t { enforce_popular = 1, send_only, receive_only };
+
+template <class E> inline constexpr std::uint8_t last_of = 0;
+template <> inline constexpr std::uint8_t last_of<Role> = 2;
+template <> inline constexpr std::uint8_t last_of<Scope> = 2;
+template <> inline constexpr std::uint8_t last_of<Call> = 5;
+template <> inline constexpr std::uint8_t last_of<Algorithm> = 5;
+template <> inline constexpr std::uint8_t last_of<OnLoss> = 2;
+template <> inline constexpr std::uint8_t last_of<Quantization> = 6;
+template <> inline constexpr std::uint8_t last_of<Strategy> = 3;
+template <> inline constexpr std::uint8_t last_of<DType> = 12;
+template <> inline constexpr std::uint8_t last_of<ReduceOp> = 5;
+
+inline const char* name(Call call) {
+  constexpr const char* names[] = {"?", "all_reduce", "broadcast", "barrier", "sync_shared_state", "update_topology"};
+  return names[static_cast<std::uint8_t>(call)];
+}
+
+std::string describe(const Tag& tag);
+std::string describe(const OpKey& key);
+
+struct Address {
+  std::string host;  // a name or a literal, as the peer wants to be reached
+  std::uint16_t port = 0;
+  bool operator==(const Address&) const = default;
+  template <class V> void fields(V&& v) { v(host, limits::name_bytes_max); v(port); }
+};
+
+// A peer as everybody in the view knows it.
+struct Member {
+  PeerId peer = no_peer;
+  std::string island;
+  std::uint16_t island_rank = 0;
+  std::uint32_t group = 0;
+  Role role = Role::trainer;
+  std::vector<Address> reachable_at;
+  bool operator==(const Member&) const = default;
+  template <class V> void fields(V&& v) {
+    v(peer); v(island, limits::name_bytes_max); v(island_rank); v(group); v(role); v(reachable_at, limits::addresses_max);
+  }
+};
+
+// What the choice of a plan depends on: distributed with the view, never measured by one peer for itself.
+struct PlanHints {
+  Algorithm algorithm = Algorithm::automatic;
+  std::uint32_t chunk_bytes = 0;   // 0: the default of the path
+  std::uint8_t stripes = 0;        // 0: by path
+  bool operator==(const PlanHints&) const = default;
+  template <class V> void fields(V&& v) { v(algorithm); v(chunk_bytes); v(stripes); }
+};
+
+struct View {
+  ViewId id;
+  std::uint32_t boundaries = 0;  // boundaries passed so far
+  std::uint32_t waiting = 0;     // islands at the door when the view was made
+  std::vector<Member> members;   // in admission order; a peer's rank is its position in its group
+  std::vector<PeerId> order;     // ring order where it differs from admission order; empty: the same
+  PlanHints hints;
+  bool operator==(const View&) const = default;
+  template <class V> void fields(V&& v) {
+    v(id); v(boundaries); v(waiting); v(members, limits::members_max); v(order, limits::members_max); v(hints);
+  }
+
+  const Member* find(PeerId peer) const {
+    for (const auto& member : members)
+      if (member.peer == peer) return &member;
+    return nullptr;
+  }
+  std::vector<PeerId> group_members(std::uint32_t group) const {
+    std::vector<PeerId> peers;
+    for (const auto& member : members)
+      if (member.group == group && member.role == Role::trainer) peers.push_back(member.peer);
+    return peers;
+  }
+};
+
+}  // namespace pccl

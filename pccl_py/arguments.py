@@ -1,0 +1,112 @@
+"""What users write, checked and turned into the core's numbers (those of csrc/wire/types.hpp and base/dtype.hpp)."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from .errors import NotBuilt, UsageError
+from .tensors import FLOATING, Operand
+
+Op = Literal["sum", "avg", "prod", "min", "max"]
+Scope = Literal["group", "run"]
+OnLoss = Literal["retry", "raise"]
+Strategy = Literal["enforce_popular", "send_only", "receive_only"]
+
+OPS = {"sum": 1, "avg": 2, "prod": 3, "min": 4, "max": 5}
+SCOPES = {"group": 1, "run": 2}
+ON_LOSS = {"retry": 1, "raise": 2}
+STRATEGIES = {"enforce_popular": 1, "send_only": 2, "receive_only": 3}
+ROLES = {"trainer": 1, "keeper": 2}
+ROLE_NAMES = {number: name for name, number in ROLES.items()}
+TAG_MAX = 2**32 - 3
+U16_MAX, U32_MAX = 2**16 - 1, 2**32 - 1
+
+
+def number_of(value: object, table: Mapping[str, int], what: str) -> int:
+    """`table[value]`, or a UsageError that lists what there is."""
+    number = table.get(value) if isinstance(value, str) else None
+    if number is None:
+        raise UsageError(f"{what}={value!r}: it is one of {', '.join(repr(name) for name in table)}")
+    return number
+
+
+def whole(value: object, what: str, low: int, high: int) -> int:
+    """A whole number (Python's or numpy's, no bool) within bounds."""
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = -1
+    if not low <= number <= high:
+        raise UsageError(f"{what}={value!r}: it is a whole number from {low} to {high}")
+    return number
+
+
+def name_of(tag: int | None) -> int:
+    """How the core names operations: 0 is numbered automatically, a user's tag is one more."""
+    return 0 if tag is None else whole(tag, "tag", 0, TAG_MAX) + 1
+
+
+def seconds_of(timeout: float | None, default: float) -> float:
+    """As the core takes it: negative is without limit. A default of 0 is that too."""
+    if timeout is None:
+        return default if default > 0 else -1.0
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        raise UsageError(f"timeout={timeout!r}: it is a number of seconds above 0, or None")
+    return float(timeout) if math.isfinite(timeout) else -1.0
+
+
+def weight_of(weight: float, op: str, tensors: Sequence[Operand]) -> float:
+    """A weight makes sense for averages of floating dtypes only."""
+    if op != "avg":
+        raise UsageError(f"weight with op={op!r}: only op='avg' takes a weight")
+    try:
+        value = float(weight)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise UsageError(f"weight={weight!r}: it is a finite number, at least 0")
+    if any(tensor.code not in FLOATING for tensor in tensors):
+        raise UsageError("weight with a tensor of an integer dtype: a weighted average takes floating dtypes")
+    return value
+
+
+def check_algorithm(algorithm: str) -> None:
+    if algorithm not in ("auto", "ring"):
+        raise NotBuilt(f"algorithm={algorithm!r} waits for more plans than the ring; pass 'auto' or 'ring'")
+
+
+def check_quantization(quantization: object) -> None:
+    if quantization is not None:
+        raise NotBuilt(f"quantization={quantization!r} waits for the quantized data plane; pass None")
+
+
+def role_number(role: str) -> int:
+    if role == "keeper":
+        raise NotBuilt("role='keeper' waits for in-memory snapshots; pass 'trainer'")
+    return number_of(role, ROLES, "role")
+
+
+def island_of(island: str | None, size: int, group: int) -> tuple[str, int, int, int]:
+    """(name, rank in the island, size, group). Rank r of every island is in group r; a plain peer is an island of
+    one, in any group."""
+    size, group = whole(size, "island_size", 1, U16_MAX), whole(group, "group", 0, U32_MAX)
+    if island is not None and (not isinstance(island, str) or not 0 < len(island.encode()) <= 256):
+        raise UsageError(f"island={island!r}: it is a text of 1 to 256 bytes, or None")
+    if size == 1:
+        return island or "", 0, 1, group
+    if island is None:
+        raise UsageError(f"island_size={size} without island: give all its ranks the same name")
+    if group >= size:
+        raise UsageError(f"group={group} in an island of {size}: the group is the rank in the island")
+    return island, group, size, group
+
+
+def texts(value: str | Sequence[str] | None, what: str) -> list[str]:
+    """One text or several, as a list."""
+    several = [] if value is None else [value] if isinstance(value, str) else list(value)
+    if not all(isinstance(text, str) and text for text in several):
+        raise UsageError(f"{what}={value!r}: it is 'host', 'host:port', or a list of these")
+    return several

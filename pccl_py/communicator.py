@@ -1,0 +1,459 @@
+"""A peer of the run: joins, reduces with whoever is present, leaves."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal, Self, overload
+
+from . import _core, arguments
+from .arguments import OnLoss, Op, Scope, Strategy
+from .config import Config
+from .errors import ClosedError, PcclError, UsageError, from_code
+from .logs import on_library_thread, tie
+from .secret import read_secret
+from .shared_state import SharedState, SyncInfo
+from .state_sync import StateSync
+from .tensors import Operand, Tensor, operands
+from .work import OpInfo, Work
+
+tie(_core)
+
+# As numbered by csrc/wire/types.hpp.
+_ALL_REDUCE, _BROADCAST, _BARRIER = 1, 2, 3
+_CALLS = {_ALL_REDUCE: "all_reduce", _BROADCAST: "broadcast", _BARRIER: "barrier"}
+
+Tensors = Tensor | Sequence[Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkInfo:
+    """The data link to another peer. Bytes count everything since the link was opened."""
+
+    stripes: int
+    congestion_control: str
+    bytes_sent: int
+    bytes_received: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """A member of the view. `rank` counts within its group; `link` is None where this peer has no link to it."""
+
+    id: int
+    island: str
+    island_rank: int
+    rank: int
+    group: int
+    role: str
+    addresses: tuple[str, ...]
+    link: LinkInfo | None
+
+
+class Communicator:
+    """`with Communicator("master.example:48148", secret_file="run.key") as comm:` joins the run and leaves it.
+
+    address         host:port of the master; names, IPv4 and [IPv6]
+    secret_file     at least 16 bytes that all peers and the master share; without it, loopback only
+    insecure        True: other hosts without a secret
+    island          name of the peers that live and die together; None: this peer is one by itself
+    island_size     how many peers the island has; rank r of it joins group r
+    group           the peers that reduce together
+    role            "trainer"
+    min_islands     the run begins once so many islands have come; the largest wish counts
+    listen          host:port where other peers reach this one; None: any port, on loopback only unless
+                    there is a secret or `insecure`
+    advertise       host, host:port or a list of them, where that is not what others can dial
+    timeout         seconds to be admitted, None: `connect_timeout_s` of the configuration. A run that has
+                    begun admits at its next update_topology()
+    config          None: `Config.load()`
+
+    The constructor returns as a member, or raises ConnectError, AuthenticationError, VersionError, RefusedError,
+    OperationTimeout or UsageError. Any thread may call; several threads with operations in flight name their tags.
+
+    Ctrl-C in a blocking operation cancels it on all peers, and the communicator stays usable. A forked child must
+    not use it (UsageError). `leave()` with operations in flight ends them here with ClosedError, and the other
+    peers repeat them without this one; so does the end of the interpreter.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        secret_file: str | os.PathLike[str] | None = None,
+        insecure: bool = False,
+        island: str | None = None,
+        island_size: int = 1,
+        group: int = 0,
+        role: str = "trainer",
+        min_islands: int = 1,
+        listen: str | None = None,
+        advertise: str | Sequence[str] | None = None,
+        timeout: float | None = None,
+        config: Config | None = None,
+    ) -> None:
+        self._config = config or Config.load()
+        self._connect_s = arguments.seconds_of(timeout, self._config.connect_timeout_s)
+        name, island_rank, size, group = arguments.island_of(island, island_size, group)
+        if not isinstance(address, str) or not address:
+            raise UsageError(f"address={address!r}: pass the master's 'host:port', as it prints it")
+        self._new_peer = partial(
+            _core.Peer,
+            address,
+            island=name,
+            island_rank=island_rank,
+            island_size=size,
+            group=group,
+            role=arguments.role_number(role),
+            min_islands=arguments.whole(min_islands, "min_islands", 1, arguments.U32_MAX),
+            listen=listen or "",
+            advertise=arguments.texts(advertise, "advertise"),
+            secret=read_secret(secret_file, insecure=insecure),
+            insecure=insecure,
+            timing=self._config.apply(_core.Timing()),
+            congestion_control=self._config.congestion_control,
+        )
+        self._group = group
+        self._process = os.getpid()
+        self._untagged: dict[int, tuple[int, _core.Operation]] = {}
+        self._current: list[_core.Peer] = []
+        self._finalizer = weakref.finalize(self, _release, self._current, self._process)
+        self._join(self._connect_s)
+
+    def _join(self, seconds: float) -> None:
+        peer = self._new_peer()
+        self._current[:] = [peer]
+        try:
+            peer.connect(seconds)
+        except BaseException:
+            peer.close()
+            raise
+
+    @property
+    def _peer(self) -> _core.Peer:
+        if os.getpid() != self._process:
+            raise UsageError(
+                f"this communicator belongs to process {self._process} and was inherited by a fork: "
+                "use it there, or create one in the child"
+            )
+        return self._current[0]
+
+    # ---- coming and going ------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Leaves the run politely: the others go on at once. Does nothing the second time, or in a forked child."""
+        self._finalizer()
+
+    def rejoin(self, timeout: float | None = None) -> None:
+        """After Evicted, OutcomeUnknown or MasterLost: comes back as a new peer, with the same options.
+
+        Like a newcomer it waits for the next update_topology() of the others; then synchronize the shared state.
+        """
+        peer = self._peer
+        if not self._finalizer.alive:
+            raise ClosedError("this peer has left the run; create a new Communicator")
+        if peer.stage() != "gone":
+            raise UsageError("rejoin() is for a peer that the run goes on without; this one is still a member")
+        peer.close()
+        self._untagged.clear()
+        self._join(self._connect_s if timeout is None else arguments.seconds_of(timeout, 0))
+
+    def update_topology(self, timeout: float | None = None) -> bool:
+        """A boundary that all peers of the run reach together; who waits at the door comes in here.
+
+        Returns whether the membership changed. No operation may be in flight (UsageError). Costs no message where
+        the last run-wide commit said that nobody waits.
+        """
+        return self._peer.update_topology(0, arguments.seconds_of(timeout, self._config.operation_timeout_s))
+
+    def wait_for(self, islands: int, timeout: float | None = None) -> None:
+        """Returns when the run has so many islands; all members call it alike. At once where it has them already."""
+        islands = arguments.whole(islands, "islands", 1, arguments.U32_MAX)
+        seconds = arguments.seconds_of(timeout, self._config.operation_timeout_s)
+        until = time.monotonic() + seconds
+        while self.islands < islands:
+            left = -1.0 if seconds < 0 else max(0.001, until - time.monotonic())
+            self._peer.update_topology(islands, left)
+
+    # ---- who is there ----------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> int:
+        """This peer's id: never used again, not even after rejoin()."""
+        return self._peer.peer_id
+
+    @property
+    def world_size(self) -> int:
+        """Trainers in this peer's group."""
+        return len(self._ids())
+
+    @property
+    def rank(self) -> int:
+        """This peer's position in its group, in order of admission; gaps are closed when somebody leaves."""
+        peer = self._peer
+        ids = self._ids()
+        if peer.peer_id in ids:
+            return ids.index(peer.peer_id)
+        raise from_code(*peer.end()) if peer.end()[0] else ClosedError("this peer is no member of the run")
+
+    @property
+    def islands(self) -> int:
+        """Islands in the run."""
+        return len({member[1] for member in self._peer.members()})
+
+    @property
+    def waiting(self) -> int:
+        """Islands at the door, as last heard: news, not agreement. What a commit says is in its info."""
+        return self._peer.waiting
+
+    def peers(self) -> list[PeerInfo]:
+        """All members of the run in order of admission, this one included."""
+        links, ranks, peers = self._peer.links(), dict[tuple[int, int], int](), []
+        for peer, island, island_rank, group, role, addresses in self._peer.members():
+            rank = ranks.setdefault((group, role), 0)
+            ranks[group, role] += 1
+            link = LinkInfo(**links[peer]) if peer in links else None
+            known = arguments.ROLE_NAMES[role]
+            peers.append(PeerInfo(peer, island, island_rank, rank, group, known, tuple(addresses), link))
+        return peers
+
+    def _ids(self) -> list[int]:
+        trainer = arguments.ROLES["trainer"]
+        return [m[0] for m in self._peer.members() if m[3] == self._group and m[4] == trainer]
+
+    # ---- collectives -----------------------------------------------------------------------------------------------
+
+    @overload
+    def all_reduce(
+        self,
+        tensors: Tensors,
+        op: Op = ...,
+        *,
+        out: Tensors | None = ...,
+        tag: int | None = ...,
+        scope: Scope = ...,
+        algorithm: str = ...,
+        quantization: str | None = ...,
+        weight: float | None = ...,
+        on_loss: OnLoss = ...,
+        async_op: Literal[False] = ...,
+        timeout: float | None = ...,
+    ) -> OpInfo: ...
+    @overload
+    def all_reduce(
+        self,
+        tensors: Tensors,
+        op: Op = ...,
+        *,
+        out: Tensors | None = ...,
+        tag: int | None = ...,
+        scope: Scope = ...,
+        algorithm: str = ...,
+        quantization: str | None = ...,
+        weight: float | None = ...,
+        on_loss: OnLoss = ...,
+        async_op: Literal[True],
+        timeout: float | None = ...,
+    ) -> Work: ...
+    def all_reduce(
+        self,
+        tensors: Tensors,
+        op: Op = "sum",
+        *,
+        out: Tensors | None = None,
+        tag: int | None = None,
+        scope: Scope = "group",
+        algorithm: str = "auto",
+        quantization: str | None = None,
+        weight: float | None = None,
+        on_loss: OnLoss = "retry",
+        async_op: bool = False,
+        timeout: float | None = None,
+    ) -> OpInfo | Work:
+        """Reduces elementwise over the group; every peer gets the same bits.
+
+        tensors   a numpy array or torch CPU tensor, or a list of them as one atomic operation: contiguous, of
+                  float32/64/16, bfloat16, int8..64 or uint8..64, at any alignment, also empty. Reduced in place
+        out       where the results go instead, one per input; an output may be exactly its input
+        op        sum, avg, prod, min, max. 16-bit floats are reduced in float32; integers wrap around
+        weight    op="avg" only: the result is sum(weight * tensor) / sum(weight), 0 where all weights are 0
+        tag       names the operation, 0 .. 2**32 - 3. None: numbered in the order of the calls of one thread
+        scope     "run": commits in all groups or in none
+        on_loss   "retry": a peer that leaves costs one repetition among the survivors. "raise": PeerLost
+        timeout   seconds until it fails on every peer; None: `operation_timeout_s` of the configuration
+        async_op  True: returns a Work at once, and the tensors are the library's until its wait()
+
+        Inputs are intact when it raises a CollectiveError; `out` is undefined until it has returned.
+        """
+        arguments.check_algorithm(algorithm)
+        arguments.check_quantization(quantization)
+        items = operands(tensors, out)
+        number = arguments.number_of(op, arguments.OPS, "op")
+        factor = None if weight is None else arguments.weight_of(weight, op, items)
+        return self._post(
+            _ALL_REDUCE,
+            items,
+            (_frozen(tensors), _frozen(out)),
+            op=number,
+            tag=tag,
+            scope=scope,
+            weight=factor,
+            on_loss=on_loss,
+            async_op=async_op,
+            timeout=timeout,
+        )
+
+    def broadcast(
+        self,
+        tensors: Tensors,
+        root: int,
+        *,
+        tag: int | None = None,
+        scope: Scope = "group",
+        on_loss: OnLoss = "retry",
+        async_op: bool = False,
+        timeout: float | None = None,
+    ) -> OpInfo | Work:
+        """Every peer of the group gets the tensors of the peer with rank `root`, in place. Else as all_reduce.
+
+        Ranks move when somebody leaves: MismatchError where peers name different roots, and where the root left.
+        """
+        ids = self._ids()
+        peer = ids[arguments.whole(root, "root", 0, max(0, len(ids) - 1))] if ids else 0
+        return self._post(
+            _BROADCAST,
+            operands(tensors, None),
+            _frozen(tensors),
+            root=peer,
+            tag=tag,
+            scope=scope,
+            on_loss=on_loss,
+            async_op=async_op,
+            timeout=timeout,
+        )
+
+    def barrier(
+        self,
+        *,
+        tag: int | None = None,
+        scope: Scope = "group",
+        on_loss: OnLoss = "retry",
+        async_op: bool = False,
+        timeout: float | None = None,
+    ) -> OpInfo | Work:
+        """Returns when every peer of the group (of the run, with scope="run") has called it."""
+        return self._post(
+            _BARRIER, [], None, tag=tag, scope=scope, on_loss=on_loss, async_op=async_op, timeout=timeout
+        )
+
+    def _post(
+        self,
+        call: int,
+        items: list[Operand],
+        keep: object,
+        *,
+        op: int = 1,
+        root: int = 0,
+        tag: int | None,
+        scope: Scope,
+        weight: float | None = None,
+        on_loss: OnLoss,
+        async_op: bool,
+        timeout: float | None,
+    ) -> OpInfo | Work:
+        peer = self._peer
+        scope_number = arguments.number_of(scope, arguments.SCOPES, "scope")
+        name = arguments.name_of(tag)
+        if name == 0:
+            self._check_order(scope_number)
+        operation = peer.post(
+            call=call,
+            scope=scope_number,
+            name=name,
+            op=op,
+            root=root,
+            weight=weight,
+            on_loss=arguments.number_of(on_loss, arguments.ON_LOSS, "on_loss"),
+            seconds=arguments.seconds_of(timeout, self._config.operation_timeout_s),
+            tensors=items,
+            keep=keep,
+        )
+        if name == 0:
+            self._untagged[scope_number] = (threading.get_ident(), operation)
+        work = Work(operation, _CALLS[call], weighted=weight is not None, keep=(self, keep))
+        return work if async_op else work.finish()
+
+    def _check_order(self, scope: int) -> None:
+        """Two threads that count calls together would pair them differently on every peer."""
+        thread, operation = self._untagged.get(scope, (0, None))
+        if operation is None or thread == threading.get_ident() or operation.done():
+            return
+        raise UsageError("another thread has an operation without a tag in flight: give each thread its tags")
+
+    # ---- shared state ----------------------------------------------------------------------------------------------
+
+    def sync_shared_state(
+        self,
+        state: SharedState,
+        strategy: Strategy = "enforce_popular",
+        *,
+        scope: Scope = "group",
+        timeout: float | None = None,
+    ) -> SyncInfo:
+        """Makes the state bit-identical on all peers of the group, by transferring only chunks that differ.
+
+        Among the peers that may send, the highest revision wins, then the content that most of them hold.
+        strategy   "enforce_popular": may send and receive. "send_only": where there are such peers, only their
+                   content is elected. "receive_only": takes whatever is elected
+
+        Sets `state.revision` to the elected one. On an error, the tensors may hold a mixture of old and elected
+        chunks; call it again. No thread may change them meanwhile.
+        """
+        peer = self._peer
+        number = arguments.number_of(strategy, arguments.STRATEGIES, "strategy")
+        scope_number = arguments.number_of(scope, arguments.SCOPES, "scope")
+        seconds = arguments.seconds_of(timeout, self._config.operation_timeout_s)
+        entries = state.entries()
+        operation = peer.sync_state(scope=scope_number, name=0, seconds=seconds)
+        info = StateSync(operation, entries, state.revision, number).run()
+        state.revision = info.revision
+        return info
+
+    def __repr__(self) -> str:
+        if os.getpid() != self._process or not self._current:
+            return "<Communicator of another process>"
+        peer = self._current[0]
+        return f"<Communicator peer {peer.peer_id}: {peer.stage()}>"
+
+
+def _frozen(tensors: Tensors | None) -> Any:
+    """What must live until the operation has ended, whatever becomes of the caller's list."""
+    return tuple(tensors) if isinstance(tensors, list) else tensors
+
+
+def _release(current: list[_core.Peer], process: int) -> None:
+    """Leaves and closes; also when the communicator is collected, and at the end of the interpreter."""
+    if os.getpid() != process:
+        return  # a forked child: the peer is its parent's
+    if on_library_thread():
+        threading.Thread(target=_release, args=(current, process), daemon=True).start()
+        return
+    for peer in current:
+        with suppress(PcclError):
+            peer.leave()
+        peer.close()

@@ -1,0 +1,159 @@
+"""Every way in which a call of this package fails.
+
+PcclError
+  ConnectError          nobody, or something else, answers at the address
+  AuthenticationError   the secrets differ
+  VersionError          the other side speaks another version of the protocol
+  RefusedError          the master turned this peer away, with a reason
+  UsageError            the arguments are wrong (also a ValueError)
+  NotBuilt              the arguments are right, but this release cannot do it yet (also a NotImplementedError)
+  CollectiveError       one operation failed, on every peer; inputs are intact and the communicator goes on
+    MismatchError       two peers describe it differently
+    OrderError          peers wait in calls that can never meet
+    OperationTimeout    the caller's time was over (also a TimeoutError)
+    Cancelled           some peer cancelled it
+    PeerLost            a peer left and `on_loss="raise"`
+  MasterLost            the master does not answer; start it again and join anew
+  Evicted               the run goes on without this peer; `rejoin()` comes back as a new one
+  OutcomeUnknown        this peer held a result whose fate it cannot learn; `rejoin()` and synchronize the state
+  NoQuorumError         a restarted master heard too few peers of the last view; its text says what helps
+  ProtocolError         bytes that no honest peer sends
+  ClosedError           the communicator was left or closed
+  InternalError         our own logic broke: please report the text
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AuthenticationError",
+    "Cancelled",
+    "ClosedError",
+    "CollectiveError",
+    "ConnectError",
+    "Evicted",
+    "InternalError",
+    "MasterLost",
+    "MismatchError",
+    "NoQuorumError",
+    "NotBuilt",
+    "OperationTimeout",
+    "OrderError",
+    "OutcomeUnknown",
+    "PcclError",
+    "PeerLost",
+    "ProtocolError",
+    "RefusedError",
+    "UsageError",
+    "VersionError",
+    "from_code",
+]
+
+
+class PcclError(Exception):
+    """The root of the tree: `except PcclError` catches whatever this package raises."""
+
+
+class ConnectError(PcclError):
+    """Nobody, or something else, answers at the address. The text says which address, what it resolved to and why."""
+
+
+class AuthenticationError(PcclError):
+    """The secrets differ, or only one side has one. Give every peer and the master the same secret file."""
+
+
+class VersionError(PcclError):
+    """The other side speaks another version of the protocol. Run the same release everywhere."""
+
+
+class RefusedError(PcclError):
+    """The master turned this peer away. The text says why; nothing was joined."""
+
+
+class UsageError(PcclError, ValueError):
+    """The arguments of the call, or its moment, are wrong. Nothing was sent; the text says what to pass instead."""
+
+
+class NotBuilt(PcclError, NotImplementedError):
+    """A planned argument whose part does not exist yet. The text names the part and what to use until then."""
+
+
+class CollectiveError(PcclError):
+    """One operation failed on every peer. Its inputs are intact, `out` is undefined, and the next call works."""
+
+
+class MismatchError(CollectiveError):
+    """Two peers describe one operation differently (sizes, dtypes, op, root ...). The text names both sides."""
+
+
+class OrderError(CollectiveError):
+    """Peers wait in calls that can never meet. Issue the same calls in the same order, or name their tags."""
+
+
+class OperationTimeout(CollectiveError, TimeoutError):
+    """The caller's time was over. From an operation: it failed on every peer. From `Work.wait`: it still runs."""
+
+
+class Cancelled(CollectiveError):
+    """A peer cancelled the operation, which ends it on every peer. Inputs are intact."""
+
+
+class PeerLost(CollectiveError):
+    """A peer left during the operation and it was aborted on every survivor; inputs are intact. Call it again."""
+
+
+class MasterLost(PcclError):
+    """The master does not answer any more. Start it again, then create a new Communicator or `rejoin()`."""
+
+
+class Evicted(PcclError):
+    """The run goes on without this peer; the text says why. `rejoin()`, then `sync_shared_state`."""
+
+
+class OutcomeUnknown(PcclError):
+    """This peer held a result, and cannot learn whether the others took it. `rejoin()`, then `sync_shared_state`."""
+
+
+class NoQuorumError(PcclError):
+    """A restarted master heard too few peers of the last view to go on without risking two runs."""
+
+
+class ProtocolError(PcclError):
+    """Somebody sent bytes that no honest peer sends: another program on the port, or damaged data."""
+
+
+class ClosedError(PcclError):
+    """The communicator (or master) was left or closed, in this call or before it. Create a new one."""
+
+
+class InternalError(PcclError):
+    """Our own logic broke. The process is sound; please report the text."""
+
+
+# By the codes of csrc/base/result.hpp, which only ever grow.
+_BY_CODE: dict[int, type[PcclError]] = {
+    1: UsageError,
+    2: ConnectError,
+    3: AuthenticationError,
+    4: VersionError,
+    5: RefusedError,
+    6: MismatchError,
+    7: OrderError,
+    8: OperationTimeout,
+    9: Cancelled,
+    10: PeerLost,
+    11: MasterLost,
+    12: Evicted,
+    13: OutcomeUnknown,
+    14: NoQuorumError,
+    15: ProtocolError,
+    16: ClosedError,
+    17: InternalError,
+}
+
+
+def from_code(code: int, text: str) -> PcclError:
+    """The exception for a code of the core. An unknown code is an InternalError that says so."""
+    kind = _BY_CODE.get(code)
+    if kind is None:
+        return InternalError(f"error code {code}, which this release does not know: {text}")
+    return kind(text)

@@ -1,0 +1,35 @@
+"""The secret of a run, from the file that holds it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+
+from .errors import UsageError
+
+SECRET_BYTES_MIN = 16
+
+
+def read_secret(path: str | os.PathLike[str] | None, *, insecure: bool) -> bytes:
+    """The file's bytes without one trailing newline; empty where `path` is None.
+
+    Warns where anybody on the host may read the file. Raises UsageError for what is no secret.
+    """
+    if path is None:
+        return b""
+    if insecure:
+        raise UsageError("secret_file and insecure=True contradict each other: pass one of them")
+    try:
+        with open(path, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            secret = file.read(1 << 16).removesuffix(b"\n")
+    except OSError as error:
+        raise UsageError(f"secret_file {os.fspath(path)!r} cannot be read: {error.strerror}") from error
+    if len(secret) < SECRET_BYTES_MIN:
+        text = f"secret_file {os.fspath(path)!r} holds {len(secret)} bytes, at least {SECRET_BYTES_MIN} are needed"
+        raise UsageError(f"{text}; make one: (umask 077; head -c 32 /dev/urandom | base64 > {os.fspath(path)})")
+    if mode & (stat.S_IROTH | stat.S_IWOTH):
+        text = f"secret_file {os.fspath(path)!r} may be read or written by everybody: chmod 600 it"
+        warnings.warn(text, stacklevel=4)
+    return secret

@@ -1,0 +1,176 @@
+#include "sim/process.hpp"
+
+#include <algorithm>
+
+#include "sim/world.hpp"
+
+namespace pccl::sim {
+
+namespace {
+
+ExchangeLimits exchange_limits(const Scenario& scenario) {
+  ExchangeLimits limits;
+  limits.eager_bytes = std::size_t{scenario.eager_kib} * 1024;
+  limits.slots = scenario.slots;
+  return limits;
+}
+
+}  // namespace
+
+Process::Process(World& world, std::uint32_t number, Join join)
+    : index(number), session(std::move(join), world.scenario.timing, world.scenario.rules),
+      exchange(session, world.scenario.rules, exchange_limits(world.scenario)), data(*this), world_(world) {}
+
+Instant Process::now() const { return world_.now(); }
+
+// In the order in which the runtime does it.
+void Process::drain() {
+  if (draining_ || !alive) return;
+  draining_ = true;
+  for (bool moved = true; moved && alive;) {
+    moved = false;
+    for (auto& e : session.take_effects()) {
+      std::visit([&](auto& x) { apply(x); }, e);
+      moved = true;
+    }
+    while (exchange.take_effects(exchange_effects_)) {
+      auto taken = std::exchange(exchange_effects_, {});
+      for (auto& e : taken) std::visit([&](auto& x) { apply(x); }, e);
+      moved = true;
+    }
+    for (const auto peer : std::exchange(woken_, {})) world_.links.pull(*this, peer);
+  }
+  draining_ = false;
+  arm();
+}
+
+void Process::arm() {
+  const auto at = session.next_deadline();
+  if (!alive || at >= tick_at_) return;
+  tick_at_ = std::max(at, now());
+  world_.for_process(*this, tick_at_ - now(), [this, when = tick_at_] { tick(when); });
+}
+
+void Process::tick(Instant at) {
+  if (!alive || at != tick_at_) return;
+  tick_at_ = never;
+  if (now() - idle_since_ > millisecond) idle_since_ = now(), idle_ticks_ = 0;
+  if (++idle_ticks_ > 200) return world_.violated(name() + " is busy doing nothing");
+  session.tick(now());
+  drain();
+}
+
+void Process::end(bool silently) {
+  if (!alive) return;
+  alive = false;
+  silent = silently;
+  world_.links.process_ended(*this, silently);
+  world_.controls.process_ended(*this, silently);
+}
+
+// ---- the session's effects -----------------------------------------------------------------------------------------
+
+void Process::apply(effect::SendMaster& e) { world_.controls.send(*this, std::move(e.message)); }
+void Process::apply(effect::ReconnectMaster&) { world_.controls.reconnect(*this); }
+void Process::apply(effect::Dial& e) { world_.links.dial(*this, e.peer, e.addresses); }
+void Process::apply(effect::HangUp& e) { world_.links.hang_up(*this, e.peer); }
+void Process::apply(effect::Notice& e) { world_.note(name() + ": " + e.text); }
+
+void Process::apply(effect::DropAttempt& e) {
+  data.stop_using(e.key);
+  if (auto* memory = data.memory(e.key)) {
+    if (world_.scenario.rules.undo) memory->restore();
+    if (!memory->input_intact()) world_.violated(name() + " has a changed input after an aborted attempt at " + pccl::describe(e.key) + ": " + memory->text());
+  }
+  exchange.drop(e.key);
+  world_.oracle.aborted(*this, e.key);
+}
+
+void Process::apply(effect::StartAttempt& e) {
+  const auto& operation = *session.find(e.key);
+  world_.oracle.started(*this, e.key, operation.view);
+  if (operation.descriptor.call == Call::sync_state) {
+    world_.for_process(*this, world_.data_delay(*this), [this, key = e.key, view = operation.view] { offer_state(key, view); });
+    return;
+  }
+  const auto* memory = data.memory(e.key);
+  exchange.begin(e.key, memory != nullptr && memory->in_place());
+  data.begin(e.key);
+}
+
+void Process::apply(effect::ViewChanged&) {
+  world_.oracle.told(*this, session.view());
+  exchange.view_changed();
+}
+
+void Process::apply(effect::Deliver& e) {
+  data.stop_using(e.key);
+  exchange.drop(e.key);
+  const auto it = running_.find(e.key);
+  if (it == running_.end()) return world_.violated(name() + " delivers " + pccl::describe(e.key) + ", which it has not posted, or twice");
+  world_.oracle.delivered(*this, e.key, it->second.intent, e.outcome, data.memory(e.key), it->second.elected);
+  data.forget(e.key);
+  running_.erase(it);
+  if (!scripted) world_.for_process(*this, 0, [this] { advance(); });
+}
+
+void Process::offer_state(const OpKey& key, ViewId view) {
+  if (!alive || over()) return;
+  StateOffer offer;
+  offer.revision = world_.rng.below(2);
+  StateEntry entry{"weights", DType::float32, 1000, {}};
+  entry.root[0] = std::uint8_t(1 + world_.rng.below(3));
+  offer.entries = {entry};
+  session.offer_state(key, view, std::move(offer));
+  drain();
+}
+
+// What differs is fetched; how is not this simulator's business.
+void Process::apply(effect::Elected& e) {
+  const auto it = running_.find(e.plan.key);
+  if (it == running_.end()) return;
+  it->second.elected = e.plan.entries.at(0).entry.root;
+  world_.for_process(*this, world_.data_delay(*this), [this, key = e.plan.key, view = e.plan.view] {
+    const auto* operation = session.find(key);
+    if (!alive || operation == nullptr || operation->view != view) return;
+    session.attempt_complete(key, now());
+    drain();
+  });
+}
+
+void Process::apply(effect::Admitted&) {
+  world_.oracle.admitted(*this);
+  boundary_ = session.view().boundaries;
+  if (!scripted) start_round();
+}
+
+void Process::apply(effect::BoundaryPassed& e) {
+  world_.oracle.passed(*this, session.view().boundaries, e.skipped);
+  if (scripted) return;
+  ++rounds_;
+  if (!e.skipped) boundary_ = session.view().boundaries, rounds_ = 0;
+  start_round();
+}
+
+void Process::apply(effect::BoundaryFailed& e) {
+  world_.oracle.boundary_failed(*this, e.why);
+  if (!scripted && !over()) world_.for_process(*this, millisecond, [this] { cross(); });
+}
+
+void Process::apply(effect::Gone& e) {
+  world_.oracle.gone(*this, e.why);
+  world_.controls.leave(*this);
+  if (!scripted) world_.for_process(*this, Duration(world_.rng.below(50 * millisecond)), [this] { end(false); });
+}
+
+// ---- the exchange's effects ----------------------------------------------------------------------------------------
+
+void Process::apply(exchange_effect::SendReady& e) { world_.links.send_ready(*this, e.to, e.ready); }
+void Process::apply(exchange_effect::Do& e) { data.run(e); }
+void Process::apply(exchange_effect::Wake& e) { woken_.insert(e.peer); }
+void Process::apply(exchange_effect::Complete& e) { session.attempt_complete(e.key, now()); }
+void Process::apply(exchange_effect::Mismatch& e) { session.abandon(e.key, ErrorCode::mismatch, e.text, now()); }
+void Process::apply(exchange_effect::Replay& e) { data.replay(e.parked); }
+void Process::apply(exchange_effect::Discard& e) { data.discard(e.parked); }
+
+}  // namespace pccl::sim

@@ -1,0 +1,124 @@
+// The user's program in a simulated process: rounds of batches of operations, each round ended by update_topology().
+#include <algorithm>
+#include <numeric>
+
+#include "sim/process.hpp"
+#include "sim/world.hpp"
+
+namespace pccl::sim {
+
+void Process::start_round() {
+  if (boundary_ >= world_.scenario.shape.boundaries) {
+    state_ = State::finished;
+    session.set_stuck(false);
+    if (world_.rng.chance(world_.scenario.shape.leave))
+      world_.for_process(*this, Duration(world_.rng.below(100 * millisecond)), [this] {
+        if (!alive || over()) return;
+        session.leave(now());
+        drain();
+      });
+    return;
+  }
+  round_ = round_of(world_.scenario.seed, world_.scenario.shape, boundary_, rounds_);
+  group_ = session.view().group_members(session.identity().group);
+  batch_ = 0;
+  next_batch();
+}
+
+void Process::next_batch() {
+  if (batch_ == round_.batches.size()) {
+    state_ = State::at_boundary;
+    world_.for_process(*this, world_.think(*this), [this] { cross(); });
+    return;
+  }
+  state_ = State::posting;
+  const auto& batch = round_.batches[batch_];
+  to_post_.resize(batch.size());
+  std::iota(to_post_.begin(), to_post_.end(), std::size_t{0});
+  if (batch.front().name != 0)  // several threads, each with its tag: in any order
+    for (auto i = to_post_.size(); i > 1; --i) std::swap(to_post_[i - 1], to_post_[world_.rng.below(i)]);
+  std::reverse(to_post_.begin(), to_post_.end());
+  world_.for_process(*this, world_.think(*this), [this] { post_next(); });
+}
+
+void Process::post_next() {
+  if (!alive || over()) return;
+  if (to_post_.empty()) {
+    state_ = State::waiting;
+    return advance();
+  }
+  const auto& intent = round_.batches[batch_][to_post_.back()];
+  to_post_.pop_back();
+  const auto key = post(intent);
+  if (!key) return world_.violated(name() + " cannot post: " + key.error().text);
+  world_.for_process(*this, world_.think(*this), [this] { post_next(); });
+}
+
+Result<OpKey> Process::post(const Intent& intent) {
+  const auto members = session.view().group_members(session.identity().group);
+  const auto root = group_.empty() ? members.at(intent.root % members.size()) : group_.at(intent.root % group_.size());
+  Posting posting{intent.scope, intent.name, descriptor_of(intent, root), intent.timeout};
+  const auto key = session.post(std::move(posting), now());
+  if (!key) return key;
+  running_[key.value()] = {intent, 0, {}};
+  if (!intent.tensors.empty()) data.own(key.value(), Memory(intent.tensors, intent.in_place, index));
+  world_.oracle.posted(*this, key.value());
+  if (intent.canceller == index)
+    world_.for_process(*this, intent.cancel_after, [this, posted = key.value()] { cancel(posted); });
+  drain();
+  return key;
+}
+
+void Process::cancel(const OpKey& key) {
+  if (!alive || over()) return;
+  session.abandon(key, ErrorCode::cancelled, name() + " cancelled " + pccl::describe(key), now());
+  drain();
+}
+
+void Process::advance() {
+  if (!alive || over() || state_ != State::waiting) return;
+  const bool last = batch_ + 1 == round_.batches.size();
+  if (!running_.empty() && !(last && round_.sloppy)) return session.set_stuck(true);
+  session.set_stuck(false);
+  ++batch_;
+  next_batch();
+}
+
+void Process::cross() {
+  if (!alive || over() || state_ != State::at_boundary || session.at_boundary()) return;
+  enter_boundary(round_.islands);
+}
+
+void Process::enter_boundary(std::uint32_t islands) {
+  const auto entered = session.enter_boundary(islands, never, now());
+  if (!entered && !over()) {
+    if (world_.scenario.rules.no_boundary_in_flight && session.operations().empty())
+      return world_.violated(name() + " cannot enter the boundary: " + entered.error().text);
+    // The program broke the rule, was told, and waits as it should have.
+    round_.sloppy = false;
+    --batch_;
+    state_ = State::waiting;
+    return advance();
+  }
+  drain();
+}
+
+std::string Process::describe() const {
+  constexpr const char* states[] = {"outside", "posting", "waiting", "at the boundary", "finished"};
+  std::string all = name() + " (peer " + std::to_string(session.peer()) + ")";
+  if (!alive) return all + ": dead";
+  if (over()) return all + ": gone, " + session.end().text;
+  all += ": " + std::string(states[std::size_t(state_)]) + ", boundary " + std::to_string(boundary_) + " round " +
+         std::to_string(rounds_) + ", view " + text(session.view()) + (session.at_boundary() ? ", in update_topology" : "");
+  for (const auto& [key, operation] : session.operations()) {
+    constexpr const char* stages[] = {"posted", "running", "held", "abandoned"};
+    all += "\n    " + std::string(stages[std::size_t(operation.state)]) + " " + pccl::describe(key) + " in view " +
+           text(operation.view) + ", attempt " + std::to_string(operation.attempts);
+  }
+  all += "\n    links:";
+  for (const auto& [peer, link] : links) all += " " + world_.name_of(peer) + (world_.links.at(link).broken ? "(broken)" : "");
+  for (const auto& [peer, serial] : dialling) all += " " + world_.name_of(peer) + "(dialling)";
+  return all + (control == UINT32_MAX ? ", no master" : "");
+}
+
+}  // namespace pccl::sim

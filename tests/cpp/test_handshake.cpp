@@ -1,0 +1,257 @@
+// The handshake as bytes in, bytes out: who gets through, who does not, and what is said about it.
+#include <algorithm>
+
+#include "base/rng.hpp"
+#include "check.hpp"
+#include "net/handshake.hpp"
+
+namespace pccl::net {
+namespace {
+
+ByteView view(std::string_view text) {
+  return {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
+}
+Bytes bytes(std::string_view text) { return {text.begin(), text.end()}; }
+
+Nonce nonce(std::uint64_t seed) {
+  Rng rng(seed);
+  Nonce value;
+  for (auto& byte : value) byte = static_cast<std::uint8_t>(rng.next());
+  return value;
+}
+
+// One end, the bytes that it was given and has not taken, and its fate.
+struct End {
+  Handshake handshake;
+  Bytes frames;  // what came behind the handshake
+  Error error;
+
+  End(Side side, std::string_view secret, std::uint64_t seed, std::uint16_t version = 1)
+      : handshake(side, version, bytes(secret), nonce(seed)) {}
+
+  void give(ByteView in) {
+    if (error) return;
+    const auto used = handshake.on_bytes(in);
+    if (!used) {
+      error = used.error();
+    } else {
+      frames.insert(frames.end(), in.begin() + static_cast<std::ptrdiff_t>(used.value()), in.end());
+    }
+  }
+  Bytes take(std::size_t bytes_max = 1000) {
+    const auto out = handshake.output();
+    const auto part = std::min(bytes_max, out.size());
+    Bytes taken(part);
+    std::copy_n(out.begin(), part, taken.begin());
+    handshake.sent(part);
+    return taken;
+  }
+};
+
+// Carries bytes both ways, in pieces, until nobody says anything more.
+void converse(End& a, End& b, std::size_t piece = 1000) {
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (auto [from, to] : {std::pair{&a, &b}, std::pair{&b, &a}}) {
+      const auto out = from->take(piece);
+      if (out.empty()) continue;
+      to->give(out);
+      moved = true;
+    }
+  }
+}
+
+TEST(both_ends_get_through) {
+  for (const char* secret : {"", "a secret",
+                             "another one that is much longer than a block of the hash function is, to be "
+                             "sure that long ones work as well"}) {
+    for (const std::size_t piece : {1, 7, 31, 32, 33, 1000}) {
+      End dialler(Side::dialler, secret, 1), acceptor(Side::acceptor, secret, 2);
+      converse(dialler, acceptor, piece);
+      CHECK(dialler.handshake.done() && acceptor.handshake.done());
+      CHECK(!dialler.error && !acceptor.error);
+      CHECK(dialler.handshake.may_send_frames() && acceptor.handshake.may_send_frames());
+    }
+  }
+}
+
+TEST(without_a_secret_frames_follow_at_once) {
+  End dialler(Side::dialler, "", 1), acceptor(Side::acceptor, "", 2);
+  CHECK(dialler.handshake.may_send_frames());
+  auto out = dialler.take();
+  const auto frame = bytes("a frame");
+  out.insert(out.end(), frame.begin(), frame.end());
+  acceptor.give(out);
+  CHECK(acceptor.handshake.done());
+  CHECK(acceptor.frames == frame);
+}
+
+TEST(with_a_secret_frames_wait_for_the_proof) {
+  End dialler(Side::dialler, "s", 1), acceptor(Side::acceptor, "s", 2);
+  CHECK(!dialler.handshake.may_send_frames() && !acceptor.handshake.may_send_frames());
+  const auto greeting = acceptor.take();
+  acceptor.give(dialler.take());
+  CHECK(acceptor.handshake.output()
+            .empty());  // nothing to guess the secret from before the dialler has proved it
+  dialler.give(greeting);
+  CHECK(!dialler.handshake.may_send_frames());
+  acceptor.give(dialler.take());
+  CHECK(acceptor.handshake.may_send_frames() && acceptor.handshake.done());
+  CHECK(!dialler.handshake.may_send_frames());
+  auto out = acceptor.take();
+  out.push_back(77);
+  dialler.give(out);
+  CHECK(dialler.handshake.done());
+  CHECK(dialler.frames == Bytes{77});
+}
+
+TEST(different_secrets) {
+  End dialler(Side::dialler, "one", 1), acceptor(Side::acceptor, "two", 2);
+  converse(dialler, acceptor);
+  for (const End* end : {&dialler, &acceptor}) {
+    CHECK(!end->handshake.done());
+    CHECK_EQ(end->error.code, ErrorCode::authentication);
+    CHECK(end->error.text.find("different secrets") != std::string::npos);
+  }
+}
+
+TEST(a_secret_on_one_side_only) {
+  for (const bool dialler_has_it : {true, false}) {
+    End dialler(Side::dialler, dialler_has_it ? "s" : "", 1),
+        acceptor(Side::acceptor, dialler_has_it ? "" : "s", 2);
+    converse(dialler, acceptor);
+    const End& with = dialler_has_it ? dialler : acceptor;
+    const End& without = dialler_has_it ? acceptor : dialler;
+    CHECK_EQ(with.error.code, ErrorCode::authentication);
+    CHECK_EQ(without.error.code, ErrorCode::authentication);
+    CHECK(with.error.text.find("the other side has none") != std::string::npos);
+    CHECK(without.error.text.find("was given none") != std::string::npos);
+    CHECK(!dialler.handshake.may_send_frames() && !acceptor.handshake.may_send_frames());
+  }
+}
+
+TEST(versions_are_both_named) {
+  End dialler(Side::dialler, "s", 1, 3), acceptor(Side::acceptor, "", 2, 258);
+  converse(dialler, acceptor);
+  CHECK_EQ(dialler.error.code, ErrorCode::version);
+  CHECK_EQ(acceptor.error.code, ErrorCode::version);
+  CHECK(dialler.error.text.find("version 258, this one version 3") != std::string::npos);
+  CHECK(acceptor.error.text.find("version 3, this one version 258") != std::string::npos);
+}
+
+TEST(somebody_else_answers) {
+  End dialler(Side::dialler, "s", 1);
+  dialler.give(view("HTTP/1.1 400 Bad Request\r\nServer: x\r\n\r\n"));
+  CHECK_EQ(dialler.error.code, ErrorCode::connect);
+  CHECK(dialler.error.text.find("\"HTTP/1.1 400 Bad Request\\r\\nServer\"") != std::string::npos);
+  End waiting(Side::dialler, "", 1);
+  waiting.give(view("S"));  // it may wait for us to go on: one wrong byte is enough
+  CHECK_EQ(waiting.error.code, ErrorCode::connect);
+  End acceptor(Side::acceptor, "", 1);
+  acceptor.give(view(std::string_view("\x16\x03\x01\x02\x00\\\"", 7)));
+  CHECK_EQ(acceptor.error.code, ErrorCode::connect);
+  CHECK(acceptor.error.text.find("\\x16\\x03\\x01\\x02\\x00") != std::string::npos);
+  End late(Side::dialler, "", 1);
+  late.give(view("PCCLpy\r"));
+  CHECK(!late.error);
+  late.give(view("x"));
+  CHECK_EQ(late.error.code, ErrorCode::connect);
+}
+
+TEST(an_end_of_the_stream_is_explained) {
+  End dialler(Side::dialler, "s", 1), acceptor(Side::acceptor, "s", 2);
+  CHECK_EQ(dialler.handshake.on_end().code, ErrorCode::connect);
+  dialler.give(acceptor.take());
+  CHECK_EQ(dialler.handshake.on_end().code, ErrorCode::authentication);
+}
+
+TEST(a_mirror_does_not_get_through) {
+  for (const char* secret : {"", "s"}) {
+    for (const Side side : {Side::dialler, Side::acceptor}) {
+      End end(side, secret, 1);
+      end.give(end.take());
+      CHECK(end.error);
+      CHECK(!end.handshake.done());
+      // With another nonce and the other side's flag the greeting passes, but no proof comes out of a mirror.
+      End again(side, secret, 1);
+      auto greeting = again.take();
+      greeting[10] ^= 2;
+      greeting[31] ^= 1;
+      again.give(greeting);
+      if (*secret == '\0') continue;
+      CHECK(!again.error && !again.handshake.done());
+      auto proof = again.take();
+      if (proof.empty()) proof.resize(32);
+      again.give(proof);
+      CHECK_EQ(again.error.code, ErrorCode::authentication);
+      CHECK(!again.handshake.done());
+    }
+  }
+}
+
+TEST(a_recorded_proof_does_not_get_through) {
+  End dialler(Side::dialler, "s", 1), acceptor(Side::acceptor, "s", 2);
+  auto recorded = dialler.take();
+  dialler.give(acceptor.take());
+  const auto proof = dialler.take();
+  recorded.insert(recorded.end(), proof.begin(), proof.end());
+  End fresh(Side::acceptor, "s", 3);
+  fresh.give(recorded);
+  CHECK_EQ(fresh.error.code, ErrorCode::authentication);
+  acceptor.give(recorded);
+  CHECK(acceptor.handshake.done());
+}
+
+// Any single changed bit of either greeting or proof is noticed by somebody.
+TEST(every_bit_is_bound_into_the_proof) {
+  for (std::size_t bit = 0; bit < 64 * 8; ++bit) {
+    for (const bool from_dialler : {true, false}) {
+      End dialler(Side::dialler, "s", 1), acceptor(Side::acceptor, "s", 2);
+      std::size_t passed = 0;
+      for (bool moved = true; moved;) {
+        moved = false;
+        for (auto [from, to] : {std::pair{&dialler, &acceptor}, std::pair{&acceptor, &dialler}}) {
+          auto out = from->take();
+          if (out.empty()) continue;
+          moved = true;
+          if ((from == &dialler) == from_dialler) {
+            if (bit / 8 >= passed && bit / 8 < passed + out.size())
+              out[bit / 8 - passed] = static_cast<std::uint8_t>(out[bit / 8 - passed] ^ (1u << (bit % 8)));
+            passed += out.size();
+          }
+          to->give(out);
+        }
+      }
+      CHECK(!(dialler.handshake.done() && acceptor.handshake.done()));
+    }
+  }
+}
+
+TEST(garbage_never_gets_through_and_never_crashes) {
+  for (std::uint64_t seed = 0; seed < 3000; ++seed) {
+    Rng rng(seed);
+    End end(rng.chance(0.5) ? Side::dialler : Side::acceptor, "s", seed);
+    Bytes garbage(rng.below(200));
+    for (auto& byte : garbage) byte = static_cast<std::uint8_t>(rng.next());
+    // Some of it starts well.
+    const auto start = Handshake(rng.chance(0.5) ? Side::dialler : Side::acceptor, 1,
+                                 bytes(rng.chance(0.5) ? "s" : ""), nonce(seed + 1));
+    const auto good = std::min<std::size_t>(rng.below(40), std::min(garbage.size(), start.output().size()));
+    std::copy_n(start.output().begin(), good, garbage.begin());
+    for (std::size_t at = 0; at < garbage.size() && !end.error;) {
+      const auto part = std::min<std::size_t>(1 + rng.below(40), garbage.size() - at);
+      end.give({garbage.data() + at, part});
+      at += part;
+    }
+    CHECK(!end.handshake.done());
+  }
+}
+
+TEST(nonces_differ) {
+  const auto a = random_nonce(), b = random_nonce();
+  REQUIRE(a && b);
+  CHECK(a.value() != b.value());
+}
+
+}  // namespace
+}  // namespace pccl::net

@@ -1,0 +1,50 @@
+"""The project's own rules, by the checks in .ci/checks that are quick, and what a user's import loads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        pytest.fail(f"{' '.join(command)}\n{done.stdout}", pytrace=False)
+    return done.stdout
+
+
+@pytest.mark.parametrize("check", ["arrows", "pyi", "baseline"])
+def test_check(check: str) -> None:
+    run(sys.executable, f".ci/checks/{check}")
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git says what belongs to the project")
+def test_top_level() -> None:
+    run(sys.executable, ".ci/checks/toplevel")
+
+
+@pytest.mark.parametrize("check", sorted(path.name for path in (ROOT / ".ci" / "checks").iterdir()))
+def test_checks_can_be_run_by_name(check: str) -> None:
+    path = ROOT / ".ci" / "checks" / check
+    assert os.access(path, os.X_OK)
+    assert f"usage: {check}" in path.read_text()
+
+
+def test_import_loads_no_extra() -> None:
+    source = "import sys, pccl_py; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = set(run(sys.executable, "-c", source).split())
+    assert "pccl_py" in loaded
+    assert not loaded & {"torch", "rich", "matplotlib", "pytest", "hypothesis"}
+
+
+def test_installed_version_is_the_declared_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert metadata.version("pccl-py") == project["version"]
