@@ -1,4 +1,4 @@
-"""What users write, checked and turned into the core's numbers (those of csrc/wire/types.hpp and base/dtype.hpp)."""
+"""What users write, checked and turned into the core's numbers: csrc/wire/types.hpp, base/dtype.hpp."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ def role_number(role: str) -> int:
 
 
 def island_of(island: str | None, size: int, group: int) -> tuple[str, int, int, int]:
-    """(name, rank in the island, size, group). Rank r of every island is in group r; a plain peer is an island of
+    """(name, rank in the island, size, group). Rank r of every island is in group r; a plain peer is an
+    island of
     one, in any group."""
     size, group = whole(size, "island_size", 1, U16_MAX), whole(group, "group", 0, U32_MAX)
     if island is not None and (not isinstance(island, str) or not 0 < len(island.encode()) <= 256):

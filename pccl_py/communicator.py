@@ -17,7 +17,7 @@ from . import _core, arguments
 from .arguments import OnLoss, Op, Scope, Strategy
 from .config import Config
 from .errors import ClosedError, PcclError, UsageError, from_code
-from .logs import on_library_thread, tie
+from .logs import tie
 from .secret import read_secret
 from .shared_state import SharedState, SyncInfo
 from .state_sync import StateSync
@@ -37,6 +37,7 @@ Tensors = Tensor | Sequence[Tensor]
 class LinkInfo:
     """The data link to another peer. Bytes count everything since the link was opened."""
 
+    remote: str
     stripes: int
     congestion_control: str
     bytes_sent: int
@@ -45,7 +46,7 @@ class LinkInfo:
 
 @dataclass(frozen=True, slots=True)
 class PeerInfo:
-    """A member of the view. `rank` counts within its group; `link` is None where this peer has no link to it."""
+    """A member of the view. `rank` counts within its group; `link` is None where there is none from here."""
 
     id: int
     island: str
@@ -58,7 +59,7 @@ class PeerInfo:
 
 
 class Communicator:
-    """`with Communicator("master.example:48148", secret_file="run.key") as comm:` joins the run and leaves it.
+    """`with Communicator("master.example:48148", secret_file="run.key") as comm:` joins, then leaves.
 
     address         host:port of the master; names, IPv4 and [IPv6]
     secret_file     at least 16 bytes that all peers and the master share; without it, loopback only
@@ -75,12 +76,13 @@ class Communicator:
                     begun admits at its next update_topology()
     config          None: `Config.load()`
 
-    The constructor returns as a member, or raises ConnectError, AuthenticationError, VersionError, RefusedError,
-    OperationTimeout or UsageError. Any thread may call; several threads with operations in flight name their tags.
+    The constructor returns as a member, or raises ConnectError, AuthenticationError, VersionError,
+    RefusedError, OperationTimeout or UsageError. Any thread may call; several threads with operations in
+    flight name their tags.
 
-    Ctrl-C in a blocking operation cancels it on all peers, and the communicator stays usable. A forked child must
-    not use it (UsageError). `leave()` with operations in flight ends them here with ClosedError, and the other
-    peers repeat them without this one; so does the end of the interpreter.
+    Ctrl-C in a blocking operation cancels it on all peers, and the communicator stays usable. A forked child
+    must not use it (UsageError). `leave()` with operations in flight ends them here with ClosedError, and the
+    other peers repeat them without this one; so does the end of the interpreter.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class Communicator:
         )
         self._group = group
         self._process = os.getpid()
-        self._untagged: dict[int, tuple[int, _core.Operation]] = {}
+        self._untagged: dict[int, tuple[int, weakref.ref[Work]]] = {}
         self._current: list[_core.Peer] = []
         self._finalizer = weakref.finalize(self, _release, self._current, self._process)
         self._join(self._connect_s)
@@ -145,7 +147,7 @@ class Communicator:
             )
         return self._current[0]
 
-    # ---- coming and going ------------------------------------------------------------------------------------------
+    # ---- coming and going ----------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         return self
@@ -156,19 +158,22 @@ class Communicator:
         self.leave()
 
     def leave(self) -> None:
-        """Leaves the run politely: the others go on at once. Does nothing the second time, or in a forked child."""
+        """Leaves the run politely: the others go on at once. Calling it again does nothing."""
         self._finalizer()
 
     def rejoin(self, timeout: float | None = None) -> None:
         """After Evicted, OutcomeUnknown or MasterLost: comes back as a new peer, with the same options.
 
-        Like a newcomer it waits for the next update_topology() of the others; then synchronize the shared state.
+        Like a newcomer it waits for the next update_topology() of the others; then synchronize the shared
+        state.
         """
         peer = self._peer
         if not self._finalizer.alive:
             raise ClosedError("this peer has left the run; create a new Communicator")
         if peer.stage() != "gone":
-            raise UsageError("rejoin() is for a peer that the run goes on without; this one is still a member")
+            raise UsageError(
+                "rejoin() is for a peer that the run goes on without; this one is still a member"
+            )
         peer.close()
         self._untagged.clear()
         self._join(self._connect_s if timeout is None else arguments.seconds_of(timeout, 0))
@@ -176,13 +181,13 @@ class Communicator:
     def update_topology(self, timeout: float | None = None) -> bool:
         """A boundary that all peers of the run reach together; who waits at the door comes in here.
 
-        Returns whether the membership changed. No operation may be in flight (UsageError). Costs no message where
-        the last run-wide commit said that nobody waits.
+        Returns whether the membership changed. No operation may be in flight (UsageError). Costs no message
+        where the last run-wide commit said that nobody waits.
         """
         return self._peer.update_topology(0, arguments.seconds_of(timeout, self._config.operation_timeout_s))
 
     def wait_for(self, islands: int, timeout: float | None = None) -> None:
-        """Returns when the run has so many islands; all members call it alike. At once where it has them already."""
+        """Returns once the run has so many islands; all members call it alike. Raises OperationTimeout."""
         islands = arguments.whole(islands, "islands", 1, arguments.U32_MAX)
         seconds = arguments.seconds_of(timeout, self._config.operation_timeout_s)
         until = time.monotonic() + seconds
@@ -190,7 +195,7 @@ class Communicator:
             left = -1.0 if seconds < 0 else max(0.001, until - time.monotonic())
             self._peer.update_topology(islands, left)
 
-    # ---- who is there ----------------------------------------------------------------------------------------------
+    # ---- who is there --------------------------------------------------------------------------------------
 
     @property
     def id(self) -> int:
@@ -236,7 +241,7 @@ class Communicator:
         trainer = arguments.ROLES["trainer"]
         return [m[0] for m in self._peer.members() if m[3] == self._group and m[4] == trainer]
 
-    # ---- collectives -----------------------------------------------------------------------------------------------
+    # ---- collectives ---------------------------------------------------------------------------------------
 
     @overload
     def all_reduce(
@@ -288,7 +293,8 @@ class Communicator:
         """Reduces elementwise over the group; every peer gets the same bits.
 
         tensors   a numpy array or torch CPU tensor, or a list of them as one atomic operation: contiguous, of
-                  float32/64/16, bfloat16, int8..64 or uint8..64, at any alignment, also empty. Reduced in place
+                  float32/64/16, bfloat16, int8..64 or uint8..64, at any alignment, also empty. Reduced in
+                  place
         out       where the results go instead, one per input; an output may be exactly its input
         op        sum, avg, prod, min, max. 16-bit floats are reduced in float32; integers wrap around
         weight    op="avg" only: the result is sum(weight * tensor) / sum(weight), 0 where all weights are 0
@@ -329,9 +335,11 @@ class Communicator:
         async_op: bool = False,
         timeout: float | None = None,
     ) -> OpInfo | Work:
-        """Every peer of the group gets the tensors of the peer with rank `root`, in place. Else as all_reduce.
+        """Every peer of the group gets the tensors of the peer with rank `root`, in place. Else as
+        all_reduce.
 
-        Ranks move when somebody leaves: MismatchError where peers name different roots, and where the root left.
+        Ranks move when somebody leaves: MismatchError where peers name different roots, and where the root
+        left.
         """
         ids = self._ids()
         peer = ids[arguments.whole(root, "root", 0, max(0, len(ids) - 1))] if ids else 0
@@ -393,19 +401,21 @@ class Communicator:
             tensors=items,
             keep=keep,
         )
-        if name == 0:
-            self._untagged[scope_number] = (threading.get_ident(), operation)
         work = Work(operation, _CALLS[call], weighted=weight is not None, keep=(self, keep))
+        if name == 0:
+            self._untagged[scope_number] = (threading.get_ident(), weakref.ref(work))
         return work if async_op else work.finish()
 
     def _check_order(self, scope: int) -> None:
         """Two threads that count calls together would pair them differently on every peer."""
-        thread, operation = self._untagged.get(scope, (0, None))
-        if operation is None or thread == threading.get_ident() or operation.done():
-            return
-        raise UsageError("another thread has an operation without a tag in flight: give each thread its tags")
+        thread, last = self._untagged.get(scope, (0, None))
+        work = last() if last is not None and thread != threading.get_ident() else None
+        if work is not None and not work.is_completed():
+            raise UsageError(
+                "another thread has an operation without a tag in flight: give each thread its tags"
+            )
 
-    # ---- shared state ----------------------------------------------------------------------------------------------
+    # ---- shared state --------------------------------------------------------------------------------------
 
     def sync_shared_state(
         self,
@@ -418,11 +428,12 @@ class Communicator:
         """Makes the state bit-identical on all peers of the group, by transferring only chunks that differ.
 
         Among the peers that may send, the highest revision wins, then the content that most of them hold.
-        strategy   "enforce_popular": may send and receive. "send_only": where there are such peers, only their
-                   content is elected. "receive_only": takes whatever is elected
 
-        Sets `state.revision` to the elected one. On an error, the tensors may hold a mixture of old and elected
-        chunks; call it again. No thread may change them meanwhile.
+        strategy   "enforce_popular": may send and receive. "receive_only": takes whatever is elected.
+                   "send_only": where there are such peers, only their content can be elected
+
+        Sets `state.revision` to the elected one. On an error, the tensors may hold a mixture of old and
+        elected chunks; call it again. No thread may change them meanwhile.
         """
         peer = self._peer
         number = arguments.number_of(strategy, arguments.STRATEGIES, "strategy")
@@ -450,9 +461,6 @@ def _release(current: list[_core.Peer], process: int) -> None:
     """Leaves and closes; also when the communicator is collected, and at the end of the interpreter."""
     if os.getpid() != process:
         return  # a forked child: the peer is its parent's
-    if on_library_thread():
-        threading.Thread(target=_release, args=(current, process), daemon=True).start()
-        return
     for peer in current:
         with suppress(PcclError):
             peer.leave()

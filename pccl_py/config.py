@@ -39,7 +39,7 @@ def timing(default: T, env: str, *, help: str, at_least: float = 1, at_most: flo
 
 @dataclass(frozen=True)
 class Config:
-    """`Config(heartbeat_ms=100)`: defaults and these values. `Config.load(...)` also reads the environment."""
+    """`Config(heartbeat_ms=100)`: defaults but this one. `Config.load(...)` also reads the environment."""
 
     heartbeat_ms: int = timing(
         500, "PCCL_HEARTBEAT_MS", at_least=50,
@@ -133,12 +133,17 @@ def _setting(item: Field[Any], environ: Mapping[str, str], argument: Value | Non
     elif text:
         value, origin = _checked(item, _parsed(item, text), env), env
     else:
-        value, origin = item.default, "default"
+        value, origin = _default(item), "default"
     return Setting(item.name, value, origin, env, item.metadata["help"])
 
 
+def _default(item: Field[Any]) -> Value:
+    default: Value = item.default  # type: ignore[assignment]  # every knob has one
+    return default
+
+
 def _parsed(item: Field[Any], text: str) -> Value:
-    kind = type(item.default)
+    kind = type(_default(item))
     try:
         return text if kind is str else kind(text)
     except ValueError:
@@ -148,7 +153,7 @@ def _parsed(item: Field[Any], text: str) -> Value:
 
 def _checked(item: Field[Any], value: Any, name: str) -> Value:
     """`value` as the field's type, within its bounds. `name`: what the message calls it."""
-    kind = type(item.default)
+    kind = type(_default(item))
     whole_as_float = kind is float and isinstance(value, int) and not isinstance(value, bool)
     if not (type(value) is kind or whole_as_float):
         raise UsageError(f"{name} is {value!r}; it takes {kind.__name__}")

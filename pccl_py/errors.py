@@ -6,8 +6,8 @@ PcclError
   VersionError          the other side speaks another version of the protocol
   RefusedError          the master turned this peer away, with a reason
   UsageError            the arguments are wrong (also a ValueError)
-  NotBuilt              the arguments are right, but this release cannot do it yet (also a NotImplementedError)
-  CollectiveError       one operation failed, on every peer; inputs are intact and the communicator goes on
+  NotBuilt              this release cannot do what the arguments ask for (also a NotImplementedError)
+  CollectiveError       one operation failed, on every peer; inputs are intact, the communicator goes on
     MismatchError       two peers describe it differently
     OrderError          peers wait in calls that can never meet
     OperationTimeout    the caller's time was over (also a TimeoutError)
@@ -15,7 +15,7 @@ PcclError
     PeerLost            a peer left and `on_loss="raise"`
   MasterLost            the master does not answer; start it again and join anew
   Evicted               the run goes on without this peer; `rejoin()` comes back as a new one
-  OutcomeUnknown        this peer held a result whose fate it cannot learn; `rejoin()` and synchronize the state
+  OutcomeUnknown        this peer held a result whose fate it cannot learn; `rejoin()`, then synchronize
   NoQuorumError         a restarted master heard too few peers of the last view; its text says what helps
   ProtocolError         bytes that no honest peer sends
   ClosedError           the communicator was left or closed
@@ -54,7 +54,7 @@ class PcclError(Exception):
 
 
 class ConnectError(PcclError):
-    """Nobody, or something else, answers at the address. The text says which address, what it resolved to and why."""
+    """Nobody, or something else, answers at the address. The text names address and reason."""
 
 
 class AuthenticationError(PcclError):
@@ -70,19 +70,19 @@ class RefusedError(PcclError):
 
 
 class UsageError(PcclError, ValueError):
-    """The arguments of the call, or its moment, are wrong. Nothing was sent; the text says what to pass instead."""
+    """The arguments of the call, or its moment, are wrong. The text says what to pass instead."""
 
 
 class NotBuilt(PcclError, NotImplementedError):
-    """A planned argument whose part does not exist yet. The text names the part and what to use until then."""
+    """A planned argument whose part does not exist yet. The text names it and what to use until then."""
 
 
 class CollectiveError(PcclError):
-    """One operation failed on every peer. Its inputs are intact, `out` is undefined, and the next call works."""
+    """One operation failed on every peer. Its inputs are intact, `out` is undefined, the next call works."""
 
 
 class MismatchError(CollectiveError):
-    """Two peers describe one operation differently (sizes, dtypes, op, root ...). The text names both sides."""
+    """Two peers describe one operation differently (sizes, dtypes, op, root ...). The text names both."""
 
 
 class OrderError(CollectiveError):
@@ -90,7 +90,7 @@ class OrderError(CollectiveError):
 
 
 class OperationTimeout(CollectiveError, TimeoutError):
-    """The caller's time was over. From an operation: it failed on every peer. From `Work.wait`: it still runs."""
+    """The caller's time was over. The operation failed on every peer; only from `Work.wait` it still runs."""
 
 
 class Cancelled(CollectiveError):
@@ -98,7 +98,7 @@ class Cancelled(CollectiveError):
 
 
 class PeerLost(CollectiveError):
-    """A peer left during the operation and it was aborted on every survivor; inputs are intact. Call it again."""
+    """A peer left during the operation, which was aborted on every survivor. Call it again."""
 
 
 class MasterLost(PcclError):
@@ -110,7 +110,7 @@ class Evicted(PcclError):
 
 
 class OutcomeUnknown(PcclError):
-    """This peer held a result, and cannot learn whether the others took it. `rejoin()`, then `sync_shared_state`."""
+    """This peer cannot learn whether the others took a result. `rejoin()`, then `sync_shared_state`."""
 
 
 class NoQuorumError(PcclError):

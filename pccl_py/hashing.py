@@ -39,7 +39,7 @@ def chunks_of(size: int) -> int:
 
 
 def root_of(digests: bytes | bytearray | memoryview, code: int, count: int) -> bytes:
-    """One hash for a tensor of `count` elements of the dtype with `code`: over its chunks' digests, in order."""
+    """One hash for a tensor of `count` elements of the dtype with `code`: over its chunks' digests."""
     return xxh3_128_digest(struct.pack("<BQ", code, count) + digests)
 
 
@@ -55,7 +55,9 @@ def hash_all(pairs: Sequence[tuple[memoryview, bytearray]]) -> None:
             future.result()
 
 
-def _slices(pairs: Sequence[tuple[memoryview, bytearray]]) -> Iterator[tuple[memoryview, bytearray, int, int]]:
+def _slices(
+    pairs: Sequence[tuple[memoryview, bytearray]],
+) -> Iterator[tuple[memoryview, bytearray, int, int]]:
     for data, digests in pairs:
         for first in range(0, chunks_of(len(data)), _SLICE_CHUNKS):
             yield data, digests, first, min(first + _SLICE_CHUNKS, chunks_of(len(data)))

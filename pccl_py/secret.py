@@ -27,8 +27,10 @@ def read_secret(path: str | os.PathLike[str] | None, *, insecure: bool) -> bytes
     except OSError as error:
         raise UsageError(f"secret_file {os.fspath(path)!r} cannot be read: {error.strerror}") from error
     if len(secret) < SECRET_BYTES_MIN:
-        text = f"secret_file {os.fspath(path)!r} holds {len(secret)} bytes, at least {SECRET_BYTES_MIN} are needed"
-        raise UsageError(f"{text}; make one: (umask 077; head -c 32 /dev/urandom | base64 > {os.fspath(path)})")
+        text = f"secret_file {os.fspath(path)!r} holds {len(secret)} bytes of at least {SECRET_BYTES_MIN}"
+        raise UsageError(
+            f"{text}; make one: (umask 077; head -c 32 /dev/urandom | base64 > {os.fspath(path)})"
+        )
     if mode & (stat.S_IROTH | stat.S_IWOTH):
         text = f"secret_file {os.fspath(path)!r} may be read or written by everybody: chmod 600 it"
         warnings.warn(text, stacklevel=4)

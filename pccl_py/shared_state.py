@@ -51,11 +51,13 @@ class Entry:
 
 
 class SharedState:
-    """`SharedState({name: tensor}, revision=0)`: numpy arrays and torch tensors of any dtype, device and stride.
+    """`SharedState({name: tensor}, revision=0)`: numpy arrays and torch tensors of any dtype, device and
+    stride.
 
     Names, dtypes and shapes must be the same on all peers, their order need not be. The tensors stay the
     caller's; between two synchronizations each peer applies the same changes to them and then sets
-    `state.revision += 1`. A joiner starts at revision 0 and so never wins an election against those who trained.
+    `state.revision += 1`. A joiner starts at revision 0 and so never wins an election against those who
+    trained.
 
     Tensors that are no dense host memory are copied to the host for a synchronization, and written back if
     something changed. Two names for one memory (tied weights) are refused: pass it under one of them.

@@ -1,10 +1,12 @@
 """One call of sync_shared_state, seen from one peer: hash, offer, fetch what differs, verify, vote.
 
-The core runs the protocol and moves blocks; here is decided which blocks. Everything runs on the caller's thread.
+The core runs the protocol and moves blocks; here is decided which blocks. Everything runs on the caller's
+thread.
 
-A tensor that differs is brought up to date in two steps: the donor's list of chunk digests, which must hash to the
-elected root; then the chunks whose digests differ, from all donors at once, each verified before it reaches the
-tensor. A new view starts the election again; chunks that have arrived are in place by then and do not travel twice.
+A tensor that differs is brought up to date in two steps: the donor's list of chunk digests, which must hash
+to the elected root; then the chunks whose digests differ, from all donors at once, each verified before it
+reaches the tensor. A new view starts the election again; chunks that have arrived are in place by then and do
+not travel twice.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 from xxhash import xxh3_128_digest
 
 from .errors import ProtocolError, from_code
-from .hashing import CHUNK_BYTES, DIGEST_BYTES, address_of, digest_at, hash_all, put_digest, root_of
+from .hashing import CHUNK_BYTES, address_of, digest_at, hash_all, put_digest, root_of
 from .shared_state import Entry, SyncInfo
 from .work import CANCEL_S
 
@@ -78,7 +80,8 @@ class Stale:
 
 
 class StateSync:
-    """`run()` returns what was committed, or raises what ended it. On an error the tensors of this peer may hold a
+    """`run()` returns what was committed, or raises what ended it. On an error the tensors of this peer may
+    hold a
     mixture of old and elected chunks; call again."""
 
     def __init__(self, operation: StateOperation, entries: list[Entry], revision: int, strategy: int) -> None:
@@ -105,7 +108,7 @@ class StateSync:
         self._failed: dict[tuple[int, int | None], str] = {}  # by tensor and, where it is known, donor
         self._retry_at = 0.0
 
-    # ---- events ----------------------------------------------------------------------------------------------------
+    # ---- events --------------------------------------------------------------------------------------------
 
     def run(self) -> SyncInfo:
         try:
@@ -147,14 +150,16 @@ class StateSync:
             host = entry.host
             offers.append((entry.name, host.code, host.count, entry.root()))
             serve.append((host.address, host.bytes, digests, len(entry.digests)))
-        self._operation.offer(self._offered, self._strategy, offers, serve, self)
+        self._operation.offer(self._offered, self._strategy, offers, serve, (self._entries, self._buffers))
 
     def _on_elected(self, revision: int, plan: Sequence[tuple[int, bytes, Sequence[int]]]) -> None:
         self._elected = revision
         for index, root, donors in plan:
             entry = self._entries[index]
             if bytes(root) != entry.root():
-                self._find_stale(Stale(index, entry, bytes(root), list(donors), bytearray(len(entry.digests))))
+                self._find_stale(
+                    Stale(index, entry, bytes(root), list(donors), bytearray(len(entry.digests)))
+                )
         self._pump()
         self._vote_if_complete()
 
@@ -194,7 +199,7 @@ class StateSync:
         donors, peers = tuple(sorted(self._donors)), tuple(contributors)
         return SyncInfo(sent, received, self._elected, donors, peers, seconds, attempts, waiting)
 
-    # ---- what to fetch ---------------------------------------------------------------------------------------------
+    # ---- what to fetch -------------------------------------------------------------------------------------
 
     def _find_stale(self, stale: Stale) -> None:
         self._stale[stale.index] = stale
@@ -251,7 +256,7 @@ class StateSync:
         self._buffers.append(bytearray(CHUNK_BYTES))
         return self._buffers[-1]
 
-    # ---- what has arrived ------------------------------------------------------------------------------------------
+    # ---- what has arrived ----------------------------------------------------------------------------------
 
     def _landed_digests(self, stale: Stale, block: Block, request: Request) -> None:
         stale.digests[block.offset : block.offset + request.size] = request.buffer[: request.size]
@@ -304,12 +309,12 @@ class StateSync:
             stale.donors.remove(donor)
         if not stale.donors:
             raise ProtocolError(
-                f"sync_shared_state: no donor is left for {stale.entry.name!r}, the last was peer {donor}: {why}. "
+                f"sync_shared_state: no donor is left for {stale.entry.name!r}, after peer {donor}: {why}. "
                 "Either its tensor changes while it is synchronized, or its memory is faulty"
             )
 
     def _retry(self) -> None:
-        """No view came that would explain the failures: what is outstanding for these tensors goes to others."""
+        """No view came that would explain the failures: others are asked for what is outstanding."""
         failed, self._failed = self._failed, {}
         for (index, donor), why in failed.items():
             if stale := self._stale.get(index):

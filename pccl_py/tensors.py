@@ -1,7 +1,7 @@
-"""From a numpy array or torch tensor to what the core takes: address, elements, dtype. And every check before that.
+"""From a numpy array or torch tensor to what the core takes, and every check before that.
 
-Neither library is needed: an array of one exists only where it was imported. Nothing here copies; the core works
-in the caller's memory, at any alignment.
+Neither library is needed: an array of one exists only where it was imported. Nothing here copies; the core
+works in the caller's memory, at any alignment.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ Tensor = Any  # a numpy array or a torch tensor
 
 
 class Buffer(NamedTuple):
-    """The memory of one tensor: `count` elements of the dtype with `code`, at `address`."""
+    """The memory of one tensor: elements of the dtype with `code`, at `address`."""
 
     address: int
-    count: int
+    elements: int
     code: int
     bytes: int
 
@@ -49,7 +49,7 @@ class Operand(NamedTuple):
 
     input: int
     output: int
-    count: int
+    elements: int
     code: int
 
 
@@ -65,7 +65,7 @@ def operands(tensors: Tensor | Sequence[Tensor], out: Tensor | Sequence[Tensor] 
         buffers = [buffer(t, name, written=True) for t, name in zip(inputs, names, strict=True)]
         if len(buffers) > 1:
             check_disjoint([(b.address, b.bytes) for b in buffers], names)
-        return [Operand(b.address, b.address, b.count, b.code) for b in buffers]
+        return [Operand(b.address, b.address, b.elements, b.code) for b in buffers]
     return _out_of_place(inputs, names, as_list(out, "out"))
 
 
@@ -78,9 +78,9 @@ def _out_of_place(inputs: list[Tensor], names: list[str], outputs: list[Tensor])
     for name, tensor, output in zip(names, inputs, outputs, strict=True):
         source = buffer(tensor, name, written=False)
         target = buffer(output, f"out for {name}", written=True)
-        if (source.count, source.code) != (target.count, target.code):
+        if (source.elements, source.code) != (target.elements, target.code):
             raise UsageError(f"{name} is {describe(tensor)}, its out is {describe(output)}: they must agree")
-        result.append(Operand(source.address, target.address, source.count, source.code))
+        result.append(Operand(source.address, target.address, source.elements, source.code))
         ranges.append((target.address, target.bytes))
         labels.append(f"out for {name}")
         if source.address != target.address:  # else: in place
@@ -122,7 +122,7 @@ def describe(tensor: Tensor) -> str:
 
 def dtype_name(tensor: Tensor) -> str:
     if isinstance(tensor, np.ndarray):
-        return tensor.dtype.name if tensor.dtype.isnative else tensor.dtype.str
+        return str(tensor.dtype.name if tensor.dtype.isnative else tensor.dtype.str)
     return str(tensor.dtype).removeprefix("torch.")
 
 

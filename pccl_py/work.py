@@ -8,7 +8,7 @@ from typing import Protocol
 from .errors import OperationTimeout, from_code
 
 # After Ctrl-C in a blocking call: how long its cancellation may take before the exception goes on regardless.
-CANCEL_S = 5.0
+CANCEL_S = 10.0
 
 
 class Operation(Protocol):
@@ -42,7 +42,8 @@ class OpInfo:
 class Work:
     """One operation that was started with `async_op=True`. It keeps its tensors, and its communicator, alive.
 
-    Any thread may wait; the tensors are the library's until a wait has returned or raised.
+    Any thread may wait; the tensors are the library's until a wait has returned or raised. Keep the Work
+    until then: one that is dropped while it runs is cancelled on every peer.
     """
 
     __slots__ = ("__weakref__", "_failure", "_info", "_keep", "_operation", "_weighted", "_what")
@@ -58,13 +59,15 @@ class Work:
     def wait(self, timeout: float | None = None) -> OpInfo:
         """Returns when the operation has committed, and raises what ended it otherwise.
 
-        `timeout` in seconds: OperationTimeout when it still runs then; it goes on and may be waited for again.
-        Ctrl-C leaves it running too.
+        `timeout` in seconds: OperationTimeout when it still runs then; it goes on and may be waited for
+        again. Ctrl-C leaves it running too.
         """
         if self._info is None and self._failure is None:
             seconds = -1.0 if timeout is None else max(0.0, timeout)
             if not self._operation.wait(seconds):
-                raise OperationTimeout(f"{self._what} still runs after {seconds:g} s: wait again, or cancel() it")
+                raise OperationTimeout(
+                    f"{self._what} still runs after {seconds:g} s: wait again, or cancel() it"
+                )
             self._settle()
         if self._failure is not None:
             raise from_code(*self._failure)
@@ -97,7 +100,9 @@ class Work:
             raise
 
     def _settle(self) -> None:
-        code, text, contributors, waiting, attempts, sent, received, seconds, weight = self._operation.result()
+        code, text, contributors, waiting, attempts, sent, received, seconds, weight = (
+            self._operation.result()
+        )
         if code != 0:
             self._failure = (code, text)
         else:

@@ -82,7 +82,8 @@ void Executor::merge(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::
   const bool fits_output = s.out == Wire::element || accumulator_of(c.dtype) == c.dtype;
   const bool crowded = slot_users_.size() >= options_.slots_max;
   const bool spill = crowded && fits_output && (s.write || !options_.in_place);
-  const bool from_slot = !s.to.empty() && !spill;
+  // In place the caller's bytes are in the cache anyway, and the sum takes their place: it is sent from there.
+  const bool from_slot = !s.to.empty() && !spill && !(s.write && options_.in_place && !options_.weighted);
   const bool to_output = s.write || spill;
   work.push_back({.step = step, .chunk = chunk, .slot = slot, .merge = Merge::reduce, .to_output = to_output,
                   .keep = to_output && take_keep(chunk), .to_slot = from_slot, .free_slot = !from_slot});

@@ -144,7 +144,7 @@ class Session {
   std::uint64_t posted_ = 0;
   std::map<PeerId, Link> links_;
   std::set<std::pair<PeerId, bool>> reported_;      // (peer, gave up) in this view
-  std::vector<LinkLost> reports_;                   // said in this view, to say again
+  std::vector<ToMaster> reports_;                   // links lost and attempts broken in this view, to say again
   Boundary boundary_;
   std::optional<std::uint32_t> shared_waiting_;     // what the commits since the last boundary said, where all read it
   Proof proof_;

@@ -83,7 +83,7 @@ void Session::report_lost(PeerId peer, Link&, bool refused, bool gave_up, const 
   if (!rules_.lost_link_ends_view && !operations_.empty() && all_held) return;
   // A later report adds something only when it is the stronger evidence.
   if (!reported_.insert({peer, gave_up || refused}).second) return;
-  reports_.push_back({view_.id, peer, refused, gave_up, why});
+  reports_.emplace_back(LinkLost{view_.id, peer, refused, gave_up, why});
   to_master(reports_.back());
 }
 

@@ -109,11 +109,13 @@ void Session::attempt_complete(const OpKey& key, Instant now) {
   to_master(Done{view_.id, key, verdicts_seen_});
 }
 
+// What is held is whole, and DONE may have made it a commit already: only a running attempt can break.
 void Session::attempt_broken(const OpKey& key, PeerId link, const std::string& why, Instant) {
   const auto it = operations_.find(key);
-  if (it == operations_.end() || !it->second.attempt_live) return;
+  if (it == operations_.end() || it->second.state != OperationState::running) return;
   drop_attempt(it->second);
-  to_master(Broken{view_.id, key, link, why});
+  reports_.emplace_back(Broken{view_.id, key, link, why});
+  to_master(reports_.back());
 }
 
 void Session::offer_state(const OpKey& key, ViewId view, StateOffer offer) {

@@ -67,7 +67,8 @@ std::unique_ptr<Executor> Exchange::make_executor(const Attempt& attempt, bool i
   for (const auto& [key, other] : attempts_) unacknowledged += other.complete_said ? 0 : 1;
   Executor::Options options;
   options.in_place = in_place && world > 1;
-  options.eager = total_bytes(d) <= limits::eager_bytes && unacknowledged < limits::eager_operations_max;
+  options.eager = total_bytes(d) <= limits_.eager_bytes && unacknowledged < limits_.eager_operations;
+  options.slots_max = limits_.slots;
   options.weighted = d.weighted;
   return std::make_unique<Executor>(std::move(plan), Layout(d.tensors, segments, d.chunk_bytes, d.weighted), options);
 }

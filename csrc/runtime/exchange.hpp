@@ -27,6 +27,13 @@ using ExchangeEffect = std::variant<exchange_effect::SendReady, exchange_effect:
                                     exchange_effect::Complete, exchange_effect::Mismatch, exchange_effect::Replay,
                                     exchange_effect::Discard>;
 
+// How much is sent before it is asked for, and kept while it waits to be sent. Smaller in the simulator.
+struct ExchangeLimits {
+  std::size_t eager_bytes = limits::eager_bytes;
+  std::size_t eager_operations = limits::eager_operations_max;
+  std::uint32_t slots = 64;  // of one attempt
+};
+
 struct Outgoing {
   AttemptId attempt = 0;
   OpKey key;
@@ -50,7 +57,8 @@ class Exchange {
     std::uint32_t position_of(PeerId peer) const;
   };
 
-  Exchange(const Session& session, Rules rules = {}) : session_(session), rules_(rules) {}
+  Exchange(const Session& session, Rules rules = {}, ExchangeLimits limits = {})
+      : session_(session), rules_(rules), limits_(limits) {}
 
   void begin(const OpKey& key, bool in_place);        // effect::StartAttempt
   void drop(const OpKey& key);                        // effect::DropAttempt and after effect::Deliver
@@ -87,6 +95,7 @@ class Exchange {
 
   const Session& session_;
   Rules rules_;
+  ExchangeLimits limits_;
   std::map<OpKey, Attempt> attempts_;
   std::map<std::uint64_t, OpKey> by_order_;
   std::map<std::pair<PeerId, OpKey>, Ready> ready_parked_;

@@ -12,8 +12,8 @@ namespace {
 constexpr std::uint64_t streaming_from = 2u << 20;
 }  // namespace
 
-OperationMemory::OperationMemory(std::vector<TensorSpan> tensors, ReduceOp op, std::optional<double> weight)
-    : tensors_(std::move(tensors)), op_(op), weight_(weight) {
+OperationMemory::OperationMemory(std::vector<TensorSpan> tensors, ReduceOp op, std::optional<double> weight, UndoPool& undo_pool)
+    : tensors_(std::move(tensors)), op_(op), weight_(weight), undo_pool_(undo_pool) {
   for (const auto& tensor : tensors_) {
     undo_offset_.push_back(bytes_);
     bytes_ += tensor.count * size_of(tensor.dtype);
@@ -40,15 +40,17 @@ void OperationMemory::begin(const Executor& executor) {
 // The first write to a chunk of an in-place operation keeps what the caller had there.
 void OperationMemory::keep(const Executor& executor, std::uint32_t index) {
   const auto& chunk = executor.layout().chunk(index);
-  if (undo_ == nullptr) undo_ = std::make_unique_for_overwrite<std::uint8_t[]>(bytes_);
-  kernels::copy(undo_.get() + undo_offset_[chunk.tensor] + chunk.offset * size_of(chunk.dtype), output(chunk),
-                chunk.element_bytes(), streaming_);
+  kernels::copy(undo_of(chunk), output(chunk), chunk.element_bytes(), streaming_);
   kept_.push_back(chunk);
 }
 
+std::uint8_t* OperationMemory::undo_of(const Chunk& chunk) {
+  if (undo_ == nullptr) undo_ = undo_pool_.take(bytes_);
+  return undo_.get() + undo_offset_[chunk.tensor] + chunk.offset * size_of(chunk.dtype);
+}
+
 void OperationMemory::restore() {
-  for (const auto& chunk : kept_)
-    std::memcpy(output(chunk), undo_.get() + undo_offset_[chunk.tensor] + chunk.offset * size_of(chunk.dtype), chunk.element_bytes());
+  for (const auto& chunk : kept_) std::memcpy(output(chunk), undo_of(chunk), chunk.element_bytes());
   kept_.clear();
 }
 
@@ -102,8 +104,13 @@ void OperationMemory::finish(const Executor& executor, const Work& work, std::ui
     if (work.keep) keep(executor, work.chunk);
     return kernels::copy(out, slot, chunk.element_bytes(), streaming_);
   }
-  if (work.keep) keep(executor, work.chunk);
   args.out = out;
+  if (work.keep) {  // one pass: the old bytes to the undo copy, the sum in their place
+    kernels::combine_keep(chunk.dtype, op_, step.in, args, undo_of(chunk));
+    kept_.push_back(chunk);
+    if (work.to_slot) std::memcpy(slot, out, chunk.element_bytes());
+    return;
+  }
   args.streaming = streaming_ && !work.to_slot;
   kernels::combine(chunk.dtype, op_, step.in, Wire::element, args);
   if (work.to_slot) std::memcpy(slot, out, chunk.element_bytes());

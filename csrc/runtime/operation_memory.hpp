@@ -7,6 +7,7 @@
 
 #include "collective/executor.hpp"
 #include "runtime/slots.hpp"
+#include "runtime/undo_pool.hpp"
 
 namespace pccl {
 
@@ -19,7 +20,7 @@ struct TensorSpan {
 
 class OperationMemory {
  public:
-  OperationMemory(std::vector<TensorSpan> tensors, ReduceOp op, std::optional<double> weight);
+  OperationMemory(std::vector<TensorSpan> tensors, ReduceOp op, std::optional<double> weight, UndoPool& undo_pool);
 
   bool in_place() const { return in_place_; }
   void begin(const Executor& executor);             // a new attempt
@@ -30,10 +31,12 @@ class OperationMemory {
   const std::uint8_t* input(const Chunk& chunk) const;
   void scale_own(const Executor& executor, std::uint32_t chunk, std::uint8_t* to) const;
   double total_weight() const;
+  UndoPool::Buffer release_undo() { return std::move(undo_); }
 
  private:
   void reduce(const Executor& executor, const Work& work, std::uint8_t* slot);
   void finish(const Executor& executor, const Work& work, std::uint8_t* slot);
+  std::uint8_t* undo_of(const Chunk& chunk);
   bool hidden(const Chunk& chunk) const { return chunk.tensor == tensors_.size(); }
 
   std::vector<TensorSpan> tensors_;
@@ -43,7 +46,8 @@ class OperationMemory {
   bool in_place_ = false;
   bool streaming_ = false;
   std::vector<double> weights_;             // by position
-  std::unique_ptr<std::uint8_t[]> undo_;
+  UndoPool& undo_pool_;
+  UndoPool::Buffer undo_;
   std::vector<Chunk> kept_;
   std::uint64_t bytes_ = 0;
 };

@@ -87,6 +87,7 @@ void PeerRuntime::tick() {
   master_.tick(now);
   if (now - links_ticked_ > second) {
     links_.tick(now);
+    undo_pool_.tick(now);
     links_ticked_ = now;
   }
   if (session_ == nullptr || now < session_->next_deadline()) return;
@@ -222,6 +223,7 @@ void PeerRuntime::apply(effect::Deliver& e) {
     result.took = monotonic_now() - running.started;
     if (running.weight) result.weight = result.outcome.contributors.size() == 1 ? *running.weight : running.memory->total_weight();
     auto handle = running.handle;
+    undo_pool_.give(running.memory->release_undo(), monotonic_now());
     exchange_->drop(e.key);
     running_.erase(it);
     publish();

@@ -170,6 +170,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   // I/O thread only
   std::unique_ptr<Session> session_;
   std::unique_ptr<Exchange> exchange_;
+  UndoPool undo_pool_;
   std::map<OpKey, Running> running_;
   std::map<OpKey, std::shared_ptr<StateHandle>> states_;
   std::vector<Fetch> fetches_;

@@ -109,7 +109,7 @@ std::string Process::describe() const {
   if (!alive) return all + ": dead";
   if (over()) return all + ": gone, " + session.end().text;
   all += ": " + std::string(states[std::size_t(state_)]) + ", boundary " + std::to_string(boundary_) + " round " +
-         std::to_string(rounds_) + ", view " + text(session.view()) + (session.at_boundary() ? ", in update_topology" : "");
+         std::to_string(rounds_) + ", view " + world_.text(session.view()) + (session.at_boundary() ? ", in update_topology" : "");
   for (const auto& [key, operation] : session.operations()) {
     constexpr const char* stages[] = {"posted", "running", "held", "abandoned"};
     all += "\n    " + std::string(stages[std::size_t(operation.state)]) + " " + pccl::describe(key) + " in view " +

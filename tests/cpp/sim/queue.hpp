@@ -1,35 +1,50 @@
 // Simulated time: one queue of events, ordered by instant and then by the order in which they were put in.
 #pragma once
 #include <algorithm>
-#include <functional>
+#include <cstddef>
+#include <new>
+#include <type_traits>
 #include <vector>
 
 #include "base/clock.hpp"
 
 namespace pccl::sim {
 
+// A callable of a few words, kept in place: millions of them are made per second.
+class Action {
+ public:
+  Action() = default;
+  template <class F> requires(!std::is_same_v<std::decay_t<F>, Action>) Action(F f) {
+    static_assert(std::is_trivially_copyable_v<F> && sizeof(F) <= sizeof(space_));
+    new (space_) F(f);
+    call_ = [](void* space) { (*static_cast<F*>(space))(); };
+  }
+  void operator()() { call_(space_); }
+
+ private:
+  alignas(8) std::byte space_[88];
+  void (*call_)(void*) = nullptr;
+};
+
 class Queue {
  public:
-  using Action = std::function<void()>;
-
   Instant now() const { return now_; }
   std::uint64_t handled() const { return handled_; }
   bool empty() const { return heap_.empty(); }
-  Instant next_at() const { return heap_.empty() ? never : heap_.front().at; }
 
-  void at(Instant when, Action action) {
-    std::uint32_t slot = std::uint32_t(actions_.size());
+  void at(Instant when, const Action& action) {
+    auto slot = std::uint32_t(actions_.size());
     if (free_.empty()) {
-      actions_.push_back(std::move(action));
+      actions_.push_back(action);
     } else {
       slot = free_.back();
       free_.pop_back();
-      actions_[slot] = std::move(action);
+      actions_[slot] = action;
     }
     heap_.push_back({std::max(when, now_), next_++, slot});
     std::push_heap(heap_.begin(), heap_.end(), later);
   }
-  void after(Duration delay, Action action) { at(now_ + delay, std::move(action)); }
+  void after(Duration delay, const Action& action) { at(now_ + delay, action); }
 
   // Handles the earliest event; the queue is not empty.
   void step() {
@@ -38,8 +53,7 @@ class Queue {
     heap_.pop_back();
     now_ = entry.at;
     ++handled_;
-    auto action = std::move(actions_[entry.slot]);
-    actions_[entry.slot] = nullptr;
+    auto action = actions_[entry.slot];
     free_.push_back(entry.slot);
     action();
   }

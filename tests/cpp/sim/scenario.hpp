@@ -40,7 +40,7 @@ struct Delays {
 
 // What the peers' programs look like.
 struct Shape {
-  std::uint32_t boundaries = 3;        // non-skipped boundaries until the end
+  std::uint32_t boundaries = 4;        // non-skipped boundaries until the end
   std::uint32_t rounds_max = 3;        // rounds between two of them, each ended by update_topology()
   std::uint32_t batches_max = 2, operations_max = 3;
   std::uint32_t kib_max = 48;
@@ -57,7 +57,7 @@ struct Flavour {
   std::uint32_t faults_min = 0, faults_max = 3;
   std::vector<double> weights = {3, 1, 1, 2, 2, 2, 2, 0.5, 2, 0.3, 0.5};  // by FaultKind
   double store = 0.5;
-  std::uint64_t events = 2500;         // faults come within so many
+  std::uint64_t events = 1200;         // faults come within so many
   double tail_chance_max = 0.05;
   Duration tail_max = 400 * millisecond;
   double slow_control = 0.2;           // verdicts and views take much longer than data

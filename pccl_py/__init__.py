@@ -1,0 +1,95 @@
+"""Collective communication for peers that come and go, and what training over it needs.
+
+    import pccl_py as pccl
+
+    with pccl.Communicator("127.0.0.1:48148") as comm:  # python -m pccl_py master
+        comm.wait_for(2)
+        info = comm.all_reduce(tensor, "avg")
+
+Importing this package loads neither torch nor an extra.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .arguments import OnLoss, Op, Scope, Strategy
+from .communicator import Communicator, LinkInfo, PeerInfo
+from .config import Config
+from .errors import (
+    AuthenticationError,
+    Cancelled,
+    ClosedError,
+    CollectiveError,
+    ConnectError,
+    Evicted,
+    InternalError,
+    MasterLost,
+    MismatchError,
+    NoQuorumError,
+    NotBuilt,
+    OperationTimeout,
+    OrderError,
+    OutcomeUnknown,
+    PcclError,
+    PeerLost,
+    ProtocolError,
+    RefusedError,
+    UsageError,
+    VersionError,
+)
+from .master import Master
+from .shared_state import SharedState, SyncInfo
+from .work import OpInfo, Work
+
+if TYPE_CHECKING:
+    from . import optim as optim
+
+__all__ = [
+    "AuthenticationError",
+    "Cancelled",
+    "ClosedError",
+    "CollectiveError",
+    "Communicator",
+    "Config",
+    "ConnectError",
+    "Evicted",
+    "InternalError",
+    "LinkInfo",
+    "Master",
+    "MasterLost",
+    "MismatchError",
+    "NoQuorumError",
+    "NotBuilt",
+    "OnLoss",
+    "Op",
+    "OpInfo",
+    "OperationTimeout",
+    "OrderError",
+    "OutcomeUnknown",
+    "PcclError",
+    "PeerInfo",
+    "PeerLost",
+    "ProtocolError",
+    "RefusedError",
+    "Scope",
+    "SharedState",
+    "Strategy",
+    "SyncInfo",
+    "UsageError",
+    "VersionError",
+    "Work",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """`pccl_py.optim` needs torch, so it is imported by whoever names it first."""
+    if name == "optim":
+        from importlib import import_module
+
+        return import_module(".optim", __name__)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pccl-py")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,60 @@
+"""What a measurement gives back, and how it is printed: a table for people, or one JSON object per line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .units import value_text
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number. `goal`: it shall not exceed this; None: no goal. `unit`: "s", "B" or what is counted."""
+
+    bench: str
+    figure: str
+    value: float | None
+    unit: str
+    goal: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def reached(self) -> bool | None:
+        if self.goal is None:
+            return None
+        return self.value is not None and self.value <= self.goal
+
+    def line(self) -> str:
+        return json.dumps(asdict(self) | {"reached": self.reached})
+
+    def row(self) -> list[str]:
+        goal = "" if self.goal is None else f"<= {value_text(self.goal, self.unit)}"
+        reached = {None: "", True: "yes", False: "NO"}[self.reached]
+        details = ", ".join(f"{name} {_short(value)}" for name, value in self.details.items())
+        return [self.figure, value_text(self.value, self.unit), goal, reached, details]
+
+
+def print_figures(figures: Sequence[Figure], *, as_json: bool) -> None:
+    if as_json:
+        print(*(figure.line() for figure in figures), sep="\n", flush=True)
+    else:
+        print_table(["figure", "value", "goal", "reached", "details"], [figure.row() for figure in figures])
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers_from: int = 1) -> None:
+    """Columns from `numbers_from` on are aligned to the right, the last one excepted."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, *rows]:
+        last = len(row) - 1
+        cells = [
+            text.rjust(width) if numbers_from <= i < last else text.ljust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip(), flush=True)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,40 @@
+"""`python -m pccl_py COMMAND`: one module here per command, imported when the command is named.
+
+Each has `add_parser(subparsers)` and `run(args) -> int`, the exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from ..errors import PcclError, UsageError
+
+# In the order of the help. Its module is the name, with _ for -.
+COMMANDS = {
+    "master": "run a master",
+    "config": "show every setting, its value and where it comes from",
+    "bench": "measure, alone or against others",
+    "demo": "train a small GPT on peers that are killed and come back",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status: 0, 1 for a failure, 2 for wrong arguments."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="python -m pccl_py", description="Peers that come and go.")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    named = next((word for word in words if not word.startswith("-")), None)
+    for command, about in COMMANDS.items():
+        if command == named:
+            import_module(f".{command}", __name__).add_parser(subparsers)
+        else:
+            subparsers.add_parser(command, help=about)
+    args = parser.parse_args(words)
+    try:
+        return int(import_module(f".{args.command}", __name__).run(args))
+    except PcclError as error:
+        print(f"pccl_py {args.command}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1

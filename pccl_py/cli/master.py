@@ -1,0 +1,63 @@
+"""`python -m pccl_py master`: a master until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from typing import Any
+
+from ..master import Master
+
+LISTEN = "127.0.0.1:48148"
+
+
+def add_parser(subparsers: Any) -> None:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "master",
+        help="run a master",
+        description="Runs a master until SIGINT or SIGTERM. Prints the line that peers need, then each view.",
+    )
+    parser.add_argument(
+        "--listen", default=LISTEN, metavar="HOST:PORT", help=f"default {LISTEN}; port 0: any"
+    )
+    parser.add_argument(
+        "--secret-file", metavar="FILE", help="a secret of 16 bytes or more, the same for peers"
+    )
+    parser.add_argument("--insecure", action="store_true", help="serve other hosts without a secret")
+    parser.add_argument("--state-dir", metavar="DIR", help=argparse.SUPPRESS)  # not built yet, and says so
+
+
+def run(args: argparse.Namespace) -> int:
+    signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, signals
+    )  # before threads start, so that only sigwait() sees them
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s")
+    master = Master(
+        args.listen, secret_file=args.secret_file, insecure=args.insecure, state_dir=args.state_dir
+    )
+    with master:
+        print(invitation(master.address, master.addresses(), args.secret_file, args.insecure), flush=True)
+        signal.sigwait(signals)
+    print("stopped", flush=True)
+    return 0
+
+
+def invitation(address: str, addresses: list[str], secret_file: str | None, insecure: bool) -> str:
+    """What a peer needs, to copy and paste."""
+    best = addresses[0] if addresses else address
+    security, flags = "", ""
+    if secret_file is not None:
+        security, flags = f', secret_file="{secret_file}"', f" --secret-file {secret_file}"
+    elif insecure:
+        security, flags = ", insecure=True", " --insecure"
+    lines = [
+        f"pccl_py master at {address}; peers join with",
+        f'  pccl_py.Communicator("{best}"{security})',
+        f"  python -m pccl_py demo --master {best}{flags}",
+    ]
+    if len(addresses) > 1:
+        lines.append(f"  or at {', '.join(addresses[1:])}")
+    return "\n".join(lines)

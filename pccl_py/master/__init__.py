@@ -1,0 +1,5 @@
+"""The master of a run: one per run, it carries no tensor data. Embedded here; alone, see cli/master.py."""
+
+from .embedded import Master
+
+__all__ = ["Master"]

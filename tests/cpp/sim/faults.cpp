@@ -1,0 +1,91 @@
+// What may go wrong in a schedule.
+#include <algorithm>
+
+#include "sim/world.hpp"
+
+namespace pccl::sim {
+
+Process* World::victim(std::uint64_t draw) {
+  std::vector<Process*> living;
+  for (const auto& process : processes_)
+    if (process->alive && !process->over()) living.push_back(process.get());
+  return living.empty() ? nullptr : living[draw % living.size()];
+}
+
+void World::apply(const Fault& fault) {
+  auto* process = victim(fault.draw);
+  if (process == nullptr) return;
+  note("FAULT " + std::string(name(fault.kind)) + " (" + process->name() + ")");
+  const auto draw = fault.draw >> 8;
+  switch (fault.kind) {
+    case FaultKind::kill: return process->end(false);
+    case FaultKind::silent_kill: return process->end(true);
+    case FaultKind::pause: return pause(*process, fault.length);
+    case FaultKind::link_loss:
+    case FaultKind::half_open: {
+      const auto up = links.up();
+      if (up.empty()) return;
+      const bool both = fault.kind == FaultKind::link_loss;
+      return links.lose(up[draw % up.size()], both || draw & 0x100, both || !(draw & 0x100));
+    }
+    case FaultKind::control_loss: {
+      const auto up = controls.up();
+      if (!up.empty()) controls.lose(up[draw % up.size()]);
+      return;
+    }
+    case FaultKind::master_restart: {
+      end_master();
+      queue.after(std::min(fault.length, 2500 * millisecond), [this] {
+        if (!masters_.back()->alive) start_master(true);
+      });
+      return;
+    }
+    case FaultKind::second_master: return second_master(draw);
+    case FaultKind::join: return join(draw, true);
+    case FaultKind::unreachable_join: return join(draw, false);
+    case FaultKind::broken_attempt: {
+      if (process->session.operations().empty()) return;
+      process->session.attempt_broken(process->session.operations().begin()->first, no_peer, "drawn", now());
+      return process->drain();
+    }
+  }
+}
+
+void World::pause(Process& process, Duration length) {
+  process.paused_until = std::max(process.paused_until, now() + length);
+}
+
+void World::join(std::uint64_t draw, bool reachable) {
+  if (processes_.size() + scenario.island_size > processes_max) return;
+  const auto island = scenario.island_size > 1 ? "joiner-" + std::to_string(joined_islands_++) : std::string();
+  for (std::uint32_t rank = 0; rank < scenario.island_size; ++rank) {
+    auto& process = add_process(island, std::uint16_t(rank), std::uint16_t(scenario.island_size), 1);
+    process.reaches_others = reachable || rank != draw % scenario.island_size;
+    for_process(process, Duration(rng.below(5 * millisecond)), [this, &process] { controls.dial(process); });
+  }
+}
+
+// Some islands come to a new master while the others stay with the old one. Where those are as many as the new one needs
+// to go on, the old one is really dead: nothing could keep two such halves together.
+void World::second_master(std::uint64_t draw) {
+  const auto& old = *masters_.back();
+  const auto& view = old.master.view();
+  if (store.kept || !old.alive || old.master.recovering() || view.members.empty() || masters_.size() > 1) return;
+  std::vector<std::string> islands;
+  for (const auto& m : view.members)
+    if (std::find(islands.begin(), islands.end(), m.island) == islands.end()) islands.push_back(m.island);
+  std::set<std::string> moved;
+  for (std::size_t i = 0; i < islands.size(); ++i)
+    if (draw >> i & 1) moved.insert(islands[i]);
+  if (moved.empty()) moved.insert(islands.back());
+  const bool enough = 2 * moved.size() > islands.size() || (2 * moved.size() == islands.size() && moved.contains(islands.front()));
+  if (enough) return apply({FaultKind::master_restart, 0, draw, 0});
+  for (const auto& process : processes_) other_master_[process->index] = old.index;
+  for (const auto& m : view.members)
+    if (moved.contains(m.island)) other_master_.erase(index_of(m.peer));
+  start_master(true);
+  for (const auto& m : view.members)
+    if (auto& process = *processes_[index_of(m.peer)]; moved.contains(m.island) && process.control != UINT32_MAX) controls.lose(process.control);
+}
+
+}  // namespace pccl::sim

@@ -1,0 +1,57 @@
+// What must always hold: noted as it happens, checked at once where possible and at the end for the rest.
+#pragma once
+#include <map>
+#include <set>
+
+#include "protocol/effects.hpp"
+#include "sim/memory.hpp"
+#include "sim/program.hpp"
+
+namespace pccl::sim {
+
+class World;
+class Process;
+
+class Oracle {
+ public:
+  explicit Oracle(World& world) : world_(world) {}
+
+  void announced(std::uint32_t master, const View& view);
+  void told(Process& process, const View& view);
+  void admitted(Process& process);
+  void posted(Process& process, const OpKey& key);
+  void started(Process& process, const OpKey& key, ViewId view);
+  void aborted(Process& process, const OpKey& key);
+  void delivered(Process& process, const OpKey& key, const Intent& intent, const Outcome& outcome, const Memory* memory,
+                 const Digest& elected);
+  void passed(Process& process, std::uint32_t boundaries, bool skipped);
+  void boundary_failed(Process& process, const Error& why);
+  void gone(Process& process, const Error& why);
+  void settled();               // nothing moves any more: do all that live agree?
+
+  std::uint64_t deliveries = 0, commits = 0, failures = 0, retries = 0, joined = 0, skips = 0, evictions = 0;
+
+ private:
+  struct Delivery {
+    ErrorCode code = ErrorCode::none;
+    std::set<std::uint32_t> contributors;  // processes
+    std::uint32_t group = 0, waiting = 0;
+    Digest elected{};
+  };
+  struct Told {
+    std::set<std::uint32_t> members, left;
+    std::map<OpKey, ViewId> held;
+  };
+  std::set<std::uint32_t> processes_of(const std::vector<PeerId>& peers) const;
+  void check_islands(const View& view, const std::string& who);
+  void check_data(Process& process, const OpKey& key, const Intent& intent, const Delivery& delivery, const Memory* memory);
+  void check_code(Process& process, const OpKey& key, const Intent& intent, const Error& error);
+  std::string compare(const Delivery& a, const Delivery& b) const;
+
+  World& world_;
+  std::map<std::uint32_t, std::pair<std::set<PeerId>, std::set<PeerId>>> announced_;  // master -> in the last view, left before
+  std::map<std::uint32_t, Told> told_;
+  std::map<OpKey, std::map<std::uint32_t, Delivery>> deliveries_;
+};
+
+}  // namespace pccl::sim

@@ -1,0 +1,82 @@
+// One schedule in simulated time: processes, masters, links, faults and the oracle, driven by one queue and one seed.
+#pragma once
+#include <memory>
+
+#include "sim/controls.hpp"
+#include "sim/links.hpp"
+#include "sim/master_host.hpp"
+#include "sim/oracle.hpp"
+#include "sim/process.hpp"
+#include "sim/queue.hpp"
+#include "sim/scenario.hpp"
+
+namespace pccl::sim {
+
+std::string text(ViewId id);
+
+class World {
+ public:
+  explicit World(Scenario scenario, bool trace = false);
+
+  std::string run();                       // empty: all held; else what did not
+  void violated(const std::string& what);  // the first one counts
+  const std::string& violation() const { return violation_; }
+  bool tracing() const { return trace_; }
+  void note(const std::string& line);
+  std::string dump();
+
+  Instant now() const { return queue.now(); }
+  // For a process that is paused it happens when it goes on.
+  template <class F> void for_process(Process& process, Duration delay, F action) {
+    queue.after(delay, [this, &process, action] { deferred(process, action); });
+  }
+  Duration data_delay(const Process& process) { return delay(scenario.data, process); }
+  Duration control_delay(const Process& process) { return delay(scenario.control, process); }
+  Duration transmit_delay() { return Duration(rng.below(10 * microsecond)); }
+  Duration think(const Process& process);
+
+  Process& add_process(const std::string& island, std::uint16_t rank, std::uint16_t size, std::uint32_t min_islands);
+  Process& process(std::uint32_t index) { return *processes_[index]; }
+  std::uint32_t processes() const { return std::uint32_t(processes_.size()); }
+  Process* process_at(std::uint32_t port);
+  std::uint32_t index_of(PeerId peer) const;
+  std::string name_of(PeerId peer) const { return "p" + std::to_string(index_of(peer) + 1); }
+  std::string text(const View& view) const;
+
+  MasterHost* master_for(const Process& process);
+  MasterHost& start_master(bool restarted);
+  void end_master();
+  bool master_died() const { return master_died_; }
+  void apply(const Fault& fault);
+  bool settled() const;
+
+  const Scenario scenario;
+  Queue queue;
+  Rng rng;
+  Store store;
+  Oracle oracle;
+  Links links;
+  Controls controls;
+
+ private:
+  template <class F> void deferred(Process& process, F action) {
+    if (now() < process.paused_until) queue.at(process.paused_until, [this, &process, action] { deferred(process, action); });
+    else action();
+  }
+  Duration delay(const Delays& delays, const Process& process);
+  void start();
+  void join(std::uint64_t draw, bool reachable);
+  void pause(Process& process, Duration length);
+  void second_master(std::uint64_t draw);
+  Process* victim(std::uint64_t draw);
+
+  std::vector<std::unique_ptr<Process>> processes_;
+  std::vector<std::unique_ptr<MasterHost>> masters_;
+  std::map<std::uint32_t, std::uint32_t> other_master_;  // process -> master, where it is not the newest
+  std::uint32_t joined_islands_ = 0;
+  bool master_died_ = false;
+  bool trace_ = false;
+  std::string violation_;
+};
+
+}  // namespace pccl::sim

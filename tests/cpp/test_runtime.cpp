@@ -1,0 +1,142 @@
+#include "runtime_fixture.hpp"
+
+#include <cstring>
+
+using namespace pccl;
+using namespace pccl::testing;
+
+TEST(three_peers_sum_in_place_and_out_of_place) {
+  Run run;
+  auto peers = run.peers(3);
+  for (const std::size_t count : {std::size_t{0}, std::size_t{1}, std::size_t{2}, std::size_t{1000}, std::size_t{300000}})
+    for (const bool in_place : {false, true}) {
+      std::vector<std::shared_ptr<Float32Operation>> operations;
+      for (std::size_t i = 0; i < peers.size(); ++i) operations.push_back(start_sum(*peers[i], count, float(1 << i), in_place));
+      for (auto& operation : operations) {
+        const auto result = finish(*operation);
+        CHECK_EQ(int(result.outcome.error.code), 0);
+        CHECK_EQ(result.outcome.contributors.size(), std::size_t{3});
+        CHECK(holds(in_place ? operation->in : operation->out, 7, 3));
+      }
+    }
+}
+
+TEST(many_operations_in_flight_by_tag_posted_in_different_orders) {
+  Run run;
+  auto peers = run.peers(2);
+  std::vector<std::shared_ptr<Float32Operation>> operations;
+  for (std::uint32_t tag = 1; tag <= 20; ++tag) operations.push_back(start_sum(*peers[0], 50000, float(tag), true, tag));
+  for (std::uint32_t tag = 20; tag >= 1; --tag) operations.push_back(start_sum(*peers[1], 50000, float(100 * tag), true, tag));
+  for (auto& operation : operations) CHECK_EQ(int(finish(*operation).outcome.error.code), 0);
+  for (std::uint32_t tag = 1; tag <= 20; ++tag) CHECK(holds(operations[tag - 1]->in, float(101 * tag), 2));
+}
+
+TEST(a_peer_that_vanishes_is_left_out_and_the_sum_is_redone) {
+  Run run;
+  auto peers = run.peers(3);
+  for (const bool in_place : {false, true}) {
+    auto a = start_sum(*peers[0], 400000, 1, in_place), b = start_sum(*peers[1], 400000, 2, in_place);
+    if (peers.size() == 3) {
+      auto never_finishes = start_sum(*peers[2], 400000, 4, in_place);
+      peers.pop_back();  // without a word to anybody but a closed connection
+    }
+    for (const auto& operation : {a, b}) {
+      const auto result = finish(*operation);
+      CHECK_EQ(int(result.outcome.error.code), 0);
+      const auto contributors = result.outcome.contributors.size();
+      CHECK(contributors == 2 || contributors == 3);
+      CHECK(holds(in_place ? operation->in : operation->out, contributors == 2 ? 3 : 7, contributors));
+    }
+  }
+}
+
+TEST(a_newcomer_comes_in_at_the_boundary) {
+  Run run;
+  auto peers = run.peers(2);
+  auto third = run.peer(1);
+  std::vector<std::shared_ptr<Promise<BoundaryResult>>> passed;
+  for (auto& peer : peers) passed.push_back(peer->enter_boundary(3, 10 * second));
+  CHECK_EQ(int(admitted(*third).code), 0);
+  for (auto& promise : passed) {
+    CHECK(promise->wait_for(10 * second));
+    CHECK(promise->get().changed);
+  }
+  auto a = start_sum(*peers[0], 10, 1, true), b = start_sum(*peers[1], 10, 2, true), c = start_sum(*third, 10, 4, true);
+  for (const auto& operation : {a, b, c}) {
+    CHECK_EQ(int(finish(*operation).outcome.error.code), 0);
+    CHECK(holds(operation->in, 7, 3));
+  }
+}
+
+TEST(different_counts_are_named_to_both) {
+  Run run;
+  auto peers = run.peers(2);
+  auto a = start_sum(*peers[0], 1000, 1, false), b = start_sum(*peers[1], 2000, 2, false);
+  for (const auto& operation : {a, b}) {
+    const auto result = finish(*operation);
+    CHECK_EQ(int(result.outcome.error.code), int(ErrorCode::mismatch));
+    CHECK(result.outcome.error.text.find("1000 x float32") != std::string::npos);
+    CHECK(result.outcome.error.text.find("2000 x float32") != std::string::npos);
+  }
+  auto c = start_sum(*peers[0], 10, 1, true), d = start_sum(*peers[1], 10, 2, true);
+  CHECK_EQ(int(finish(*c).outcome.error.code), 0);
+  CHECK_EQ(int(finish(*d).outcome.error.code), 0);
+}
+
+TEST(a_cancelled_operation_fails_for_all_and_inputs_are_intact) {
+  Run run;
+  auto peers = run.peers(2);
+  auto a = start_sum(*peers[0], 100000, 1, true);
+  peers[0]->cancel(a->handle, "cancelled by the test");
+  auto b = start_sum(*peers[1], 100000, 2, true);
+  CHECK_EQ(int(finish(*a).outcome.error.code), int(ErrorCode::cancelled));
+  CHECK_EQ(int(finish(*b).outcome.error.code), int(ErrorCode::cancelled));
+  CHECK(holds(a->in, 1, 1));
+  CHECK(holds(b->in, 2, 1));
+}
+
+TEST(with_a_secret_only_those_who_know_it_come_in) {
+  const Bytes secret(32, 7), wrong(32, 8);
+  Run run({}, secret);
+  auto stranger = run.peer(1, [&](PeerOptions& o) { o.secret = wrong; });
+  CHECK_EQ(int(admitted(*stranger).code), int(ErrorCode::authentication));
+  auto without = run.peer(1);
+  CHECK_EQ(int(admitted(*without).code), int(ErrorCode::authentication));
+  const auto with_secret = [&](PeerOptions& o) {
+    o.secret = secret;
+    o.listen = "127.0.0.1:0";
+  };
+  auto a = run.peer(2, with_secret), b = run.peer(2, with_secret);
+  CHECK_EQ(int(admitted(*a).code), 0);
+  CHECK_EQ(int(admitted(*b).code), 0);
+  auto x = start_sum(*a, 100000, 1, true), y = start_sum(*b, 100000, 2, true);
+  CHECK_EQ(int(finish(*x).outcome.error.code), 0);
+  CHECK_EQ(int(finish(*y).outcome.error.code), 0);
+  CHECK(holds(x->in, 3, 2));
+}
+
+TEST(the_master_dies_and_everybody_is_told) {
+  Timing timing;
+  timing.master_lost = 300 * millisecond;
+  Run run(timing);
+  auto peers = run.peers(2);
+  auto a = start_sum(*peers[0], 10, 1, true);
+  run.master->stop();
+  CHECK_EQ(int(finish(*a).outcome.error.code), int(ErrorCode::master_lost));
+  auto b = start_sum(*peers[1], 10, 1, true);
+  const auto code = finish(*b).outcome.error.code;
+  CHECK(code == ErrorCode::master_lost);
+}
+
+TEST(nobody_answers_at_the_address) {
+  Timing timing;
+  timing.master_lost = 100 * millisecond;
+  PeerOptions options;
+  options.master = "127.0.0.1:1";
+  options.timing = timing;
+  auto peer = PeerRuntime::create(options);
+  REQUIRE(bool(peer));
+  const auto error = admitted(**peer);
+  CHECK_EQ(int(error.code), int(ErrorCode::connect));
+  CHECK(error.text.find("127.0.0.1:1") != std::string::npos);
+}
