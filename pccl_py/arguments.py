@@ -107,7 +107,7 @@ def island_of(island: str | None, size: int, group: int) -> tuple[str, int, int,
 
 def texts(value: str | Sequence[str] | None, what: str) -> list[str]:
     """One text or several, as a list."""
-    several = [] if value is None else [value] if isinstance(value, str) else list(value)
-    if not all(isinstance(text, str) and text for text in several):
+    several = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(several, list | tuple) or not all(isinstance(text, str) and text for text in several):
         raise UsageError(f"{what}={value!r}: it is 'host', 'host:port', or a list of these")
-    return several
+    return list(several)

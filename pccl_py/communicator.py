@@ -135,6 +135,7 @@ class Communicator:
         try:
             peer.connect(seconds)
         except BaseException:
+            self._current.clear()
             peer.close()
             raise
 
@@ -145,6 +146,10 @@ class Communicator:
                 f"this communicator belongs to process {self._process} and was inherited by a fork: "
                 "use it there, or create one in the child"
             )
+        if not self._finalizer.alive:
+            raise ClosedError("this peer has left the run; create a new Communicator")
+        if not self._current:
+            raise ClosedError("rejoin() failed, so this peer is in no run; create a new Communicator")
         return self._current[0]
 
     # ---- coming and going ----------------------------------------------------------------------------------
@@ -168,8 +173,6 @@ class Communicator:
         state.
         """
         peer = self._peer
-        if not self._finalizer.alive:
-            raise ClosedError("this peer has left the run; create a new Communicator")
         if peer.stage() != "gone":
             raise UsageError(
                 "rejoin() is for a peer that the run goes on without; this one is still a member"
@@ -447,7 +450,7 @@ class Communicator:
 
     def __repr__(self) -> str:
         if os.getpid() != self._process or not self._current:
-            return "<Communicator of another process>"
+            return "<Communicator without a peer>"
         peer = self._current[0]
         return f"<Communicator peer {peer.peer_id}: {peer.stage()}>"
 

@@ -33,5 +33,5 @@ def read_secret(path: str | os.PathLike[str] | None, *, insecure: bool) -> bytes
         )
     if mode & (stat.S_IROTH | stat.S_IWOTH):
         text = f"secret_file {os.fspath(path)!r} may be read or written by everybody: chmod 600 it"
-        warnings.warn(text, stacklevel=4)
+        warnings.warn(text, stacklevel=3)
     return secret

@@ -17,6 +17,7 @@ Master::Master(MasterConfig config, Instant now)
   if (!config.restarted) return;
   phase_ = Phase::listening;
   listen_until_ = now + timing_.grace;
+  run_over_at_ = listen_until_ + timing_.heartbeat * timing_.heartbeats_missed_max + timing_.master_lost;
 }
 
 PeerId Master::peer_of(ConnectionId c) const {
@@ -121,7 +122,7 @@ void Master::tick(Instant now) {
 
 Instant Master::next_deadline() const {
   Instant next = pulse_at_;
-  if (phase_ == Phase::listening) return std::min(next, listen_until_);
+  if (phase_ != Phase::serving) return std::min(next, listen_until_);
   next = std::min(next, judge_at_);
   for (const auto& [peer, state] : peers_) {
     next = std::min(next, state.heard + timing_.heartbeat * timing_.heartbeats_missed_max + 1);

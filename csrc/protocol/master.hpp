@@ -125,7 +125,12 @@ class Master {
   // recovery
   void register_again(ConnectionId c, const Register& m, Instant now);
   void hear(ConnectionId c, const Register& m, Instant now);
+  View last_view() const;
+  std::set<std::string> islands_here(const View& base) const;
+  bool quorum(const View& base, const std::set<std::string>& here) const;
   void try_recover(Instant now);
+  void suspend();
+  void evict_outsiders(const View& base);
   void recover(const View& base, const std::set<std::string>& islands, Instant now);
   void recover_verdicts(const View& base, Instant now);
 
@@ -162,6 +167,7 @@ class Master {
   std::deque<Duration> durations_;
   std::optional<Stored> stored_;
   Instant listen_until_ = never;
+  Instant run_over_at_ = never;                 // no living peer of the old run waits for a master any longer
   std::map<PeerId, Register> heard_;
   std::map<ConnectionId, Join> early_joins_;    // came while a restarted master listens
   MasterEffects effects_;

@@ -24,7 +24,7 @@ Error Master::admissible(const Join& join, const std::string& island) const {
 void Master::on(ConnectionId c, PeerId, const Join& m, Instant now) {
   if (phase_ != Phase::serving) {  // ids can be given once the incarnation is known
     early_joins_[c] = m;
-    return;
+    return phase_ == Phase::suspended ? suspend() : void();
   }
   const PeerId peer = (PeerId{incarnation_} << 32) + next_peer_;
   const auto island = m.island.empty() ? "peer-" + std::to_string(peer) : m.island;
@@ -132,6 +132,7 @@ void Master::form_first_view(Instant now) {
   for (const auto& [island, door] : door_)
     for (const auto& [rank, peer] : door.ranks) wanted = std::max(wanted, peers_.at(peer).join.min_islands);
   if (waiting() == 0 || waiting() < wanted) return;
+  if (view_.id.number > 0) ++view_.boundaries;  // nobody of those who left can mean the same operations
   new_view(door_members(), "the run begins", now);
 }
 

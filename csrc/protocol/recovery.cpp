@@ -57,7 +57,7 @@ void Master::hear(ConnectionId c, const Register& m, Instant now) {
   state.heard = now;
   state.lost_since = never;
   heard_[m.peer] = m;
-  if (phase_ == Phase::suspended) try_recover(now);
+  if (phase_ == Phase::suspended) suspend();
 }
 
 namespace {
@@ -68,40 +68,75 @@ std::set<std::string> islands_of(const View& view) {
 }
 }  // namespace
 
-void Master::try_recover(Instant now) {
-  if (phase_ == Phase::listening && now < listen_until_) return;
+// The last view: from the store, else the newest that anybody was told.
+View Master::last_view() const {
   View base = stored_ ? stored_->view : View{};
-  std::uint32_t heard_incarnation = stored_ ? stored_->incarnation : 0;
-  for (const auto& [peer, r] : heard_) {
-    if (!peers_.contains(peer) || peers_.at(peer).connection == no_connection) continue;
-    if (!stored_ && r.view.id > base.id) base = r.view;
-    heard_incarnation = std::max(heard_incarnation, r.view.id.incarnation);
-  }
-  incarnation_ = std::max(incarnation_, heard_incarnation + 1);
-  if (base.members.empty()) {  // nobody was in a run yet
-    if (heard_.empty() && phase_ == Phase::listening) listen_until_ = now + timing_.grace;
-    if (heard_.empty() && early_joins_.empty()) return;
-    return recover(base, {}, now);
-  }
+  if (!stored_)
+    for (const auto& [peer, r] : heard_)
+      if (r.view.id > base.id) base = r.view;
+  return base;
+}
+
+// Its islands of which every rank has registered and is still connected.
+std::set<std::string> Master::islands_here(const View& base) const {
   auto here = islands_of(base);
   for (const auto& m : base.members) {
     const auto it = peers_.find(m.peer);
     if (!heard_.contains(m.peer) || it == peers_.end() || it->second.connection == no_connection) here.erase(m.island);
   }
-  const auto all = islands_of(base).size();
+  return here;
+}
+
+bool Master::quorum(const View& base, const std::set<std::string>& here) const {
+  if (here.empty()) return false;
+  if (stored_ || !rules_.quorum) return true;
   const auto smallest = std::min_element(base.members.begin(), base.members.end(), [](const auto& a, const auto& b) { return a.peer < b.peer; });
-  const bool enough = stored_ ? !here.empty() : 2 * here.size() > all || (2 * here.size() == all && here.contains(smallest->island));
-  if (enough || (!rules_.quorum && !here.empty())) return recover(base, here, now);
-  if (stored_ || heard_.empty()) {
-    listen_until_ = now + timing_.grace;
-    return;
-  }
-  phase_ = Phase::suspended;
+  const auto all = islands_of(base).size();
+  return 2 * here.size() > all || (2 * here.size() == all && here.contains(smallest->island));
+}
+
+void Master::try_recover(Instant now) {
+  if (phase_ != Phase::listening || now < listen_until_) return;
+  auto incarnation = stored_ ? stored_->incarnation : 0;
+  for (const auto& [peer, r] : heard_) incarnation = std::max(incarnation, r.view.id.incarnation);
+  incarnation_ = incarnation + 1;
+  const auto base = last_view();
+  const auto here = islands_here(base);
+  if (base.members.empty() ? !heard_.empty() || !early_joins_.empty() : quorum(base, here)) return recover(base, here, now);
+  if (!stored_ && !heard_.empty()) return suspend();
+  // Whom the stored view does not name need not wait for those whom it names; and when even the most patient of these
+  // have given up by now, the run is over and the next one may begin.
+  if (now >= run_over_at_) return recover(base, here, now);
+  evict_outsiders(base);
   listen_until_ = now + timing_.grace;
-  const auto text = "the restarted master heard only " + std::to_string(here.size()) + " of " + std::to_string(all) +
+}
+
+// Too few of the last view are here, and the others may go on elsewhere: nobody is let in, everybody is told why.
+void Master::suspend() {
+  const auto base = last_view();
+  const auto here = islands_here(base).size(), all = islands_of(base).size();
+  const auto text = "the restarted master heard only " + std::to_string(here) + " of " + std::to_string(all) +
                     " islands of the last view; start the others again within reach, or begin a new run from a checkpoint";
-  for (const auto& [peer, r] : heard_) send(peer, Suspended{std::uint32_t(here.size()), std::uint32_t(all / 2 + 1), text});
-  emit(master_effect::Notice{text});
+  if (phase_ != Phase::suspended) emit(master_effect::Notice{text});
+  phase_ = Phase::suspended;
+  listen_until_ = never;
+  for (const auto& [peer, r] : heard_) {
+    const auto it = peers_.find(peer);
+    if (it == peers_.end() || it->second.connection == no_connection) continue;
+    send(peer, Suspended{std::uint32_t(here), std::uint32_t(all / 2 + 1), text});
+    emit(master_effect::Close{it->second.connection});
+    forget_peer(peer);
+  }
+  for (const auto& [c, join] : std::exchange(early_joins_, {})) refuse(c, ErrorCode::no_quorum, text);
+}
+
+void Master::evict_outsiders(const View& base) {
+  for (const auto& [peer, r] : heard_) {
+    if (base.find(peer) != nullptr || !peers_.contains(peer)) continue;
+    send(peer, Evicted{ErrorCode::evicted, "the run went on without this peer; join it again"});
+    if (const auto c = peers_.at(peer).connection; c != no_connection) emit(master_effect::Close{c});
+    forget_peer(peer);
+  }
 }
 
 // In this order: view, verdicts, then always a new view with our own incarnation.
@@ -111,19 +146,10 @@ void Master::recover(const View& base, const std::set<std::string>& islands, Ins
   next_index_ = (std::uint64_t{incarnation_} << 32) + 1;
   if (run_ == 0) run_ = 1;
   view_ = base;
+  view_.id = {incarnation_, 0};  // every incarnation counts its own views
   std::erase_if(view_.members, [&](const Member& m) { return !islands.contains(m.island); });
-  std::vector<PeerId> outsiders;
-  for (const auto& [peer, r] : heard_) {
-    view_.boundaries = std::max(view_.boundaries, member(peer) ? r.view.boundaries : 0);
-    if (!member(peer)) outsiders.push_back(peer);
-  }
-  for (const auto peer : outsiders) {
-    if (peers_.contains(peer)) {
-      send(peer, Evicted{ErrorCode::evicted, "the run went on without this peer; join it again"});
-      if (const auto c = peers_.at(peer).connection; c != no_connection) emit(master_effect::Close{c});
-    }
-    forget_peer(peer);
-  }
+  for (const auto& [peer, r] : heard_) view_.boundaries = std::max(view_.boundaries, member(peer) ? r.view.boundaries : 0);
+  evict_outsiders(view_);
   if (rules_.recover_commits_first) recover_verdicts(base, now);
   heard_.clear();
   stored_.reset();

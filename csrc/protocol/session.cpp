@@ -15,6 +15,8 @@ void Session::on_master_up(Instant now) {
   heartbeat_at_ = now + timing_.heartbeat;
   if (me_ == no_peer) return to_master(join_);
   to_master(registration());
+  for (auto& [key, operation] : operations_)
+    if (operation.state == OperationState::abandoned) operation.verdict_by = now + timing_.verdict;
   resend_statements();
 }
 
@@ -90,8 +92,9 @@ void Session::end_session(Error why) {
   for (auto* operation : in_posted_order()) open.push_back(operation->key);
   for (const auto& key : open) {
     auto& operation = operations_.at(key);
+    auto fate = fate_of(operation, why);  // before the attempt is dropped, and with it what was held
     drop_attempt(operation);
-    finish(key, {fate_of(operation, why), {}, 0, operation.attempts});
+    finish(key, {std::move(fate), {}, 0, operation.attempts});
   }
   if (boundary_.number != 0) {
     boundary_ = {};
@@ -192,7 +195,7 @@ void Session::pass_boundary(std::uint32_t boundaries, bool skipped) {
   boundary_ = {};
   view_.boundaries = boundaries;
   counters_.clear();
-  failed_early_.clear();
+  std::erase_if(failed_early_, [&](const auto& entry) { return entry.first.tag.boundary < boundaries; });
   shared_waiting_.reset();
   emit(effect::BoundaryPassed{skipped});
 }
@@ -246,7 +249,7 @@ Instant Session::next_deadline() const {
     if (link.needed && link.wanted_since != never) consider(link.wanted_since + timing_.redial);
   }
   for (const auto& [key, operation] : operations_) {
-    consider(operation.state == OperationState::abandoned ? operation.verdict_by : operation.deadline);
+    consider(operation.state != OperationState::abandoned ? operation.deadline : master_up_ ? operation.verdict_by : never);
     consider(operation.notice_at);
   }
   if (boundary_.number != 0) consider(std::min(boundary_.deadline, boundary_.notice_at));

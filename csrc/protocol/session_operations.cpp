@@ -226,11 +226,10 @@ void Session::send_waiting(Instant now) {
 }
 
 void Session::check_operations(Instant now) {
-  bool say = false;
-  std::vector<OpKey> given_up;
+  bool say = false, verdict_overdue = false;
   for (auto* operation : in_posted_order()) {
     if (operation->state == OperationState::abandoned) {
-      if (now >= operation->verdict_by) given_up.push_back(operation->key);
+      verdict_overdue |= master_up_ && now >= operation->verdict_by;
     } else if (now >= operation->deadline) {
       std::string missing;
       for (const auto peer : operation->missing) missing += (missing.empty() ? "" : ", ") + std::to_string(peer);
@@ -243,13 +242,10 @@ void Session::check_operations(Instant now) {
       say = true;
     }
   }
-  for (const auto& key : given_up) {
-    auto& operation = operations_.at(key);
-    const Error why{operation.abandon.code, operation.abandon.text + "; the master did not answer either"};
-    const auto fate = fate_of(operation, why);
-    drop_attempt(operation);
-    finish(key, {fate, {}, 0, operation.attempts});
-  }
+  // Others may take what this peer gave up: without a verdict it cannot go on beside them.
+  if (verdict_overdue)
+    return end_session({ErrorCode::master_lost, "the master did not answer for " + std::to_string(timing_.verdict / millisecond) +
+                                                    " ms what became of an operation"});
   if (boundary_.number != 0 && now >= boundary_.notice_at) {
     boundary_.notice_at = now + timing_.waiting_notice;
     say = true;

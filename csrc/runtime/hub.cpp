@@ -68,7 +68,12 @@ void Hub::run_calls() {
 void Hub::accept_all() {
   for (int i = 0; i < 64; ++i) {
     auto accepted = net::accept_from(listener_, listener_options_);
-    if (!accepted || !*accepted) return;
+    if (!accepted) {  // out of descriptors or memory: the poller would report the listener for ever
+      poller_.modify(listener_.fd(), listener_token, {false, false});
+      listener_paused_until_ = monotonic_now() + listener_pause;
+      return;
+    }
+    if (!*accepted) return;
     on_accept_(std::move(**accepted));
   }
 }
@@ -99,6 +104,7 @@ void Hub::flush() {
 void Hub::turn(Instant until, const std::function<Instant()>& clock) {
   const auto again = std::exchange(busy_, {});
   const auto now = clock();
+  until = std::min(until, listener_paused_until_);
   const auto timeout = !again.empty() || !dirty_.empty() ? 0 : until == never ? never : std::max<Duration>(until - now, 0);
   for (const auto& event : poller_.wait(timeout)) {
     if (event.token == waker_token) {
@@ -113,6 +119,10 @@ void Hub::turn(Instant until, const std::function<Instant()>& clock) {
   for (const auto token : again)
     if (const auto it = entries_.find(token); it != entries_.end()) after_io(token, it->second.connection->on_io(true, true));
   flush();
+  if (listener_paused_until_ != never && clock() >= listener_paused_until_) {
+    listener_paused_until_ = never;
+    poller_.modify(listener_.fd(), listener_token, {true, false});
+  }
   retired_.clear();
 }
 

@@ -38,12 +38,14 @@ class Hub {
   void run_calls();
   void after_io(std::uint64_t token, bool more);
 
+  static constexpr Duration listener_pause = 100 * millisecond;
   static constexpr std::uint64_t waker_token = 1, listener_token = 2;
   net::Poller poller_;
   net::Waker waker_;
   net::Socket listener_;
   net::SocketOptions listener_options_;
   OnAccept on_accept_;
+  Instant listener_paused_until_ = never;
   std::map<std::uint64_t, Entry> entries_;
   std::map<const net::Connection*, std::uint64_t> tokens_;
   std::vector<std::uint64_t> dirty_;

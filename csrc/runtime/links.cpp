@@ -87,7 +87,11 @@ void Links::accept(net::Accepted accepted) {
   hub_.touch(c);
 }
 
-void Links::on_ready(net::Connection& c) { hub_.touch(c); }
+void Links::on_ready(net::Connection& c) {
+  // By now the kernel has measured the way.
+  net::set_congestion(c.socket(), congestion_, net::path_of(c.socket()));
+  hub_.touch(c);
+}
 
 bool Links::on_hello(net::Connection& c, Role& role, const LinkHello& hello) {
   if (run_ == 0 || hello.run != run_ || hello.to != me_ || hello.from == me_ || hello.from == no_peer) return false;

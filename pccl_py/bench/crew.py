@@ -1,7 +1,7 @@
 """Processes of a measurement: each serves one object, asked over pipes by one line of JSON per call.
 
-They are forked from this process, so a new one costs milliseconds and imports nothing again. They die with this
-process, and at the latest when the `with` block of their crew ends.
+They are forked from this process, so a new one costs milliseconds and imports nothing again. They die with
+this process, and at the latest when the `with` block of their crew ends.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def die_with_parent(parent: int) -> None:
 
 
 class Worker:
-    """One process. `call(method, ...)` runs it there; `send` and `receive` are its halves, for several at once."""
+    """One process. `call(method, ...)` runs it there; `send` and `receive` are its halves."""
 
     def __init__(self, name: str, pid: int, read_fd: int, write_fd: int) -> None:
         self.name = name
@@ -88,7 +88,7 @@ class Worker:
 
 
 class Crew:
-    """`with Crew() as crew: worker = crew.start("peer 1", factory, ...)`: the process serves `factory(...)`."""
+    """`with Crew() as crew: worker = crew.start("peer 1", factory, ...)`: it serves `factory(...)`."""
 
     def __init__(self) -> None:
         self._workers: list[Worker] = []
@@ -138,7 +138,9 @@ def _live(
         os.dup2(asks, 0)
         os.dup2(2, 1)
         os.dup2(tells, 3)
-        os.closerange(4, os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else 4096)
+        for fd in os.listdir("/proc/self/fd"):
+            with suppress(OSError):
+                os.close(int(fd)) if int(fd) > 3 else None
         logging.getLogger("pccl_py").setLevel(logging.ERROR)  # lost peers are what is measured, not news
         _serve(factory, arguments)
     except BaseException:
@@ -148,7 +150,10 @@ def _live(
 
 def _serve(factory: Callable[..., object], arguments: tuple[Any, ...]) -> None:
     served: object | None = None
-    with open(0, encoding="utf-8", closefd=False) as asks, open(3, "w", encoding="utf-8", closefd=False) as tells:
+    with (
+        open(0, encoding="utf-8", closefd=False) as asks,
+        open(3, "w", encoding="utf-8", closefd=False) as tells,
+    ):
         for line in asks:
             method, given = json.loads(line)
             try:

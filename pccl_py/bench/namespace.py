@@ -1,7 +1,7 @@
 """A network namespace of its own for a measurement, with a default congestion control chosen there.
 
-Other libraries take the congestion control that the namespace has by default, and a host's default may be one that
-halves the speed of loopback. Needs root, or a kernel that gives everybody user namespaces.
+Other libraries take the congestion control that the namespace has by default, and a host's default may be one
+that halves the speed of loopback. Needs root, or a kernel that gives everybody user namespaces.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _DEFAULT = "/proc/sys/net/ipv4/tcp_congestion_control"
 
 
 def isolate(congestion_control: str) -> None:
-    """Moves this process into a new network namespace with loopback only. Raises OSError where that is refused."""
+    """Moves this process into a new network namespace with loopback only. Raises OSError if refused."""
     try:
         _libc("unshare", _CLONE_NEWNET)
     except PermissionError:

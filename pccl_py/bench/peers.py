@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
+from functools import partial
 from typing import Any
 
 from ..communicator import Communicator
@@ -11,23 +11,24 @@ from ..config import Config
 from ..errors import UsageError
 from ..master import Master
 from . import namespace
-from .crew import Crew, Worker
+from .crew import Crew, Worker, each
 
 CONNECT_S = 60.0
 
 
 class MasterHost:
-    """The master's process. With `congestion_control` it is in a namespace of its own, where that is permitted."""
+    """The master's process. With `default_congestion_control` in a network namespace of its own, where that
+    is permitted. `settings`: fields of Config."""
 
-    def __init__(self, congestion_control: str | None = None) -> None:
+    def __init__(self, default_congestion_control: str | None = None, **settings: Any) -> None:
         self._why = ""
-        if congestion_control is not None:
+        if default_congestion_control is not None:
             try:
-                namespace.isolate(congestion_control)
+                namespace.isolate(default_congestion_control)
             except OSError as error:
                 self._why = str(error)
-        self._isolated = congestion_control is not None and not self._why
-        self._master = Master(config=Config.load(**_heartbeat()))
+        self._isolated = default_congestion_control is not None and not self._why
+        self._master = Master(config=Config.load(**settings))
 
     def describe(self) -> dict[str, Any]:
         """address; isolated, default congestion control and, where it was refused, why."""
@@ -51,10 +52,11 @@ class MasterHost:
 
 
 class Peer:
-    """A peer's process. `host`: the master's process, whose network namespace it enters."""
+    """A peer's process, in the network namespace of the process `host`. `settings`: fields of Config."""
 
-    def __init__(self, host: int) -> None:
+    def __init__(self, host: int, **settings: Any) -> None:
         namespace.enter(host)
+        self._config = Config.load(**settings)
         self._joined: Communicator | None = None
 
     @property
@@ -63,11 +65,10 @@ class Peer:
             raise UsageError("join() first")
         return self._joined
 
-    def join(self, address: str, min_islands: int = 1, congestion_control: str | None = None) -> dict[str, Any]:
+    def join(self, address: str, min_islands: int = 1) -> dict[str, Any]:
         """Returns when it is admitted: its id, and when the call began and ended."""
-        config = Config.load(congestion_control=congestion_control, **_heartbeat())
         began = time.monotonic()
-        self._joined = Communicator(address, min_islands=min_islands, timeout=CONNECT_S, config=config)
+        self._joined = Communicator(address, min_islands=min_islands, timeout=CONNECT_S, config=self._config)
         return {"id": self._joined.id, "began": began, "ended": time.monotonic()}
 
     def wait_for(self, islands: int) -> int:
@@ -79,20 +80,26 @@ class Peer:
         used = {peer.link.congestion_control for peer in self.comm.peers() if peer.link is not None}
         return "/".join(sorted(used)) or "none"
 
+    def cpu(self) -> float:
+        """Seconds that all threads of this process have used so far."""
+        return time.process_time()
+
     def leave(self) -> None:
         self.comm.leave()
 
 
-def start_master(crew: Crew, congestion_control: str | None = None) -> tuple[Worker, dict[str, Any]]:
+def start_master(
+    crew: Crew, default_congestion_control: str | None = None, **settings: Any
+) -> tuple[Worker, dict[str, Any]]:
     """The process, and what it says of itself (MasterHost.describe)."""
-    worker = crew.start("the master", MasterHost, congestion_control)
+    worker = crew.start("the master", partial(MasterHost, default_congestion_control, **settings))
     return worker, worker.call("describe")
 
 
-# A measurement that counts messages wants none that only say "I live".
-QUIET_ENV = "PCCL_BENCH_HEARTBEAT_MS"
-
-
-def _heartbeat() -> dict[str, Any]:
-    text = os.environ.get(QUIET_ENV)
-    return {"heartbeat_ms": int(text)} if text else {}
+def start_peers(
+    crew: Crew, kind: type[Peer], count: int, master: tuple[Worker, dict[str, Any]], **settings: Any
+) -> list[Worker]:
+    """So many processes that serve a `kind`, admitted together."""
+    workers = [crew.start(f"peer {i}", partial(kind, master[0].pid, **settings)) for i in range(count)]
+    each(workers, "join", address=master[1]["address"], min_islands=count)
+    return workers

@@ -12,7 +12,8 @@ from .units import value_text
 
 @dataclass(frozen=True)
 class Figure:
-    """One number. `goal`: it shall not exceed this; None: no goal. `unit`: "s", "B" or what is counted."""
+    """One number. `goal`: it shall not exceed this; None: no goal. `unit`: "s", "B" or what is counted.
+    `right`: no wrong value was seen on the way."""
 
     bench: str
     figure: str
@@ -20,6 +21,7 @@ class Figure:
     unit: str
     goal: float | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    right: bool = True
 
     @property
     def reached(self) -> bool | None:
@@ -32,7 +34,9 @@ class Figure:
 
     def row(self) -> list[str]:
         goal = "" if self.goal is None else f"<= {value_text(self.goal, self.unit)}"
-        reached = {None: "", True: "yes", False: "NO"}[self.reached]
+        reached = {None: "", True: "yes", False: "NO"}[self.reached] + (
+            "" if self.right else " (WRONG VALUES)"
+        )
         details = ", ".join(f"{name} {_short(value)}" for name, value in self.details.items())
         return [self.figure, value_text(self.value, self.unit), goal, reached, details]
 

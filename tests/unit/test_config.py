@@ -37,7 +37,8 @@ def test_every_knob_is_documented_and_bounded() -> None:
 
 
 def test_arguments_win_over_the_environment_over_defaults() -> None:
-    environ = {"PCCL_HEARTBEAT_MS": "100", "PCCL_GRACE_MS": " 70 ", "PCCL_DEADLINE_K": "2", "PCCL_REDIAL_MS": ""}
+    environ = {"PCCL_HEARTBEAT_MS": "100", "PCCL_GRACE_MS": " 70 ", "PCCL_DEADLINE_K": "2"}
+    environ["PCCL_REDIAL_MS"] = ""
     config = Config.load(environ, heartbeat_ms=200, settle_ms=None)
     assert (config.heartbeat_ms, config.grace_ms, config.deadline_k) == (200, 70, 2.0)
     assert (config.settle_ms, config.redial_ms) == (5, 2000)
@@ -69,7 +70,13 @@ def test_wrong_environment(environ: dict[str, str], text: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"heartbeat_ms": 1}, {"heartbeat_ms": True}, {"heartbeat_ms": 1.0}, {"deadline_k": "2"}, {"congestion_control": 3}],
+    [
+        {"heartbeat_ms": 1},
+        {"heartbeat_ms": True},
+        {"heartbeat_ms": 1.0},
+        {"deadline_k": "2"},
+        {"congestion_control": 3},
+    ],
 )
 def test_wrong_arguments(arguments: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(arguments))):

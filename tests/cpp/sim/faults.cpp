@@ -52,7 +52,15 @@ void World::apply(const Fault& fault) {
 }
 
 void World::pause(Process& process, Duration length) {
-  process.paused_until = std::max(process.paused_until, now() + length);
+  const bool paused = process.paused_until != 0;
+  process.paused_until = std::max(process.paused_until, now() + 1 + length);
+  if (!paused) queue.at(process.paused_until, [this, &process] { resume(process); });
+}
+
+void World::resume(Process& process) {
+  if (now() < process.paused_until) return queue.at(process.paused_until, [this, &process] { resume(process); });
+  process.paused_until = 0;
+  for (auto& action : std::exchange(process.missed, {})) action();
 }
 
 void World::join(std::uint64_t draw, bool reachable) {

@@ -201,11 +201,11 @@ void Links::fly(Lane lane, Flying flying) {
   world_.for_process(to, over - world_.now(), [this, lane] { finish(lane); });
 }
 
-// The memory of this operation is not read again by a frame.
+// The memory of this operation is not read again by a frame. What the dropped frames kept waiting may leave now.
 void Links::detach(Process& from, const OpKey& key) {
   for (const auto& [peer, index] : from.links)
     for (auto& outbox : links_[index]->ends[links_[index]->side_of(&from)].outbox)
-      std::erase_if(outbox, [&](const Outgoing& outgoing) { return outgoing.key == key; });
+      if (std::erase_if(outbox, [&](const Outgoing& outgoing) { return outgoing.key == key; }) > 0) from.wake(peer);
 }
 
 // ---- receiving -----------------------------------------------------------------------------------------------------
@@ -235,9 +235,20 @@ void Links::finish(Lane lane) {
   const auto incoming = std::exchange(end.incoming[lane.stripe], std::nullopt);
   if (!heard(lane)) return;
   const auto from = sender(lane).process->session.peer();
+  if (world_.tracing(2)) note(lane, flying, incoming);
   if (flying.ready) end.process->exchange.on_ready(from, *flying.ready);
   else if (incoming) end.process->data.landed(from, *incoming, std::move(flying.content));
   end.process->drain();
+}
+
+void Links::note(Lane lane, const Flying& flying, const std::optional<Incoming>& incoming) {
+  const auto& end = receiver(lane);
+  constexpr const char* landings[] = {"is dropped", "is parked", "goes to a slot", "goes to the output"};
+  const auto what = flying.ready ? "READY " + pccl::describe(flying.ready->key)
+                                 : "chunk " + std::to_string(flying.header.chunk) + " step " + std::to_string(flying.header.step) +
+                                       " of " + pccl::describe(flying.header.key) + " in view " + text(flying.header.view);
+  world_.note("    " + sender(lane).process->name() + " -> " + end.process->name() + ": " + what + " " +
+              (flying.ready ? "" : landings[incoming ? std::size_t(incoming->landing.kind) : 0]));
 }
 
 // A payload that is arriving for this operation goes nowhere from here on.

@@ -87,6 +87,7 @@ class Links {
   void begin(Lane lane);
   void finish(Lane lane);
   bool heard(Lane lane) const;
+  void note(Lane lane, const Flying& flying, const std::optional<Incoming>& incoming);
   LinkEnd& sender(Lane lane) { return links_[lane.link]->ends[lane.side]; }
   LinkEnd& receiver(Lane lane) { return links_[lane.link]->ends[1u - lane.side]; }
   void cut(Link& link);

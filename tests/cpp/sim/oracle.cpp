@@ -60,7 +60,7 @@ void Oracle::told(Process& process, const View& view) {
 }
 
 void Oracle::admitted(Process& process) {
-  ++joined;
+  ++joins;
   world_.note(process.name() + " is admitted as peer " + std::to_string(process.session.peer()));
 }
 
@@ -84,7 +84,7 @@ void Oracle::started(Process& process, const OpKey& key, ViewId view) {
   const auto it = deliveries_.find(key);
   if (it == deliveries_.end()) return;
   for (const auto& [other, delivery] : it->second) {
-    if (delivery.code != ErrorCode::none || !told_[process.index].members.contains(other)) continue;
+    if (delivery.code != ErrorCode::none || view < delivery.view || !told_[process.index].members.contains(other)) continue;
     const auto& group = world_.process(other).session.identity().group;
     if (key.scope == Scope::group && group != key.group) continue;
     world_.violated(process.name() + " attempts " + pccl::describe(key) + " in view " + sim::text(view) + ", which p" +
@@ -93,14 +93,14 @@ void Oracle::started(Process& process, const OpKey& key, ViewId view) {
 }
 
 void Oracle::aborted(Process& process, const OpKey& key) {
-  ++retries;
+  ++aborts;
   if (world_.tracing()) world_.note(process.name() + " aborts " + pccl::describe(key));
 }
 
 void Oracle::delivered(Process& process, const OpKey& key, const Intent& intent, const Outcome& outcome, const Memory* memory,
                        const Digest& elected) {
-  ++deliveries;
-  Delivery delivery{outcome.error.code, processes_of(outcome.contributors), process.session.identity().group, outcome.waiting, elected};
+  Delivery delivery{outcome.error.code, processes_of(outcome.contributors), process.session.identity().group, outcome.waiting, elected,
+                    process.session.view().id};
   world_.note(process.name() + " delivers " + pccl::describe(key) + ": " +
               (outcome.error ? outcome.error.text : list(delivery.contributors) + ", waiting " + std::to_string(outcome.waiting)));
   if (outcome.error) check_code(process, key, intent, outcome.error);
@@ -158,7 +158,7 @@ void Oracle::check_code(Process& process, const OpKey& key, const Intent& intent
 
 // An operation that was held when the session ended may have been committed by the others: that is what must be said.
 void Oracle::gone(Process& process, const Error& why) {
-  if (why.code != ErrorCode::closed) ++evictions;
+  if (why.code != ErrorCode::closed) ++ends;
   world_.note(process.name() + " is gone: " + why.text);
   if (why.text.empty()) world_.violated(process.name() + " is gone without a reason");
 }

@@ -29,7 +29,7 @@ class Oracle {
   void gone(Process& process, const Error& why);
   void settled();               // nothing moves any more: do all that live agree?
 
-  std::uint64_t deliveries = 0, commits = 0, failures = 0, retries = 0, joined = 0, skips = 0, evictions = 0;
+  std::uint64_t commits = 0, failures = 0, aborts = 0, joins = 0, skips = 0, ends = 0;
 
  private:
   struct Delivery {
@@ -37,6 +37,7 @@ class Oracle {
     std::set<std::uint32_t> contributors;  // processes
     std::uint32_t group = 0, waiting = 0;
     Digest elected{};
+    ViewId view;                           // the last that its process was told
   };
   struct Told {
     std::set<std::uint32_t> members, left;

@@ -83,6 +83,7 @@ void Process::apply(effect::DropAttempt& e) {
     if (!memory->input_intact()) world_.violated(name() + " has a changed input after an aborted attempt at " + pccl::describe(e.key) + ": " + memory->text());
   }
   exchange.drop(e.key);
+  if (!over()) held_.erase(e.key);
   world_.oracle.aborted(*this, e.key);
 }
 
@@ -109,6 +110,10 @@ void Process::apply(effect::Deliver& e) {
   const auto it = running_.find(e.key);
   if (it == running_.end()) return world_.violated(name() + " delivers " + pccl::describe(e.key) + ", which it has not posted, or twice");
   world_.oracle.delivered(*this, e.key, it->second.intent, e.outcome, data.memory(e.key), it->second.elected);
+  const bool unknown = e.outcome.error.code == ErrorCode::outcome_unknown;
+  if (over() && e.outcome.error.code != ErrorCode::closed && unknown != held_.contains(e.key))
+    world_.violated(name() + " held " + pccl::describe(e.key) + (unknown ? " not" : "") + " when it was told: " + e.outcome.error.text);
+  held_.erase(e.key);
   data.forget(e.key);
   running_.erase(it);
   if (!scripted) world_.for_process(*this, 0, [this] { advance(); });
@@ -133,9 +138,15 @@ void Process::apply(effect::Elected& e) {
   world_.for_process(*this, world_.data_delay(*this), [this, key = e.plan.key, view = e.plan.view] {
     const auto* operation = session.find(key);
     if (!alive || operation == nullptr || operation->view != view) return;
-    session.attempt_complete(key, now());
+    complete(key);
     drain();
   });
+}
+
+void Process::complete(const OpKey& key) {
+  session.attempt_complete(key, now());
+  const auto* operation = session.find(key);
+  if (operation != nullptr && operation->state == OperationState::held) held_.insert(key);
 }
 
 void Process::apply(effect::Admitted&) {
@@ -168,7 +179,7 @@ void Process::apply(effect::Gone& e) {
 void Process::apply(exchange_effect::SendReady& e) { world_.links.send_ready(*this, e.to, e.ready); }
 void Process::apply(exchange_effect::Do& e) { data.run(e); }
 void Process::apply(exchange_effect::Wake& e) { woken_.insert(e.peer); }
-void Process::apply(exchange_effect::Complete& e) { session.attempt_complete(e.key, now()); }
+void Process::apply(exchange_effect::Complete& e) { complete(e.key); }
 void Process::apply(exchange_effect::Mismatch& e) { session.abandon(e.key, ErrorCode::mismatch, e.text, now()); }
 void Process::apply(exchange_effect::Replay& e) { data.replay(e.parked); }
 void Process::apply(exchange_effect::Discard& e) { data.discard(e.parked); }

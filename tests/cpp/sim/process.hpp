@@ -7,6 +7,7 @@
 #include "runtime/exchange.hpp"
 #include "sim/data_plane.hpp"
 #include "sim/program.hpp"
+#include "sim/queue.hpp"
 
 namespace pccl::sim {
 
@@ -28,6 +29,7 @@ class Process {
   void enter_boundary(std::uint32_t islands);
   Result<OpKey> post(const Intent& intent);
   void cancel(const OpKey& key);
+  void wake(PeerId peer) { woken_.insert(peer); }  // something may be sent to it when all effects are done
   void end(bool silently);            // killed, or it has ended by itself
 
   const std::uint32_t index;
@@ -35,7 +37,8 @@ class Process {
   Exchange exchange;
   DataPlane data;
   bool alive = true, silent = false, reaches_others = true, scripted = false;
-  Instant paused_until = 0;
+  Instant paused_until = 0;                     // 0: it is not
+  std::vector<Action> missed;                   // while it was paused
   std::map<PeerId, LinkIndex> links;            // those that this end believes in
   std::map<PeerId, std::uint64_t> dialling;
   std::uint64_t dials = 0;
@@ -77,6 +80,7 @@ class Process {
   void cross();
   void tick(Instant at);
   void offer_state(const OpKey& key, ViewId view);
+  void complete(const OpKey& key);
 
   World& world_;
   State state_ = State::outside;
@@ -93,6 +97,7 @@ class Process {
   std::vector<std::size_t> to_post_;            // of the batch, in this process's order
   std::vector<PeerId> group_;                   // when the round began
   std::map<OpKey, Running> running_;
+  std::set<OpKey> held_;                        // the attempt was complete, and has not been dropped since
 };
 
 }  // namespace pccl::sim

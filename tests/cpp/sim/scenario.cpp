@@ -47,6 +47,7 @@ Scenario draw(const Flavour& flavour, std::uint64_t seed, const Rules& rules) {
   s.flavour = flavour.name;
   s.rules = rules;
   s.shape = flavour.shape;
+  s.timing.deadline_floor = 3600 * second;  // the net below all others would hide what it catches
   if (rng.chance(flavour.island_runs)) {
     s.islands = 2;
     s.island_size = 2;

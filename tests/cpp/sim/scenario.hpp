@@ -40,9 +40,9 @@ struct Delays {
 
 // What the peers' programs look like.
 struct Shape {
-  std::uint32_t boundaries = 4;        // non-skipped boundaries until the end
+  std::uint32_t boundaries = 6;        // non-skipped boundaries until the end
   std::uint32_t rounds_max = 3;        // rounds between two of them, each ended by update_topology()
-  std::uint32_t batches_max = 2, operations_max = 3;
+  std::uint32_t batches_max = 3, operations_max = 4;
   std::uint32_t kib_max = 48;
   double in_place = 0.5, broadcast = 0.15, barrier = 0.1, sync_state = 0.1, weighted = 0.15, run_scope = 0.3;
   double raise = 0.05, cancel = 0.03, timeout = 0.03, several_tensors = 0.3, named = 0.4, slow_start = 0.02;
@@ -54,10 +54,10 @@ struct Flavour {
   std::string name = "mixed";
   double island_runs = 0.35;           // 2 islands of 2 ranks; else plain peers
   std::uint32_t peers_min = 2, peers_max = 4;
-  std::uint32_t faults_min = 0, faults_max = 3;
+  std::uint32_t faults_min = 0, faults_max = 4;
   std::vector<double> weights = {3, 1, 1, 2, 2, 2, 2, 0.5, 2, 0.3, 0.5};  // by FaultKind
   double store = 0.5;
-  std::uint64_t events = 1200;         // faults come within so many
+  std::uint64_t events = 3000;         // faults come within so many
   double tail_chance_max = 0.05;
   Duration tail_max = 400 * millisecond;
   double slow_control = 0.2;           // verdicts and views take much longer than data

@@ -19,18 +19,18 @@ std::string World::text(const View& view) const {
   return all + "]";
 }
 
-World::World(Scenario drawn, bool trace)
+World::World(Scenario drawn, int trace)
     : scenario(std::move(drawn)), rng(mix64(scenario.seed) ^ 0x7ac7), oracle(*this), links(*this), controls(*this), trace_(trace) {
   store.kept = scenario.store;
 }
 
 void World::violated(const std::string& what) {
-  if (trace_) note("VIOLATED: " + what);
+  if (tracing()) note("VIOLATED: " + what);
   if (violation_.empty()) violation_ = what;
 }
 
 void World::note(const std::string& line) {
-  if (trace_) std::printf("%12.3f ms %s\n", double(now()) / 1e6, line.c_str());
+  if (tracing()) std::printf("%12.3f ms %s\n", double(now()) / 1e6, line.c_str());
 }
 
 Duration World::delay(const Delays& delays, const Process&) {

@@ -16,19 +16,22 @@ std::string text(ViewId id);
 
 class World {
  public:
-  explicit World(Scenario scenario, bool trace = false);
+  explicit World(Scenario scenario, int trace = 0);
 
   std::string run();                       // empty: all held; else what did not
   void violated(const std::string& what);  // the first one counts
   const std::string& violation() const { return violation_; }
-  bool tracing() const { return trace_; }
+  bool tracing(int detail = 1) const { return trace_ >= detail; }
   void note(const std::string& line);
   std::string dump();
 
   Instant now() const { return queue.now(); }
-  // For a process that is paused it happens when it goes on.
+  // For a process that is paused it happens when it goes on, in the same order.
   template <class F> void for_process(Process& process, Duration delay, F action) {
-    queue.after(delay, [this, &process, action] { deferred(process, action); });
+    queue.after(delay, [&process, action] {
+      if (process.paused_until == 0) action();
+      else process.missed.emplace_back(action);
+    });
   }
   Duration data_delay(const Process& process) { return delay(scenario.data, process); }
   Duration control_delay(const Process& process) { return delay(scenario.control, process); }
@@ -59,14 +62,11 @@ class World {
   Controls controls;
 
  private:
-  template <class F> void deferred(Process& process, F action) {
-    if (now() < process.paused_until) queue.at(process.paused_until, [this, &process, action] { deferred(process, action); });
-    else action();
-  }
   Duration delay(const Delays& delays, const Process& process);
   void start();
   void join(std::uint64_t draw, bool reachable);
   void pause(Process& process, Duration length);
+  void resume(Process& process);
   void second_master(std::uint64_t draw);
   Process* victim(std::uint64_t draw);
 
@@ -75,7 +75,7 @@ class World {
   std::map<std::uint32_t, std::uint32_t> other_master_;  // process -> master, where it is not the newest
   std::uint32_t joined_islands_ = 0;
   bool master_died_ = false;
-  bool trace_ = false;
+  int trace_ = 0;  // 2: with every frame
   std::string violation_;
 };
 

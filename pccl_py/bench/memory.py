@@ -1,0 +1,55 @@
+"""`bench memory`: what an all_reduce needs beyond the caller's tensors, counted by the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .crew import Crew
+from .peers import Peer, start_master, start_peers
+from .report import Figure
+from .tensors import fill, holds, tile
+from .units import GIB, MIB, bytes_text
+
+SIZE = GIB
+GOAL_BYTES = 64 * MIB
+
+
+class MemoryPeer(Peer):
+    def extra(self, size: int, index: int, peers: int, out: bool) -> dict[str, int | bool]:
+        """Bytes: the peak of resident memory during one operation, less what was there before it."""
+        array = np.empty(size // 4, np.float32)
+        result = np.empty(size // 4, np.float32) if out else array
+        fill(result, tile(0, array.size))  # so that its pages are there
+        own = tile(index, array.size)
+        fill(array, own)
+        before = _resident("VmRSS")
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # the peak counts from here
+        self.comm.all_reduce(array, out=result if out else None)
+        peak = _resident("VmHWM")
+        expected = sum((tile(i, array.size) for i in range(peers)), np.zeros_like(own))
+        return {"extra": max(0, peak - before), "right": holds(result, expected)}
+
+
+def measure(peers: int, size: int = SIZE) -> Iterator[Figure]:
+    """The peer that needs most; out of place, which has a goal, and in place, which keeps an undo copy."""
+    for out in (True, False):
+        with Crew() as crew:
+            master = start_master(crew)
+            workers = start_peers(crew, MemoryPeer, peers, master)
+            for index, worker in enumerate(workers):
+                worker.send("extra", size=size, index=index, peers=peers, out=out)
+            results = [worker.receive() for worker in workers]
+        name = f"extra memory for all_reduce of {bytes_text(size)}, {'out of place' if out else 'in place'}"
+        right = all(result["right"] for result in results)
+        extra = max(result["extra"] for result in results)
+        yield Figure("memory", name, extra, "B", GOAL_BYTES if out else None, {"peers": peers}, right)
+
+
+def _resident(name: str) -> int:
+    """VmRSS or VmHWM of this process in bytes."""
+    with open("/proc/self/status") as status:
+        line = next(line for line in status if line.startswith(f"{name}:"))
+    return int(line.split()[1]) << 10

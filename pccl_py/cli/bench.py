@@ -1,0 +1,144 @@
+"""`python -m pccl_py bench NAME`: measurements, alone or against others."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..bench import all_reduce, all_reduce_table, join, memory, pause, recovery, sync_state, topology
+from ..bench.all_reduce_peer import OURS, OURS_OUT
+from ..bench.report import Figure, print_figures
+from ..bench.units import bytes_text, parse_size, parse_sizes
+
+Measure = Callable[[argparse.Namespace], Iterable[Figure]]
+
+
+def add_parser(subparsers: Any) -> None:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "bench",
+        help="measure, alone or against others",
+        description="Starts a master and its peers as processes on this host, measures, and checks values. "
+        "The exit status is 1 where a value was wrong or a process failed.",
+    )
+    benches = parser.add_subparsers(dest="bench", metavar="NAME", required=True)
+    _add_all_reduce(benches)
+    bench = _add(
+        benches, "recovery", "kill -9 of one of 3 peers", lambda a: recovery.measure(a.kills, a.sizes)
+    )
+    _count(bench, "--kills", 100, "per size, with and without forked children of the victim")
+    _sizes(bench, "4M,1K")
+    bench = _add(benches, "join", "a newcomer in a running group of 2", lambda a: join.measure(a.repeats))
+    _count(bench, "--repeats", 30, "newcomers")
+    bench = _add(
+        benches, "topology", "update_topology, nobody waiting", lambda a: topology.measure(a.peers, a.repeats)
+    )
+    _count(bench, "--peers", 2, "processes")
+    _count(bench, "--repeats", 1000, "calls")
+    bench = _add(
+        benches,
+        "sync_state",
+        "sync_shared_state, in sync and one float off",
+        lambda a: sync_state.measure(a.peers, a.repeats, a.size),
+    )
+    _count(bench, "--peers", 2, "processes")
+    _count(bench, "--repeats", 9, "synchronizations")
+    _size(bench, sync_state.SIZE)
+    bench = _add(
+        benches, "memory", "extra memory of an all_reduce", lambda a: memory.measure(a.peers, a.size)
+    )
+    _count(bench, "--peers", 2, "processes")
+    _size(bench, memory.SIZE)
+    bench = _add(benches, "pause", "SIGSTOP of one of 3 peers", lambda a: pause.measure(a.repeats))
+    _count(bench, "--repeats", 3, "times")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.bench == "all_reduce":
+        return _all_reduce(args)
+    figures = list(args.measure(args))
+    print_figures(figures, as_json=args.json)
+    return 0 if all(figure.right for figure in figures) else 1
+
+
+def _add(benches: Any, name: str, about: str, measure: Measure) -> argparse.ArgumentParser:
+    bench: argparse.ArgumentParser = benches.add_parser(name, help=about, description=about)
+    bench.add_argument("--json", action="store_true", help="one object per line: bench, figure, value, goal")
+    bench.set_defaults(measure=measure)
+    return bench
+
+
+def _count(bench: argparse.ArgumentParser, flag: str, default: int, what: str) -> None:
+    bench.add_argument(flag, type=int, default=default, metavar="N", help=f"{what} (default {default})")
+
+
+def _size(bench: argparse.ArgumentParser, default: int) -> None:
+    text = f"of the tensor (default {bytes_text(default)})"
+    bench.add_argument("--size", type=_parsed(parse_size), default=default, metavar="SIZE", help=text)
+
+
+def _sizes(bench: argparse.ArgumentParser, default: str) -> None:
+    text = f"of the tensors, with K, M, G (default {default})"
+    bench.add_argument("--sizes", type=_parsed(parse_sizes), default=default, metavar="LIST", help=text)
+
+
+def _parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """argparse's errors for ours."""
+
+    def parsed(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parsed
+
+
+# ---- all_reduce --------------------------------------------------------------------------------------------
+
+
+def _add_all_reduce(benches: Any) -> None:
+    bench: argparse.ArgumentParser = benches.add_parser(
+        "all_reduce",
+        help="time and bandwidth of one operation, commit included",
+        description="Time and bandwidth of one operation, commit included. With --against, both take turns "
+        "on the same tensors in a network namespace whose default congestion control is reno, since the "
+        "other library takes the default; where that is not permitted, it says so and runs as it is.",
+    )
+    _count(bench, "--peers", 2, "processes")
+    _sizes(bench, "1K,1M,64M,256M")
+    bench.add_argument("--against", choices=["gloo"], help="the same with torch.distributed, in place")
+    bench.add_argument("--transport", choices=["tcp"], default="tcp", help="how data travels")
+    bench.add_argument(
+        "--congestion-control",
+        default="auto",
+        metavar="NAME",
+        help="ours: auto, system, cubic, reno, bbr ...",
+    )
+    bench.add_argument("--in-place", action="store_true", help="results over inputs (the default)")
+    bench.add_argument("--out-of-place", action="store_true", help="a row for results elsewhere")
+    bench.add_argument("--repeats", type=int, metavar="N", help="operations per size (default: by size)")
+    bench.add_argument("--no-namespace", action="store_true", help="against others: run as it is")
+    bench.add_argument("--json", action="store_true", help="one object per line")
+
+
+def _all_reduce(args: argparse.Namespace) -> int:
+    ways = [OURS_OUT] if args.out_of_place else []
+    if args.in_place or not ways:
+        ways.insert(0, OURS)
+    options = all_reduce.Options(
+        peers=args.peers,
+        sizes=args.sizes,
+        against=args.against,
+        congestion_control=args.congestion_control,
+        ways=ways,
+        repeats=args.repeats,
+        namespace=not args.no_namespace,
+    )
+    right = True
+    for number, row in enumerate(all_reduce.measure(options)):
+        if not args.json and number == 0:
+            print(all_reduce_table.head(row))
+        print(row.json() if args.json else all_reduce_table.line(row), flush=True)
+        right = right and row.right
+    return 0 if right else 1

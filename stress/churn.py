@@ -1,0 +1,249 @@
+"""Peers that are killed, stopped, told to leave and started while they reduce, at times drawn from a seed."""
+
+from __future__ import annotations
+
+import time
+from bisect import insort
+from dataclasses import dataclass, replace
+
+from .churn_peer import ChurnOptions, ChurnPeer
+from .faults import Fault, plan_faults
+from .ledger import Key, Ledger
+from .peer import Seat
+from .processes import Child
+from .records import Record, Writer
+from .report import Report
+from .scene import Actor, Hang, Scene
+from .windows import Limits
+
+# An operation is compared across peers when it is so old: by then everybody has told about it.
+CLOSE_AFTER_S = 12.0
+# A kill that waits for its victim's next operations gives up waiting then.
+ARMED_S = 0.3
+# A kill that finds nobody to hit tries again then.
+LATER_S = 0.05
+
+
+@dataclass(frozen=True)
+class ChurnPlan:
+    """`peers` in `groups`, or `islands` of `ranks` each; one more place than that is filled now and then."""
+
+    seed: int
+    seconds: float
+    peers: int
+    kills: int
+    limits: Limits
+    groups: int = 1
+    ranks: int = 1
+    hang_s: float = 15.0
+    timeline: bool = False
+    sabotage: str | None = None
+
+    @property
+    def islands(self) -> int:
+        return self.peers // self.ranks
+
+
+@dataclass
+class _Armed:
+    """A kill that waits for the victim to start operations."""
+
+    fault: Fault
+    actor: Actor
+    gives_up: float
+    at: float | None = None
+
+
+def run_churn(plan: ChurnPlan, report: Report) -> Report:
+    with Scene(report, plan.hang_s, timeline=plan.timeline) as scene:
+        churn = _Churn(plan, scene)
+        try:
+            churn.run()
+        except Hang:
+            pass
+        churn.close_ledger(float("inf"))
+    return report
+
+
+class _Churn:
+    def __init__(self, plan: ChurnPlan, scene: Scene) -> None:
+        self._plan = plan
+        self._scene = scene
+        self._ledger = Ledger()
+        self._faults = plan_faults(plan.seed, plan.seconds, plan.kills, plan.islands + 1)
+        self._armed: list[_Armed] = []
+        self._resume_at: dict[Actor, float] = {}
+        self._fill_at: dict[tuple[int, int], float] = {}  # (place, rank) -> when
+        self._generation = 0
+        self._window_s = 0.01
+        self._started_at: dict[Child, float] = {}
+        self._closed_at = time.monotonic()
+
+    def run(self) -> None:
+        scene, plan = self._scene, self._plan
+        for place in range(plan.islands):
+            self._fill(place)
+        scene.until(lambda: sum(a.is_well for a in scene.actors) >= plan.peers, self._on_record)
+        began = time.monotonic()
+        over = began + plan.seconds
+        while (now := time.monotonic()) < over or (self._faults and now < over + plan.seconds / 2):
+            for actor, record in scene.poll(min(0.02, self._next_due(began) - now)):
+                self._on_record(actor, record)
+            self._act(began, time.monotonic())
+        for actor in scene.actors:
+            scene.resume(actor)
+        scene.run_for(min(1.0, plan.seconds / 4), self._on_record)  # newcomers come in, then all leave
+        self.close_ledger(time.monotonic() - 5)
+        scene.end(self._on_record)
+
+    # ---- who sits where --------------------------------------------------------------------------------------------
+
+    def _fill(self, place: int) -> None:
+        for rank in range(self._plan.ranks):
+            self._fill_rank(place, rank)
+
+    def _fill_rank(self, place: int, rank: int) -> None:
+        plan = self._plan
+        self._generation += 1
+        several = plan.ranks > 1
+        group = rank if several else place % plan.groups
+        island = f"island{place}" if several else None
+        options = ChurnOptions(
+            plan.seed,
+            own=f"{plan.seed} peer {self._generation}",
+            limits=plan.limits,
+            sabotage=plan.sabotage if self._generation == 2 else None,
+        )
+        wanted = plan.islands if self._generation <= plan.peers else 1
+
+        def main(address: str, out: Writer, lifeline: int) -> None:
+            ChurnPeer(Seat(address, island, plan.ranks, group, wanted), out, options).run()
+
+        self._scene.start_peer(main, place, group, island)
+
+    def _at(self, place: int) -> list[Actor]:
+        return [actor for actor in self._scene.actors if actor.place == place]
+
+    def _may_take(self, place: int) -> bool:
+        """Whether others remain that are well, so that there is somebody to survive."""
+        doomed = [armed.actor for armed in self._armed]
+        well = [a for a in self._scene.actors if a.is_well and a not in doomed]
+        others = {a.place for a in well if a.place != place}
+        if self._plan.ranks > 1:
+            others = {p for p in others if sum(a.place == p for a in well) == self._plan.ranks}
+        needed = 2 if self._plan.groups == 1 and self._plan.islands > 2 else 1
+        return len(others) >= needed
+
+    # ---- faults ----------------------------------------------------------------------------------------------------
+
+    def _next_due(self, began: float) -> float:
+        due = [armed.gives_up if armed.at is None else armed.at for armed in self._armed]
+        due += [*self._resume_at.values(), *self._fill_at.values()]
+        if self._faults:
+            due.append(began + self._faults[0].at_s)
+        return min(due, default=float("inf"))
+
+    def _act(self, began: float, now: float) -> None:
+        for armed in [a for a in self._armed if (a.gives_up if a.at is None else a.at) <= now]:
+            self._armed.remove(armed)
+            self._kill(armed.fault, armed.actor)
+        for actor in [a for a, at in self._resume_at.items() if at <= now]:
+            del self._resume_at[actor]
+            self._scene.resume(actor)
+        for place, rank in [seat for seat, at in self._fill_at.items() if at <= now]:
+            del self._fill_at[place, rank]
+            self._fill_rank(place, rank)
+        while self._faults and began + self._faults[0].at_s <= now:
+            self._begin(self._faults.pop(0), now)
+        if now > self._closed_at + 1:
+            self._closed_at = now
+            self.close_ledger(now - CLOSE_AFTER_S)
+            self._scene.joins.settle(now - 1)
+
+    def _begin(self, fault: Fault, now: float) -> None:
+        for place in fault.order:
+            if fault.kind == "join":
+                vacant = not self._at(place) and not any(seat[0] == place for seat in self._fill_at)
+                if vacant:
+                    return self._fill(place)
+                continue
+            targets = [a for a in self._at(place) if a.child.killed_at is None and not a.child.stopped and not a.leaving]
+            targets = [a for a in targets if all(armed.actor is not a for armed in self._armed)]
+            if targets and self._may_take(place):
+                return self._hit(fault, targets[int(fault.lasts_s * 1e6) % len(targets)], now)
+        if fault.kind == "kill":  # not now: too few would be left
+            insort(self._faults, replace(fault, at_s=fault.at_s + LATER_S), key=lambda later: later.at_s)
+
+    def _hit(self, fault: Fault, actor: Actor, now: float) -> None:
+        scene = self._scene
+        if fault.kind == "kill" and fault.after_operation is not None and actor.is_well:
+            self._armed.append(_Armed(fault, actor, now + ARMED_S))
+        elif fault.kind == "kill":
+            self._kill(fault, actor)
+        elif fault.kind == "leave":
+            scene.report.leaves += 1
+            scene.leave(actor)
+            self._replace(fault, actor)
+        elif actor.stage == "member":
+            scene.stop(actor)
+            self._resume_at[actor] = now + fault.lasts_s
+
+    def _kill(self, fault: Fault, actor: Actor) -> None:
+        if actor.child.alive and actor.child.killed_at is None:
+            self._scene.kill(actor)
+            self._replace(fault, actor)
+
+    def _replace(self, fault: Fault, actor: Actor) -> None:
+        """Unless it was the one more than usual."""
+        places = {a.place for a in self._scene.actors if a.child.killed_at is None and not a.leaving}
+        places |= {place for place, _ in self._fill_at}
+        if self._plan.ranks > 1 or len(places) < self._plan.islands:
+            rank = actor.group if self._plan.ranks > 1 else 0
+            self._fill_at[actor.place, rank] = time.monotonic() + fault.replaced_s
+
+    # ---- what peers say --------------------------------------------------------------------------------------------
+
+    def _on_record(self, actor: Actor, record: Record) -> None:
+        what = record["what"]
+        if what == "commit":
+            key = self._key(actor, record)
+            contributors = tuple(record["contributors"])
+            faults = self._ledger.commit(key, actor.peer, contributors, record["digest"], record["t"], self._is_gone)
+            self._wrong(faults)
+        elif what == "failed" and not record["error"].startswith(("Evicted", "OutcomeUnknown", "ClosedError")):
+            self._wrong(self._ledger.fail(self._key(actor, record), actor.peer, record["t"]))
+        elif what == "start":
+            self._note_start(actor, record["t"])
+
+    def _key(self, actor: Actor, record: Record) -> Key:
+        window, slot, scope, retry = record["key"]
+        return Key(window, slot, scope, retry, actor.group)
+
+    def _note_start(self, actor: Actor, at: float) -> None:
+        before = self._started_at.get(actor.child, at)
+        self._started_at[actor.child] = at
+        if 0 < at - before < 1:
+            self._window_s += 0.05 * (at - before - self._window_s)
+        for armed in self._armed:
+            if armed.actor is actor and armed.at is None and armed.fault.after_operation is not None:
+                armed.at = at + armed.fault.after_operation * self._window_s
+
+    def close_ledger(self, before: float) -> None:
+        scene = self._scene
+
+        def must_have(peer: int) -> bool:
+            actor = scene.actor_of.get(peer)
+            return actor is not None and actor.peer == peer and actor.child.alive and not actor.disturbed
+
+        self._wrong(self._ledger.close(before, scene.island_of.get, must_have))
+
+    def _is_gone(self, peer: int) -> bool:
+        actor = self._scene.actor_of.get(peer)
+        return actor is None or actor.peer != peer or actor.stage != "member" or actor.child.killed_at is not None
+
+    def _wrong(self, faults: list[str]) -> None:
+        for fault in faults:
+            self._scene.report.wrong(f"{fault}; {self._places()}")
+
+    def _places(self) -> str:
+        return ", ".join(f"{a.child.name} is peer {a.peer}" for a in self._scene.actors)

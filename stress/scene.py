@@ -1,0 +1,280 @@
+"""What every scenario needs: a master, peers in processes, their records, and an eye on deaths and hangs."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import pccl_py as pccl
+
+from .latency import Joins, Recovery, summary
+from .processes import Child, Fleet, dump_stacks, end_with
+from .records import Record, Writer
+from .report import Report
+
+Stage = Literal["joining", "member", "gone", "left"]
+PeerMain = Callable[[str, Writer, int], None]  # address of the master, writer, lifeline
+
+
+# News of a stop, or of the loss of a mate, may take the heartbeat limit and some more.
+EXCUSED_S = 6.0
+
+
+class Hang(Exception):
+    """Some peer makes no progress: the run cannot go on."""
+
+
+@dataclass(eq=False)
+class Actor:
+    """A peer process as the orchestrator sees it. `place`: which seat of the run it fills. `excused_until`: it may be
+    evicted, since it was stopped or a mate of its island went. `disturbed`: it has not been well all along."""
+
+    child: Child
+    place: int
+    group: int
+    island: str | None
+    peer: int = 0
+    stage: Stage = "joining"
+    progress: float = 0.0
+    excused_until: float = 0.0
+    disturbed: bool = False
+    leaving: bool = False
+
+    @property
+    def is_well(self) -> bool:
+        """A member that nobody has stopped, killed or asked to leave."""
+        child = self.child
+        well = child.alive and child.killed_at is None and not child.stopped
+        return well and self.stage == "member" and not self.leaving
+
+
+class Scene:
+    """Use as a context manager. `hang_s`: no progress of a peer for so long is a hang. `timeline`: the report tells
+    everything that happened."""
+
+    def __init__(self, report: Report, hang_s: float, *, timeline: bool = False) -> None:
+        self.keep_timeline = timeline
+        self.report = report
+        self.hang_s = hang_s
+        self.recovery = Recovery()
+        self.joins = Joins()
+        self.actors: list[Actor] = []
+        self.island_of: dict[int, str] = {}
+        self.actor_of: dict[int, Actor] = {}
+        self.timeline: list[tuple[float, str]] = []
+        self._names = 0
+        self._exit = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.began = time.monotonic()
+        folder = Path(tempfile.mkdtemp(prefix="stress-"))
+        self._exit.callback(shutil.rmtree, folder, ignore_errors=True)
+        self.fleet = self._exit.enter_context(Fleet(folder))
+        try:
+            self._master = self.fleet.start("master", _master_main)
+            self.address = self._master_address()
+        except BaseException:
+            self._exit.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        report = self.report
+        report.seconds = round(time.monotonic() - self.began, 2)
+        self.joins.settle(time.monotonic())
+        report.recovery_ms = summary(self.recovery.samples_ms)
+        report.join_ms = {"boundary": summary(self.joins.boundary_ms), "connect": summary(self.joins.connect_ms)}
+        if self.keep_timeline:
+            report.note(f"--- what happened\n{self._timeline_text()}")
+        if self.keep_timeline or not report.faultless:
+            report.note(f"--- log of the master\n{self._master.log_tail(400 if self.keep_timeline else 40)}")
+        self._exit.close()
+
+    def _timeline_text(self) -> str:
+        begin = self._master.started
+        return "\n".join(f"{(at - begin) * 1e3:8.0f} ms  {text}" for at, text in sorted(self.timeline))
+
+    def _master_address(self) -> str:
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            for child, record in self.fleet.poll(0.1):
+                if record["what"] == "address":
+                    return str(record["address"])
+                if record["what"] == "exit":
+                    raise RuntimeError(f"the master ended at once:\n{child.log_tail()}")
+        raise RuntimeError("the master said nothing within 20 s")
+
+    # ---- peers -----------------------------------------------------------------------------------------------------
+
+    def start_peer(self, main: PeerMain, place: int, group: int = 0, island: str | None = None) -> Actor:
+        address = self.address
+        self._names += 1
+        child = self.fleet.start(f"peer{self._names}-place{place}", lambda out, line: main(address, out, line))
+        actor = Actor(child, place, group, island, progress=child.started)
+        self.actors.append(actor)
+        self.happened(f"{child.name} starts", child.started)
+        self.report.joins += 1
+        return actor
+
+    def kill(self, actor: Actor) -> None:
+        member = actor.stage == "member"
+        survivors = [a for a in self.actors if a.is_well and a is not actor and a.group == actor.group]
+        at = self.fleet.kill(actor.child)
+        self.report.kills += 1
+        self.happened(f"SIGKILL {actor.child.name}, peer {actor.peer} ({actor.stage})", at)
+        if member:
+            self.recovery.killed(actor.peer, at, [a.child.pid for a in survivors if a.island != actor.island or not a.island])
+        self.disturb(actor)
+
+    def stop(self, actor: Actor) -> None:
+        at = self.fleet.stop(actor.child)
+        self.report.pauses += 1
+        self.happened(f"SIGSTOP {actor.child.name}, peer {actor.peer}", at)
+        self.disturb(actor)
+
+    def resume(self, actor: Actor) -> None:
+        if actor.child.alive and actor.child.stopped:
+            self.fleet.resume(actor.child)
+            actor.progress = time.monotonic()
+            actor.excused_until = actor.progress + EXCUSED_S
+            self.happened(f"SIGCONT {actor.child.name}, peer {actor.peer}", actor.progress)
+
+    def leave(self, actor: Actor) -> None:
+        actor.leaving = True
+        self.happened(f"SIGTERM {actor.child.name}, peer {actor.peer} ({actor.stage})")
+        self.disturb(actor)
+        with suppress(ProcessLookupError):
+            self.fleet.ask_to_leave(actor.child)
+
+    def happened(self, text: str, at: float | None = None) -> None:
+        """Notes it in the timeline."""
+        self.timeline.append((time.monotonic() if at is None else at, text))
+
+    def disturb(self, actor: Actor) -> None:
+        """What happens to it, happens to its island."""
+        for other in self.actors:
+            if other is actor or (actor.island is not None and other.island == actor.island):
+                other.disturbed = True
+                other.excused_until = time.monotonic() + EXCUSED_S
+                self.recovery.disturbed(other.child.pid)
+
+    # ---- news ------------------------------------------------------------------------------------------------------
+
+    def poll(self, seconds: float) -> list[tuple[Actor, Record]]:
+        """Waits at most so long for news, notes what every scenario notes, and returns it. Raises Hang."""
+        actors = {actor.child: actor for actor in self.actors}
+        news = []
+        for child, record in self.fleet.poll(seconds):
+            actor = actors.get(child)
+            if actor is None:
+                if child is self._master and record["what"] == "exit":
+                    self.report.death(f"the master, status {child.status}:\n{child.log_tail()}")
+                continue
+            actor.progress = max(actor.progress, record["t"])
+            self._note(actor, record)
+            news.append((actor, record))
+        self._watch()
+        return news
+
+    def _note(self, actor: Actor, record: Record) -> None:
+        child, what, t = actor.child, record["what"], record["t"]
+        if what == "member":
+            self._note_member(actor, record)
+        elif what == "commit":
+            self.report.operations += 1
+            self.report.repeated += record["attempts"] > 1
+            for victim, took in self.recovery.committed(child.pid, record["contributors"], t):
+                self.happened(f"{child.name}, peer {actor.peer} goes on {took:.1f} ms after the kill of {victim}", t)
+        elif what == "boundary":
+            self.joins.boundary(child.pid, record["entered"], record["changed"])
+        elif what == "wrong":
+            self.report.wrong(f"{child.name}, peer {actor.peer}, operation {record.get('key')}: {record['text']}")
+        elif what in ("gone", "refused"):
+            self.happened(f"{child.name}, peer {actor.peer} {what}: {record.get('error') or record['why']}", t)
+            if what == "gone":
+                self._note_gone(actor, record)
+        elif what == "left":
+            actor.stage = "left"
+        elif what == "exit":
+            self._note_exit(actor)
+
+    def _note_member(self, actor: Actor, record: Record) -> None:
+        actor.stage, actor.peer = "member", record["peer"]
+        actor.disturbed = False
+        self.happened(f"{actor.child.name} is peer {actor.peer} after {record['connect_s'] * 1e3:.1f} ms", record["t"])
+        self.island_of[actor.peer] = actor.island or f"peer {actor.peer}"
+        self.actor_of[actor.peer] = actor
+        self.joins.member(record["t"], record["connect_s"])
+
+    def _note_gone(self, actor: Actor, record: Record) -> None:
+        actor.stage = "gone"
+        self.recovery.disturbed(actor.child.pid)
+        self.report.evictions += 1
+        if not actor.child.stopped and record["t"] > actor.excused_until:
+            self.report.evictions_unexpected += 1
+            self.report.note(f"unexpected eviction of {actor.child.name}, peer {actor.peer}: {record['error']}")
+        actor.disturbed = True
+
+    def _note_exit(self, actor: Actor) -> None:
+        child = actor.child
+        self.recovery.disturbed(child.pid)
+        self.actors.remove(actor)
+        if child.killed_at is not None or (child.status == 0 and actor.stage == "left"):
+            return
+        stacks = child.stacks.read_text(errors="replace") if child.stacks.exists() else ""
+        self.report.death(f"{child.name}, peer {actor.peer}, status {child.status}:\n{child.log_tail()}\n{stacks}")
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        for actor in self.actors:
+            if actor.child.stopped or not actor.child.alive or actor.child.killed_at is not None:
+                continue
+            if now - actor.progress > self.hang_s:
+                self._report_hang(actor, now)
+                raise Hang
+
+    def _report_hang(self, actor: Actor, now: float) -> None:
+        living = [a.child for a in self.actors if a.child.alive and not a.child.stopped]
+        picture = "; ".join(
+            f"{a.child.name} peer {a.peer} {a.stage} {now - a.progress:.1f} s{' stopped' if a.child.stopped else ''}"
+            for a in self.actors
+        )
+        stacks = dump_stacks([*living, self._master])
+        self.report.hang(f"{actor.child.name} made no progress for {self.hang_s:g} s ({picture})\n{stacks}")
+
+    def until(self, condition: Callable[[], bool], each: Callable[[Actor, Record], None] | None = None) -> None:
+        """Polls until it holds; a peer that keeps it from holding is a hang in the end."""
+        while not condition():
+            for actor, record in self.poll(0.02):
+                if each is not None:
+                    each(actor, record)
+
+    def run_for(self, seconds: float, each: Callable[[Actor, Record], None] | None = None) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            for actor, record in self.poll(min(left, 0.02)):
+                if each is not None:
+                    each(actor, record)
+
+    def end(self, each: Callable[[Actor, Record], None] | None = None) -> None:
+        """All leave; who does not is a hang."""
+        for actor in self.actors:
+            self.resume(actor)
+            self.leave(actor)
+        self.until(lambda: not self.actors, each)
+
+
+def _master_main(out: Writer, lifeline: int) -> None:
+    import logging
+    import sys
+
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(relativeCreated)8d ms  %(message)s")
+    with pccl.Master() as master:
+        out.say("address", address=master.address)
+        end_with(lifeline)

@@ -1,0 +1,101 @@
+"""Peers as threads: with a communicator that averages in the order of ranks, or with real ones."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+from pccl_py import OpInfo, SharedState, SyncInfo
+
+T = TypeVar("T")
+
+
+def in_threads(functions: list[Callable[[], T]]) -> list[T]:
+    """Their results in order; raises the first one's exception."""
+    results: list[Any] = [None] * len(functions)
+    errors: list[BaseException] = []
+
+    def run(index: int) -> None:
+        try:
+            results[index] = functions[index]()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(len(functions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(50)
+    if errors:
+        raise errors[0]
+    assert not any(thread.is_alive() for thread in threads)
+    return results
+
+
+class FakeWorld:
+    """`FakeWorld(3).comms` are three communicators. Sums are taken rank by rank in the tensors' dtype."""
+
+    def __init__(self, size: int) -> None:
+        self._barrier = threading.Barrier(size, timeout=20)
+        self._posted: dict[int, Any] = {}
+        self.comms = [FakeComm(self, rank) for rank in range(size)]
+
+    def meet(self, rank: int, value: Any) -> list[Any]:
+        """What all ranks brought, in order."""
+        self._posted[rank] = value
+        self._barrier.wait()
+        values = [self._posted[r] for r in sorted(self._posted)]
+        self._barrier.wait()
+        return values
+
+
+class FakeComm:
+    """`failures`: raised by the next calls of all_reduce, before anything else happens."""
+
+    def __init__(self, world: FakeWorld, rank: int) -> None:
+        self._world = world
+        self._rank = rank
+        self.failures: list[Exception] = []
+        self.calls: list[str] = []
+        self.waiting = 0
+
+    def update_topology(self) -> bool:
+        self.calls.append("update_topology")
+        self.waiting = 0
+        return False
+
+    def rejoin(self) -> None:
+        self.calls.append("rejoin")
+
+    def all_reduce(
+        self, tensors: list[torch.Tensor], op: Any, *, scope: Any, weight: float, on_loss: Any
+    ) -> OpInfo:
+        assert (op, scope, on_loss) == ("avg", "run", "retry")
+        self.calls.append("all_reduce")
+        if self.failures:
+            raise self.failures.pop(0)
+        posted = self._world.meet(self._rank, ([t.clone() for t in tensors], weight))
+        total = sum(w for _, w in posted)
+        for index, tensor in enumerate(tensors):
+            tensor.zero_()
+            for contribution, w in posted:
+                tensor += contribution[index] * w
+            if total:
+                tensor /= total
+        return OpInfo(tuple(range(len(posted))), 0, 0, 0.0, 1, self.waiting, total)
+
+    def sync_shared_state(self, state: SharedState) -> SyncInfo:
+        self.calls.append("sync_shared_state")
+        mine = {name: tensor.clone() for name, tensor in state.tensors.items()}
+        posted = self._world.meet(self._rank, (mine, state.revision))
+        donor = max(range(len(posted)), key=lambda rank: (posted[rank][1], -rank))
+        elected, revision = posted[donor]
+        differs = any(not torch.equal(mine[name], elected[name]) for name in mine)
+        for name, tensor in state.tensors.items():
+            tensor.copy_(elected[name])
+        state.revision = revision
+        everybody = tuple(range(len(posted)))
+        return SyncInfo(0, 0, revision, (donor,) if differs else (), everybody, 0.0, 1, 0)
