@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 import weakref
 from collections.abc import Sequence
@@ -11,26 +10,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import Self
 
 from . import _core, arguments
-from .arguments import OnLoss, Op, Scope, Strategy
+from .arguments import Scope, Strategy
+from .collectives import Collectives
 from .config import Config
 from .errors import ClosedError, PcclError, UsageError, from_code
 from .logs import tie
 from .secret import read_secret
 from .shared_state import SharedState, SyncInfo
 from .state_sync import StateSync
-from .tensors import Operand, Tensor, operands
-from .work import OpInfo, Work
 
 tie(_core)
-
-# As numbered by csrc/wire/types.hpp.
-_ALL_REDUCE, _BROADCAST, _BARRIER = 1, 2, 3
-_CALLS = {_ALL_REDUCE: "all_reduce", _BROADCAST: "broadcast", _BARRIER: "barrier"}
-
-Tensors = Tensor | Sequence[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +50,7 @@ class PeerInfo:
     link: LinkInfo | None
 
 
-class Communicator:
+class Communicator(Collectives):
     """`with Communicator("master.example:48148", secret_file="run.key") as comm:` joins, then leaves.
 
     address         host:port of the master; names, IPv4 and [IPv6]
@@ -124,7 +116,7 @@ class Communicator:
         )
         self._group = group
         self._process = os.getpid()
-        self._untagged: dict[int, tuple[int, weakref.ref[Work]]] = {}
+        self._untagged = {}
         self._current: list[_core.Peer] = []
         self._finalizer = weakref.finalize(self, _release, self._current, self._process)
         self._join(self._connect_s)
@@ -141,6 +133,12 @@ class Communicator:
 
     @property
     def _peer(self) -> _core.Peer:
+        self._check_usable()
+        if not self._current:
+            raise ClosedError("this peer is in no run since rejoin() failed: call it again")
+        return self._current[0]
+
+    def _check_usable(self) -> None:
         if os.getpid() != self._process:
             raise UsageError(
                 f"this communicator belongs to process {self._process} and was inherited by a fork: "
@@ -148,9 +146,6 @@ class Communicator:
             )
         if not self._finalizer.alive:
             raise ClosedError("this peer has left the run; create a new Communicator")
-        if not self._current:
-            raise ClosedError("rejoin() failed, so this peer is in no run; create a new Communicator")
-        return self._current[0]
 
     # ---- coming and going ----------------------------------------------------------------------------------
 
@@ -170,14 +165,13 @@ class Communicator:
         """After Evicted, OutcomeUnknown or MasterLost: comes back as a new peer, with the same options.
 
         Like a newcomer it waits for the next update_topology() of the others; then synchronize the shared
-        state.
+        state. When it raises, it may be called again.
         """
-        peer = self._peer
-        if peer.stage() != "gone":
-            raise UsageError(
-                "rejoin() is for a peer that the run goes on without; this one is still a member"
-            )
-        peer.close()
+        self._check_usable()
+        for peer in self._current:
+            if peer.stage() != "gone":
+                raise UsageError("rejoin() is for a peer that the run goes on without; this one is a member")
+            peer.close()
         self._untagged.clear()
         self._join(self._connect_s if timeout is None else arguments.seconds_of(timeout, 0))
 
@@ -244,180 +238,6 @@ class Communicator:
         trainer = arguments.ROLES["trainer"]
         return [m[0] for m in self._peer.members() if m[3] == self._group and m[4] == trainer]
 
-    # ---- collectives ---------------------------------------------------------------------------------------
-
-    @overload
-    def all_reduce(
-        self,
-        tensors: Tensors,
-        op: Op = ...,
-        *,
-        out: Tensors | None = ...,
-        tag: int | None = ...,
-        scope: Scope = ...,
-        algorithm: str = ...,
-        quantization: str | None = ...,
-        weight: float | None = ...,
-        on_loss: OnLoss = ...,
-        async_op: Literal[False] = ...,
-        timeout: float | None = ...,
-    ) -> OpInfo: ...
-    @overload
-    def all_reduce(
-        self,
-        tensors: Tensors,
-        op: Op = ...,
-        *,
-        out: Tensors | None = ...,
-        tag: int | None = ...,
-        scope: Scope = ...,
-        algorithm: str = ...,
-        quantization: str | None = ...,
-        weight: float | None = ...,
-        on_loss: OnLoss = ...,
-        async_op: Literal[True],
-        timeout: float | None = ...,
-    ) -> Work: ...
-    def all_reduce(
-        self,
-        tensors: Tensors,
-        op: Op = "sum",
-        *,
-        out: Tensors | None = None,
-        tag: int | None = None,
-        scope: Scope = "group",
-        algorithm: str = "auto",
-        quantization: str | None = None,
-        weight: float | None = None,
-        on_loss: OnLoss = "retry",
-        async_op: bool = False,
-        timeout: float | None = None,
-    ) -> OpInfo | Work:
-        """Reduces elementwise over the group; every peer gets the same bits.
-
-        tensors   a numpy array or torch CPU tensor, or a list of them as one atomic operation: contiguous, of
-                  float32/64/16, bfloat16, int8..64 or uint8..64, at any alignment, also empty. Reduced in
-                  place
-        out       where the results go instead, one per input; an output may be exactly its input
-        op        sum, avg, prod, min, max. 16-bit floats are reduced in float32; integers wrap around
-        weight    op="avg" only: the result is sum(weight * tensor) / sum(weight), 0 where all weights are 0
-        tag       names the operation, 0 .. 2**32 - 3. None: numbered in the order of the calls of one thread
-        scope     "run": commits in all groups or in none
-        on_loss   "retry": a peer that leaves costs one repetition among the survivors. "raise": PeerLost
-        timeout   seconds until it fails on every peer; None: `operation_timeout_s` of the configuration
-        async_op  True: returns a Work at once, and the tensors are the library's until its wait()
-
-        Inputs are intact when it raises a CollectiveError; `out` is undefined until it has returned.
-        """
-        arguments.check_algorithm(algorithm)
-        arguments.check_quantization(quantization)
-        items = operands(tensors, out)
-        number = arguments.number_of(op, arguments.OPS, "op")
-        factor = None if weight is None else arguments.weight_of(weight, op, items)
-        return self._post(
-            _ALL_REDUCE,
-            items,
-            (_frozen(tensors), _frozen(out)),
-            op=number,
-            tag=tag,
-            scope=scope,
-            weight=factor,
-            on_loss=on_loss,
-            async_op=async_op,
-            timeout=timeout,
-        )
-
-    def broadcast(
-        self,
-        tensors: Tensors,
-        root: int,
-        *,
-        tag: int | None = None,
-        scope: Scope = "group",
-        on_loss: OnLoss = "retry",
-        async_op: bool = False,
-        timeout: float | None = None,
-    ) -> OpInfo | Work:
-        """Every peer of the group gets the tensors of the peer with rank `root`, in place. Else as
-        all_reduce.
-
-        Ranks move when somebody leaves: MismatchError where peers name different roots, and where the root
-        left.
-        """
-        ids = self._ids()
-        peer = ids[arguments.whole(root, "root", 0, max(0, len(ids) - 1))] if ids else 0
-        return self._post(
-            _BROADCAST,
-            operands(tensors, None),
-            _frozen(tensors),
-            root=peer,
-            tag=tag,
-            scope=scope,
-            on_loss=on_loss,
-            async_op=async_op,
-            timeout=timeout,
-        )
-
-    def barrier(
-        self,
-        *,
-        tag: int | None = None,
-        scope: Scope = "group",
-        on_loss: OnLoss = "retry",
-        async_op: bool = False,
-        timeout: float | None = None,
-    ) -> OpInfo | Work:
-        """Returns when every peer of the group (of the run, with scope="run") has called it."""
-        return self._post(
-            _BARRIER, [], None, tag=tag, scope=scope, on_loss=on_loss, async_op=async_op, timeout=timeout
-        )
-
-    def _post(
-        self,
-        call: int,
-        items: list[Operand],
-        keep: object,
-        *,
-        op: int = 1,
-        root: int = 0,
-        tag: int | None,
-        scope: Scope,
-        weight: float | None = None,
-        on_loss: OnLoss,
-        async_op: bool,
-        timeout: float | None,
-    ) -> OpInfo | Work:
-        peer = self._peer
-        scope_number = arguments.number_of(scope, arguments.SCOPES, "scope")
-        name = arguments.name_of(tag)
-        if name == 0:
-            self._check_order(scope_number)
-        operation = peer.post(
-            call=call,
-            scope=scope_number,
-            name=name,
-            op=op,
-            root=root,
-            weight=weight,
-            on_loss=arguments.number_of(on_loss, arguments.ON_LOSS, "on_loss"),
-            seconds=arguments.seconds_of(timeout, self._config.operation_timeout_s),
-            tensors=items,
-            keep=keep,
-        )
-        work = Work(operation, _CALLS[call], weighted=weight is not None, keep=(self, keep))
-        if name == 0:
-            self._untagged[scope_number] = (threading.get_ident(), weakref.ref(work))
-        return work if async_op else work.finish()
-
-    def _check_order(self, scope: int) -> None:
-        """Two threads that count calls together would pair them differently on every peer."""
-        thread, last = self._untagged.get(scope, (0, None))
-        work = last() if last is not None and thread != threading.get_ident() else None
-        if work is not None and not work.is_completed():
-            raise UsageError(
-                "another thread has an operation without a tag in flight: give each thread its tags"
-            )
-
     # ---- shared state --------------------------------------------------------------------------------------
 
     def sync_shared_state(
@@ -453,11 +273,6 @@ class Communicator:
             return "<Communicator without a peer>"
         peer = self._current[0]
         return f"<Communicator peer {peer.peer_id}: {peer.stage()}>"
-
-
-def _frozen(tensors: Tensors | None) -> Any:
-    """What must live until the operation has ended, whatever becomes of the caller's list."""
-    return tuple(tensors) if isinstance(tensors, list) else tensors
 
 
 def _release(current: list[_core.Peer], process: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .errors import UsageError
-from .tensors import DTYPE_CODES, Tensor, check_torch, describe, dtype_name, is_torch, numpy_code
+from .tensors import DTYPE_CODES, Tensor, check_torch, describe, is_torch, numpy_code, torch_code
 
 
 class HostMemory(ABC):
@@ -79,7 +79,7 @@ class _TorchMemory(HostMemory):
         self.bytes = tensor.numel() * tensor.element_size()
         self._host = tensor
         self.address = 0 if self.copied else int(tensor.data_ptr())
-        code = DTYPE_CODES.get(dtype_name(tensor))
+        code = torch_code(tensor.dtype)
         self.code, self.count = (DTYPE_CODES["uint8"], self.bytes) if code is None else (code, tensor.numel())
 
     def load(self) -> None:

@@ -58,9 +58,13 @@ def operands(tensors: Tensor | Sequence[Tensor], out: Tensor | Sequence[Tensor] 
 
     Raises UsageError for what cannot be reduced where it is, NotBuilt for tensors on a device.
     """
-    inputs = as_list(tensors, "the tensor")
-    names = ["the tensor"] if inputs is tensors or len(inputs) == 1 else []
-    names = names or [f"tensor {index} of the list" for index in range(len(inputs))]
+    if not isinstance(tensors, list | tuple):
+        if out is None:
+            only = buffer(tensors, "the tensor", written=True)
+            return [Operand(only.address, only.address, only.elements, only.code)]
+        return _out_of_place([tensors], ["the tensor"], as_list(out, "out"))
+    inputs = as_list(tensors, "the tensors")
+    names = [f"tensor {index} of the list" for index in range(len(inputs))]
     if out is None:
         buffers = [buffer(t, name, written=True) for t, name in zip(inputs, names, strict=True)]
         if len(buffers) > 1:
@@ -128,6 +132,7 @@ def dtype_name(tensor: Tensor) -> str:
 
 # By dtype object: asking a dtype for its name costs more than all other checks together.
 _numpy_codes: dict[np.dtype[Any], int] = {}
+_torch_codes: dict[Any, int | None] = {}
 
 
 def numpy_code(dtype: np.dtype[Any]) -> int | None:
@@ -138,6 +143,13 @@ def numpy_code(dtype: np.dtype[Any]) -> int | None:
         if code is not None:
             _numpy_codes[dtype] = code
     return code
+
+
+def torch_code(dtype: Any) -> int | None:
+    """As numpy_code, for a torch.dtype."""
+    if dtype not in _torch_codes:
+        _torch_codes[dtype] = DTYPE_CODES.get(str(dtype).removeprefix("torch."))
+    return _torch_codes[dtype]
 
 
 def _numpy_buffer(array: np.ndarray[Any, Any], name: str, written: bool) -> Buffer:
@@ -155,20 +167,24 @@ def _numpy_buffer(array: np.ndarray[Any, Any], name: str, written: bool) -> Buff
 
 
 def _torch_buffer(tensor: Any, name: str) -> Buffer:
-    check_torch(tensor, name)
-    kind = tensor.device.type
-    if kind != "cpu":
-        text = f"{name} is on {tensor.device}: reducing on a device waits for staging; pass tensor.cpu()"
-        raise NotBuilt(text) if kind == "cuda" else UsageError(text)
-    code = DTYPE_CODES.get(dtype_name(tensor))
-    if code is None:
-        raise UsageError(_refused_dtype(tensor, name))
-    if not tensor.is_contiguous():
-        raise UsageError(f"{name} {describe(tensor)} is not contiguous: pass tensor.contiguous()")
-    if tensor.is_neg():
-        raise UsageError(f"{name} is a negated view: pass tensor.resolve_neg()")
+    code = torch_code(tensor.dtype)
+    dense = tensor.layout is sys.modules["torch"].strided and not hasattr(type(tensor), "to_local")
+    if code is None or not dense or not tensor.is_cpu or not tensor.is_contiguous() or tensor.is_neg():
+        raise _refused_torch(tensor, name)
     count = tensor.numel()
     return Buffer(tensor.data_ptr(), count, code, count * tensor.element_size())
+
+
+def _refused_torch(tensor: Any, name: str) -> Exception:
+    check_torch(tensor, name)
+    if tensor.device.type != "cpu":
+        text = f"{name} is on {tensor.device}: reducing on a device waits for staging; pass tensor.cpu()"
+        return NotBuilt(text) if tensor.device.type == "cuda" else UsageError(text)
+    if torch_code(tensor.dtype) is None:
+        return UsageError(_refused_dtype(tensor, name))
+    if not tensor.is_contiguous():
+        return UsageError(f"{name} {describe(tensor)} is not contiguous: pass tensor.contiguous()")
+    return UsageError(f"{name} is a negated view: pass tensor.resolve_neg()")
 
 
 def check_torch(tensor: Any, name: str) -> None:

@@ -7,15 +7,16 @@ import os
 import random
 import shlex
 import sys
+from pathlib import Path
 
 # One thread per process: peers are many, cores are few. Before numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from .churn import ChurnPlan, run_churn  # noqa: E402
-from .pause import PausePlan, run_pause  # noqa: E402
-from .recovery import RecoveryPlan, run_recovery  # noqa: E402
-from .report import Report  # noqa: E402
-from .windows import Limits  # noqa: E402
+from .churn import ChurnPlan, run_churn
+from .pause import PausePlan, run_pause
+from .recovery import RecoveryPlan, run_recovery
+from .report import Report
+from .windows import Limits
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,8 +25,12 @@ def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--seed", type=int, help="replays the schedule of a run (default: a new one)")
     common.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    common.add_argument("--timeline", action="store_true", help="tell everything that happened")
-    common.add_argument("--hang-seconds", type=float, default=15.0, metavar="S", help="no progress for so long is a hang")
+    common.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="leave all logs there, tell everything that happened"
+    )
+    common.add_argument(
+        "--hang-seconds", type=float, default=15.0, metavar="S", help="no progress for so long is a hang"
+    )
 
     churn = commands.add_parser("churn", parents=[common], help="kill, stop, leave and join at random")
     churn.add_argument("--seconds", type=float, default=60.0)
@@ -37,10 +42,14 @@ def parser() -> argparse.ArgumentParser:
     churn.add_argument("--in-flight", type=int, default=6, help="all-reduces at the same time, at most")
     churn.add_argument("--sabotage", choices=("wrong", "death", "hang"), help=argparse.SUPPRESS)
 
-    recovery = commands.add_parser("recovery", parents=[common], help="from each kill to the survivors' next result")
+    recovery = commands.add_parser(
+        "recovery", parents=[common], help="from each kill to the survivors' next result"
+    )
     recovery.add_argument("--kills", type=int, default=100)
     recovery.add_argument("--peers", type=int, default=3)
-    recovery.add_argument("--bytes", type=size, default=4 << 20, help="reduced at a time; K, M and G are known")
+    recovery.add_argument(
+        "--bytes", type=size, default=4 << 20, help="reduced at a time; K, M and G are known"
+    )
     recovery.add_argument("--forked-workers", type=int, nargs="?", const=2, default=0, metavar="N",
                           help="each peer has forked N processes (2) that outlive it")  # fmt: skip
 
@@ -52,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def size(text: str) -> int:
-    """"4M" in bytes."""
+    """ "4M" in bytes."""
     factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:].upper(), 1)
     return int(text[:-1] if factor > 1 else text) * factor
 
@@ -74,7 +83,7 @@ def churn_plan(args: argparse.Namespace) -> ChurnPlan:
         args.groups,
         ranks,
         args.hang_seconds,
-        args.timeline,
+        args.keep,
         args.sabotage,
     )
 
@@ -94,10 +103,14 @@ def run(args: argparse.Namespace, command: str) -> Report:
     report = Report(args.scenario, args.seed, command, args.peers)
     if args.scenario == "recovery":
         workers = args.forked_workers
-        plan = RecoveryPlan(args.seed, args.kills, args.peers, args.bytes, workers, args.hang_seconds, args.timeline)
+        plan = RecoveryPlan(
+            args.seed, args.kills, args.peers, args.bytes, workers, args.hang_seconds, args.keep
+        )
         return run_recovery(plan, report)
     if args.scenario == "pause":
-        pause = PausePlan(args.seed, args.rounds, args.peers, args.bytes, hang_s=args.hang_seconds, timeline=args.timeline)
+        pause = PausePlan(
+            args.seed, args.rounds, args.peers, args.bytes, hang_s=args.hang_seconds, keep=args.keep
+        )
         return run_pause(pause, report)
     churn = churn_plan(args)
     report.peers = churn.peers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from bisect import insort
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from .churn_peer import ChurnOptions, ChurnPeer
 from .faults import Fault, plan_faults
@@ -36,7 +37,7 @@ class ChurnPlan:
     groups: int = 1
     ranks: int = 1
     hang_s: float = 15.0
-    timeline: bool = False
+    keep: Path | None = None
     sabotage: str | None = None
 
     @property
@@ -55,7 +56,7 @@ class _Armed:
 
 
 def run_churn(plan: ChurnPlan, report: Report) -> Report:
-    with Scene(report, plan.hang_s, timeline=plan.timeline) as scene:
+    with Scene(report, plan.hang_s, plan.keep) as scene:
         churn = _Churn(plan, scene)
         try:
             churn.run()
@@ -96,7 +97,8 @@ class _Churn:
         self.close_ledger(time.monotonic() - 5)
         scene.end(self._on_record)
 
-    # ---- who sits where --------------------------------------------------------------------------------------------
+    # ---- who sits where
+    # --------------------------------------------------------------------------------------------
 
     def _fill(self, place: int) -> None:
         for rank in range(self._plan.ranks):
@@ -134,7 +136,8 @@ class _Churn:
         needed = 2 if self._plan.groups == 1 and self._plan.islands > 2 else 1
         return len(others) >= needed
 
-    # ---- faults ----------------------------------------------------------------------------------------------------
+    # ---- faults
+    # ----------------------------------------------------------------------------------------------------
 
     def _next_due(self, began: float) -> float:
         due = [armed.gives_up if armed.at is None else armed.at for armed in self._armed]
@@ -167,7 +170,11 @@ class _Churn:
                 if vacant:
                     return self._fill(place)
                 continue
-            targets = [a for a in self._at(place) if a.child.killed_at is None and not a.child.stopped and not a.leaving]
+            targets = [
+                a
+                for a in self._at(place)
+                if a.child.killed_at is None and not a.child.stopped and not a.leaving
+            ]
             targets = [a for a in targets if all(armed.actor is not a for armed in self._armed)]
             if targets and self._may_take(place):
                 return self._hit(fault, targets[int(fault.lasts_s * 1e6) % len(targets)], now)
@@ -201,16 +208,21 @@ class _Churn:
             rank = actor.group if self._plan.ranks > 1 else 0
             self._fill_at[actor.place, rank] = time.monotonic() + fault.replaced_s
 
-    # ---- what peers say --------------------------------------------------------------------------------------------
+    # ---- what peers say
+    # --------------------------------------------------------------------------------------------
 
     def _on_record(self, actor: Actor, record: Record) -> None:
         what = record["what"]
         if what == "commit":
             key = self._key(actor, record)
             contributors = tuple(record["contributors"])
-            faults = self._ledger.commit(key, actor.peer, contributors, record["digest"], record["t"], self._is_gone)
+            faults = self._ledger.commit(
+                key, actor.peer, contributors, record["digest"], record["t"], self._is_gone
+            )
             self._wrong(faults)
-        elif what == "failed" and not record["error"].startswith(("Evicted", "OutcomeUnknown", "ClosedError")):
+        elif what == "failed" and not record["error"].startswith(
+            ("Evicted", "OutcomeUnknown", "ClosedError")
+        ):
             self._wrong(self._ledger.fail(self._key(actor, record), actor.peer, record["t"]))
         elif what == "start":
             self._note_start(actor, record["t"])
@@ -239,7 +251,12 @@ class _Churn:
 
     def _is_gone(self, peer: int) -> bool:
         actor = self._scene.actor_of.get(peer)
-        return actor is None or actor.peer != peer or actor.stage != "member" or actor.child.killed_at is not None
+        return (
+            actor is None
+            or actor.peer != peer
+            or actor.stage != "member"
+            or actor.child.killed_at is not None
+        )
 
     def _wrong(self, faults: list[str]) -> None:
         for fault in faults:

@@ -1,10 +1,13 @@
-"""A peer of the churn: rounds of an agreed number, each with several all-reduces in flight, all of them checked."""
+"""A peer of the churn: rounds of an agreed number, each with several all-reduces in flight, all of them
+checked.
+"""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pccl_py as pccl
@@ -17,8 +20,8 @@ from .windows import Limits, OperationPlan, plan_window
 
 @dataclass(frozen=True)
 class ChurnOptions:
-    """`own`: seeds what only this peer decides. `sabotage`: what this peer does wrong on purpose, "wrong", "death" or
-    "hang", so that tests see it detected."""
+    """`own`: seeds what only this peer decides. `sabotage`: what this peer does wrong on purpose, "wrong",
+    "death" or "hang", so that tests see it detected."""
 
     seed: int
     own: str
@@ -56,9 +59,11 @@ class ChurnPeer(Peer):
             self.comm.barrier(scope="run")
 
     def _next_window(self) -> int:
-        """A number that all members know, newcomers too: the run counts the boundaries that they have reached together,
-        and between two of these (the others were skipped) all have gone through the same windows."""
-        boundaries = self.comm._peer.view()[2]
+        """A number that all members know, newcomers too: the run counts the boundaries that they have
+        reached together, and between two of these (the others were skipped) all have gone through the same
+        windows.
+        """
+        boundaries: int = self.comm._peer.view()[2]
         self._since = self._since + 1 if boundaries == self._boundaries else 0
         self._boundaries = boundaries
         return boundaries * WINDOWS_MAX + self._since
@@ -125,13 +130,15 @@ class ChurnPeer(Peer):
         elif not (isinstance(error, pccl.ClosedError) and self.leaving):
             errors.append(error)
 
-    def _committed(self, key: list[object], info: pccl.OpInfo | pccl.Work, digest: int) -> None:
+    def _committed(self, key: Sequence[int | str], info: pccl.OpInfo | pccl.Work, digest: int) -> None:
         assert isinstance(info, pccl.OpInfo)
         contributors = list(info.contributors)
-        self.out.say("commit", key=key, contributors=contributors, digest=digest, attempts=info.attempts)
+        self.out.say(
+            "commit", key=list(key), contributors=contributors, digest=digest, attempts=info.attempts
+        )
 
-    def _wrong(self, key: list[object], text: str) -> None:
-        self.out.say("wrong", key=key, text=text[:3000])
+    def _wrong(self, key: Sequence[int | str], text: str) -> None:
+        self.out.say("wrong", key=list(key), text=text[:3000])
 
     def _commit_sabotage(self) -> None:
         if self._rounds < 5 or self._options.sabotage is None:

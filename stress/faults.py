@@ -15,11 +15,12 @@ FREEZE_S = (2.3, 3.2)
 
 @dataclass(frozen=True)
 class Fault:
-    """`kill` SIGKILL; `pause`, `freeze` SIGSTOP for `lasts_s`; `leave` SIGTERM; `join` one peer more than usual.
+    """`kill` SIGKILL; `pause`, `freeze` SIGSTOP for `lasts_s`; `leave` SIGTERM; `join` one peer more than
+    usual.
 
     order            places to try, the first eligible one is taken
-    after_operation  None: at once. Else when it next starts operations, and this share of a window's time later
-    replaced_s       the place is filled again so long after
+    after_operation  None: at once. Else when it next starts operations, and this share of a window's time
+    later replaced_s       the place is filled again so long after
     """
 
     at_s: float
@@ -33,7 +34,8 @@ class Fault:
 def plan_faults(seed: int, seconds: float, kills: int, places: int) -> list[Fault]:
     """`kills` kills, and pauses, freezes, leaves and joins among them, in order of time."""
     draw = random.Random(f"{seed} faults")
-    kinds: list[Kind] = ["pause"] * max(1, kills // 8) + ["leave", "join"] * max(1, kills // 10)
+    kinds: list[Kind] = ["pause"] * max(1, kills // 8)
+    kinds += ["leave", "join"] * max(1, kills // 10)
     kinds += ["freeze"] * max(1, round(seconds / 20))  # each costs the run the heartbeat limit
     faults = [_fault(draw, kind, draw.random() * seconds, places) for kind in kinds]
     at_s = 0.0

@@ -1,4 +1,6 @@
-"""How long kills interrupt the survivors, and how long newcomers take; from times that peers and orchestrator noted."""
+"""How long kills interrupt the survivors, and how long newcomers take; from times that peers and
+orchestrator noted.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +41,10 @@ class Recovery:
         for kill in self._kills:
             kill.waiting.discard(process)
         self._kills = [kill for kill in self._kills if kill.waiting]
+
+    def interrupted(self) -> None:
+        """Something else than a kill holds everybody up."""
+        self._kills.clear()
 
     @property
     def outstanding(self) -> int:

@@ -1,7 +1,7 @@
 """What peers say about one operation, held against each other.
 
-Every operation has one fate: committed with the same contributors and the same bits wherever it is committed, in all
-groups for scope "run", and on every contributor that lives to tell.
+Every operation has one fate: committed with the same contributors and the same bits wherever it is
+committed, in all groups for scope "run", and on every contributor that lives to tell.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Ledger:
         if entry.committed_by and contributors != entry.contributors:
             others = sorted(entry.committed_by)
             faults.append(
-                f"{key}: peer {peer} says contributors {contributors}, peers {others} say {entry.contributors}"
+                f"{key}: peer {peer} says contributors {contributors}, "
+                f"peers {others} say {entry.contributors}"
             )
         elif entry.committed_by and digest != entry.digest:
             faults.append(f"{key}: peer {peer} has other bits than peers {sorted(entry.committed_by)}")
@@ -78,7 +79,9 @@ class Ledger:
         return []
 
     def close(self, before: float, islands: IslandOf, must_have: Callable[[int], bool]) -> list[str]:
-        """Forgets operations first heard of before that time. `must_have`: the peer has been well all along."""
+        """Forgets operations first heard of before that time. `must_have`: the peer has been well all
+        along.
+        """
         faults = []
         old = [key for key, entry in self._entries.items() if entry.opened < before]
         for key in old:
@@ -100,9 +103,12 @@ class Ledger:
         if key.scope != "run" or other is None or other is entry:
             return []
         if other.failed_by:
-            return [f"{key}: committed in group {key.group}, failed in group 0 at peers {sorted(other.failed_by)}"]
+            return [
+                f"{key}: committed in group {key.group}, failed in group 0 at peers {sorted(other.failed_by)}"
+            ]
         ours = {islands(peer) for peer in entry.contributors}
         theirs = {islands(peer) for peer in other.contributors}
         if not other.committed_by or None in ours | theirs or ours == theirs:
             return []
-        return [f"{key}: islands {sorted(map(str, ours))} in group {key.group}, {sorted(map(str, theirs))} in group 0"]
+        here, there = sorted(map(str, ours)), sorted(map(str, theirs))
+        return [f"{key}: islands {here} in group {key.group}, {there} in group 0"]

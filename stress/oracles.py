@@ -1,8 +1,9 @@
 """What each peer contributes, what the result must be, and what a wrong one looks like.
 
-A contribution is integer-valued noise that depends on the peer, the operation and the position, so that a result
-with a contribution that is missing, doubled, stale, shifted or somebody else's differs almost everywhere. Sums of
-up to 16 of them are exact in their dtype: results are compared for equality, not within a tolerance.
+A contribution is integer-valued noise that depends on the peer, the operation and the position, so that a
+result with a contribution that is missing, doubled, stale, shifted or somebody else's differs almost
+everywhere. Sums of up to 16 of them are exact in their dtype: results are compared for equality, not within
+a tolerance.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from .windows import Op
 
 PEERS_MAX = 16
 _M32, _M64 = (1 << 32) - 1, (1 << 64) - 1
-# Bits of a contribution: sums of PEERS_MAX of them, also times a weight of up to 8, are exact in the accumulator,
-# and plain sums in the dtype.
+# Bits of a contribution: sums of PEERS_MAX of them, also times a weight of up to 8, are exact in the
+# accumulator, and plain sums in the dtype.
 _BITS = {"float16": 7, "float32": 20, "float64": 32}
 _BITS_WEIGHTED = {"float16": 7, "float32": 17, "float64": 32}
 
 
 class Name(NamedTuple):
-    """Which attempt at what: window, slot in it, how often the caller has called it again, tensor of the call."""
+    """Which attempt at what: window, slot in it, how often the caller has called it again, tensor of the
+    call.
+    """
 
     window: int
     slot: int
@@ -68,7 +71,7 @@ def _noise(seed: int, count: int) -> Array:
 
 def contribution(peer: int, name: Name, kind: Kind, count: int) -> Array:
     """What `peer` puts in: `dtype[count]`."""
-    noise = _noise(_mix(peer, *name), count)
+    noise: Array = _noise(_mix(peer, *name), count)
     dtype = np.dtype(kind.dtype)
     if dtype.kind in "iu":
         wide = noise.astype(np.uint64)
@@ -76,7 +79,8 @@ def contribution(peer: int, name: Name, kind: Kind, count: int) -> Array:
             wide |= _noise(_mix(peer, *name, 1), count).astype(np.uint64) << np.uint64(32)
         return wide.astype(dtype)
     if kind.op == "prod":
-        return np.array([-2, -1, 1, 2], dtype)[noise & np.uint32(3)]
+        factors: Array = np.array([-2, -1, 1, 2], dtype)
+        return np.take(factors, noise & np.uint32(3))
     bits = (_BITS_WEIGHTED if kind.weighted else _BITS)[kind.dtype]
     values = (noise >> np.uint32(32 - bits)).astype(np.int64) - (1 << bits - 1)
     return values.astype(dtype)
@@ -97,7 +101,8 @@ def expected(contributors: Sequence[int], name: Name, kind: Kind, count: int) ->
 
 
 def _combine_integers(parts: list[Array], kind: Kind) -> Array:
-    function = {"sum": np.add, "avg": np.add, "prod": np.multiply, "min": np.minimum, "max": np.maximum}[kind.op]
+    functions = {"sum": np.add, "avg": np.add, "prod": np.multiply, "min": np.minimum, "max": np.maximum}
+    function = functions[kind.op]
     total = parts[0].copy()
     for part in parts[1:]:
         function(total, part, out=total)
@@ -105,7 +110,8 @@ def _combine_integers(parts: list[Array], kind: Kind) -> Array:
         return total
     divisor = np.array(len(parts), total.dtype)
     quotient = total // divisor
-    return (quotient + ((total % divisor != 0) & (total < 0))).astype(total.dtype)  # toward zero
+    toward_zero: Array = (quotient + ((total % divisor != 0) & (total < 0))).astype(total.dtype)
+    return toward_zero
 
 
 def _combine_floats(parts: list[Array], kind: Kind, weights: list[float]) -> Array:
@@ -164,14 +170,14 @@ def explain(got: Array, wrong: Array, contributors: Sequence[int], name: Name, k
 
 def _multiplicities(got: Array, at: Array, contributors: Sequence[int], name: Name, kind: Kind) -> str:
     """How often each peer's contribution is in the wrong elements of a sum."""
-    peers = sorted(set(contributors) | {peer for peer in range(max(contributors) - 3, max(contributors) + 3)})
+    peers = sorted(set(contributors) | set(range(max(contributors) - 3, max(contributors) + 3)))
     peers = [peer for peer in peers if peer > 0][-7:]
     wide = np.uint64 if got.dtype.kind in "iu" else np.float64  # integers wrap around
     parts = [contribution(peer, name, kind, got.size)[at].astype(wide) for peer in peers]
     for times in itertools.product(range(4), repeat=len(peers)):
-        total = np.zeros(at.size, wide)
+        total: Array = np.zeros(at.size, wide)
         for part, n in zip(parts, times, strict=True):
-            total += part * wide(n)
+            total = total + part * wide(n)
         if np.array_equal(total.astype(got.dtype), got[at]):
             found = ", ".join(f"peer {peer} x {n}" for peer, n in zip(peers, times, strict=True) if n)
             return f"the wrong elements hold {found or 'nothing'}"

@@ -1,11 +1,12 @@
-"""One peer is stopped, not dead: it is evicted after the heartbeat limit, the others wait without burning CPU, and it
-learns of it and comes back."""
+"""One peer is stopped, not dead: it is evicted after the heartbeat limit, the others wait without burning
+CPU, and it learns of it and comes back."""
 
 from __future__ import annotations
 
 import random
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .latency import summary
@@ -20,7 +21,9 @@ BUSY_MAX = 0.05
 
 @dataclass(frozen=True)
 class PausePlan:
-    """`rounds`: how often one is stopped. `after_s`: how long it stays stopped once the others have gone on."""
+    """`rounds`: how often one is stopped. `after_s`: how long it stays stopped once the others have gone
+    on.
+    """
 
     seed: int
     rounds: int
@@ -28,11 +31,11 @@ class PausePlan:
     size: int
     after_s: float = 0.2
     hang_s: float = 15.0
-    timeline: bool = False
+    keep: Path | None = None
 
 
 def run_pause(plan: PausePlan, report: Report) -> Report:
-    with Scene(report, plan.hang_s, timeline=plan.timeline) as scene:
+    with Scene(report, plan.hang_s, plan.keep) as scene:
         pause = _Pause(plan, scene)
         try:
             pause.run()
@@ -55,8 +58,9 @@ class _Pause:
         self._errors: set[str] = set()
 
     def results(self) -> dict[str, Any]:
-        """`evicted_after_ms`: from the stop to the survivors' next all-reduce. `waiting_cpu_percent`: of one core, each
-        survivor meanwhile. `told_ms`, `back_ms`: from SIGCONT to the error, and to the first result as a member again.
+        """`evicted_after_ms`: from the stop to the survivors' next all-reduce. `waiting_cpu_percent`: of
+        one core, each survivor meanwhile. `told_ms`, `back_ms`: from SIGCONT to the error, and to the first
+        result as a member again.
         """
         return {
             "evicted_after_ms": summary(self._limits_ms),

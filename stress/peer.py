@@ -58,7 +58,9 @@ class Peer:
         self._at_door = False
         self._fresh = True
         logging.basicConfig(
-            stream=sys.stderr, level=logging.INFO, format="%(relativeCreated)8d ms  %(levelname).1s  %(message)s"
+            stream=sys.stderr,
+            level=logging.INFO,
+            format="%(relativeCreated)8d ms  %(levelname).1s  %(message)s",
         )
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGUSR2, self._on_describe)
@@ -87,7 +89,9 @@ class Peer:
         raise NotImplementedError
 
     def boundary(self) -> None:
-        """update_topology(), and a record of when this peer had reached it. Who has just come in stands there."""
+        """update_topology(), and a record of when this peer had reached it. Who has just come in stands
+        there.
+        """
         if self._fresh:
             self._fresh = False
             return

@@ -1,7 +1,7 @@
 """Processes that the orchestrator forks: they say records, leave a log and stacks, and die with it.
 
-Forking is what makes a peer cheap to kill: numpy and the library are imported once. The orchestrator has one thread
-and no communicator, so a child starts clean.
+Forking is what makes a peer cheap to kill: numpy and the library are imported once. The orchestrator has
+one thread and no communicator, so a child starts clean.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ Main = Callable[[Writer, int], None]
 
 @dataclass(eq=False)
 class Child:
-    """A process of ours. `status` is its exit status once it is gone, negative for a signal. `keep_workers`: what it
-    has forked outlives it until end_workers()."""
+    """A process of ours. `status` is its exit status once it is gone, negative for a signal.
+    `keep_workers`: what it has forked outlives it until end_workers()."""
 
     name: str
     pid: int
@@ -189,7 +189,7 @@ def _redirect(log: Path, keep: set[int]) -> None:
         if descriptor > 2 and descriptor not in keep:
             with suppress(OSError):
                 os.close(descriptor)
-    sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)
 
 
 def end_with(lifeline: int) -> None:
@@ -208,7 +208,9 @@ def dump_stacks(children: list[Child]) -> str:
     texts = []
     for child in children:
         stacks = child.stacks.read_text(errors="replace") if child.stacks.exists() else ""
-        texts.append(f"--- {child.name} (pid {child.pid})\n{stacks}{_native_stacks(child.pid)}{child.log_tail(20)}")
+        texts.append(
+            f"--- {child.name} (pid {child.pid})\n{stacks}{_native_stacks(child.pid)}{child.log_tail(20)}"
+        )
     return "\n".join(texts)
 
 

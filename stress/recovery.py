@@ -1,10 +1,13 @@
-"""How long a kill -9 interrupts the others: a steady group, one victim at a time, a replacement after each."""
+"""How long a kill -9 interrupts the others: a steady group, one victim at a time, a replacement after
+each.
+"""
 
 from __future__ import annotations
 
 import random
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from .peer import Seat
 from .processes import Child
@@ -19,7 +22,9 @@ CALM_ROUNDS = 3
 
 @dataclass(frozen=True)
 class RecoveryPlan:
-    """`size`: bytes that are reduced. `workers`: processes that each peer has forked, and that outlive a victim."""
+    """`size`: bytes that are reduced. `workers`: processes that each peer has forked, and that outlive a
+    victim.
+    """
 
     seed: int
     kills: int
@@ -27,11 +32,11 @@ class RecoveryPlan:
     size: int
     workers: int = 0
     hang_s: float = 15.0
-    timeline: bool = False
+    keep: Path | None = None
 
 
 def run_recovery(plan: RecoveryPlan, report: Report) -> Report:
-    with Scene(report, plan.hang_s, timeline=plan.timeline) as scene:
+    with Scene(report, plan.hang_s, plan.keep) as scene:
         trial = _Recovery(plan, scene)
         try:
             trial.run()

@@ -11,8 +11,8 @@ DETAILS_MAX = 10  # of each sort
 
 @dataclass
 class Report:
-    """`operations`: all-reduces that a peer finished and checked. `evictions_unexpected`: of peers that nobody had
-    stopped and whose island was whole. `details`: what is known about each fault."""
+    """`operations`: all-reduces that a peer finished and checked. `evictions_unexpected`: of peers that
+    nobody had stopped and whose island was whole. `details`: what is known about each fault."""
 
     scenario: str
     seed: int

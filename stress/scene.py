@@ -32,8 +32,10 @@ class Hang(Exception):
 
 @dataclass(eq=False)
 class Actor:
-    """A peer process as the orchestrator sees it. `place`: which seat of the run it fills. `excused_until`: it may be
-    evicted, since it was stopped or a mate of its island went. `disturbed`: it has not been well all along."""
+    """A peer process as the orchestrator sees it. `place`: which seat of the run it fills. `excused_until`:
+    it may be evicted, since it was stopped or a mate of its island went. `disturbed`: it has not been well
+    all along.
+    """
 
     child: Child
     place: int
@@ -55,11 +57,11 @@ class Actor:
 
 
 class Scene:
-    """Use as a context manager. `hang_s`: no progress of a peer for so long is a hang. `timeline`: the report tells
-    everything that happened."""
+    """Use as a context manager. `hang_s`: no progress of a peer for so long is a hang. `keep`: a folder
+    where all logs stay; the report then tells everything that happened."""
 
-    def __init__(self, report: Report, hang_s: float, *, timeline: bool = False) -> None:
-        self.keep_timeline = timeline
+    def __init__(self, report: Report, hang_s: float, keep: Path | None = None) -> None:
+        self.keep = keep
         self.report = report
         self.hang_s = hang_s
         self.recovery = Recovery()
@@ -73,8 +75,10 @@ class Scene:
 
     def __enter__(self) -> Self:
         self.began = time.monotonic()
-        folder = Path(tempfile.mkdtemp(prefix="stress-"))
-        self._exit.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder = self.keep or Path(tempfile.mkdtemp(prefix="stress-"))
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.keep is None:
+            self._exit.callback(shutil.rmtree, folder, ignore_errors=True)
         self.fleet = self._exit.enter_context(Fleet(folder))
         try:
             self._master = self.fleet.start("master", _master_main)
@@ -89,11 +93,14 @@ class Scene:
         report.seconds = round(time.monotonic() - self.began, 2)
         self.joins.settle(time.monotonic())
         report.recovery_ms = summary(self.recovery.samples_ms)
-        report.join_ms = {"boundary": summary(self.joins.boundary_ms), "connect": summary(self.joins.connect_ms)}
-        if self.keep_timeline:
+        report.join_ms = {
+            "boundary": summary(self.joins.boundary_ms),
+            "connect": summary(self.joins.connect_ms),
+        }
+        if self.keep:
             report.note(f"--- what happened\n{self._timeline_text()}")
-        if self.keep_timeline or not report.faultless:
-            report.note(f"--- log of the master\n{self._master.log_tail(400 if self.keep_timeline else 40)}")
+        if self.keep or not report.faultless:
+            report.note(f"--- log of the master\n{self._master.log_tail(400 if self.keep else 40)}")
         self._exit.close()
 
     def _timeline_text(self) -> str:
@@ -110,12 +117,15 @@ class Scene:
                     raise RuntimeError(f"the master ended at once:\n{child.log_tail()}")
         raise RuntimeError("the master said nothing within 20 s")
 
-    # ---- peers -----------------------------------------------------------------------------------------------------
+    # ---- peers
+    # -----------------------------------------------------------------------------------------------------
 
     def start_peer(self, main: PeerMain, place: int, group: int = 0, island: str | None = None) -> Actor:
         address = self.address
         self._names += 1
-        child = self.fleet.start(f"peer{self._names}-place{place}", lambda out, line: main(address, out, line))
+        child = self.fleet.start(
+            f"peer{self._names}-place{place}", lambda out, line: main(address, out, line)
+        )
         actor = Actor(child, place, group, island, progress=child.started)
         self.actors.append(actor)
         self.happened(f"{child.name} starts", child.started)
@@ -128,12 +138,16 @@ class Scene:
         at = self.fleet.kill(actor.child)
         self.report.kills += 1
         self.happened(f"SIGKILL {actor.child.name}, peer {actor.peer} ({actor.stage})", at)
-        if member:
-            self.recovery.killed(actor.peer, at, [a.child.pid for a in survivors if a.island != actor.island or not a.island])
+        # Where a peer is stopped, the others wait for it and not for the victim.
+        if member and not any(a.child.stopped for a in self.actors):
+            self.recovery.killed(
+                actor.peer, at, [a.child.pid for a in survivors if a.island != actor.island or not a.island]
+            )
         self.disturb(actor)
 
     def stop(self, actor: Actor) -> None:
         at = self.fleet.stop(actor.child)
+        self.recovery.interrupted()
         self.report.pauses += 1
         self.happened(f"SIGSTOP {actor.child.name}, peer {actor.peer}", at)
         self.disturb(actor)
@@ -164,7 +178,8 @@ class Scene:
                 other.excused_until = time.monotonic() + EXCUSED_S
                 self.recovery.disturbed(other.child.pid)
 
-    # ---- news ------------------------------------------------------------------------------------------------------
+    # ---- news
+    # ------------------------------------------------------------------------------------------------------
 
     def poll(self, seconds: float) -> list[tuple[Actor, Record]]:
         """Waits at most so long for news, notes what every scenario notes, and returns it. Raises Hang."""
@@ -190,13 +205,19 @@ class Scene:
             self.report.operations += 1
             self.report.repeated += record["attempts"] > 1
             for victim, took in self.recovery.committed(child.pid, record["contributors"], t):
-                self.happened(f"{child.name}, peer {actor.peer} goes on {took:.1f} ms after the kill of {victim}", t)
+                self.happened(
+                    f"{child.name}, peer {actor.peer} goes on {took:.1f} ms after the kill of {victim}", t
+                )
         elif what == "boundary":
             self.joins.boundary(child.pid, record["entered"], record["changed"])
         elif what == "wrong":
-            self.report.wrong(f"{child.name}, peer {actor.peer}, operation {record.get('key')}: {record['text']}")
+            self.report.wrong(
+                f"{child.name}, peer {actor.peer}, operation {record.get('key')}: {record['text']}"
+            )
         elif what in ("gone", "refused"):
-            self.happened(f"{child.name}, peer {actor.peer} {what}: {record.get('error') or record['why']}", t)
+            self.happened(
+                f"{child.name}, peer {actor.peer} {what}: {record.get('error') or record['why']}", t
+            )
             if what == "gone":
                 self._note_gone(actor, record)
         elif what == "left":
@@ -207,8 +228,11 @@ class Scene:
     def _note_member(self, actor: Actor, record: Record) -> None:
         actor.stage, actor.peer = "member", record["peer"]
         actor.disturbed = False
-        self.happened(f"{actor.child.name} is peer {actor.peer} after {record['connect_s'] * 1e3:.1f} ms", record["t"])
-        self.island_of[actor.peer] = actor.island or f"peer {actor.peer}"
+        self.happened(
+            f"{actor.child.name} is peer {actor.peer} after {record['connect_s'] * 1e3:.1f} ms", record["t"]
+        )
+        if actor.island is not None:
+            self.island_of[actor.peer] = actor.island
         self.actor_of[actor.peer] = actor
         self.joins.member(record["t"], record["connect_s"])
 
@@ -218,7 +242,9 @@ class Scene:
         self.report.evictions += 1
         if not actor.child.stopped and record["t"] > actor.excused_until:
             self.report.evictions_unexpected += 1
-            self.report.note(f"unexpected eviction of {actor.child.name}, peer {actor.peer}: {record['error']}")
+            self.report.note(
+                f"unexpected eviction of {actor.child.name}, peer {actor.peer}: {record['error']}"
+            )
         actor.disturbed = True
 
     def _note_exit(self, actor: Actor) -> None:
@@ -228,7 +254,9 @@ class Scene:
         if child.killed_at is not None or (child.status == 0 and actor.stage == "left"):
             return
         stacks = child.stacks.read_text(errors="replace") if child.stacks.exists() else ""
-        self.report.death(f"{child.name}, peer {actor.peer}, status {child.status}:\n{child.log_tail()}\n{stacks}")
+        self.report.death(
+            f"{child.name}, peer {actor.peer}, status {child.status}:\n{child.log_tail()}\n{stacks}"
+        )
 
     def _watch(self) -> None:
         now = time.monotonic()
@@ -242,13 +270,15 @@ class Scene:
     def _report_hang(self, actor: Actor, now: float) -> None:
         living = [a.child for a in self.actors if a.child.alive and not a.child.stopped]
         picture = "; ".join(
-            f"{a.child.name} peer {a.peer} {a.stage} {now - a.progress:.1f} s{' stopped' if a.child.stopped else ''}"
+            f"{a.child.name} peer {a.peer} {a.stage}, stopped: {a.child.stopped}, {now - a.progress:.1f} s"
             for a in self.actors
         )
         stacks = dump_stacks([*living, self._master])
         self.report.hang(f"{actor.child.name} made no progress for {self.hang_s:g} s ({picture})\n{stacks}")
 
-    def until(self, condition: Callable[[], bool], each: Callable[[Actor, Record], None] | None = None) -> None:
+    def until(
+        self, condition: Callable[[], bool], each: Callable[[Actor, Record], None] | None = None
+    ) -> None:
         """Polls until it holds; a peer that keeps it from holding is a hang in the end."""
         while not condition():
             for actor, record in self.poll(0.02):

@@ -6,6 +6,7 @@ import multiprocessing
 import time
 
 import numpy as np
+
 import pccl_py as pccl
 
 from . import oracles
@@ -19,8 +20,8 @@ _NAME, _KIND = Name(0, 0, 0, 0), Kind("float32", "sum", False)
 
 
 class SteadyPeer(Peer):
-    """`size`: bytes of the float32 tensor. `workers`: processes that it forks after joining, like a data loader; they
-    hold whatever a fork inherits, and live until the orchestrator ends them."""
+    """`size`: bytes of the float32 tensor. `workers`: processes that it forks after joining, like a data
+    loader; they hold whatever a fork inherits, and live until the orchestrator ends them."""
 
     def __init__(self, seat: Seat, out: Writer, size: int, workers: int, lifeline: int) -> None:
         super().__init__(seat, out)
@@ -63,7 +64,9 @@ class SteadyPeer(Peer):
         self._peer = self.comm.id
         self._own = oracles.contribution(self._peer, _NAME, _KIND, self._count)
         for _ in range(self._workers):
-            worker = multiprocessing.get_context("fork").Process(target=_work, args=(self.out, self._lifeline))
+            worker = multiprocessing.get_context("fork").Process(
+                target=_work, args=(self.out, self._lifeline)
+            )
             worker.daemon = True
             worker.start()
         self._workers = 0

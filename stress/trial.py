@@ -6,6 +6,7 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
+
 import pccl_py as pccl
 
 from . import oracles
@@ -24,9 +25,13 @@ class _Tensor:
 
 
 class Trial:
-    """A call of the operation `plan` in window `window` by peer `me`; `retry` counts calls of the same operation."""
+    """A call of the operation `plan` in window `window` by peer `me`; `retry` counts calls of the same
+    operation.
+    """
 
-    def __init__(self, plan: OperationPlan, window: int, me: int, retry: int, *, sabotage: bool = False) -> None:
+    def __init__(
+        self, plan: OperationPlan, window: int, me: int, retry: int, *, sabotage: bool = False
+    ) -> None:
         self.plan = plan
         self.key = [window, plan.slot, plan.scope, retry]
         self.retry = retry
@@ -84,10 +89,10 @@ class Trial:
         for tensor in self._tensors:
             wrong = np.flatnonzero(tensor.given.array != tensor.original)
             if wrong.size:
-                faults.append(
-                    f"the input was not restored after a failure: {tensor.kind}[{tensor.original.size}], "
-                    f"{wrong.size} elements from {wrong[0]} to {wrong[-1]}, in place: {tensor.out is tensor.given}"
-                )
+                where = f"{wrong.size} elements from {wrong[0]} to {wrong[-1]}"
+                how = "in place" if tensor.out is tensor.given else "out of place"
+                text = f"the input was not restored after a failure {how}: {where} of"
+                faults.append(f"{text} {tensor.kind}[{tensor.original.size}]")
         return faults + self._faults_of_guards()
 
     def _faults_of_guards(self) -> list[str]:

@@ -1,4 +1,6 @@
-"""What the peers do between two boundaries: all of them draw the same operations from the seed and the number."""
+"""What the peers do between two boundaries: all of them draw the same operations from the seed and the
+number.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ Op = Literal["sum", "avg", "prod", "min", "max"]
 Scope = Literal["group", "run"]
 Style = Literal["tagged", "numbered", "threads"]
 
-FLOATS = ("float32", "float64", "float64") # XXX f16
+FLOATS = ("float32", "float64", "float16")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
 

@@ -17,6 +17,31 @@ namespace py = pybind11;
 // A log function for library threads; safe also while the interpreter ends.
 std::function<void(const std::string&)> logger();
 
+// True on every thread but the one that ends the interpreter, once that has begun.
+bool interpreter_ends_elsewhere();
+// Such a thread must not ask for the GIL again: the interpreter would unwind it right through our frames, which ends the
+// process. It sleeps until the process is gone, as later versions of Python do themselves.
+[[noreturn]] void sleep_for_ever();
+
+// Runs f without the GIL.
+template <class F> auto without_gil(F f) {
+  struct Released {
+    PyThreadState* state = PyEval_SaveThread();
+    void restore() {
+      if (interpreter_ends_elsewhere()) sleep_for_ever();
+      PyEval_RestoreThread(state);
+    }
+  } released;
+  if constexpr (std::is_void_v<decltype(f())>) {
+    f();
+    released.restore();
+  } else {
+    auto result = f();
+    released.restore();
+    return result;
+  }
+}
+
 inline constexpr Duration signal_check = 100 * millisecond;
 
 inline Duration duration_of(double seconds) {
@@ -29,12 +54,7 @@ template <class Step> bool wait_with_signals(double seconds, Step step) {
   const auto until = limit == never ? never : monotonic_now() + limit;
   for (;;) {
     const auto left = until == never ? signal_check : std::min(signal_check, until - monotonic_now());
-    bool over;
-    {
-      py::gil_scoped_release release;
-      over = step(std::max<Duration>(left, 0));
-    }
-    if (over) return true;
+    if (without_gil([&] { return bool(step(std::max<Duration>(left, 0))); })) return true;
     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
     if (until != never && monotonic_now() >= until) return false;
   }

@@ -1,3 +1,4 @@
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -28,6 +29,8 @@ void raise(const Error& error) {
   throw py::error_already_set();
 }
 
+namespace {
+
 // Lines go to a thread of their own: the I/O thread must never wait for the GIL, and the main thread may be busy.
 class LogThread {
  public:
@@ -49,7 +52,7 @@ class LogThread {
         line = std::move(lines_.front());
         lines_.pop_front();
       }
-      if (!Py_IsInitialized()) return;
+      if (!Py_IsInitialized() || interpreter_ends_elsewhere()) return;
       py::gil_scoped_acquire gil;
       if (log_function().is_none()) continue;
       try {
@@ -65,12 +68,27 @@ class LogThread {
   bool started_ = false;
 };
 
+std::atomic<bool> ending{false};
+std::thread::id ending_thread;
+
+}  // namespace
+
+bool interpreter_ends_elsewhere() { return ending && std::this_thread::get_id() != ending_thread; }
+
+void sleep_for_ever() {
+  for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+}
+
 std::function<void(const std::string&)> logger() {
   static auto* const thread = new LogThread;  // it outlives the interpreter
   return [](const std::string& line) { thread->put(line); };
 }
 
 void bind_errors(py::module_& module) {
+  py::module_::import("atexit").attr("register")(py::cpp_function([] {
+    ending_thread = std::this_thread::get_id();
+    ending = true;
+  }));
   module.def("on_error", [](py::object make) { error_factory() = std::move(make); }, py::arg("make"),
              "Every failure raises make(code, text).");
   module.def("on_log", [](py::object log) { log_function() = std::move(log); }, py::arg("log"),

@@ -36,7 +36,7 @@ void bind_master(py::module_& module) {
         return all;
       })
       .def("status", &status)
-      .def("stop", &MasterRuntime::stop, py::call_guard<py::gil_scoped_release>());
+      .def("stop", [](MasterRuntime& self) { without_gil([&] { self.stop(); }); });
 }
 
 }  // namespace pccl::bindings

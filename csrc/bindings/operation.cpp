@@ -6,9 +6,10 @@ namespace pccl::bindings {
 OperationObject::~OperationObject() {
   if (handle == nullptr || runtime == nullptr || runtime->forked() || handle->result.done()) return;
   runtime->cancel(handle, "its Work was dropped before it ended");
-  py::gil_scoped_release release;
-  while (!handle->result.wait_for(second) && runtime->running()) {
-  }
+  without_gil([this] {
+    while (!handle->result.wait_for(second) && runtime->running()) {
+    }
+  });
 }
 
 namespace {

@@ -31,11 +31,9 @@ std::unique_ptr<PeerObject> create(std::string address, std::string island, std:
   options.timing = timing;
   options.congestion = std::move(congestion_control);
   options.log = logger();
-  py::gil_scoped_release release;
-  auto runtime = PeerRuntime::create(std::move(options));
-  if (runtime) return std::make_unique<PeerObject>(PeerObject{std::shared_ptr<PeerRuntime>(std::move(*runtime))});
-  py::gil_scoped_acquire acquire;
-  raise(runtime.error());
+  auto runtime = without_gil([&] { return PeerRuntime::create(std::move(options)); });
+  if (!runtime) raise(runtime.error());
+  return std::make_unique<PeerObject>(PeerObject{std::shared_ptr<PeerRuntime>(std::move(*runtime))});
 }
 
 void connect(const PeerObject& self, double seconds) {
@@ -83,7 +81,7 @@ bool update_topology(const PeerObject& self, std::uint32_t islands, double secon
   try {
     wait_with_signals(-1, [&](Duration time) { return passed->wait_for(time); });
   } catch (...) {
-    self.runtime->leave_boundary();
+    without_gil([&] { self.runtime->leave_boundary(passed); });
     throw;
   }
   const auto result = passed->get();
@@ -112,11 +110,7 @@ py::list members(const PeerObject& self) {
 }
 
 py::dict links(const PeerObject& self) {
-  PeerStatus status;
-  {
-    py::gil_scoped_release release;
-    status = self.runtime->status(true);
-  }
+  const auto status = without_gil([&] { return self.runtime->status(true); });
   py::dict all;
   for (const auto& [peer, info] : status.links) {
     py::dict one;
@@ -159,13 +153,13 @@ void bind_peer(py::module_& module) {
         return py::make_tuple(int(end.code), end.text);
       })
       .def("leave", [](const PeerObject& self) {
-        py::gil_scoped_release release;
-        if (!self.runtime->forked()) self.runtime->leave(2 * second);
-        self.runtime->close();
+        without_gil([&] {
+          if (!self.runtime->forked()) self.runtime->leave(2 * second);
+          self.runtime->close();
+        });
       })
       .def("close", [](const PeerObject& self) {
-        py::gil_scoped_release release;
-        self.runtime->close();
+        without_gil([&] { self.runtime->close(); });
       })
       .def_property_readonly("peer_id", [](const PeerObject& self) { return self.runtime->status(false).peer; })
       .def_property_readonly("island", [](const PeerObject& self) { return self.runtime->status(false).island; })

@@ -105,6 +105,7 @@ class Master {
   void judge_links(Instant now);
   void check_silence(Instant now);
   void try_pass_boundary(Instant now);
+  void fail_boundary(PeerId peer, ErrorCode code, const std::string& text);
 
   // operations
   std::vector<PeerId> concerned(const OpKey& key) const;

@@ -183,8 +183,8 @@ void Master::find_deadlock(Instant now) {
   const auto text = "these calls can never meet: " + picture + "; all peers must make the same calls in the same order";
   for (const auto& key : open) fail(key, ErrorCode::order, text, now);
   if (!somebody_at_boundary || !somebody_not) return;
-  for (const auto& m : view_.members) peers_.at(m.peer).boundary.reset();
-  for (const auto& m : view_.members) send(m.peer, Failed{0, {{Scope::run, 0, {}}, view_.id, ErrorCode::order, 0, {}, text}});
+  for (const auto& m : view_.members)
+    if (peers_.at(m.peer).boundary) fail_boundary(m.peer, ErrorCode::order, text);
 }
 
 // ---- deadlines -------------------------------------------------------------------------------------------------------

@@ -119,9 +119,16 @@ void Master::on(ConnectionId, PeerId peer, const EnterBoundary& m, Instant now) 
   if (m.boundary <= view_.boundaries) return send(peer, Passed{view_.id, view_.boundaries});
   if (m.view != view_.id) return;  // it is sent again after the view that is on its way
   if (m.boundary != view_.boundaries + 1) return evict(peer, "it is at boundary " + std::to_string(m.boundary), now);
+  if (m.withdraw) return fail_boundary(peer, ErrorCode::cancelled, "withdrawn");
   state.boundary = m;
   find_deadlock(now);
   try_pass_boundary(now);
+}
+
+// It does not wait there any more. The next boundary's number says which one is meant.
+void Master::fail_boundary(PeerId peer, ErrorCode code, const std::string& text) {
+  peers_.at(peer).boundary.reset();
+  send(peer, Failed{0, {{Scope::run, 0, {view_.boundaries + 1, 0, 0}}, view_.id, code, 0, {}, text}});
 }
 
 void Master::try_pass_boundary(Instant now) {

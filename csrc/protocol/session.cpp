@@ -164,26 +164,55 @@ bool Session::may_skip_boundary() const { return shared_waiting_ && *shared_wait
 
 Result<bool> Session::enter_boundary(std::uint32_t islands, Duration timeout, Instant now) {
   if (stage_ != Stage::member) return end_ ? end_ : Error{ErrorCode::usage, "this peer is not admitted yet"};
-  if (boundary_.number != 0) return Error{ErrorCode::usage, "another thread is in update_topology already"};
+  if (boundary_.number != 0 && (!boundary_.given_up || boundary_.again)) return Error{ErrorCode::usage, "another thread is in update_topology already"};
   if (rules_.no_boundary_in_flight && !operations_.empty())
     return Error{ErrorCode::usage, "update_topology with an operation in flight (" +
                                        std::string(name(operations_.begin()->second.descriptor.call)) + ", " +
                                        describe(operations_.begin()->first) + "): wait for it first"};
-  if (islands == 0 && may_skip_boundary()) {
+  const bool again = boundary_.number != 0;
+  if (!again && islands == 0 && may_skip_boundary()) {
     shared_waiting_.reset();  // a record serves once: who only ever asks for news must get some
     emit(effect::BoundaryPassed{true});
     return true;
   }
-  boundary_ = {view_.boundaries + 1, islands, timeout == never ? never : now + timeout, now + timing_.waiting_notice, now};
-  send_boundary();
+  boundary_.number = view_.boundaries + 1;
+  boundary_.islands = islands;
+  boundary_.deadline = timeout == never ? never : now + timeout;
+  boundary_.notice_at = now + timing_.waiting_notice;
+  boundary_.again = again;
+  if (!again) send_boundary();
   return false;
 }
 
 void Session::send_boundary() {
-  to_master(EnterBoundary{view_.id, boundary_.number, boundary_.islands, verdicts_seen_});
+  to_master(EnterBoundary{view_.id, boundary_.number, boundary_.islands, verdicts_seen_, bool(boundary_.given_up)});
 }
 
-void Session::leave_boundary(Instant) { boundary_ = {}; }
+// Until the master has answered it may count this peer in, and the boundary may pass.
+void Session::withdraw(Error why) {
+  boundary_.deadline = boundary_.notice_at = never;
+  boundary_.again = false;
+  if (std::exchange(boundary_.given_up, std::move(why))) return;  // it has been said
+  send_boundary();
+}
+
+void Session::leave_boundary(Instant) {
+  if (boundary_.number != 0) withdraw({ErrorCode::cancelled, "the caller left update_topology"});
+}
+
+// A withdrawal is answered as such, whatever else the master said before it came.
+void Session::boundary_failed(const Verdict& verdict) {
+  const bool answers = (verdict.code == ErrorCode::cancelled) == bool(boundary_.given_up);
+  if (boundary_.number == 0 || verdict.key.tag.boundary != boundary_.number || !answers) return;
+  if (boundary_.again) {
+    boundary_.given_up = {};
+    boundary_.again = false;
+    return send_boundary();
+  }
+  auto why = boundary_.given_up ? std::move(boundary_.given_up) : Error{verdict.code, verdict.text};
+  boundary_ = {};
+  emit(effect::BoundaryFailed{std::move(why)});
+}
 
 void Session::on(const Passed& m, Instant) {
   if (boundary_.number == 0 || m.boundaries < boundary_.number || m.view != view_.id) return;
@@ -210,8 +239,9 @@ void Session::tick(Instant now) {
   check_links(now);
   check_operations(now);
   if (boundary_.number != 0 && now >= boundary_.deadline) {
-    boundary_ = {};
-    emit(effect::BoundaryFailed{{ErrorCode::timeout, "not all peers came to update_topology in time"}});
+    std::string missing;
+    for (const auto peer : boundary_.missing) missing += (missing.empty() ? "; missing were peers " : ", ") + std::to_string(peer);
+    withdraw({ErrorCode::timeout, "not all peers came to update_topology in time" + missing});
   }
 }
 

@@ -40,7 +40,9 @@ class Session {
   Result<OpKey> post(Posting posting, Instant now);
   void abandon(const OpKey& key, ErrorCode code, const std::string& text, Instant now);
   Result<bool> enter_boundary(std::uint32_t islands, Duration timeout, Instant now);  // true: passed at once
-  void leave_boundary(Instant now);           // the caller gave up waiting
+  // The caller gave up waiting. How it ends is the master's word: BoundaryFailed, or it has passed all the same. Who
+  // enters again meanwhile gets that answer too.
+  void leave_boundary(Instant now);
   void leave(Instant now);
   void set_stuck(bool stuck) { stuck_ = stuck; }
 
@@ -80,7 +82,10 @@ class Session {
   };
   struct Boundary {
     std::uint32_t number = 0, islands = 0;
-    Instant deadline = never, notice_at = never, entered_at = 0;
+    Instant deadline = never, notice_at = never;
+    std::vector<PeerId> missing;              // as the master last told
+    Error given_up;                           // the caller went away with this; the master has not answered yet
+    bool again = false;                       // and somebody has come since, who wants to wait
   };
   struct Proof {
     Prove prove;
@@ -111,6 +116,8 @@ class Session {
   std::vector<Operation*> in_posted_order();
   void resend_statements();
   void send_boundary();
+  void withdraw(Error why);
+  void boundary_failed(const Verdict& verdict);
   void pass_boundary(std::uint32_t boundaries, bool skipped);
   bool may_skip_boundary() const;
   bool single_group() const;

@@ -60,7 +60,11 @@ Result<OpKey> Session::post(Posting posting, Instant now) {
   return key;
 }
 
-void Session::begin_attempt(Operation& operation, Instant) {
+void Session::begin_attempt(Operation& operation, Instant now) {
+  const auto& d = operation.descriptor;
+  if (const auto* root = view_.find(d.root); d.call == Call::broadcast && (root == nullptr || root->group != join_.group))
+    return ask_abandon(operation, ErrorCode::peer_lost, "the root of " + call_text(operation) + ", peer " + std::to_string(d.root) +
+                           ", is not in the group; inputs are intact", now);
   operation.view = view_.id;
   operation.offer.reset();
   operation.missing.clear();
@@ -180,10 +184,7 @@ void Session::on(const Commit& m, Instant) {
 }
 
 void Session::on(const Failed& m, Instant) {
-  if (m.index == 0 && boundary_.number != 0) {  // about the boundary itself
-    boundary_ = {};
-    emit(effect::BoundaryFailed{{m.verdict.code, m.verdict.text}});
-  }
+  if (m.index == 0) return boundary_failed(m.verdict);
   if (m.index <= verdicts_seen_) return;
   remember(m.index, m.verdict);
   const auto it = operations_.find(m.verdict.key);
@@ -213,6 +214,7 @@ void Session::on(const Missing& m, Instant) {
     it->second.missing = m.peers;
     emit(effect::Notice{"waiting in " + call_text(it->second) + " for " + who});
   } else if (m.call == Call::update_topology && boundary_.number != 0) {
+    if (std::exchange(boundary_.missing, m.peers) == m.peers) return;
     emit(effect::Notice{"waiting in update_topology for " + who});
   }
 }
@@ -246,7 +248,7 @@ void Session::check_operations(Instant now) {
   if (verdict_overdue)
     return end_session({ErrorCode::master_lost, "the master did not answer for " + std::to_string(timing_.verdict / millisecond) +
                                                     " ms what became of an operation"});
-  if (boundary_.number != 0 && now >= boundary_.notice_at) {
+  if (now >= boundary_.notice_at) {
     boundary_.notice_at = now + timing_.waiting_notice;
     say = true;
   }

@@ -111,6 +111,8 @@ struct StateHandle {
   bool posted = false;
   ViewId view;             // of the attempt that was offered
   std::vector<ServedEntry> served;
+  Instant started = 0;
+  std::uint64_t sent = 0, received = 0;
 };
 
 }  // namespace pccl

@@ -49,6 +49,7 @@ void MasterRuntime::stop() {
     (void)thread_.release();
     return;
   }
+  const std::lock_guard lock(stop_mutex_);
   if (thread_ == nullptr) return;
   hub_->call([this] { stop_ = true; });
   thread_->join();

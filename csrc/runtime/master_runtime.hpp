@@ -69,6 +69,7 @@ class MasterRuntime final : net::Connection::Handler {
   mutable std::mutex status_mutex_;                   // guards status_
   MasterStatus status_;
   int owner_process_ = 0;
+  std::mutex stop_mutex_;                             // guards thread_
   std::unique_ptr<std::thread> thread_;
 };
 

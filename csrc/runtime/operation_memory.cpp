@@ -78,6 +78,10 @@ void OperationMemory::reduce(const Executor& executor, const Work& work, std::ui
   const auto& step = executor.plan().steps[work.step];
   if (work.keep) keep(executor, work.chunk);
   kernels::ReduceArgs args{.out = work.to_slot ? slot : output(chunk), .incoming = slot, .own = input(chunk), .count = chunk.count};
+  if (work.to_slot && step.in != step.out && accumulator_of(chunk.dtype) != chunk.dtype) {
+    narrow_.assign(slot, slot + chunk.element_bytes());  // the sums are wider than what came: they would overtake it
+    args.incoming = narrow_.data();
+  }
   if (weight_) kernels::combine_weighted(chunk.dtype, step.in, step.out, args, *weight_);
   else kernels::combine(chunk.dtype, op_, step.in, step.out, args);
 }

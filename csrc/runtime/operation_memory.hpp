@@ -48,6 +48,7 @@ class OperationMemory {
   std::vector<double> weights_;             // by position
   UndoPool& undo_pool_;
   UndoPool::Buffer undo_;
+  std::vector<std::uint8_t> narrow_;        // 16-bit floats on their way to float32 sums
   std::vector<Chunk> kept_;
   std::uint64_t bytes_ = 0;
 };

@@ -69,11 +69,14 @@ std::shared_ptr<Promise<BoundaryResult>> PeerRuntime::enter_boundary(std::uint32
   return promise;
 }
 
-void PeerRuntime::leave_boundary() {
-  hub_->call([this] {
-    if (session_ != nullptr) session_->leave_boundary(monotonic_now());
-    boundary_.reset();
+// The master answers within a round trip; a caller that wants to go is not kept longer than a second.
+void PeerRuntime::leave_boundary(std::shared_ptr<Promise<BoundaryResult>> entered) {
+  hub_->call([this, entered] {
+    if (session_ == nullptr || boundary_ != entered) return;
+    session_->leave_boundary(monotonic_now());
+    drain();
   });
+  entered->wait_for(second);
 }
 
 // ---- shared state --------------------------------------------------------------------------------------------------
@@ -96,6 +99,7 @@ std::shared_ptr<StateHandle> PeerRuntime::post_state(Posting posting) {
     if (!key) return refuse(key.error());
     handle->key = key.value();
     handle->posted = true;
+    handle->started = monotonic_now();
     states_[handle->key] = handle;
     drain();
   });

@@ -118,6 +118,7 @@ void PeerRuntime::stop_using(const OpKey& key) {
     auto& record = in_flight_[token];
     if (record.peer == no_peer || record.key != key) continue;
     links_.detach(record.peer, token);
+    woken_.push_back(record.peer);  // there is room again for other operations
     if (record.temporary != no_slot) slots_.give(record.temporary);
     record = {};
     in_flight_free_.push_back(token);
@@ -247,6 +248,7 @@ void PeerRuntime::serve_block(PeerId peer, const BlockRequest& request) {
   wire::store(wire::BlockHeader{request.view, request.key, request.entry, request.hashes, request.offset, request.bytes}, head);
   auto* stripe = links_.stripe_for_block(peer);
   if (stripe == nullptr) return;
+  it->second->sent += request.bytes;
   stripe->send_payload(wire::FrameKind::block, {head, sizeof head}, data + request.offset, request.bytes,
                        in_flight_token({peer, true, {}, request.key, no_slot}));
   links_.touch(*stripe);
@@ -268,6 +270,7 @@ net::Landing PeerRuntime::land_block(PeerId peer, net::Connection& stripe, ByteV
            f.request.hashes == block->hashes && f.request.offset == block->offset && f.request.bytes == block->bytes;
   });
   if (it == fetches_.end()) return {};  // asked for in an attempt that is over
+  if (const auto state = states_.find(block->key); state != states_.end()) state->second->received += bytes;
   Incoming incoming;
   incoming.kind = Incoming::Kind::block;
   incoming.block = *block;

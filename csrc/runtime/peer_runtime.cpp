@@ -55,6 +55,7 @@ void PeerRuntime::close() {
     (void)thread_.release();
     return;
   }
+  const std::lock_guard lock(close_mutex_);  // two threads may close: only one can join
   if (thread_ == nullptr) return;
   hub_->call([this] {
     end({ErrorCode::closed, "the communicator was closed"});
@@ -142,6 +143,7 @@ void PeerRuntime::master_message(const ToPeer& message) {
   session_->on(message, monotonic_now());
   links_.identify(session_->run(), session_->peer());
   drain();
+  publish();
 }
 
 void PeerRuntime::master_down(const Error& why) {
@@ -234,6 +236,9 @@ void PeerRuntime::apply(effect::Deliver& e) {
     StateEvent event(StateEvent::Kind::done);
     event.result = std::move(result);
     auto handle = it->second;
+    event.result.bytes_sent = handle->sent;
+    event.result.bytes_received = handle->received;
+    event.result.took = monotonic_now() - handle->started;
     states_.erase(it);
     publish();
     handle->events.push(std::move(event));

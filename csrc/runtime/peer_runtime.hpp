@@ -48,7 +48,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::shared_ptr<OperationHandle> post(PostRequest request);
   void cancel(std::shared_ptr<OperationHandle> handle, std::string why);
   std::shared_ptr<Promise<BoundaryResult>> enter_boundary(std::uint32_t islands, Duration timeout);
-  void leave_boundary();
+  void leave_boundary(std::shared_ptr<Promise<BoundaryResult>> entered);
   std::shared_ptr<StateHandle> post_state(Posting posting);
   void offer_state(std::shared_ptr<StateHandle> handle, StateOffer offer, std::vector<ServedEntry> served);
   void fetch_block(std::shared_ptr<StateHandle> handle, PeerId donor, BlockRequest request, std::uint8_t* to);
@@ -195,6 +195,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::set<int> threads_;                  // that have posted
   std::atomic<int> blocked_{0};
   std::atomic<bool> closed_{false};
+  std::mutex close_mutex_;                 // guards thread_
   std::unique_ptr<std::thread> thread_;
 };
 

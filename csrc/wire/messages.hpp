@@ -164,13 +164,14 @@ struct Waiting {  // a caller waits longer than a second; `stuck`: no thread of 
   template <class V> void fields(V&& v) { v(view); v(stuck); v(at_boundary); v(calls, limits::operations_open_max); }
 };
 
-struct EnterBoundary {
+struct EnterBoundary {  // `withdraw`: the caller gave up; answered by Failed, unless the boundary has passed already
   static constexpr MessageId id{9};
   ViewId view;
   std::uint32_t boundary = 0;   // the one that the caller wants to pass: passed so far + 1
   std::uint32_t islands = 0;    // stay until the run has so many; 0: nobody needs to come
   std::uint64_t verdicts_seen = 0;
-  template <class V> void fields(V&& v) { v(view); v(boundary); v(islands); v(verdicts_seen); }
+  bool withdraw = false;
+  template <class V> void fields(V&& v) { v(view); v(boundary); v(islands); v(verdicts_seen); v(withdraw); }
 };
 
 struct Abandon {  // "let this operation fail for everybody": time-out, cancel, mismatch, or a loss that must not be retried
@@ -252,7 +253,7 @@ struct Commit {
 
 struct Failed {
   static constexpr MessageId id{37};
-  std::uint64_t index = 0;
+  std::uint64_t index = 0;         // 0: about update_topology, for the boundary that the key's tag names
   Verdict verdict;
   template <class V> void fields(V&& v) { v(index); v(verdict); }
 };

@@ -214,7 +214,9 @@ class DiLoCo:
         if self._stage is Stage.TRAINING:
             self._close_window()
         if self._stage is Stage.BOUNDARY:
+            began = time.monotonic()
             self._comm.update_topology()
+            self.stats.state_s += time.monotonic() - began
             self._stage = Stage.ADMITTED
         if self._stage is Stage.ADMITTED:
             self._take_shared_state()
@@ -234,6 +236,7 @@ class DiLoCo:
         tensors = [outer.delta, counts]
         info = self._comm.all_reduce(tensors, "avg", scope="run", weight=weight, on_loss="retry")
         self._stage = Stage.APPLYING
+        committed_at = time.monotonic()
         total = info.weight or 0.0
         average_norm = _norm(outer.delta)
         self._apply((counts * total).tolist(), total)
@@ -251,6 +254,7 @@ class DiLoCo:
                 bytes_received=info.bytes_received,
                 attempts=info.attempts,
                 wait_s=info.seconds,
+                committed_at=committed_at,
             )
         )
         self._stage = self._after_window(info.waiting)

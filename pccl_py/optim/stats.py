@@ -20,6 +20,7 @@ class Window:
     bytes_sent, bytes_received    tensor data of this peer, over all attempts
     attempts          1, and one more for each loss of a peer that it survived
     wait_s            seconds from the start of the reduction to its commit
+    committed_at      time.monotonic() of that
     """
 
     number: int
@@ -34,6 +35,7 @@ class Window:
     bytes_received: int
     attempts: int
     wait_s: float
+    committed_at: float
 
 
 @dataclass(slots=True)

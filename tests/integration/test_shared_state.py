@@ -93,7 +93,7 @@ def test_everybody_receives_only(master: Master) -> None:
 
 
 def many(fill: int) -> dict[str, Any]:
-    """Every kind of memory: dtypes that the core knows and others, odd addresses, strides, views, no elements."""
+    """Every kind of memory: dtypes that the core knows and others, odd addresses, strides, no elements."""
     raw = np.zeros(4001, np.uint8)
     tensors: dict[str, Any] = {
         "unaligned": raw[1:].view(np.float32),

@@ -98,6 +98,7 @@ REFUSED: list[tuple[Any, Any, str]] = [
     (torch.zeros(4, 4).t(), None, r"float32\[4, 4\] is not contiguous: pass tensor.contiguous\(\)"),
     (torch.zeros(1).expand(4), None, "is not contiguous"),
     (torch.zeros(4).to_sparse(), None, "pass a dense tensor"),
+    (torch.zeros(4, 4).to_mkldnn(), None, "pass a dense tensor"),
     (torch.zeros(4, device="meta"), None, "meta device"),
     (torch.zeros(2, dtype=torch.complex64).conj().imag, None, "contiguous|negated"),
     (np.ma.masked_array(np.zeros(3)), None, "masked array"),
@@ -123,6 +124,8 @@ class OnDevice(torch.Tensor):
     @property
     def device(self) -> torch.device:  # type: ignore[override]
         return torch.device("cuda", 0)
+
+    is_cpu = False  # type: ignore[assignment]
 
 
 def test_device_tensors_wait_for_staging() -> None:

@@ -42,9 +42,19 @@ void MasterHost::flush() {
 }
 
 void MasterHost::apply(master_effect::Send& e) {
-  if (const auto* view = std::get_if<ViewMessage>(&e.message)) world_.oracle.announced(index, view->view);
+  if (const auto* view = std::get_if<ViewMessage>(&e.message)) {
+    world_.oracle.announced(index, view->view);
+    lets_pass(e.to, view->view.boundaries);
+  }
+  if (const auto* passed = std::get_if<Passed>(&e.message)) lets_pass(e.to, passed->boundaries);
   world_.controls.send(e.to, std::move(e.message));
 }
+
+void MasterHost::lets_pass(ConnectionId to, std::uint32_t boundaries) {
+  auto& process = *world_.controls.at(std::uint32_t(to - 1)).process;
+  if (process.control == std::uint32_t(to - 1)) world_.oracle.lets_pass(process, boundaries);
+}
+
 void MasterHost::apply(master_effect::Close& e) { world_.controls.close(e.connection); }
 void MasterHost::apply(master_effect::Persist& e) {
   if (world_.store.kept) world_.store.stored = Stored{e.incarnation, e.view};

@@ -31,6 +31,7 @@ class MasterHost {
   void flush();
   void arm();
   void tick(Instant at);
+  void lets_pass(ConnectionId to, std::uint32_t boundaries);
   void apply(master_effect::Send& e);
   void apply(master_effect::Close& e);
   void apply(master_effect::Persist& e);

@@ -64,6 +64,13 @@ void Oracle::admitted(Process& process) {
   world_.note(process.name() + " is admitted as peer " + std::to_string(process.session.peer()));
 }
 
+// A boundary passes with all members or not at all: nobody is let through who is not there.
+void Oracle::lets_pass(Process& process, std::uint32_t boundaries) {
+  const bool member = process.alive && process.session.stage() == Session::Stage::member;
+  if (!member || process.boundaries() >= boundaries || process.session.at_boundary()) return;
+  world_.violated("boundary " + std::to_string(boundaries) + " passes without " + process.name());
+}
+
 void Oracle::passed(Process& process, std::uint32_t boundaries, bool skipped) {
   skips += skipped;
   world_.note(process.name() + (skipped ? " skips a boundary after " : " passes boundary ") + std::to_string(boundaries));
@@ -71,7 +78,9 @@ void Oracle::passed(Process& process, std::uint32_t boundaries, bool skipped) {
 
 void Oracle::boundary_failed(Process& process, const Error& why) {
   world_.note(process.name() + " fails at the boundary: " + why.text);
-  if (why.code == ErrorCode::order && !process.scripted) world_.violated(process.name() + " is told a false order error: " + why.text);
+  const bool own = why.code == ErrorCode::timeout || why.code == ErrorCode::cancelled;
+  if (!process.scripted && !process.over() && !(own && process.impatient()))
+    world_.violated(process.name() + " fails at the boundary out of nowhere: " + why.text);
 }
 
 // ---- operations ----------------------------------------------------------------------------------------------------
@@ -97,14 +106,14 @@ void Oracle::aborted(Process& process, const OpKey& key) {
   if (world_.tracing()) world_.note(process.name() + " aborts " + pccl::describe(key));
 }
 
-void Oracle::delivered(Process& process, const OpKey& key, const Intent& intent, const Outcome& outcome, const Memory* memory,
-                       const Digest& elected) {
+void Oracle::delivered(Process& process, const OpKey& key, const Intent& intent, PeerId root, const Outcome& outcome,
+                       const Memory* memory, const Digest& elected) {
   Delivery delivery{outcome.error.code, processes_of(outcome.contributors), process.session.identity().group, outcome.waiting, elected,
                     process.session.view().id};
   world_.note(process.name() + " delivers " + pccl::describe(key) + ": " +
               (outcome.error ? outcome.error.text : list(delivery.contributors) + ", waiting " + std::to_string(outcome.waiting)));
   if (outcome.error) check_code(process, key, intent, outcome.error);
-  check_data(process, key, intent, delivery, memory);
+  check_data(process, key, intent.call, world_.index_of(root), delivery, memory);
   ++(outcome.error ? failures : commits);
   auto& all = deliveries_[key];
   // While no master has died, what one has decided holds for everybody, also for those who are gone by now.
@@ -128,21 +137,18 @@ std::string Oracle::compare(const Delivery& a, const Delivery& b) const {
 }
 
 // Each contributor exactly once in every element; an input that is not also the output is never touched.
-void Oracle::check_data(Process& process, const OpKey& key, const Intent& intent, const Delivery& delivery, const Memory* memory) {
+void Oracle::check_data(Process& process, const OpKey& key, Call call, std::uint32_t root, const Delivery& delivery,
+                        const Memory* memory) {
   if (memory == nullptr) return;
   const bool committed = delivery.code == ErrorCode::none;
   if ((!committed || !memory->in_place()) && !memory->input_intact())
     return world_.violated(process.name() + " has a changed input after " + pccl::describe(key) + ": " + memory->text());
   if (!committed) return;
-  Value wanted = 0;
-  if (intent.call == Call::all_reduce) {
+  Value wanted = call == Call::broadcast ? one(root) : 0;
+  if (call == Call::all_reduce)
     for (const auto p : delivery.contributors) wanted = add(wanted, one(p));
-    if (memory->output_is(wanted)) return;
-  } else {
-    for (const auto p : delivery.contributors)
-      if (memory->output_is(one(p))) return;
-  }
-  world_.violated(process.name() + " delivers " + pccl::describe(key) + " of " + list(delivery.contributors) + " with wrong data: " + memory->text());
+  if (!memory->output_is(wanted))
+    world_.violated(process.name() + " delivers " + pccl::describe(key) + " of " + list(delivery.contributors) + " with wrong data: " + memory->text());
 }
 
 // The programs are the same: what they do not do themselves never goes wrong.

@@ -22,8 +22,9 @@ class Oracle {
   void posted(Process& process, const OpKey& key);
   void started(Process& process, const OpKey& key, ViewId view);
   void aborted(Process& process, const OpKey& key);
-  void delivered(Process& process, const OpKey& key, const Intent& intent, const Outcome& outcome, const Memory* memory,
-                 const Digest& elected);
+  void delivered(Process& process, const OpKey& key, const Intent& intent, PeerId root, const Outcome& outcome,
+                 const Memory* memory, const Digest& elected);
+  void lets_pass(Process& process, std::uint32_t boundaries);  // what a master sends to it
   void passed(Process& process, std::uint32_t boundaries, bool skipped);
   void boundary_failed(Process& process, const Error& why);
   void gone(Process& process, const Error& why);
@@ -45,7 +46,7 @@ class Oracle {
   };
   std::set<std::uint32_t> processes_of(const std::vector<PeerId>& peers) const;
   void check_islands(const View& view, const std::string& who);
-  void check_data(Process& process, const OpKey& key, const Intent& intent, const Delivery& delivery, const Memory* memory);
+  void check_data(Process& process, const OpKey& key, Call call, std::uint32_t root, const Delivery& delivery, const Memory* memory);
   void check_code(Process& process, const OpKey& key, const Intent& intent, const Error& error);
   std::string compare(const Delivery& a, const Delivery& b) const;
 

@@ -41,6 +41,8 @@ void Process::drain() {
     for (const auto peer : std::exchange(woken_, {})) world_.links.pull(*this, peer);
   }
   draining_ = false;
+  if (session.stage() == Session::Stage::member && boundary_ != session.view().boundaries)
+    world_.violated(name() + " is carried over boundary " + std::to_string(session.view().boundaries) + " without having been told");
   arm();
 }
 
@@ -109,7 +111,7 @@ void Process::apply(effect::Deliver& e) {
   exchange.drop(e.key);
   const auto it = running_.find(e.key);
   if (it == running_.end()) return world_.violated(name() + " delivers " + pccl::describe(e.key) + ", which it has not posted, or twice");
-  world_.oracle.delivered(*this, e.key, it->second.intent, e.outcome, data.memory(e.key), it->second.elected);
+  world_.oracle.delivered(*this, e.key, it->second.intent, it->second.root, e.outcome, data.memory(e.key), it->second.elected);
   const bool unknown = e.outcome.error.code == ErrorCode::outcome_unknown;
   if (over() && e.outcome.error.code != ErrorCode::closed && unknown != held_.contains(e.key))
     world_.violated(name() + " held " + pccl::describe(e.key) + (unknown ? " not" : "") + " when it was told: " + e.outcome.error.text);
@@ -157,10 +159,9 @@ void Process::apply(effect::Admitted&) {
 
 void Process::apply(effect::BoundaryPassed& e) {
   world_.oracle.passed(*this, session.view().boundaries, e.skipped);
-  if (scripted) return;
   ++rounds_;
   if (!e.skipped) boundary_ = session.view().boundaries, rounds_ = 0;
-  start_round();
+  if (!scripted) start_round();
 }
 
 void Process::apply(effect::BoundaryFailed& e) {

@@ -27,6 +27,8 @@ class Process {
   void arm();                         // the next tick
   void advance();                     // the program goes on as far as it can
   void enter_boundary(std::uint32_t islands);
+  std::uint32_t boundaries() const { return boundary_; }
+  bool impatient() const { return impatient_; }
   Result<OpKey> post(const Intent& intent);
   void cancel(const OpKey& key);
   void wake(PeerId peer) { woken_.insert(peer); }  // something may be sent to it when all effects are done
@@ -48,7 +50,7 @@ class Process {
   enum class State : std::uint8_t { outside, posting, waiting, at_boundary, finished };
   struct Running {
     Intent intent;
-    std::uint32_t started = 0;                  // attempts
+    PeerId root = no_peer;                      // of a broadcast
     Digest elected{};                           // of a shared state
   };
 
@@ -78,6 +80,7 @@ class Process {
   void post_next();
   void next_batch();
   void cross();
+  void walk_away();
   void tick(Instant at);
   void offer_state(const OpKey& key, ViewId view);
   void complete(const OpKey& key);
@@ -93,6 +96,7 @@ class Process {
 
   Round round_;
   std::uint32_t boundary_ = 0, rounds_ = 0;     // rounds since the boundary
+  bool impatient_ = false;                      // at this boundary
   std::size_t batch_ = 0;
   std::vector<std::size_t> to_post_;            // of the batch, in this process's order
   std::vector<PeerId> group_;                   // when the round began

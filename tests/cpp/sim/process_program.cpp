@@ -60,7 +60,7 @@ Result<OpKey> Process::post(const Intent& intent) {
   Posting posting{intent.scope, intent.name, descriptor_of(intent, root), intent.timeout};
   const auto key = session.post(std::move(posting), now());
   if (!key) return key;
-  running_[key.value()] = {intent, 0, {}};
+  running_[key.value()] = {intent, root, {}};
   if (!intent.tensors.empty()) data.own(key.value(), Memory(intent.tensors, intent.in_place, index));
   world_.oracle.posted(*this, key.value());
   if (intent.canceller == index)
@@ -90,7 +90,10 @@ void Process::cross() {
 }
 
 void Process::enter_boundary(std::uint32_t islands) {
-  const auto entered = session.enter_boundary(islands, never, now());
+  impatient_ = !scripted && world_.rng.chance(world_.scenario.shape.impatient);
+  const auto patience = 1 + Duration(world_.rng.below(std::uint64_t(20 * millisecond) >> world_.rng.below(10)));
+  const bool by_timeout = impatient_ && world_.rng.chance(0.5);
+  const auto entered = session.enter_boundary(islands, by_timeout ? patience : never, now());
   if (!entered && !over()) {
     if (world_.scenario.rules.no_boundary_in_flight && session.operations().empty())
       return world_.violated(name() + " cannot enter the boundary: " + entered.error().text);
@@ -100,6 +103,17 @@ void Process::enter_boundary(std::uint32_t islands) {
     state_ = State::waiting;
     return advance();
   }
+  if (impatient_ && !by_timeout) world_.for_process(*this, patience, [this] { walk_away(); });
+  drain();
+}
+
+// And sometimes it thinks better of it before the master has heard.
+void Process::walk_away() {
+  if (!alive || over() || state_ != State::at_boundary || !impatient_) return;
+  session.leave_boundary(now());
+  drain();
+  if (session.at_boundary() && world_.rng.chance(0.3) && !session.enter_boundary(round_.islands, never, now()))
+    world_.violated(name() + " cannot come back to the boundary");
   drain();
 }
 

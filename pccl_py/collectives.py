@@ -1,0 +1,276 @@
+"""Operations on tensors: all_reduce, broadcast, barrier. The half of Communicator that moves data."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, overload
+
+from . import arguments
+from .arguments import OnLoss, Op, Scope
+from .config import Config
+from .errors import UsageError
+from .tensors import Operand, Tensor, operands
+from .work import Operation, OpInfo, Work
+
+# As numbered by csrc/wire/types.hpp.
+_ALL_REDUCE, _BROADCAST, _BARRIER = 1, 2, 3
+_CALLS = {_ALL_REDUCE: "all_reduce", _BROADCAST: "broadcast", _BARRIER: "barrier"}
+
+Tensors = Tensor | Sequence[Tensor]
+
+
+class Poster(Protocol):
+    """What of the core's Peer is needed here."""
+
+    def post(
+        self,
+        *,
+        call: int,
+        scope: int,
+        name: int,
+        op: int,
+        root: int,
+        weight: float | None,
+        on_loss: int,
+        seconds: float,
+        tensors: Any,
+        keep: object,
+    ) -> Operation: ...
+
+
+class Collectives:
+    """Operations of a member. Who it is, and with whom, is said by the class that derives from this one."""
+
+    _config: Config
+    _untagged: dict[
+        int, tuple[int, weakref.ref[Work]]
+    ]  # by scope: the last one without a tag, and its thread
+
+    @property
+    def _peer(self) -> Poster:
+        raise NotImplementedError
+
+    def _ids(self) -> list[int]:
+        raise NotImplementedError
+
+    @overload
+    def all_reduce(
+        self,
+        tensors: Tensors,
+        op: Op = ...,
+        *,
+        out: Tensors | None = ...,
+        tag: int | None = ...,
+        scope: Scope = ...,
+        algorithm: str = ...,
+        quantization: str | None = ...,
+        weight: float | None = ...,
+        on_loss: OnLoss = ...,
+        async_op: Literal[False] = ...,
+        timeout: float | None = ...,
+    ) -> OpInfo: ...
+    @overload
+    def all_reduce(
+        self,
+        tensors: Tensors,
+        op: Op = ...,
+        *,
+        out: Tensors | None = ...,
+        tag: int | None = ...,
+        scope: Scope = ...,
+        algorithm: str = ...,
+        quantization: str | None = ...,
+        weight: float | None = ...,
+        on_loss: OnLoss = ...,
+        async_op: Literal[True],
+        timeout: float | None = ...,
+    ) -> Work: ...
+    def all_reduce(
+        self,
+        tensors: Tensors,
+        op: Op = "sum",
+        *,
+        out: Tensors | None = None,
+        tag: int | None = None,
+        scope: Scope = "group",
+        algorithm: str = "auto",
+        quantization: str | None = None,
+        weight: float | None = None,
+        on_loss: OnLoss = "retry",
+        async_op: bool = False,
+        timeout: float | None = None,
+    ) -> OpInfo | Work:
+        """Reduces elementwise over the group; every peer gets the same bits.
+
+        tensors   a numpy array or torch CPU tensor, or a list of them as one atomic operation: contiguous, of
+                  float32/64/16, bfloat16, int8..64 or uint8..64, at any alignment, also empty. Reduced in
+                  place
+        out       where the results go instead, one per input; an output may be exactly its input
+        op        sum, avg, prod, min, max. 16-bit floats are reduced in float32; integers wrap around
+        weight    op="avg" only: the result is sum(weight * tensor) / sum(weight), 0 where all weights are 0
+        tag       names the operation, 0 .. 2**32 - 3. None: numbered in the order of the calls of one thread
+        scope     "run": commits in all groups or in none
+        on_loss   "retry": a peer that leaves costs one repetition among the survivors. "raise": PeerLost
+        timeout   seconds until it fails on every peer; None: `operation_timeout_s` of the configuration
+        async_op  True: returns a Work at once, and the tensors are the library's until its wait()
+
+        Inputs are intact when it raises a CollectiveError; `out` is undefined until it has returned.
+        """
+        arguments.check_algorithm(algorithm)
+        arguments.check_quantization(quantization)
+        items = operands(tensors, out)
+        number = arguments.number_of(op, arguments.OPS, "op")
+        factor = None if weight is None else arguments.weight_of(weight, op, items)
+        return self._post(
+            _ALL_REDUCE,
+            items,
+            (_frozen(tensors), _frozen(out)),
+            op=number,
+            tag=tag,
+            scope=scope,
+            weight=factor,
+            on_loss=on_loss,
+            async_op=async_op,
+            timeout=timeout,
+        )
+
+    @overload
+    def broadcast(
+        self,
+        tensors: Tensors,
+        root: int,
+        *,
+        tag: int | None = ...,
+        scope: Scope = ...,
+        on_loss: OnLoss = ...,
+        async_op: Literal[False] = ...,
+        timeout: float | None = ...,
+    ) -> OpInfo: ...
+    @overload
+    def broadcast(
+        self,
+        tensors: Tensors,
+        root: int,
+        *,
+        tag: int | None = ...,
+        scope: Scope = ...,
+        on_loss: OnLoss = ...,
+        async_op: Literal[True],
+        timeout: float | None = ...,
+    ) -> Work: ...
+    def broadcast(
+        self,
+        tensors: Tensors,
+        root: int,
+        *,
+        tag: int | None = None,
+        scope: Scope = "group",
+        on_loss: OnLoss = "retry",
+        async_op: bool = False,
+        timeout: float | None = None,
+    ) -> OpInfo | Work:
+        """Every peer of the group gets the tensors of the peer with rank `root`, in place. As all_reduce.
+
+        Ranks move when somebody leaves: MismatchError where peers mean different roots, PeerLost when the
+        root leaves.
+        """
+        ids = self._ids()
+        peer = ids[arguments.whole(root, "root", 0, max(0, len(ids) - 1))] if ids else 0
+        return self._post(
+            _BROADCAST,
+            operands(tensors, None),
+            _frozen(tensors),
+            root=peer,
+            tag=tag,
+            scope=scope,
+            on_loss=on_loss,
+            async_op=async_op,
+            timeout=timeout,
+        )
+
+    @overload
+    def barrier(
+        self,
+        *,
+        tag: int | None = ...,
+        scope: Scope = ...,
+        on_loss: OnLoss = ...,
+        async_op: Literal[False] = ...,
+        timeout: float | None = ...,
+    ) -> OpInfo: ...
+    @overload
+    def barrier(
+        self,
+        *,
+        tag: int | None = ...,
+        scope: Scope = ...,
+        on_loss: OnLoss = ...,
+        async_op: Literal[True],
+        timeout: float | None = ...,
+    ) -> Work: ...
+    def barrier(
+        self,
+        *,
+        tag: int | None = None,
+        scope: Scope = "group",
+        on_loss: OnLoss = "retry",
+        async_op: bool = False,
+        timeout: float | None = None,
+    ) -> OpInfo | Work:
+        """Returns when every peer of the group (of the run, with scope="run") has called it."""
+        return self._post(
+            _BARRIER, [], None, tag=tag, scope=scope, on_loss=on_loss, async_op=async_op, timeout=timeout
+        )
+
+    def _post(
+        self,
+        call: int,
+        items: list[Operand],
+        keep: object,
+        *,
+        op: int = 1,
+        root: int = 0,
+        tag: int | None,
+        scope: Scope,
+        weight: float | None = None,
+        on_loss: OnLoss,
+        async_op: bool,
+        timeout: float | None,
+    ) -> OpInfo | Work:
+        peer = self._peer
+        scope_number = arguments.number_of(scope, arguments.SCOPES, "scope")
+        name = arguments.name_of(tag)
+        if name == 0:
+            self._check_order(scope_number)
+        operation = peer.post(
+            call=call,
+            scope=scope_number,
+            name=name,
+            op=op,
+            root=root,
+            weight=weight,
+            on_loss=arguments.number_of(on_loss, arguments.ON_LOSS, "on_loss"),
+            seconds=arguments.seconds_of(timeout, self._config.operation_timeout_s),
+            tensors=items,
+            keep=keep,
+        )
+        work = Work(operation, _CALLS[call], weighted=weight is not None, keep=(self, keep))
+        if name == 0:
+            self._untagged[scope_number] = (threading.get_ident(), weakref.ref(work))
+        return work if async_op else work.finish()
+
+    def _check_order(self, scope: int) -> None:
+        """Two threads that count calls together would pair them differently on every peer."""
+        thread, last = self._untagged.get(scope, (0, None))
+        work = last() if last is not None and thread != threading.get_ident() else None
+        if work is not None and not work.is_completed():
+            raise UsageError(
+                "another thread has an operation without a tag in flight: give each thread its tags"
+            )
+
+
+def _frozen(tensors: Tensors | None) -> Any:
+    """What must live until the operation has ended, whatever becomes of the caller's list."""
+    return tuple(tensors) if isinstance(tensors, list) else tensors
