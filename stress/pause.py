@@ -115,17 +115,18 @@ class _Pause:
 
     def _resume(self, victim: Actor) -> None:
         resumed = time.monotonic()
-        back = False
+        told = back = False
 
         def on_record(actor: Actor, record: Record) -> None:
-            nonlocal back
+            nonlocal told, back
             self._group.on_record(actor, record)
             if actor is not victim:
                 return
             if record["what"] == "gone":
+                told = True
                 self._told_ms.append((record["t"] - resumed) * 1e3)
                 self._errors.add(record["error"].partition(":")[0])
-            elif record["what"] == "commit" and self._errors:
+            elif record["what"] == "commit" and told:
                 back = True
                 self._back_ms.append((record["t"] - resumed) * 1e3)
 

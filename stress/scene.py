@@ -69,6 +69,7 @@ class Scene:
         self.actors: list[Actor] = []
         self.island_of: dict[int, str] = {}
         self.actor_of: dict[int, Actor] = {}
+        self._trouble: dict[str, float] = {}  # island -> when one of its ranks last went or was stopped
         self.timeline: list[tuple[float, str]] = []
         self._names = 0
         self._exit = ExitStack()
@@ -172,6 +173,7 @@ class Scene:
 
     def disturb(self, actor: Actor) -> None:
         """What happens to it, happens to its island."""
+        self._note_trouble(actor)
         for other in self.actors:
             if other is actor or (actor.island is not None and other.island == actor.island):
                 other.disturbed = True
@@ -180,6 +182,10 @@ class Scene:
 
     # ---- news
     # ------------------------------------------------------------------------------------------------------
+
+    def _note_trouble(self, actor: Actor) -> None:
+        if actor.island is not None:
+            self._trouble[actor.island] = time.monotonic()
 
     def poll(self, seconds: float) -> list[tuple[Actor, Record]]:
         """Waits at most so long for news, notes what every scenario notes, and returns it. Raises Hang."""
@@ -222,6 +228,7 @@ class Scene:
                 self._note_gone(actor, record)
         elif what == "left":
             actor.stage = "left"
+            self._note_trouble(actor)
         elif what == "exit":
             self._note_exit(actor)
 
@@ -240,7 +247,8 @@ class Scene:
         actor.stage = "gone"
         self.recovery.disturbed(actor.child.pid)
         self.report.evictions += 1
-        if not actor.child.stopped and record["t"] > actor.excused_until:
+        excused_until = max(actor.excused_until, self._trouble.get(actor.island or "", 0.0) + EXCUSED_S)
+        if not actor.child.stopped and record["t"] > excused_until:
             self.report.evictions_unexpected += 1
             self.report.note(
                 f"unexpected eviction of {actor.child.name}, peer {actor.peer}: {record['error']}"
@@ -255,7 +263,7 @@ class Scene:
             return
         stacks = child.stacks.read_text(errors="replace") if child.stacks.exists() else ""
         self.report.death(
-            f"{child.name}, peer {actor.peer}, status {child.status}:\n{child.log_tail()}\n{stacks}"
+            f"{child.name}, peer {actor.peer}, status {child.status}:\n{child.log_tail(90)}\n{stacks}"
         )
 
     def _watch(self) -> None:

@@ -96,7 +96,7 @@ std::unique_ptr<StateObject> sync_state(const PeerObject& self, int scope, std::
   posting.name = name;
   posting.timeout = duration_of(seconds);
   posting.descriptor.call = Call::sync_state;
-  return std::make_unique<StateObject>(StateObject{self.runtime, self.runtime->post_state(std::move(posting)), {}});
+  return std::make_unique<StateObject>(self.runtime, self.runtime->post_state(std::move(posting)));
 }
 
 py::list members(const PeerObject& self) {

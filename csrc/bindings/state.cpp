@@ -2,6 +2,18 @@
 
 namespace pccl::bindings {
 
+// Dropped before its end: as with an operation, its memory goes away.
+StateObject::~StateObject() {
+  if (handle == nullptr || runtime == nullptr || runtime->forked() || handle->done) return;
+  runtime->cancel_state(handle, "its sync_shared_state was dropped before it ended");
+  without_gil([this] {
+    while (runtime->running()) {
+      const auto event = handle->events.pop(second);
+      if (event && event->kind == StateEvent::Kind::done) return;
+    }
+  });
+}
+
 namespace {
 
 py::bytes bytes_of(const Digest& digest) { return {reinterpret_cast<const char*>(digest.data()), digest.size()}; }
@@ -16,7 +28,7 @@ py::object to_python(const StateEvent& e) {
       return py::make_tuple("elected", e.plan.revision, entries);
     }
     case StateEvent::Kind::block: return py::make_tuple("block", e.entry, e.hashes, e.offset, e.bytes);
-    case StateEvent::Kind::failed: return py::make_tuple("failed", e.entry, e.text);
+    case StateEvent::Kind::failed: return py::make_tuple("failed", e.entry, e.text, e.donor);
     case StateEvent::Kind::done: break;
   }
   const auto& r = e.result;
@@ -31,7 +43,10 @@ py::object next(StateObject& self, double seconds) {
     event = self.handle->events.pop(time);
     return event.has_value();
   });
-  return came ? to_python(*event) : py::none();
+  if (!came) return py::none();
+  if (event->kind == StateEvent::Kind::start) self.handle->told = event->view;
+  self.handle->done |= event->kind == StateEvent::Kind::done;
+  return to_python(*event);
 }
 
 using Entry = std::tuple<std::string, int, std::uint64_t, py::bytes>;

@@ -21,8 +21,8 @@ void Executor::start(std::vector<Work>& work) {
     const auto& step = plan_.steps[s];
     if (step.merge != Merge::own) continue;
     for (auto c = layout_.segment_begin(step.segment); c < layout_.segment_end(step.segment); ++c) {
-      if (step.write && (!options_.in_place || layout_.hidden(c)))
-        work.push_back({.step = s, .chunk = c, .merge = Merge::own, .to_output = true});
+      // Where a tensor's output is its input there is nothing to copy; the memory knows, tensor by tensor.
+      if (step.write) work.push_back({.step = s, .chunk = c, .merge = Merge::own, .to_output = true});
       forward(s, c, Place::input, no_slot);
     }
   }

@@ -49,7 +49,8 @@ Layout::Layout(const std::vector<TensorShape>& tensors, std::uint32_t segments, 
 
 std::uint32_t choose_chunk_bytes(std::uint64_t operation_bytes, std::uint32_t world, std::uint32_t stripes,
                                  std::uint32_t hint) {
-  const std::uint64_t wanted = hint != 0 ? hint : limits::chunk_bytes_default;
+  // The hint comes with the view: whatever it says, the bounds hold.
+  const auto wanted = std::max<std::uint64_t>(hint != 0 ? hint : limits::chunk_bytes_default, limits::chunk_bytes_min);
   const auto share = operation_bytes / (std::uint64_t{4} * std::max(world, 1u) * std::max(stripes, 1u));
   const auto size = std::clamp<std::uint64_t>(share, limits::chunk_bytes_min, wanted);
   // Accumulators may be twice as large as elements, and a frame holds either.

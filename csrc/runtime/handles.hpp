@@ -65,6 +65,8 @@ struct StateEvent {
   explicit StateEvent(Kind what) : kind(what) {}
   Kind kind;
   std::uint32_t attempt = 0;
+  ViewId view;             // of the attempt that starts
+  PeerId donor = no_peer;  // of a block that failed
   StatePlan plan;
   std::uint32_t entry = 0;
   bool hashes = false;
@@ -107,9 +109,12 @@ struct ServedEntry {
 
 struct StateHandle {
   StateEvents events;
+  // User thread only. What it asks for belongs to the attempt that it was told of, which may be over by then.
+  ViewId told;
+  bool done = false;
   OpKey key;               // I/O thread only, as all below
   bool posted = false;
-  ViewId view;             // of the attempt that was offered
+  ViewId view;             // of the attempt that runs
   std::vector<ServedEntry> served;
   Instant started = 0;
   std::uint64_t sent = 0, received = 0;

@@ -51,9 +51,21 @@ void Hub::retire(net::Connection& connection) {
 void Hub::call(std::function<void()> function) {
   {
     const std::lock_guard lock(mutex_);
-    calls_.push_back(std::move(function));
+    if (queueing_) {
+      calls_.push_back(std::move(function));
+      waker_.signal();
+      return;
+    }
   }
-  waker_.signal();
+  function();
+}
+
+void Hub::stop_queueing() {
+  {
+    const std::lock_guard lock(mutex_);
+    queueing_ = false;
+  }
+  run_calls();
 }
 
 void Hub::run_calls() {

@@ -23,6 +23,7 @@ class Hub {
   void touch(net::Connection& connection);    // it has something to send: written at the end of the turn
   void retire(net::Connection& connection);   // from on_closed(): destroyed at the end of the turn
 
+  void stop_queueing();                       // the owner's thread has ended: calls run at once, on their caller's
   void call(std::function<void()> function);  // any thread: runs on the owner's, in order
   void turn(Instant until, const std::function<Instant()>& clock);  // waits at most until then, handles what came
   void flush();
@@ -52,8 +53,9 @@ class Hub {
   std::vector<std::uint64_t> busy_;           // stopped at their budget: come back without waiting
   std::vector<std::unique_ptr<net::Connection>> retired_;
   std::uint64_t next_token_ = 16;
-  std::mutex mutex_;                          // guards calls_ only
+  std::mutex mutex_;                          // guards calls_ and queueing_
   std::vector<std::function<void()>> calls_;
+  bool queueing_ = true;                      // guarded by mutex_
 };
 
 }  // namespace pccl

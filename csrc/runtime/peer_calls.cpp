@@ -106,20 +106,21 @@ std::shared_ptr<StateHandle> PeerRuntime::post_state(Posting posting) {
   return handle;
 }
 
+// The caller may not have heard yet that a new attempt runs: what it asked for in an older one is void.
 void PeerRuntime::offer_state(std::shared_ptr<StateHandle> handle, StateOffer offer, std::vector<ServedEntry> served) {
-  hub_->call([this, handle, offer = std::move(offer), served = std::move(served)]() mutable {
-    if (!handle->posted || !states_.contains(handle->key)) return;
+  hub_->call([this, handle, told = handle->told, offer = std::move(offer), served = std::move(served)]() mutable {
+    if (!handle->posted || !states_.contains(handle->key) || told != session_->view().id) return;
     handle->served = std::move(served);
-    session_->offer_state(handle->key, handle->view, std::move(offer));
+    session_->offer_state(handle->key, told, std::move(offer));
     drain();
   });
 }
 
 void PeerRuntime::fetch_block(std::shared_ptr<StateHandle> handle, PeerId donor, BlockRequest request, std::uint8_t* to) {
-  hub_->call([this, handle, donor, request, to]() mutable {
-    if (!handle->posted || !states_.contains(handle->key) || handle->view != session_->view().id) return;
+  hub_->call([this, handle, told = handle->told, donor, request, to]() mutable {
+    if (!handle->posted || !states_.contains(handle->key) || told != session_->view().id) return;
     request.key = handle->key;
-    request.view = handle->view;
+    request.view = told;
     fetches_.push_back({donor, request, to});
     if (links_.up(donor)) send_fetches(donor);
     else session_->want_link(donor, monotonic_now());
@@ -128,8 +129,8 @@ void PeerRuntime::fetch_block(std::shared_ptr<StateHandle> handle, PeerId donor,
 }
 
 void PeerRuntime::complete_state(std::shared_ptr<StateHandle> handle) {
-  hub_->call([this, handle] {
-    if (!handle->posted || !states_.contains(handle->key) || handle->view != session_->view().id) return;
+  hub_->call([this, handle, told = handle->told] {
+    if (!handle->posted || !states_.contains(handle->key) || told != session_->view().id) return;
     session_->attempt_complete(handle->key, monotonic_now());
     drain();
   });

@@ -38,6 +38,7 @@ bool PeerRuntime::link_message(PeerId peer, const BetweenPeers& message) {
       StateEvent event(StateEvent::Kind::failed);
       event.entry = failed->entry;
       event.text = failed->why;
+      event.donor = peer;
       it->second->events.push(std::move(event));
     }
   }

@@ -64,6 +64,7 @@ void PeerRuntime::close() {
   thread_->join();
   thread_.reset();
   closed_ = true;
+  hub_->stop_queueing();
 }
 
 void PeerRuntime::run() {
@@ -195,6 +196,7 @@ void PeerRuntime::apply(effect::StartAttempt& e) {
     state->second->view = session_->view().id;
     StateEvent event(StateEvent::Kind::start);
     event.attempt = session_->find(e.key)->attempts;
+    event.view = session_->view().id;
     return state->second->events.push(std::move(event));
   }
   const auto it = running_.find(e.key);

@@ -198,7 +198,7 @@ class SymbolicStore {
     const auto& step = executor.plan().steps[work.step];
     if (work.merge == Merge::own) {
       CHECK(work.to_output && !work.keep && work.slot == no_slot);
-      CHECK(!in_place_ || layout.hidden(work.chunk));
+      if (in_place_ && !layout.hidden(work.chunk)) return;  // it is there already
       return write(executor, work.chunk, {own(layout, work.chunk), Wire::element});
     }
     REQUIRE(slots_.contains(work.slot));

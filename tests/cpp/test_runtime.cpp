@@ -140,3 +140,25 @@ TEST(nobody_answers_at_the_address) {
   CHECK_EQ(int(error.code), int(ErrorCode::connect));
   CHECK(error.text.find("127.0.0.1:1") != std::string::npos);
 }
+
+TEST(calls_after_the_end_are_answered) {
+  Run run;
+  auto peers = run.peers(2);
+  peers[0]->close();
+  auto a = start_sum(*peers[0], 10, 1, true);
+  CHECK_EQ(int(finish(*a).outcome.error.code), int(ErrorCode::closed));
+  const auto boundary = peers[0]->enter_boundary(0, second);
+  CHECK(boundary->wait_for(second));
+  CHECK(bool(boundary->get().error));
+}
+
+TEST(two_threads_close_at_once) {
+  Run run;
+  for (int round = 0; round < 10; ++round) {
+    auto peer = run.peer(1);
+    CHECK_EQ(int(admitted(*peer).code), 0);
+    std::thread other([&] { peer->close(); });
+    peer->close();
+    other.join();
+  }
+}

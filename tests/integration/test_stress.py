@@ -63,7 +63,7 @@ def test_recovery(spawn: Spawn, workers: str) -> None:
 def test_pause(spawn: Spawn) -> None:
     status, report = stress(spawn, "pause", "--rounds", "1", "--bytes", "64K", "--seed", "4")
     check(status, report)
-    assert report["told_by"] == ["Evicted"]
+    assert set(report["told_by"]) <= {"Evicted", "OutcomeUnknown"}
     assert report["evictions"] == 1
     assert 1000 < report["evicted_after_ms"]["median"] < 5000
 
