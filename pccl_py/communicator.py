@@ -179,7 +179,8 @@ class Communicator(Collectives):
         """A boundary that all peers of the run reach together; who waits at the door comes in here.
 
         Returns whether the membership changed. No operation may be in flight (UsageError). Costs no message
-        where the last run-wide commit said that nobody waits.
+        where the last run-wide commit said that nobody waits. A newcomer's admission *is* such a boundary: it
+        goes on behind the call that let it in, and does not make that call itself (OrderError on all otherwise).
         """
         return self._peer.update_topology(0, arguments.seconds_of(timeout, self._config.operation_timeout_s))
 
@@ -222,6 +223,12 @@ class Communicator(Collectives):
     def waiting(self) -> int:
         """Islands at the door, as last heard: news, not agreement. What a commit says is in its info."""
         return self._peer.waiting
+
+    @property
+    def boundaries(self) -> int:
+        """Boundaries that the run has passed with the master's word: the same number on all peers between two calls
+        of update_topology(), and what a newcomer is told on entry. It tells in which round of a loop the run is."""
+        return self._peer.view()[2]
 
     def peers(self) -> list[PeerInfo]:
         """All members of the run in order of admission, this one included."""

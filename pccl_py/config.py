@@ -53,7 +53,7 @@ class Config:
         1500, "PCCL_RECONNECT_MS", help="A broken connection to the master may come back within this time."
     )
     settle_ms: int = timing(
-        5, "PCCL_SETTLE_MS", help="A lost link waits so long for news of a death that explains it."
+        20, "PCCL_SETTLE_MS", help="A lost link waits so long for news of a death that explains it."
     )
     redial_ms: int = timing(
         2000, "PCCL_REDIAL_MS", help="A link that cannot be opened for so long is broken for good."

@@ -63,7 +63,7 @@ class ChurnPeer(Peer):
         reached together, and between two of these (the others were skipped) all have gone through the same
         windows.
         """
-        boundaries: int = self.comm._peer.view()[2]
+        boundaries: int = self.comm.boundaries
         self._since = self._since + 1 if boundaries == self._boundaries else 0
         self._boundaries = boundaries
         return boundaries * WINDOWS_MAX + self._since

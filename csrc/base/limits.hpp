@@ -15,6 +15,10 @@ inline constexpr std::size_t addresses_max = 8;
 inline constexpr std::size_t members_max = 1 << 16;
 // Operations that one peer may have open: each costs memory at the master.
 inline constexpr std::size_t operations_open_max = 1 << 12;
+// Shared states that one peer may offer at the same time: each offer names all its tensors.
+inline constexpr std::size_t offers_open_max = 8;
+// READYs of operations that this peer has not posted yet: as many as a peer may have open, and so many tensors in them.
+inline constexpr std::size_t ready_tensors_max = 1 << 20;
 // Tensors in one operation or one shared state.
 inline constexpr std::size_t tensors_max = 1 << 14;
 // Elements of one tensor: chunk numbers and byte counts stay far from overflow.

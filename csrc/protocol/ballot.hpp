@@ -1,4 +1,5 @@
-// "All of a set said X, and who is missing": the one way in which the master counts.
+// "All of a set said X, and who is missing": the one way in which the master counts. Who may vote is the master's to
+// check before; then a count says whether all have.
 #pragma once
 #include <algorithm>
 #include <set>
@@ -14,6 +15,7 @@ class Ballot {
   void withdraw(PeerId peer) { votes_.erase(peer); }
   bool has(PeerId peer) const { return votes_.contains(peer); }
   bool empty() const { return votes_.empty(); }
+  std::size_t count() const { return votes_.size(); }
   void clear() { votes_.clear(); }
   bool complete(const std::vector<PeerId>& voters) const {
     return std::all_of(voters.begin(), voters.end(), [&](PeerId peer) { return has(peer); });

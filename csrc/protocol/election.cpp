@@ -24,7 +24,12 @@ Error compare_layouts(PeerId a, const StateOffer& left, PeerId b, const StateOff
   return {};
 }
 
-bool same_content(const StateOffer& a, const StateOffer& b) { return a.entries == b.entries; }
+// Layouts are equal: the roots alone tell contents apart.
+std::vector<Digest> content_of(const StateOffer& offer) {
+  std::vector<Digest> roots;
+  for (const auto& entry : offer.entries) roots.push_back(entry.root);
+  return roots;
+}
 
 }  // namespace
 
@@ -43,15 +48,13 @@ Result<Election> elect(const std::map<PeerId, StateOffer>& offers) {
   std::uint64_t revision = 0;
   for (const auto& [peer, offer] : offers)
     if (may_win(offer)) revision = std::max(revision, offer.revision);
-  PeerId winner = no_peer;
-  std::size_t popularity = 0;
-  for (const auto& [peer, offer] : offers) {  // ascending ids: the smallest wins a tie
-    if (!may_win(offer) || offer.revision != revision) continue;
-    const auto holders = std::size_t(std::count_if(offers.begin(), offers.end(), [&](const auto& other) {
-      return may_win(other.second) && other.second.revision == revision && same_content(offer, other.second);
-    }));
-    if (holders > popularity) popularity = holders, winner = peer;
-  }
+  std::map<std::vector<Digest>, std::vector<PeerId>> holders;  // ascending ids
+  for (const auto& [peer, offer] : offers)
+    if (may_win(offer) && offer.revision == revision) holders[content_of(offer)].push_back(peer);
+  const auto& chosen = std::max_element(holders.begin(), holders.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.second.size(), b.second.front()) < std::pair(b.second.size(), a.second.front());
+  })->second;
+  const auto winner = chosen.front();
   Election election{revision, {}, winner};
   const auto& content = offers.at(winner);
   for (std::size_t i = 0; i < content.entries.size(); ++i) {

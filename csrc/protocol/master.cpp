@@ -25,12 +25,6 @@ PeerId Master::peer_of(ConnectionId c) const {
   return it == connections_.end() ? no_peer : it->second;
 }
 
-std::vector<PeerId> Master::members() const {
-  std::vector<PeerId> all;
-  for (const auto& m : view_.members) all.push_back(m.peer);
-  return all;
-}
-
 void Master::send_to(ConnectionId c, ToPeer message) {
   if (c != no_connection) emit(master_effect::Send{c, std::move(message)});
 }
@@ -49,6 +43,7 @@ MasterEffects Master::take_effects() {
 void Master::on(ConnectionId c, const ToMaster& message, Instant now) {
   const auto peer = peer_of(c);
   const bool introduces = std::holds_alternative<Join>(message) || std::holds_alternative<Register>(message);
+  if (early_joins_.contains(c)) return refuse(c, ErrorCode::protocol, "it said more before it was let in");
   if (peer == no_peer && !introduces) return refuse(c, ErrorCode::protocol, "a connection starts with Join or Register");
   if (peer != no_peer && introduces) return evict(peer, "it introduced itself twice on one connection", now);
   if (peer != no_peer) peers_.at(peer).heard = now;
@@ -61,6 +56,7 @@ void Master::on(ConnectionId, PeerId peer, const Heartbeat& m, Instant) {
 }
 
 void Master::refuse(ConnectionId c, ErrorCode code, const std::string& text) {
+  early_joins_.erase(c);
   send_to(c, Refused{code, text});
   emit(master_effect::Close{c});
 }
@@ -69,6 +65,8 @@ void Master::forget_peer(PeerId peer) {
   if (const auto it = peers_.find(peer); it != peers_.end()) {
     connections_.erase(it->second.connection);
     peers_.erase(it);
+    at_boundary_.erase(peer);
+    blocked_.erase(peer);
   }
 }
 
@@ -81,19 +79,31 @@ void Master::on_closed(ConnectionId c, Instant now) {
   if (it == peers_.end() || it->second.connection != c) return;
   it->second.connection = no_connection;
   it->second.lost_since = now;
+  liveness_at_ = std::min(liveness_at_, silent_at(it->second));
   if (!member(peer)) return drop_from_door(peer, "peer " + std::to_string(peer) + " went away while it waited at the door");
   judge_links(now);
 }
 
+// When it counts as lost, if nothing more is heard of it.
+Instant Master::silent_at(const Peer& state) const {
+  const auto silent = state.heard + timing_.heartbeat * timing_.heartbeats_missed_max + 1;
+  return state.lost_since == never ? silent : std::min(silent, state.lost_since + timing_.reconnect + 1);
+}
+
+// All peers are looked at only when the first of them may be lost. Whoever has been heard since has moved that instant.
 void Master::check_silence(Instant now) {
+  if (now < liveness_at_) return;
+  liveness_at_ = never;
   std::set<std::string> gone;
   std::string why;
   std::vector<PeerId> waiting_at_door;
   for (const auto& [peer, state] : peers_) {
-    const bool silent = now - state.heard > timing_.heartbeat * timing_.heartbeats_missed_max;
+    if (now < silent_at(state)) {
+      liveness_at_ = std::min(liveness_at_, silent_at(state));
+      continue;
+    }
     const bool lost = state.lost_since != never && now - state.lost_since > timing_.reconnect;
-    if (!silent && !lost) continue;
-    if (const auto* m = view_.find(peer)) {
+    if (const auto* m = index_.find(peer)) {
       gone.insert(m->island);
       why += (why.empty() ? "" : "; ") + ("peer " + std::to_string(peer)) +
              (lost ? " lost its connection and did not come back" : " has been silent for too long");
@@ -123,14 +133,10 @@ void Master::tick(Instant now) {
 Instant Master::next_deadline() const {
   Instant next = pulse_at_;
   if (phase_ != Phase::serving) return std::min(next, listen_until_);
-  next = std::min(next, judge_at_);
-  for (const auto& [peer, state] : peers_) {
-    next = std::min(next, state.heard + timing_.heartbeat * timing_.heartbeats_missed_max + 1);
-    if (state.lost_since != never) next = std::min(next, state.lost_since + timing_.reconnect + 1);
-  }
-  for (const auto& [key, operation] : operations_)
-    if (operation.all_posted_at != never) next = std::min(next, operation.all_posted_at + adaptive_deadline() + 1);
-  return next;
+  next = std::min({next, judge_at_, liveness_at_});
+  Instant posted = never;
+  for (const auto& [key, operation] : operations_) posted = std::min(posted, operation.all_posted_at);
+  return posted == never ? next : std::min(next, posted + adaptive_deadline() + 1);
 }
 
 }  // namespace pccl

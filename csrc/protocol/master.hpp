@@ -9,6 +9,7 @@
 #include "base/rng.hpp"
 #include "protocol/ballot.hpp"
 #include "protocol/effects.hpp"
+#include "protocol/member_index.hpp"
 #include "protocol/rules.hpp"
 #include "protocol/timing.hpp"
 
@@ -63,9 +64,12 @@ class Master {
     std::uint64_t order = 0;
   };
   struct OpenOperation {
-    Ballot done;
-    std::map<PeerId, StateOffer> offers;
+    PeerId opened_by = no_peer;       // who brought it up
+    Ballot done;                      // of those whom it concerns, and of no others
+    std::size_t voters = 0;           // how many these are
+    std::map<std::uint32_t, std::map<PeerId, StateOffer>> offers;  // by group
     std::set<std::uint32_t> elected;  // groups
+    std::optional<std::set<PeerId>> absent;  // called up when somebody waits for long: who has not come to it yet
     Instant all_posted_at = never;
     Instant first_heard = never;
   };
@@ -108,17 +112,19 @@ class Master {
   void fail_boundary(PeerId peer, ErrorCode code, const std::string& text);
 
   // operations
-  std::vector<PeerId> concerned(const OpKey& key) const;
-  void try_commit(const OpKey& key, Instant now);
-  void commit(const OpKey& key, ViewId view, std::uint32_t waiting, std::vector<PeerId> contributors, Instant now);
-  void fail(const OpKey& key, ErrorCode code, const std::string& text, Instant now);
-  void publish(Verdict verdict, const std::vector<PeerId>& to);
-  void send_verdict(PeerId peer, const Record& record);
-  bool has_verdict(const OpKey& key) const;
-  void forget();
+  OpenOperation* open(const OpKey& key, PeerId by, Instant now);
+  std::size_t offers_of(PeerId peer) const;
+  bool all_done(const OpKey& key, const OpenOperation& operation) const;
+  void fail(const OpKey& key, ErrorCode code, const std::string& text);
+  void publish(Verdict verdict);
+  void send_verdict(PeerId peer, ConnectionId c, const Record& record, std::uint64_t minimum);
+  bool has_verdict(const OpKey& key) const { return recorded_.contains(key); }
+  void forget(std::uint64_t minimum);
   std::uint64_t minimum_seen() const;
   void answer_waiting(PeerId peer, const Waiting& m, Instant now);
-  void find_deadlock(Instant now);
+  bool is_posted(PeerId peer, const OpKey& key) const;
+  void note_blocked(PeerId peer);
+  void find_deadlock();
   void judge_deadlines(Instant now);
   void note_duration(Duration took);
   Duration adaptive_deadline() const;
@@ -133,11 +139,11 @@ class Master {
   void suspend();
   void evict_outsiders(const View& base);
   void recover(const View& base, const std::set<std::string>& islands, Instant now);
-  void recover_verdicts(const View& base, Instant now);
+  void recover_verdicts(const View& base);
 
   PeerId peer_of(ConnectionId c) const;
-  bool member(PeerId peer) const { return view_.find(peer) != nullptr; }
-  std::vector<PeerId> members() const;
+  bool member(PeerId peer) const { return index_.find(peer) != nullptr; }
+  Instant silent_at(const Peer& state) const;
   void send(PeerId peer, ToPeer message);
   void send_to(ConnectionId c, ToPeer message);
   void forget_peer(PeerId peer);
@@ -150,6 +156,7 @@ class Master {
   Phase phase_ = Phase::serving;
   std::uint32_t incarnation_ = 0;
   View view_;
+  MemberIndex index_;                           // of view_
   std::uint32_t next_peer_ = 1;
   std::uint64_t next_door_ = 1;
   std::map<ConnectionId, PeerId> connections_;
@@ -157,6 +164,9 @@ class Master {
   std::map<std::string, DoorIsland> door_;
   std::map<OpKey, OpenOperation> operations_;   // uncommitted, of this view
   std::deque<Record> records_;
+  std::set<OpKey> recorded_;                    // their keys
+  std::set<PeerId> at_boundary_;                // members that wait there
+  std::set<PeerId> blocked_;                    // members that can start nothing: at the boundary, or stuck in a call
   std::uint64_t next_index_ = 1;
   struct Suspicion {
     bool broke = false, gave_up = false;  // neither: only a witness that nobody listens there
@@ -165,6 +175,7 @@ class Master {
   std::map<std::pair<PeerId, PeerId>, Suspicion> suspicions_;  // (reporter, suspect), of this view
   Instant judge_at_ = never;
   Instant pulse_at_ = 0;
+  Instant liveness_at_ = 0;                     // nobody's time is over before
   std::deque<Duration> durations_;
   std::optional<Stored> stored_;
   Instant listen_until_ = never;

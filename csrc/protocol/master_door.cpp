@@ -36,6 +36,7 @@ void Master::on(ConnectionId c, PeerId, const Join& m, Instant now) {
   state.join.island = island;
   state.connection = c;
   state.heard = now;
+  liveness_at_ = std::min(liveness_at_, silent_at(state));
   auto [it, created] = door_.try_emplace(island);
   if (created) it->second.order = next_door_++;
   it->second.size = m.island_size;
@@ -67,9 +68,9 @@ void Master::start_proof(const std::string& island) {
   for (const auto& [rank, peer] : door_.at(island).ranks) {
     auto& state = peers_.at(peer);
     Prove prove{state.proof_round.value_or(0) + 1, {}};
-    const auto group = view_.group_members(state.join.group);
-    if (!group.empty()) prove.targets.push_back(*view_.find(group.front()));
-    if (group.size() > 1) prove.targets.push_back(*view_.find(group.back()));
+    const auto& group = index_.group(state.join.group);
+    if (!group.empty()) prove.targets.push_back(*index_.find(group.front()));
+    if (group.size() > 1) prove.targets.push_back(*index_.find(group.back()));
     for (const auto& [other_name, other] : door_)
       for (const auto& [other_rank, other_peer] : other.ranks)
         if (other_peer < peer && peers_.at(other_peer).join.group == state.join.group && complete(other) &&

@@ -6,12 +6,27 @@
 
 namespace pccl {
 
-std::vector<PeerId> Master::concerned(const OpKey& key) const {
-  if (key.scope == Scope::group) return view_.group_members(key.group);
-  std::vector<PeerId> peers;
-  for (const auto& m : view_.members)
-    if (m.role == Role::trainer) peers.push_back(m.peer);
-  return peers;
+// Every operation that is heard of costs memory: a peer brings up no more than it may have in flight. Nothing: it was
+// evicted for that, and whatever belonged to it is gone.
+Master::OpenOperation* Master::open(const OpKey& key, PeerId by, Instant now) {
+  if (const auto it = operations_.find(key); it != operations_.end()) return &it->second;
+  const auto own = operations_.size() < limits::operations_open_max ? 0 : std::count_if(operations_.begin(), operations_.end(),
+      [&](const auto& entry) { return entry.second.opened_by == by; });
+  if (std::size_t(own) >= limits::operations_open_max) {
+    evict(by, "it has too many operations in flight", now);
+    return nullptr;
+  }
+  auto& operation = operations_[key];
+  operation.opened_by = by;
+  operation.voters = index_.concerned(key).size();
+  return &operation;
+}
+
+std::size_t Master::offers_of(PeerId peer) const {
+  return std::size_t(std::count_if(operations_.begin(), operations_.end(), [&](const auto& entry) {
+    const auto offers = entry.second.offers.find(index_.find(peer)->group);
+    return offers != entry.second.offers.end() && offers->second.contains(peer);
+  }));
 }
 
 void Master::on(ConnectionId, PeerId peer, const Done& m, Instant now) {
@@ -20,57 +35,58 @@ void Master::on(ConnectionId, PeerId peer, const Done& m, Instant now) {
   if (phase_ != Phase::serving || !member(peer)) return;
   if (m.view != view_.id && rules_.drop_older_views) return;
   if (has_verdict(m.key)) return;
-  auto& operation = operations_[m.key];
+  if (!index_.concerns(m.key, peer)) return evict(peer, "it voted on another group's operation", now);
+  auto* opened = open(m.key, peer, now);
+  if (opened == nullptr) return;
+  auto& operation = *opened;
   if (operation.first_heard == never) operation.first_heard = now;
   operation.done.vote(peer);
-  try_commit(m.key, now);
+  if (operation.absent) operation.absent->erase(peer);
+  if (!all_done(m.key, operation)) return;
+  note_duration(now - operation.first_heard);
+  publish({m.key, view_.id, ErrorCode::none, waiting(), {}, {}});
 }
 
-void Master::try_commit(const OpKey& key, Instant now) {
-  auto voters = concerned(key);
-  if (!rules_.all_members_done)
-    std::erase_if(voters, [&](PeerId peer) { return peers_.at(peer).connection == no_connection; });
-  if (voters.empty() || !operations_.at(key).done.complete(voters)) return;
-  note_duration(now - operations_.at(key).first_heard);
-  commit(key, view_.id, waiting(), {}, now);
+bool Master::all_done(const OpKey& key, const OpenOperation& operation) const {
+  if (rules_.all_members_done) return operation.done.count() == operation.voters;
+  auto living = index_.concerned(key);
+  std::erase_if(living, [&](PeerId peer) { return peers_.at(peer).connection == no_connection; });
+  return operation.done.complete(living);
 }
 
-void Master::commit(const OpKey& key, ViewId view, std::uint32_t waiting, std::vector<PeerId> contributors, Instant) {
-  publish({key, view, ErrorCode::none, waiting, std::move(contributors), {}}, concerned(key));
+void Master::fail(const OpKey& key, ErrorCode code, const std::string& text) {
+  publish({key, view_.id, code, 0, {}, text});
 }
 
-void Master::fail(const OpKey& key, ErrorCode code, const std::string& text, Instant) {
-  publish({key, view_.id, code, 0, {}, text}, concerned(key));
-}
-
-void Master::publish(Verdict verdict, const std::vector<PeerId>& to) {
+void Master::publish(Verdict verdict) {
   operations_.erase(verdict.key);
+  recorded_.insert(verdict.key);
   records_.push_back({next_index_++, std::move(verdict)});
-  for (const auto peer : to) {
+  const auto& record = records_.back();
+  const auto minimum = minimum_seen();
+  for (const auto peer : index_.concerned(record.verdict.key)) {
     auto& state = peers_.at(peer);
-    if (state.waiting) state.waiting.reset();
-    send_verdict(peer, records_.back());
+    if (state.waiting) {
+      state.waiting.reset();
+      note_blocked(peer);
+    }
+    send_verdict(peer, state.connection, record, minimum);
   }
-  forget();
+  forget(minimum);
 }
 
-void Master::send_verdict(PeerId peer, const Record& record) {
-  const auto c = peers_.at(peer).connection;
+void Master::send_verdict(PeerId peer, ConnectionId c, const Record& record, std::uint64_t minimum) {
   if (c == no_connection) return;  // it is repeated when the peer registers again
   ToPeer message = Failed{record.index, record.verdict};
   if (record.verdict.code == ErrorCode::none) {
     auto verdict = record.verdict;
     if (!rules_.waiting_is_recorded) verdict.waiting = waiting();
-    message = Commit{record.index, minimum_seen(), std::move(verdict)};
+    message = Commit{record.index, minimum, std::move(verdict)};
   }
   // Rule [4] off: what half of the peers hear is overtaken by the next view.
   const bool late = !rules_.commits_precede_view && peer % 2 == 0;
   auto& queue = late ? held_back_ : effects_;
   queue.push_back(master_effect::Send{c, std::move(message)});
-}
-
-bool Master::has_verdict(const OpKey& key) const {
-  return std::any_of(records_.rbegin(), records_.rend(), [&](const Record& r) { return r.verdict.key == key; });
 }
 
 // Over all groups: a run-scope verdict must outlive the slowest of them. Heartbeats keep idle peers from holding it down.
@@ -81,33 +97,36 @@ std::uint64_t Master::minimum_seen() const {
 }
 
 // A verdict that every peer has seen will not be asked for again.
-void Master::forget() {
-  const auto minimum = minimum_seen();
-  while (!records_.empty() && (records_.front().index <= minimum || records_.size() > limits::records_max)) records_.pop_front();
+void Master::forget(std::uint64_t minimum) {
+  while (!records_.empty() && (records_.front().index <= minimum || records_.size() > limits::records_max)) {
+    recorded_.erase(records_.front().verdict.key);
+    records_.pop_front();
+  }
 }
 
 void Master::on(ConnectionId, PeerId peer, const Abandon& m, Instant now) {
   if (phase_ != Phase::serving || !member(peer) || has_verdict(m.key)) return;  // the verdict is on its way
-  const auto whom = concerned(m.key);
-  if (std::find(whom.begin(), whom.end(), peer) == whom.end()) return evict(peer, "it abandoned another group's operation", now);
-  fail(m.key, m.code, m.text, now);
+  if (!index_.concerns(m.key, peer)) return evict(peer, "it abandoned another group's operation", now);
+  if (m.code == ErrorCode::none) return evict(peer, "it abandoned an operation without a reason", now);
+  fail(m.key, m.code, m.text);
 }
 
 void Master::on(ConnectionId, PeerId peer, const StateOffer& m, Instant now) {
   if (phase_ != Phase::serving || !member(peer) || m.view != view_.id || has_verdict(m.key)) return;
-  if (view_.find(peer)->group != m.group) return evict(peer, "it offers another group's state", now);
-  auto& operation = operations_[m.key];
+  if (!index_.concerns(m.key, peer) || index_.find(peer)->group != m.group)
+    return evict(peer, "it offers another group's state", now);
+  auto* opened = open(m.key, peer, now);
+  if (opened == nullptr) return;
+  auto& operation = *opened;
+  auto& offers = operation.offers[m.group];
+  if (!offers.contains(peer) && offers_of(peer) >= limits::offers_open_max)
+    return evict(peer, "it offers too many shared states at once", now);
   if (operation.first_heard == never) operation.first_heard = now;
-  operation.offers[peer] = m;
-  const auto group = view_.group_members(m.group);
-  std::map<PeerId, StateOffer> offers;
-  for (const auto other : group) {
-    const auto it = operation.offers.find(other);
-    if (it == operation.offers.end()) return;
-    offers.emplace(*it);
-  }
+  offers[peer] = m;
+  const auto& group = index_.group(m.group);
+  if (offers.size() < group.size()) return;
   auto election = elect(offers);
-  if (!election) return fail(m.key, election.error().code, election.error().text, now);
+  if (!election) return fail(m.key, election.error().code, election.error().text);
   const bool again = !operation.elected.insert(m.group).second;  // the peer came back on a new connection
   for (const auto other : again ? std::vector{peer} : group) send(other, StatePlan{view_.id, m.key, election->revision, election->entries});
 }
@@ -117,74 +136,78 @@ void Master::on(ConnectionId, PeerId peer, const StateOffer& m, Instant now) {
 void Master::on(ConnectionId, PeerId peer, const Waiting& m, Instant now) {
   if (phase_ != Phase::serving || !member(peer) || m.view != view_.id) return;
   auto& state = peers_.at(peer);
+  for (const auto& call : m.calls)
+    if (!index_.concerns(call.key, peer)) return evict(peer, "it waits in another group's operation", now);
   state.waiting = m;
   std::erase_if(state.waiting->calls, [&](const WaitingFor& call) { return has_verdict(call.key); });
+  note_blocked(peer);
   answer_waiting(peer, *state.waiting, now);
-  find_deadlock(now);
+  if (member(peer)) find_deadlock();
 }
 
-namespace {
-bool posted(const std::optional<Waiting>& waiting, const OpKey& key) {
+bool Master::is_posted(PeerId peer, const OpKey& key) const {
+  const auto& waiting = peers_.at(peer).waiting;
   return waiting && std::any_of(waiting->calls.begin(), waiting->calls.end(), [&](const WaitingFor& w) { return w.key == key; });
 }
-}  // namespace
+
+// After its `waiting` or its `boundary` has changed.
+void Master::note_blocked(PeerId peer) {
+  const auto& state = peers_.at(peer);
+  const auto put = [&](std::set<PeerId>& all, bool in) { in ? void(all.insert(peer)) : void(all.erase(peer)); };
+  put(at_boundary_, state.boundary.has_value());
+  put(blocked_, state.boundary || (state.waiting && state.waiting->stuck && !state.waiting->calls.empty()));
+}
 
 void Master::answer_waiting(PeerId peer, const Waiting& m, Instant now) {
   for (const auto& call : m.calls) {
-    Missing missing{call.key, call.call, {}};
-    const auto open = operations_.find(call.key);
-    for (const auto other : concerned(call.key)) {
-      const bool done = open != operations_.end() && open->second.done.has(other);
-      if (done || posted(peers_.at(other).waiting, call.key)) continue;
-      if (missing.peers.size() < limits::peers_named_max) missing.peers.push_back(other);
+    auto* opened = open(call.key, peer, now);
+    if (opened == nullptr) return;  // `m` went with the peer
+    auto& operation = *opened;
+    if (!operation.absent) {
+      const auto& whom = index_.concerned(call.key);
+      operation.absent.emplace(whom.begin(), whom.end());
+      std::erase_if(*operation.absent, [&](PeerId other) { return operation.done.has(other); });
     }
-    if (missing.peers.empty()) {
-      auto& operation = operations_[call.key];
-      if (operation.all_posted_at == never) operation.all_posted_at = now;
+    auto& absent = *operation.absent;
+    absent.erase(peer);
+    if (absent.empty()) {
+      operation.all_posted_at = std::min(operation.all_posted_at, now);
       continue;
     }
-    send(peer, std::move(missing));
+    const auto named = std::min(absent.size(), limits::peers_named_max);
+    send(peer, Missing{call.key, call.call, {absent.begin(), std::next(absent.begin(), std::ptrdiff_t(named))}});
   }
   if (!m.at_boundary) return;
-  Missing missing{{}, Call::update_topology, {}};
-  for (const auto& other : view_.members)
-    if (!peers_.at(other.peer).boundary && missing.peers.size() < limits::peers_named_max) missing.peers.push_back(other.peer);
+  Missing missing{{}, Call::update_topology, index_.absent(at_boundary_, limits::peers_named_max)};
   if (!missing.peers.empty()) send(peer, std::move(missing));
 }
 
 // Every peer waits, no thread of any can start something else, and nothing that they wait for can complete.
-void Master::find_deadlock(Instant now) {
+void Master::find_deadlock() {
+  if (blocked_.size() < view_.members.size()) return;
+  for (const auto& [key, operation] : operations_)
+    if (operation.absent && operation.absent->empty()) return;  // all have come to it: it takes its time
   std::set<OpKey> open;
   std::string picture;
-  bool somebody_at_boundary = false, somebody_not = false;
   for (const auto& m : view_.members) {
     const auto& state = peers_.at(m.peer);
-    const bool here = state.boundary.has_value();
-    (here ? somebody_at_boundary : somebody_not) = true;
-    if (!here && (!state.waiting || !state.waiting->stuck || state.waiting->calls.empty())) return;
     picture += (picture.empty() ? "peer " : "; peer ") + std::to_string(m.peer) + " waits in ";
-    if (here) {
-      picture += "update_topology";
-      continue;
-    }
-    std::string calls;
-    for (const auto& call : state.waiting->calls) {
+    std::string calls = state.boundary ? "update_topology" : "";
+    for (std::size_t i = 0; !state.boundary && i < state.waiting->calls.size(); ++i) {
+      const auto& call = state.waiting->calls[i];
       open.insert(call.key);
       calls += (calls.empty() ? "" : " and ") + std::string(name(call.call)) + " (" + describe(call.key) + ")";
     }
     picture += calls;
   }
-  if (open.empty()) return;
-  for (const auto& key : open) {
-    const auto whom = concerned(key);
-    const bool can_meet = std::all_of(whom.begin(), whom.end(), [&](PeerId p) { return posted(peers_.at(p).waiting, key); });
-    if (can_meet) return;
-  }
+  const auto can_meet = [&](const OpKey& key) {
+    const auto& whom = index_.concerned(key);
+    return std::all_of(whom.begin(), whom.end(), [&](PeerId p) { return is_posted(p, key); });
+  };
+  if (open.empty() || std::any_of(open.begin(), open.end(), can_meet)) return;
   const auto text = "these calls can never meet: " + picture + "; all peers must make the same calls in the same order";
-  for (const auto& key : open) fail(key, ErrorCode::order, text, now);
-  if (!somebody_at_boundary || !somebody_not) return;
-  for (const auto& m : view_.members)
-    if (peers_.at(m.peer).boundary) fail_boundary(m.peer, ErrorCode::order, text);
+  for (const auto& key : open) fail(key, ErrorCode::order, text);
+  for (const auto peer : std::set(at_boundary_)) fail_boundary(peer, ErrorCode::order, text);
 }
 
 // ---- deadlines -------------------------------------------------------------------------------------------------------
@@ -208,7 +231,7 @@ Duration Master::adaptive_deadline() const {
 void Master::judge_deadlines(Instant now) {
   for (const auto& [key, operation] : operations_) {
     if (operation.all_posted_at == never || now - operation.all_posted_at <= adaptive_deadline()) continue;
-    const auto late = operation.done.missing(concerned(key));
+    const auto late = operation.done.missing(index_.concerned(key));
     const auto text = "it did not finish " + describe(key) + " within " + std::to_string(adaptive_deadline() / millisecond) +
                       " ms after all had started it";
     if (operation.done.empty() || late.empty()) {

@@ -8,6 +8,7 @@ namespace pccl {
 void Master::new_view(std::vector<Member> members, const std::string& why, Instant) {
   view_.id = {incarnation_, view_.id.number + 1};
   view_.members = std::move(members);
+  index_.rebuild(view_);
   view_.waiting = waiting();
   operations_.clear();   // votes belong to a view
   suspicions_.clear();
@@ -16,11 +17,13 @@ void Master::new_view(std::vector<Member> members, const std::string& why, Insta
     state.waiting.reset();
     state.boundary.reset();
   }
+  at_boundary_.clear();
+  blocked_.clear();
   emit(master_effect::Persist{incarnation_, view_});
   for (const auto& m : view_.members) send(m.peer, ViewMessage{view_, why});
   emit(master_effect::Notice{"view " + std::to_string(view_.id.number) + " of " + std::to_string(view_.members.size()) +
                              " peers: " + why});
-  forget();
+  forget(minimum_seen());
 }
 
 // One dead rank takes its whole island out, in every group.
@@ -50,14 +53,14 @@ void Master::remove(const std::set<std::string>& islands, const std::string& why
 
 void Master::evict(PeerId peer, const std::string& why, Instant now) {
   const auto text = "peer " + std::to_string(peer) + " was evicted: " + why;
-  if (const auto* m = view_.find(peer)) return remove({m->island}, text, ErrorCode::evicted, now);
+  if (const auto* m = index_.find(peer)) return remove({m->island}, text, ErrorCode::evicted, now);
   drop_from_door(peer, text);
 }
 
 void Master::same_members(const std::string& why, Instant now) { new_view(view_.members, why, now); }
 
 void Master::on(ConnectionId, PeerId peer, const Leave&, Instant now) {
-  if (const auto* m = view_.find(peer))
+  if (const auto* m = index_.find(peer))
     return remove({m->island}, "peer " + std::to_string(peer) + " left", ErrorCode::evicted, now);
   drop_from_door(peer, "peer " + std::to_string(peer) + " of the island left");
 }
@@ -90,7 +93,7 @@ void Master::judge_links(Instant now) {
   for (const auto& [pair, suspicion] : suspicions_) {
     const auto it = peers_.find(pair.second);
     if (it == peers_.end() || it->second.lost_since == never) continue;
-    if (dead.insert(view_.find(pair.second)->island).second)
+    if (dead.insert(index_.find(pair.second)->island).second)
       why += (why.empty() ? "" : "; ") + ("peer " + std::to_string(pair.second)) + " is gone (its connections broke: " + suspicion.why + ")";
   }
   if (!dead.empty()) return remove(dead, why, ErrorCode::evicted, now);
@@ -121,26 +124,23 @@ void Master::on(ConnectionId, PeerId peer, const EnterBoundary& m, Instant now) 
   if (m.boundary != view_.boundaries + 1) return evict(peer, "it is at boundary " + std::to_string(m.boundary), now);
   if (m.withdraw) return fail_boundary(peer, ErrorCode::cancelled, "withdrawn");
   state.boundary = m;
-  find_deadlock(now);
+  note_blocked(peer);
+  find_deadlock();
   try_pass_boundary(now);
 }
 
 // It does not wait there any more. The next boundary's number says which one is meant.
 void Master::fail_boundary(PeerId peer, ErrorCode code, const std::string& text) {
   peers_.at(peer).boundary.reset();
+  note_blocked(peer);
   send(peer, Failed{0, {{Scope::run, 0, {view_.boundaries + 1, 0, 0}}, view_.id, code, 0, {}, text}});
 }
 
 void Master::try_pass_boundary(Instant now) {
-  if (view_.members.empty()) return;
-  bool somebody_need_not_come = false;
-  for (const auto& m : view_.members) {
-    const auto& state = peers_.at(m.peer);
-    if (!state.boundary) return;
-    std::set<std::string> islands;
-    for (const auto& other : view_.members) islands.insert(other.island);
-    somebody_need_not_come |= state.boundary->islands <= islands.size();
-  }
+  if (view_.members.empty() || at_boundary_.size() < view_.members.size()) return;
+  const bool somebody_need_not_come = std::any_of(at_boundary_.begin(), at_boundary_.end(), [&](PeerId peer) {
+    return peers_.at(peer).boundary->islands <= index_.islands();
+  });
   if (waiting() == 0 && !somebody_need_not_come) return;
   ++view_.boundaries;
   if (waiting() > 0) {
@@ -148,8 +148,11 @@ void Master::try_pass_boundary(Instant now) {
     for (auto& joiner : door_members()) all.push_back(std::move(joiner));
     return new_view(std::move(all), "islands came in", now);
   }
-  for (auto& [peer, state] : peers_) state.boundary.reset();
-  for (const auto& m : view_.members) send(m.peer, Passed{view_.id, view_.boundaries});
+  for (const auto& m : view_.members) {
+    peers_.at(m.peer).boundary.reset();
+    note_blocked(m.peer);
+    send(m.peer, Passed{view_.id, view_.boundaries});
+  }
 }
 
 }  // namespace pccl

@@ -31,16 +31,28 @@ void Master::register_again(ConnectionId c, const Register& m, Instant now) {
     if (const auto door = door_.find(state.join.island); door != door_.end() && complete(door->second)) start_proof(state.join.island);
     return;
   }
-  for (const auto& record : records_) {
-    if (record.index <= m.verdicts_seen) continue;
-    const auto whom = concerned(record.verdict.key);
-    if (std::find(whom.begin(), whom.end(), m.peer) != whom.end()) send_verdict(m.peer, record);
-  }
+  const auto minimum = minimum_seen();
+  for (const auto& record : records_)
+    if (record.index > m.verdicts_seen && index_.concerns(record.verdict.key, m.peer)) send_verdict(m.peer, c, record, minimum);
   if (m.view.id < view_.id) send(m.peer, ViewMessage{view_, ""});
   if (m.boundary_waiting != 0 && m.boundary_waiting <= view_.boundaries) send(m.peer, Passed{view_.id, view_.boundaries});
 }
 
+namespace {
+// What the last view of an honest peer may be. Incarnations and boundaries still have to be counted on from it.
+bool plausible(const Register& m) {
+  return m.peer != no_peer && m.view.consistent() && m.view.id.incarnation != UINT32_MAX && m.view.boundaries != UINT32_MAX &&
+         std::all_of(m.view.members.begin(), m.view.members.end(),
+                     [&](const Member& member) { return (member.peer >> 32) <= m.view.id.incarnation; });
+}
+}  // namespace
+
 void Master::hear(ConnectionId c, const Register& m, Instant now) {
+  const bool full = heard_.size() >= limits::members_max && !heard_.contains(m.peer);
+  if (full || !plausible(m)) {
+    send_to(c, Evicted{ErrorCode::protocol, "no peer of a run can be what this registration says"});
+    return emit(master_effect::Close{c});
+  }
   if (run_ == 0) run_ = m.run;
   if (m.run != run_) {
     send_to(c, Evicted{ErrorCode::evicted, "this master serves another run; join it anew"});
@@ -148,9 +160,11 @@ void Master::recover(const View& base, const std::set<std::string>& islands, Ins
   view_ = base;
   view_.id = {incarnation_, 0};  // every incarnation counts its own views
   std::erase_if(view_.members, [&](const Member& m) { return !islands.contains(m.island); });
+  index_.rebuild(view_);
+  liveness_at_ = now;
   for (const auto& [peer, r] : heard_) view_.boundaries = std::max(view_.boundaries, member(peer) ? r.view.boundaries : 0);
   evict_outsiders(view_);
-  if (rules_.recover_commits_first) recover_verdicts(base, now);
+  if (rules_.recover_commits_first) recover_verdicts(base);
   heard_.clear();
   stored_.reset();
   if (!view_.members.empty()) new_view(view_.members, "the master was restarted", now);
@@ -158,7 +172,7 @@ void Master::recover(const View& base, const std::set<std::string>& islands, Ins
   form_first_view(now);
 }
 
-void Master::recover_verdicts(const View& base, Instant now) {
+void Master::recover_verdicts(const View& base) {
   std::map<OpKey, Verdict> known;
   std::map<OpKey, std::map<ViewId, Ballot>> held;
   for (const auto& [peer, r] : heard_) {
@@ -175,8 +189,7 @@ void Master::recover_verdicts(const View& base, Instant now) {
       if (m.role == Role::trainer && (key.scope == Scope::run || key.group == m.group)) all.push_back(m.peer);
     if (it->second.complete(all)) known[key] = {key, base.id, ErrorCode::none, waiting(), {}, {}};
   }
-  for (auto& [key, verdict] : known) publish(std::move(verdict), concerned(key));
-  (void)now;
+  for (auto& [key, verdict] : known) publish(std::move(verdict));
 }
 
 }  // namespace pccl

@@ -71,9 +71,9 @@ void Session::on(const Welcome& m, Instant) {
   stage_ = Stage::door;
 }
 
-void Session::on(const Refused& m, Instant) { end_session({m.code, m.text}); }
+void Session::on(const Refused& m, Instant) { end_session({reason(m.code), m.text}); }
 
-void Session::on(const Evicted& m, Instant) { end_session({m.code, m.text}); }
+void Session::on(const Evicted& m, Instant) { end_session({reason(m.code), m.text}); }
 
 void Session::on(const Suspended& m, Instant) { end_session({ErrorCode::no_quorum, m.text}); }
 
@@ -114,8 +114,9 @@ std::vector<PeerId> Session::ring() const {
   auto peers = view_.group_members(join_.group);
   if (view_.order.empty()) return peers;
   std::vector<PeerId> ordered;
+  const auto in = [](const std::vector<PeerId>& list, PeerId peer) { return std::find(list.begin(), list.end(), peer) != list.end(); };
   for (const auto peer : view_.order)
-    if (std::find(peers.begin(), peers.end(), peer) != peers.end()) ordered.push_back(peer);
+    if (in(peers, peer) && !in(ordered, peer)) ordered.push_back(peer);
   return ordered.size() == peers.size() ? ordered : peers;
 }
 
@@ -132,6 +133,7 @@ bool Session::single_group() const {
 void Session::on(const ViewMessage& m, Instant now) {
   const bool newer = rules_.order_by_incarnation ? m.view.id > view_.id : m.view.id.number > view_.id.number;
   if (!newer || me_ == no_peer) return;
+  if (!m.view.consistent()) return end_session({ErrorCode::protocol, "the master sent a view that names a peer twice"});
   if (m.view.find(me_) == nullptr) return end_session({ErrorCode::evicted, "the master's view does not name this peer"});
   const auto before = std::exchange(view_, m.view);
   waiting_ = m.view.waiting;
@@ -209,7 +211,7 @@ void Session::boundary_failed(const Verdict& verdict) {
     boundary_.again = false;
     return send_boundary();
   }
-  auto why = boundary_.given_up ? std::move(boundary_.given_up) : Error{verdict.code, verdict.text};
+  auto why = boundary_.given_up ? std::move(boundary_.given_up) : Error{reason(verdict.code), verdict.text};
   boundary_ = {};
   emit(effect::BoundaryFailed{std::move(why)});
 }

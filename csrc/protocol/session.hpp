@@ -132,6 +132,8 @@ class Session {
   void check_master(Instant now);
   void send_waiting(Instant now);
   Register registration() const;
+  // A failure without a reason would pass for a success.
+  static ErrorCode reason(ErrorCode code) { return code == ErrorCode::none ? ErrorCode::protocol : code; }
   template <class E> void emit(E effect) { effects_.emplace_back(std::move(effect)); }
   void to_master(ToMaster message) { if (master_up_) emit(effect::SendMaster{std::move(message)}); }
 

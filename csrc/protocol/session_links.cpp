@@ -102,6 +102,7 @@ void Session::check_links(Instant now) {
 void Session::on(const Prove& m, Instant now) {
   if (stage_ != Stage::door) return;
   proof_ = {m, now + timing_.prove, false};
+  std::erase_if(links_, [](const auto& entry) { return !entry.second.up && !entry.second.dialling; });  // of older rounds
   for (const auto& target : m.targets) {
     auto& link = links_[target.peer];
     link.addresses = target.reachable_at;

@@ -35,6 +35,7 @@ bool Session::decided(const OpKey& key) const {
 Result<OpKey> Session::post(Posting posting, Instant now) {
   if (stage_ == Stage::gone) return end_;
   if (stage_ != Stage::member) return Error{ErrorCode::usage, "this peer is not admitted yet"};
+  if (join_.role != Role::trainer) return Error{ErrorCode::usage, "only trainers take part in operations: this peer joined as a keeper"};
   if (boundary_.number != 0) return Error{ErrorCode::usage, "an operation while another thread is in update_topology"};
   if (operations_.size() >= limits::operations_open_max) return Error{ErrorCode::usage, "too many operations in flight: wait for some"};
   const auto group = posting.scope == Scope::run ? 0 : join_.group;
@@ -53,7 +54,7 @@ Result<OpKey> Session::post(Posting posting, Instant now) {
   if (const auto failed = failed_early_.find(key); failed != failed_early_.end()) {
     const auto verdict = failed->second;
     failed_early_.erase(failed);
-    finish(key, {{verdict.code, verdict.text}, {}, 0, 0});
+    finish(key, {{reason(verdict.code), verdict.text}, {}, 0, 0});
   } else {
     begin_attempt(operation, now);
   }
@@ -193,12 +194,17 @@ void Session::on(const Failed& m, Instant) {
     return;
   }
   drop_attempt(it->second);
-  finish(m.verdict.key, {{m.verdict.code, m.verdict.text}, {}, 0, it->second.attempts});
+  finish(m.verdict.key, {{reason(m.verdict.code), m.verdict.text}, {}, 0, it->second.attempts});
 }
 
 void Session::on(const StatePlan& m, Instant) {
   const auto it = operations_.find(m.key);
   if (it == operations_.end() || it->second.view != m.view || it->second.state != OperationState::running) return;
+  const auto& offer = it->second.offer;
+  const auto same = [](const StateEntry& own, const ElectedEntry& e) {
+    return own.name == e.entry.name && own.dtype == e.entry.dtype && own.count == e.entry.count;
+  };
+  if (!offer || !std::equal(offer->entries.begin(), offer->entries.end(), m.entries.begin(), m.entries.end(), same)) return;
   emit(effect::Elected{m});
 }
 

@@ -131,7 +131,9 @@ void Exchange::drop(const OpKey& key) {
 
 // Frames and READYs of older views are of no use any more; those of this view may find their attempt now.
 void Exchange::view_changed() {
-  std::erase_if(ready_parked_, [&](const auto& entry) { return entry.second.view < session_.view().id; });
+  std::erase_if(ready_parked_, [&](const auto& entry) {
+    return entry.second.view < session_.view().id || departed(entry.first.first);
+  });
   replay_parked();
 }
 
@@ -144,15 +146,31 @@ void Exchange::on_link_up(PeerId peer) {
   emit(exchange_effect::Wake{peer});
 }
 
-void Exchange::on_ready(PeerId from, const Ready& ready) {
+bool Exchange::on_ready(PeerId from, const Ready& ready) {
   const auto& current = session_.view().id;
-  if (ready.view < current && rules_.drop_older_views) return;
+  if (ready.view < current && rules_.drop_older_views) return true;
   const auto it = attempts_.find(ready.key);
-  if (ready.view <= current && it != attempts_.end()) return use_ready(it->second, from, ready.descriptor);
-  if (ready.view == current && (session_.decided(ready.key) || session_.find(ready.key) != nullptr)) return;
-  if (!rules_.park_newer || ready_parked_.size() >= limits::operations_open_max) return;
+  if (ready.view <= current && it != attempts_.end()) {
+    use_ready(it->second, from, ready.descriptor);
+    return true;
+  }
+  if (ready.view == current && (session_.decided(ready.key) || session_.find(ready.key) != nullptr)) return true;
+  if (!rules_.park_newer) return true;
+  if (!may_park_ready(from, ready)) return false;
   ready_parked_[{from, ready.key}] = ready;
+  return true;
 }
+
+// Each peer has a share of its own: a READY that is dropped is a peer that waits for ever.
+bool Exchange::may_park_ready(PeerId from, const Ready& ready) const {
+  std::size_t operations = 1, tensors = ready.descriptor.tensors.size();
+  for (auto it = ready_parked_.lower_bound({from, OpKey{}}); it != ready_parked_.end() && it->first.first == from; ++it)
+    ++operations, tensors += it->second.descriptor.tensors.size();
+  return operations <= limits::operations_open_max && tensors <= limits::ready_tensors_max;
+}
+
+// It is in no view that is known here, and nothing of a view that comes can have arrived on a link that is gone.
+bool Exchange::departed(PeerId peer) const { return session_.view().find(peer) == nullptr && !session_.link_up(peer); }
 
 void Exchange::use_ready(Attempt& attempt, PeerId from, const Descriptor& theirs) {
   const auto position = attempt.position_of(from);
@@ -184,13 +202,13 @@ Landing Exchange::land(PeerId from, const wire::DataHeader& header) {
 
 bool Exchange::may_park(PeerId from, std::size_t bytes) const {
   const auto it = parked_bytes_.find(from);
-  return (it == parked_bytes_.end() ? 0 : it->second) + bytes <= limits::parked_bytes_max;
+  return (it == parked_bytes_.end() ? 0 : it->second) + wire::data_header_bytes + bytes <= limits::parked_bytes_max;
 }
 
 ParkedId Exchange::park(PeerId from, const wire::DataHeader& header) {
   const auto id = next_parked_++;
   parked_[id] = {from, header};
-  parked_bytes_[from] += header.bytes;
+  parked_bytes_[from] += wire::data_header_bytes + header.bytes;  // an empty chunk costs something, too
   return id;
 }
 
@@ -198,14 +216,14 @@ void Exchange::replay_parked() {
   const auto& current = session_.view().id;
   for (auto it = parked_.begin(); it != parked_.end();) {
     const auto& [id, frame] = *it;
-    const bool older = frame.header.view < current;
+    const bool older = frame.header.view < current || departed(frame.from);
     const bool waits = frame.header.view > current ||
                        (!attempts_.contains(frame.header.key) && !session_.decided(frame.header.key) && session_.find(frame.header.key) == nullptr);
     if (!older && waits) {
       ++it;
       continue;
     }
-    parked_bytes_[frame.from] -= frame.header.bytes;
+    if (auto& held = parked_bytes_[frame.from]; (held -= wire::data_header_bytes + frame.header.bytes) == 0) parked_bytes_.erase(frame.from);
     if (older) emit(exchange_effect::Discard{id});
     else emit(exchange_effect::Replay{id});
     it = parked_.erase(it);
@@ -214,7 +232,7 @@ void Exchange::replay_parked() {
 
 void Exchange::arrived(const wire::DataHeader& header, SlotId slot) {
   const auto it = attempts_.find(header.key);
-  if (it == attempts_.end()) return;
+  if (it == attempts_.end() || it->second.executor == nullptr) return;
   it->second.executor->arrived(header.step, header.chunk, slot, work_);
   do_all(it->second, work_);
   settle(it->second);

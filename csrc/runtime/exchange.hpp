@@ -64,7 +64,7 @@ class Exchange {
   void drop(const OpKey& key);                        // effect::DropAttempt and after effect::Deliver
   void view_changed();                                // after the attempts of the new view have begun
   void on_link_up(PeerId peer);
-  void on_ready(PeerId from, const Ready& ready);
+  bool on_ready(PeerId from, const Ready& ready);     // false: no honest peer announces so much
 
   // A data frame's header arrived. park: keep the payload and call park(); it comes back by Replay or Discard.
   Landing land(PeerId from, const wire::DataHeader& header);
@@ -87,6 +87,8 @@ class Exchange {
   Descriptor plan_descriptor(const Descriptor& descriptor, std::uint32_t world) const;
   std::unique_ptr<Executor> make_executor(const Attempt& attempt, bool in_place) const;
   void send_ready(const Attempt& attempt, PeerId to);
+  bool may_park_ready(PeerId from, const Ready& ready) const;
+  bool departed(PeerId peer) const;
   void use_ready(Attempt& attempt, PeerId from, const Descriptor& theirs);
   void settle(Attempt& attempt);
   void do_all(const Attempt& attempt, std::vector<Work>& work);

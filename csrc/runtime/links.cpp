@@ -90,6 +90,8 @@ void Links::accept(net::Accepted accepted) {
 void Links::on_ready(net::Connection& c) {
   // By now the kernel has measured the way.
   net::set_congestion(c.socket(), congestion_, net::path_of(c.socket()));
+  // Whom this peer dialled is known; chunks on one stripe may overtake the answer on the first, and wait for it paused.
+  if (const auto it = roles_.find(&c); it != roles_.end() && it->second.dialled) c.trust();
   hub_.touch(c);
 }
 
@@ -100,9 +102,11 @@ bool Links::on_hello(net::Connection& c, Role& role, const LinkHello& hello) {
   // only the other end can reach this one.
   if (const auto own = dialling_.find(hello.from); own != dialling_.end() && me_ > hello.from)
     if (monotonic_now() - own->second.since < own_dial_wins) return false;
+  if (const auto it = up_.find(hello.from); it != up_.end() && me_ > hello.from && it->second.dialled)
+    if (monotonic_now() - it->second.since < own_dial_wins) return false;  // it crossed the dial that made this link
   auto& arriving = arriving_[hello.from];
   if (arriving.number != hello.link) {
-    auto old = std::exchange(arriving, Link{hello.link, std::vector<net::Connection*>(hello.stripes, nullptr), 0, 0});
+    auto old = std::exchange(arriving, Link{hello.link, std::vector<net::Connection*>(hello.stripes, nullptr), false, 0});
     drop(old, replaced);
   }
   if (arriving.stripes.size() != hello.stripes || arriving.stripes[hello.stripe] != nullptr) return false;
@@ -131,7 +135,7 @@ bool Links::on_hello_answer(net::Connection&, const Role& role, const LinkHello&
   auto link = std::move(it->second.link);
   const auto peer = role.peer;
   dialling_.erase(it);
-  for (auto* stripe : link.stripes) stripe->trust();
+  link.dialled = true;
   establish(peer, std::move(link));
   return true;
 }
@@ -142,6 +146,7 @@ void Links::establish(PeerId peer, Link link) {
     drop(old, replaced);
   }
   auto& now = up_[peer] = std::move(link);
+  now.since = monotonic_now();
   owner_.link_up(peer);
   for (auto* stripe : std::vector(now.stripes))  // what came before the answer did
     if (stripe != nullptr && !stripe->want_read()) {

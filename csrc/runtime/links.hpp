@@ -72,7 +72,8 @@ class Links : public net::Connection::Handler {
   struct Link {
     std::uint64_t number = 0;
     std::vector<net::Connection*> stripes;        // by stripe index; null: not there yet
-    std::uint64_t bytes_in_before = 0, bytes_out_before = 0;
+    bool dialled = false;                         // by this end
+    Instant since = 0;
     bool complete() const;
   };
   struct Dialling {

@@ -64,6 +64,11 @@ void OperationMemory::scale_own(const Executor& executor, std::uint32_t index, s
 void OperationMemory::run(const Executor& executor, const Work& work, SlotPool& slots) {
   const auto& chunk = executor.layout().chunk(work.chunk);
   if (work.merge == Merge::own) {
+    if (executor.plan().world == 1 && weight_ && *weight_ == 0 && !hidden(chunk)) {  // alone, as with others: zeros
+      if (input(chunk) == output(chunk)) keep(executor, work.chunk);
+      std::memset(output(chunk), 0, chunk.element_bytes());
+      return;
+    }
     if (input(chunk) != output(chunk)) kernels::copy(output(chunk), input(chunk), chunk.element_bytes(), streaming_);
     return;
   }

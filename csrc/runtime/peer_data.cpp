@@ -31,8 +31,9 @@ void PeerRuntime::dial_failed(PeerId peer, bool refused, const std::string& why)
 }
 
 bool PeerRuntime::link_message(PeerId peer, const BetweenPeers& message) {
-  if (const auto* ready = std::get_if<Ready>(&message)) exchange_->on_ready(peer, *ready);
-  else if (const auto* request = std::get_if<BlockRequest>(&message)) serve_block(peer, *request);
+  if (const auto* ready = std::get_if<Ready>(&message)) {
+    if (!exchange_->on_ready(peer, *ready)) return false;
+  } else if (const auto* request = std::get_if<BlockRequest>(&message)) serve_block(peer, *request);
   else if (const auto* failed = std::get_if<BlockFailed>(&message)) {
     if (const auto it = states_.find(failed->key); it != states_.end() && it->second->view == failed->view) {
       StateEvent event(StateEvent::Kind::failed);

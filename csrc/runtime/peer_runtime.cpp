@@ -266,6 +266,7 @@ void PeerRuntime::apply(effect::BoundaryPassed&) {
 }
 
 void PeerRuntime::apply(effect::BoundaryFailed& e) {
+  publish();  // first: the caller may ask at once whether it is still a member
   if (auto boundary = std::exchange(boundary_, nullptr)) boundary->set({std::move(e.why), false});
 }
 
@@ -287,7 +288,7 @@ void PeerRuntime::end(const Error& why) {
 
 void PeerRuntime::publish() {
   const std::lock_guard lock(status_mutex_);
-  status_.end = ended_;
+  status_.end = ended_ || session_ == nullptr ? ended_ : session_->end();
   if (session_ == nullptr) return;
   if (status_.view.id != session_->view().id || status_.view.boundaries != session_->view().boundaries) status_.view = session_->view();
   status_.peer = session_->peer();

@@ -2,6 +2,7 @@
 #pragma once
 #include <compare>
 #include <cstdint>
+#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -111,6 +112,13 @@ struct View {
     v(id); v(boundaries); v(waiting); v(members, limits::members_max); v(order, limits::members_max); v(hints);
   }
 
+  // What every view has that an honest master makes, and what others may have written otherwise.
+  bool consistent() const {
+    std::set<PeerId> peers;
+    for (const auto& member : members)
+      if (member.peer == no_peer || !peers.insert(member.peer).second) return false;
+    return true;
+  }
   const Member* find(PeerId peer) const {
     for (const auto& member : members)
       if (member.peer == peer) return &member;

@@ -43,7 +43,7 @@ class View:
                 return f"{name} is warm: {size}, {text}"
             case "begins" if event["window"]:
                 return f"{name} has the shared state and trains window {event['window'] + 1}"
-            case "news" if "view " in event["text"]:
+            case "news" if "view " in event["text"] and self._record.windows < self._record.options.windows:
                 return f"{name} hears: {event['text']}"
             case "exit" if event["status"] != 0:
                 return f"{name} ended with status {event['status']}"
@@ -87,12 +87,18 @@ class LiveView(View):
 
         options = self._record.options
         title = f"DiLoCo, {options.windows} windows of {options.steps} steps, {self._seconds():.0f} s"
-        notes = Text("\n".join(self._notes[-NOTES_SHOWN:]))
+        notes = Text("\n".join(self._notes[-self._room()[1] :]))
         return Group(
             Panel(self._peers(), title=title, title_align="left"),
             Panel(self._losses(), title="held-out loss, nats per byte", title_align="left"),
             Panel(notes, title="events", title_align="left"),
         )
+
+    def _room(self) -> tuple[int, int]:
+        """Lines for windows and for notes, with what else there is, in the height of the terminal."""
+        room = self._live.console.height - len(self._record.peers) - 8
+        notes = max(3, min(NOTES_SHOWN, room // 3))
+        return max(3, room - notes), notes
 
     def _peers(self) -> Table:
         from rich.table import Table
@@ -125,7 +131,7 @@ class LiveView(View):
         table = Table.grid(padding=(0, 2))
         rows = self._record.rows()
         highest = max((row.held_out for row in rows), default=1.0)
-        for row in rows:
+        for row in rows[-self._room()[0] :]:
             bar = "█" * max(1, round(BAR * row.held_out / highest))
             same = "same bits" if row.equal else "[bold red]DIFFERENT BITS[/]"
             table.add_row(

@@ -41,7 +41,8 @@ class Block(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.attended(y.transpose(1, 2).reshape(batch, context, width))
         y = self.shrink(F.gelu(self.expand(self.before_mlp(x))))
-        return x + y
+        result: Tensor = x + y
+        return result
 
 
 class GPT(nn.Module):
@@ -58,6 +59,8 @@ class GPT(nn.Module):
                 deep = name.endswith(("attended.weight", "shrink.weight"))
                 std = 0.02 / (2 * shape.layers) ** 0.5 if deep else 0.02
                 nn.init.normal_(parameter, std=std, generator=generator)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Bytes as integers [batch, context] -> logits [batch, context, 256]."""

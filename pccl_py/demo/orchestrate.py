@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Self
 
 import pccl_py
 
@@ -108,12 +108,13 @@ class Director:
         ]
         self._founders = names[: options.peers]
         self._victim = self._founders[-1] if options.kill_in else None
-        self._joiner = names[options.peers] if options.join_in else None
+        # Started with the others: to start Python and torch takes seconds, and is no part of joining.
+        self._joiners = [names[options.peers]] if options.join_in else []
         self._ended: dict[str, int] = {}
 
     def run(self) -> list[str]:
         """Until all have ended. Returns what went wrong with the processes, if anything did."""
-        for name in self._founders:
+        for name in [*self._founders, *self._joiners]:
             self._start(name)
         while len(self._ended) < len(self._record.peers):
             try:
@@ -123,6 +124,7 @@ class Director:
             if event["event"] == "exit":
                 self._ended[name] = event["status"]
                 self._view.show(name, event)
+                self._dismiss_late_joiners()
             else:
                 self._record.take(name, event)
                 self._view.show(name, event)
@@ -134,17 +136,13 @@ class Director:
         self._crew.start(name)
 
     def _react(self, name: str, peer: Peer, event: Event) -> None:
-        if event["event"] == "ready" and name in self._founders:
+        if event["event"] == "ready":
             self._begin_when_all_are_ready()
         elif event["event"] == "step":
             if name == self._victim and self._in_the_middle_of(self._options.kill_in, peer):
                 self._kill(peer)
-            if self._joiner and self._in_the_middle_of(max(1, self._options.join_in - 2), peer):
-                self._warm_up(self._joiner)
-            if self._joiner and self._in_the_middle_of(self._options.join_in, peer):
-                self._connect(self._joiner)
-        elif event["event"] == "ready" and self._record.windows + 1 >= self._options.join_in:
-            self._connect(name)
+            if self._in_the_middle_of(self._options.join_in, peer):
+                self._connect(self._joiners)
 
     def _in_the_middle_of(self, window: int, peer: Peer) -> bool:
         """Of that window, or later. A peer is in the window after the last one that it committed."""
@@ -152,23 +150,26 @@ class Director:
         return position >= window - 0.5
 
     def _begin_when_all_are_ready(self) -> None:
-        if all(self._record.peers[name].ready_at for name in self._founders):
-            for name in self._founders:
-                self._connect(name)
+        if all(peer.ready_at for peer in self._record.peers.values()):
+            self._connect(self._founders)
 
-    def _connect(self, name: str) -> None:
-        peer = self._record.peers[name]
-        if peer.ready_at is not None and peer.told_at is None:
+    def _connect(self, names: list[str]) -> None:
+        for name in names:
+            peer = self._record.peers[name]
+            if peer.ready_at is None or peer.told_at is not None:
+                continue
             peer.told_at = time.monotonic()
             peer.state = "at the door"
             self._crew.tell(name)
-            if name == self._joiner:
+            if name in self._joiners:
                 self._view.note(f"{name} knocks in the middle of window {self._record.windows + 1}")
 
-    def _warm_up(self, name: str) -> None:
-        """Starting Python and torch takes seconds, and is no part of joining."""
-        if name not in self._record.peers:
-            self._start(name)
+    def _dismiss_late_joiners(self) -> None:
+        """The run is over, and who still waits to come in would wait for ever."""
+        if set(self._founders) <= self._ended.keys():
+            for name in self._joiners:
+                if self._record.peers[name].began_at is None and name not in self._ended:
+                    self._crew.kill(name)
 
     def _kill(self, peer: Peer) -> None:
         if peer.killed_at is None:
@@ -179,24 +180,21 @@ class Director:
 
     def _faults(self) -> list[str]:
         found = []
+        late = [name for name in self._joiners if self._record.peers[name].began_at is None]
         for name, status in self._ended.items():
-            killed = self._record.peers[name].killed_at is not None
+            killed = self._record.peers[name].killed_at is not None or name in late
             if status != (-signal.SIGKILL if killed else 0):
                 found.append(f"{name} ended with status {status}: {self._crew.errors(name)}")
-        return found
+        return [*found, *(f"{name} never came in: the others were done too early" for name in late)]
 
 
 def run_demo(options: Options) -> int:
     """The exit status: 0 when every window was committed with the same bits on all peers."""
     record = Record(options, time.monotonic())
     with pccl_py.Master() as master, Crew(options, master.address) as crew:
-        with view_for(record) as view:
-            faults: list[str] = Director(options, crew, record, view).run()
+        try:
+            with view_for(record) as view:
+                faults = Director(options, crew, record, view).run()
+        except KeyboardInterrupt:
+            return 130
     return write_report(record, faults)
-
-
-def missing_extras(modules: dict[str, Any]) -> list[str]:
-    """Which of these are not installed."""
-    from importlib.util import find_spec
-
-    return [name for name in modules if find_spec(name) is None]

@@ -21,6 +21,8 @@ def draw(record: Record, path: str) -> None:
     losses, presence = figure.subplots(2, 1, sharex=True, height_ratios=ratios)
     _draw_losses(record, losses)
     _draw_presence(record, presence)
+    begun = [peer.told_at - record.began_at for peer in record.peers.values() if peer.told_at is not None]
+    presence.set_xlim(left=min(begun) - 1)  # before, Python and torch start
     for axes in (losses, presence):
         _draw_events(record, axes)
         axes.spines[["top", "right"]].set_visible(False)

@@ -65,7 +65,7 @@ def _events(record: Record) -> list[str]:
         lines += [
             f"kill -9 of {victim.name} in the middle of window {recovery.window}",
             f"  survivors knew after {told} ms, without waiting for anything",
-            f"  window {recovery.window} was committed {recovery.committed_s:.2f} s after the kill, with every step",
+            f"  window {recovery.window} was committed {recovery.committed_s:.2f} s later, with every step",
             f"  its reduction took {recovery.reduction_s * 1e3:.1f} ms in {_times(recovery.attempts)}, "
             f"others {recovery.usual_reduction_s * 1e3:.1f} ms",
         ]
@@ -85,7 +85,7 @@ def _times(attempts: int) -> str:
 
 def _traffic(record: Record) -> list[str]:
     rows: list[list[object]] = [
-        ["peer", "windows", "sent in reductions", "to joiners", "data-parallel would send", "ratio"]
+        ["peer", "windows", "sent in reductions", "shared state", "data-parallel would send", "ratio"]
     ]
     rows += [_traffic_row(traffic) for traffic in record.traffic()]
     note = "data-parallel: 2 (P - 1) / P x 4 bytes x parameters, in each of the peer's steps"

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 import pccl_py as pccl
+from pccl_py.optim import DiLoCo
 
 from .data import load
 from .model import GPT, Shape
@@ -50,16 +51,14 @@ def train(options: Options, say: Say, connect_when: Callable[[], None]) -> None:
         min_islands=options.founders,
     ) as comm:
         say("member", id=comm.id, peers=comm.world_size)
-        outer = pccl.optim.DiLoCo(
-            comm, model, inner, sync_every=options.steps, outer_optimizer=outer_optimizer
-        )
+        outer = DiLoCo(comm, model, inner, sync_every=options.steps, outer_optimizer=outer_optimizer)
         batches = corpus.batches(options.batch, length, seed=comm.id)
         with outer:
             say("begins", window=outer.windows, digest=outer.state_digest())
             while outer.windows < options.windows:
                 set_learning_rate(inner, options, outer.inner_step + outer.pending_steps)
                 loss = model.loss(next(batches))
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 outer.add_tokens(options.batch * options.context)
                 inner.step()  # its hook closes the window when this was the last step of it
                 inner.zero_grad()
@@ -88,10 +87,10 @@ def evaluate(model: GPT, held_out: torch.Tensor) -> float:
     return loss
 
 
-def tell_window(outer: pccl.optim.DiLoCo, say: Say, loss: float) -> None:
+def tell_window(outer: DiLoCo, say: Say, loss: float) -> None:
     last = outer.stats.last
-    if last is None:  # evicted, and back with the shared state
-        return
+    if last is None or last.number != outer.windows:  # evicted, and back with the shared state
+        return say("begins", window=outer.windows, digest=outer.state_digest())
     say(
         "window",
         number=outer.windows,

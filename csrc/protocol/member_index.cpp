@@ -1,0 +1,46 @@
+#include "protocol/member_index.hpp"
+
+#include <algorithm>
+#include <set>
+#include <string_view>
+
+namespace pccl {
+
+void MemberIndex::rebuild(const View& view) {
+  by_peer_.clear();
+  groups_.clear();
+  trainers_.clear();
+  std::set<std::string_view> islands;
+  for (const auto& m : view.members) {
+    by_peer_.emplace_back(m.peer, &m);
+    islands.insert(m.island);
+    if (m.role != Role::trainer) continue;
+    groups_[m.group].push_back(m.peer);
+    trainers_.push_back(m.peer);
+  }
+  std::sort(by_peer_.begin(), by_peer_.end());
+  islands_ = islands.size();
+}
+
+const Member* MemberIndex::find(PeerId peer) const {
+  const auto it = std::lower_bound(by_peer_.begin(), by_peer_.end(), peer, [](const auto& entry, PeerId id) { return entry.first < id; });
+  return it != by_peer_.end() && it->first == peer ? it->second : nullptr;
+}
+
+const std::vector<PeerId>& MemberIndex::group(std::uint32_t group) const {
+  static const std::vector<PeerId> nobody;
+  const auto it = groups_.find(group);
+  return it == groups_.end() ? nobody : it->second;
+}
+
+const std::vector<PeerId>& MemberIndex::concerned(const OpKey& key) const {
+  return key.scope == Scope::run ? trainers_ : group(key.group);
+}
+
+bool MemberIndex::concerns(const OpKey& key, PeerId peer) const {
+  const auto* m = find(peer);
+  if (m == nullptr || m->role != Role::trainer) return false;
+  return key.group == (key.scope == Scope::run ? 0 : m->group);
+}
+
+}  // namespace pccl
