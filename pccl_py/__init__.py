@@ -43,7 +43,7 @@ from .shared_state import SharedState, SyncInfo
 from .work import OpInfo, Work
 
 if TYPE_CHECKING:
-    from . import optim as optim
+    import pccl_py.optim as optim  # noqa: F401 (imported by __getattr__)
 
 __all__ = [
     "AuthenticationError",

@@ -111,8 +111,9 @@ void Master::check_silence(Instant now) {
       waiting_at_door.push_back(peer);
     }
   }
-  if (!gone.empty()) remove(gone, why, ErrorCode::evicted, now);
+  // The door first: where all members are gone, those at the door begin anew.
   for (const auto peer : waiting_at_door) drop_from_door(peer, "peer " + std::to_string(peer) + " was silent at the door");
+  if (!gone.empty()) remove(gone, why, ErrorCode::evicted, now);
 }
 
 void Master::broadcast_pulse() {

@@ -41,7 +41,7 @@ class Master {
 
   const View& view() const { return view_; }
   std::uint32_t incarnation() const { return incarnation_; }
-  std::uint32_t waiting() const;      // islands that could come in now
+  std::uint32_t waiting() const { return ready_; }  // islands that could come in now
   bool recovering() const { return phase_ != Phase::serving; }
 
  private:
@@ -62,6 +62,8 @@ class Master {
     std::uint16_t size = 1;
     std::map<std::uint16_t, PeerId> ranks;
     std::uint64_t order = 0;
+    std::uint32_t min_islands = 1;    // the most that a rank of it asks for
+    bool ready = false;               // whole, and its links are proven: it could come in now
   };
   struct OpenOperation {
     PeerId opened_by = no_peer;       // who brought it up
@@ -95,8 +97,9 @@ class Master {
   Error admissible(const Join& join, const std::string& island) const;
   void refuse(ConnectionId c, ErrorCode code, const std::string& text);
   bool complete(const DoorIsland& island) const;
-  bool ready(const DoorIsland& island) const;
-  void start_proof(const std::string& island);
+  void start_proof(const std::string& island, Instant now);
+  void update_ready(DoorIsland& island, Instant now);
+  void leave_door(std::map<std::string, DoorIsland>::iterator island);
   void drop_from_door(PeerId peer, const std::string& why);
   void form_first_view(Instant now);
   std::vector<Member> door_members();
@@ -124,6 +127,7 @@ class Master {
   void answer_waiting(PeerId peer, const Waiting& m, Instant now);
   bool is_posted(PeerId peer, const OpKey& key) const;
   void note_blocked(PeerId peer);
+  std::string who_is_missing(const OpKey& key) const;
   void find_deadlock();
   void judge_deadlines(Instant now);
   void note_duration(Duration took);
@@ -162,6 +166,7 @@ class Master {
   std::map<ConnectionId, PeerId> connections_;
   std::map<PeerId, Peer> peers_;
   std::map<std::string, DoorIsland> door_;
+  std::uint32_t ready_ = 0;                     // of them
   std::map<OpKey, OpenOperation> operations_;   // uncommitted, of this view
   std::deque<Record> records_;
   std::set<OpKey> recorded_;                    // their keys
@@ -174,7 +179,7 @@ class Master {
   };
   std::map<std::pair<PeerId, PeerId>, Suspicion> suspicions_;  // (reporter, suspect), of this view
   Instant judge_at_ = never;
-  Instant pulse_at_ = 0;
+  Instant pulse_at_ = 0;                        // soon, when who waits at the door has changed
   Instant liveness_at_ = 0;                     // nobody's time is over before
   std::deque<Duration> durations_;
   std::optional<Stored> stored_;

@@ -10,8 +10,8 @@ Error Master::admissible(const Join& join, const std::string& island) const {
   if (join.island_size < 1 || join.island_rank >= join.island_size)
     return no("rank " + std::to_string(join.island_rank) + " of an island of " + std::to_string(join.island_size));
   if (join.reachable_at.empty()) return no("it offers no address that other peers can reach");
-  for (const auto& m : view_.members)
-    if (m.island == island) return no("island '" + island + "' is in the run already; a restarted island joins when the old one is gone, or under another name");
+  if (index_.has_island(island))
+    return no("island '" + island + "' is in the run already; a restarted island joins when the old one is gone, or under another name");
   const auto it = door_.find(island);
   if (it == door_.end()) return {};
   if (it->second.size != join.island_size)
@@ -41,20 +41,26 @@ void Master::on(ConnectionId c, PeerId, const Join& m, Instant now) {
   if (created) it->second.order = next_door_++;
   it->second.size = m.island_size;
   it->second.ranks[m.island_rank] = peer;
+  it->second.min_islands = std::max(it->second.min_islands, m.min_islands);
   send(peer, Welcome{peer, run_, incarnation_, std::uint32_t(timing_.heartbeat / millisecond), island});
-  if (complete(it->second)) start_proof(island);
+  if (complete(it->second)) start_proof(island, now);
   form_first_view(now);
 }
 
 bool Master::complete(const DoorIsland& island) const { return island.ranks.size() == island.size; }
 
-bool Master::ready(const DoorIsland& island) const {
-  return complete(island) && std::all_of(island.ranks.begin(), island.ranks.end(),
-                                         [&](const auto& rank) { return peers_.at(rank.second).proven; });
+// The members hear of it with the next pulse: one for all who came in the meantime.
+void Master::update_ready(DoorIsland& island, Instant now) {
+  const bool was = island.ready;
+  island.ready = complete(island) && std::all_of(island.ranks.begin(), island.ranks.end(),
+                                                 [&](const auto& rank) { return peers_.at(rank.second).proven; });
+  ready_ = ready_ + island.ready - was;
+  if (island.ready && !was) pulse_at_ = std::min(pulse_at_, now + timing_.settle);
 }
 
-std::uint32_t Master::waiting() const {
-  return std::uint32_t(std::count_if(door_.begin(), door_.end(), [&](const auto& entry) { return ready(entry.second); }));
+void Master::leave_door(std::map<std::string, DoorIsland>::iterator island) {
+  ready_ -= island->second.ready;
+  door_.erase(island);
 }
 
 namespace {
@@ -64,23 +70,26 @@ Member member_of(PeerId peer, const Join& join) {
 }  // namespace
 
 // Members and those at the door who would be ring neighbours: the first and the last of the group, and who waits.
-void Master::start_proof(const std::string& island) {
-  for (const auto& [rank, peer] : door_.at(island).ranks) {
+void Master::start_proof(const std::string& island, Instant now) {
+  auto& proving = door_.at(island);
+  for (const auto& [rank, peer] : proving.ranks) {
     auto& state = peers_.at(peer);
     Prove prove{state.proof_round.value_or(0) + 1, {}};
     const auto& group = index_.group(state.join.group);
     if (!group.empty()) prove.targets.push_back(*index_.find(group.front()));
     if (group.size() > 1) prove.targets.push_back(*index_.find(group.back()));
-    for (const auto& [other_name, other] : door_)
+    for (const auto& [other_name, other] : door_) {
+      if (prove.targets.size() >= limits::peers_named_max) break;
       for (const auto& [other_rank, other_peer] : other.ranks)
         if (other_peer < peer && peers_.at(other_peer).join.group == state.join.group && complete(other) &&
             prove.targets.size() < limits::peers_named_max)
           prove.targets.push_back(member_of(other_peer, peers_.at(other_peer).join));
+    }
     state.proven = prove.targets.empty();
     state.proof_round = prove.round;
     if (!state.proven) send(peer, std::move(prove));
   }
-  if (ready(door_.at(island))) broadcast_pulse();
+  update_ready(proving, now);
 }
 
 void Master::on(ConnectionId, PeerId peer, const Reachable& m, Instant now) {
@@ -88,12 +97,12 @@ void Master::on(ConnectionId, PeerId peer, const Reachable& m, Instant now) {
   if (member(peer) || state.proof_round != m.round || !door_.contains(state.join.island)) return;
   const auto island = state.join.island;
   const bool all_gone = std::all_of(m.failed.begin(), m.failed.end(), [&](PeerId target) { return !peers_.contains(target); });
-  if (!m.failed.empty() && all_gone) return start_proof(island);  // it tried to reach peers that are no more
+  if (!m.failed.empty() && all_gone) return start_proof(island, now);  // it tried to reach peers that are no more
   if (!m.failed.empty())
     return drop_from_door(peer, "peer " + std::to_string(peer) + " cannot open the links that it needs: " + m.why);
   state.proven = true;
-  if (!ready(door_.at(island))) return;
-  broadcast_pulse();
+  update_ready(door_.at(island), now);
+  if (!door_.at(island).ready) return;
   form_first_view(now);
   if (phase_ == Phase::serving) try_pass_boundary(now);
 }
@@ -106,7 +115,7 @@ void Master::drop_from_door(PeerId peer, const std::string& why) {
   const auto door = door_.find(island);
   if (door == door_.end()) return forget_peer(peer);
   const auto ranks = door->second.ranks;
-  door_.erase(door);
+  leave_door(door);
   for (const auto& [rank, other] : ranks) {
     if (const auto c = peers_.at(other).connection; c != no_connection) refuse(c, ErrorCode::refused, why);
     forget_peer(other);
@@ -116,23 +125,23 @@ void Master::drop_from_door(PeerId peer, const std::string& why) {
 std::vector<Member> Master::door_members() {
   std::vector<std::pair<std::uint64_t, std::string>> order;
   for (const auto& [island, door] : door_)
-    if (ready(door)) order.emplace_back(door.order, island);
+    if (door.ready) order.emplace_back(door.order, island);
   std::sort(order.begin(), order.end());
   std::vector<Member> members;
   for (const auto& [number, island] : order) {
     for (const auto& [rank, peer] : door_.at(island).ranks) members.push_back(member_of(peer, peers_.at(peer).join));
-    door_.erase(island);
+    leave_door(door_.find(island));
   }
   return members;
 }
 
 // The run begins, or begins again when everybody has left, with as many islands as the most demanding one asks for.
 void Master::form_first_view(Instant now) {
-  if (!view_.members.empty()) return;
-  std::uint32_t wanted = 1;
-  for (const auto& [island, door] : door_)
-    for (const auto& [rank, peer] : door.ranks) wanted = std::max(wanted, peers_.at(peer).join.min_islands);
-  if (waiting() == 0 || waiting() < wanted) return;
+  if (!view_.members.empty() || waiting() == 0) return;
+  const auto most = std::max_element(door_.begin(), door_.end(), [](const auto& a, const auto& b) {
+    return a.second.min_islands < b.second.min_islands;
+  });
+  if (waiting() < most->second.min_islands) return;
   if (view_.id.number > 0) ++view_.boundaries;  // nobody of those who left can mean the same operations
   new_view(door_members(), "the run begins", now);
 }

@@ -108,7 +108,19 @@ void Master::on(ConnectionId, PeerId peer, const Abandon& m, Instant now) {
   if (phase_ != Phase::serving || !member(peer) || has_verdict(m.key)) return;  // the verdict is on its way
   if (!index_.concerns(m.key, peer)) return evict(peer, "it abandoned another group's operation", now);
   if (m.code == ErrorCode::none) return evict(peer, "it abandoned an operation without a reason", now);
-  fail(m.key, m.code, m.text);
+  fail(m.key, m.code, m.code == ErrorCode::timeout ? m.text + who_is_missing(m.key) : m.text);
+}
+
+std::string Master::who_is_missing(const OpKey& key) const {
+  const auto it = operations_.find(key);
+  if (it == operations_.end() || !it->second.absent || it->second.absent->empty()) return {};
+  std::string who;
+  std::size_t named = 0;
+  for (const auto peer : *it->second.absent) {
+    if (named++ == limits::peers_named_max) return who + " and others";
+    who += (who.empty() ? "; missing: peer " : ", peer ") + std::to_string(peer);
+  }
+  return who;
 }
 
 void Master::on(ConnectionId, PeerId peer, const StateOffer& m, Instant now) {
@@ -184,14 +196,14 @@ void Master::answer_waiting(PeerId peer, const Waiting& m, Instant now) {
 
 // Every peer waits, no thread of any can start something else, and nothing that they wait for can complete.
 void Master::find_deadlock() {
-  if (blocked_.size() < view_.members.size()) return;
+  if (blocked_.size() < index_.trainers().size()) return;
   for (const auto& [key, operation] : operations_)
     if (operation.absent && operation.absent->empty()) return;  // all have come to it: it takes its time
   std::set<OpKey> open;
   std::string picture;
-  for (const auto& m : view_.members) {
-    const auto& state = peers_.at(m.peer);
-    picture += (picture.empty() ? "peer " : "; peer ") + std::to_string(m.peer) + " waits in ";
+  for (const auto peer : index_.trainers()) {
+    const auto& state = peers_.at(peer);
+    picture += (picture.empty() ? "peer " : "; peer ") + std::to_string(peer) + " waits in ";
     std::string calls = state.boundary ? "update_topology" : "";
     for (std::size_t i = 0; !state.boundary && i < state.waiting->calls.size(); ++i) {
       const auto& call = state.waiting->calls[i];

@@ -47,7 +47,7 @@ void Master::remove(const std::set<std::string>& islands, const std::string& why
   std::vector<std::string> at_door;
   for (const auto& [island, door] : door_)
     if (complete(door)) at_door.push_back(island);
-  for (const auto& island : at_door) start_proof(island);
+  for (const auto& island : at_door) start_proof(island, now);
   form_first_view(now);
 }
 
@@ -119,6 +119,7 @@ void Master::on(ConnectionId, PeerId peer, const EnterBoundary& m, Instant now) 
   auto& state = peers_.at(peer);
   state.verdicts_seen = std::max(state.verdicts_seen, m.verdicts_seen);
   if (!member(peer) || phase_ != Phase::serving) return;
+  if (index_.find(peer)->role != Role::trainer) return evict(peer, "it is a keeper at a boundary", now);
   if (m.boundary <= view_.boundaries) return send(peer, Passed{view_.id, view_.boundaries});
   if (m.view != view_.id) return;  // it is sent again after the view that is on its way
   if (m.boundary != view_.boundaries + 1) return evict(peer, "it is at boundary " + std::to_string(m.boundary), now);
@@ -137,7 +138,7 @@ void Master::fail_boundary(PeerId peer, ErrorCode code, const std::string& text)
 }
 
 void Master::try_pass_boundary(Instant now) {
-  if (view_.members.empty() || at_boundary_.size() < view_.members.size()) return;
+  if (view_.members.empty() || at_boundary_.size() < index_.trainers().size()) return;
   const bool somebody_need_not_come = std::any_of(at_boundary_.begin(), at_boundary_.end(), [&](PeerId peer) {
     return peers_.at(peer).boundary->islands <= index_.islands();
   });

@@ -1,8 +1,6 @@
 #include "protocol/member_index.hpp"
 
 #include <algorithm>
-#include <set>
-#include <string_view>
 
 namespace pccl {
 
@@ -10,16 +8,15 @@ void MemberIndex::rebuild(const View& view) {
   by_peer_.clear();
   groups_.clear();
   trainers_.clear();
-  std::set<std::string_view> islands;
+  islands_.clear();
   for (const auto& m : view.members) {
     by_peer_.emplace_back(m.peer, &m);
-    islands.insert(m.island);
+    islands_.insert(m.island);
     if (m.role != Role::trainer) continue;
     groups_[m.group].push_back(m.peer);
     trainers_.push_back(m.peer);
   }
   std::sort(by_peer_.begin(), by_peer_.end());
-  islands_ = islands.size();
 }
 
 const Member* MemberIndex::find(PeerId peer) const {
@@ -35,6 +32,13 @@ const std::vector<PeerId>& MemberIndex::group(std::uint32_t group) const {
 
 const std::vector<PeerId>& MemberIndex::concerned(const OpKey& key) const {
   return key.scope == Scope::run ? trainers_ : group(key.group);
+}
+
+std::vector<PeerId> MemberIndex::absent(const std::set<PeerId>& present, std::size_t most) const {
+  std::vector<PeerId> missing;
+  for (const auto peer : trainers_)
+    if (!present.contains(peer) && missing.size() < most) missing.push_back(peer);
+  return missing;
 }
 
 bool MemberIndex::concerns(const OpKey& key, PeerId peer) const {

@@ -2,6 +2,8 @@
 // master of thousands of peers must not walk it for each of them.
 #pragma once
 #include <map>
+#include <set>
+#include <string_view>
 #include <vector>
 
 #include "wire/types.hpp"
@@ -15,27 +17,18 @@ class MemberIndex {
 
   const Member* find(PeerId peer) const;
   const std::vector<PeerId>& group(std::uint32_t group) const;       // its trainers, in member order
+  const std::vector<PeerId>& trainers() const { return trainers_; }  // of all groups
   const std::vector<PeerId>& concerned(const OpKey& key) const;      // whose votes an operation needs
   bool concerns(const OpKey& key, PeerId peer) const;
-  std::size_t islands() const { return islands_; }
-  // Those that are not in `present` (ascending), at most so many.
-  template <class Set> std::vector<PeerId> absent(const Set& present, std::size_t most) const {
-    std::vector<PeerId> missing;
-    auto next = present.begin();
-    for (const auto& entry : by_peer_) {
-      while (next != present.end() && *next < entry.first) ++next;
-      if (next != present.end() && *next == entry.first) continue;
-      if (missing.size() == most) break;
-      missing.push_back(entry.first);
-    }
-    return missing;
-  }
+  std::size_t islands() const { return islands_.size(); }
+  bool has_island(const std::string& island) const { return islands_.contains(island); }
+  std::vector<PeerId> absent(const std::set<PeerId>& present, std::size_t most) const;  // trainers, at most so many
 
  private:
   std::vector<std::pair<PeerId, const Member*>> by_peer_;  // ascending
   std::map<std::uint32_t, std::vector<PeerId>> groups_;
   std::vector<PeerId> trainers_;
-  std::size_t islands_ = 0;
+  std::set<std::string_view> islands_;
 };
 
 }  // namespace pccl

@@ -28,7 +28,7 @@ void Master::register_again(ConnectionId c, const Register& m, Instant now) {
   state.heard = now;
   state.verdicts_seen = std::max(state.verdicts_seen, m.verdicts_seen);
   if (!member(m.peer)) {
-    if (const auto door = door_.find(state.join.island); door != door_.end() && complete(door->second)) start_proof(state.join.island);
+    if (const auto door = door_.find(state.join.island); door != door_.end() && complete(door->second)) start_proof(state.join.island, now);
     return;
   }
   const auto minimum = minimum_seen();

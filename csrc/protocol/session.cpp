@@ -121,20 +121,24 @@ std::vector<PeerId> Session::ring() const {
 }
 
 bool Session::alone(Scope scope) const {
-  if (view_.members.size() == 1) return true;
-  return scope == Scope::group && view_.group_members(join_.group).size() == 1;
+  return std::none_of(view_.members.begin(), view_.members.end(), [&](const Member& m) {
+    return m.peer != me_ && m.role == Role::trainer && (scope == Scope::run || m.group == join_.group);
+  });
 }
 
 bool Session::single_group() const {
   return std::all_of(view_.members.begin(), view_.members.end(),
-                     [&](const Member& m) { return m.group == view_.members.front().group; });
+                     [&](const Member& m) { return m.role != Role::trainer || m.group == join_.group; });
 }
 
 void Session::on(const ViewMessage& m, Instant now) {
   const bool newer = rules_.order_by_incarnation ? m.view.id > view_.id : m.view.id.number > view_.id.number;
   if (!newer || me_ == no_peer) return;
   if (!m.view.consistent()) return end_session({ErrorCode::protocol, "the master sent a view that names a peer twice"});
-  if (m.view.find(me_) == nullptr) return end_session({ErrorCode::evicted, "the master's view does not name this peer"});
+  const auto* mine = m.view.find(me_);
+  if (mine == nullptr) return end_session({ErrorCode::evicted, "the master's view does not name this peer"});
+  if (mine->group != join_.group || mine->role != join_.role)
+    return end_session({ErrorCode::protocol, "the master sent a view in which this peer has another group or role"});
   const auto before = std::exchange(view_, m.view);
   waiting_ = m.view.waiting;
   const bool first = stage_ == Stage::door;
@@ -167,6 +171,7 @@ bool Session::may_skip_boundary() const { return shared_waiting_ && *shared_wait
 Result<bool> Session::enter_boundary(std::uint32_t islands, Duration timeout, Instant now) {
   if (stage_ != Stage::member) return end_ ? end_ : Error{ErrorCode::usage, "this peer is not admitted yet"};
   if (boundary_.number != 0 && (!boundary_.given_up || boundary_.again)) return Error{ErrorCode::usage, "another thread is in update_topology already"};
+  if (keeper()) return Error{ErrorCode::usage, "a keeper takes no part in update_topology: the trainers' boundaries take it along"};
   if (rules_.no_boundary_in_flight && !operations_.empty())
     return Error{ErrorCode::usage, "update_topology with an operation in flight (" +
                                        std::string(name(operations_.begin()->second.descriptor.call)) + ", " +
@@ -217,6 +222,7 @@ void Session::boundary_failed(const Verdict& verdict) {
 }
 
 void Session::on(const Passed& m, Instant) {
+  if (keeper() && m.view == view_.id) view_.boundaries = std::max(view_.boundaries, m.boundaries);
   if (boundary_.number == 0 || m.boundaries < boundary_.number || m.view != view_.id) return;
   pass_boundary(m.boundaries, false);
 }
@@ -242,7 +248,7 @@ void Session::tick(Instant now) {
   check_operations(now);
   if (boundary_.number != 0 && now >= boundary_.deadline) {
     std::string missing;
-    for (const auto peer : boundary_.missing) missing += (missing.empty() ? "; missing were peers " : ", ") + std::to_string(peer);
+    for (const auto peer : boundary_.missing) missing += (missing.empty() ? "; missing: peer " : ", peer ") + std::to_string(peer);
     withdraw({ErrorCode::timeout, "not all peers came to update_topology in time" + missing});
   }
 }
@@ -276,9 +282,9 @@ Instant Session::next_deadline() const {
   }
   if (!proof_.answered) consider(proof_.deadline);
   for (const auto& [peer, link] : links_) {
-    if (link.up) continue;
+    if (link.up || !(link.needed || link.wanted)) continue;
     if (!link.dialling) consider(link.retry_at);
-    if (link.needed && link.wanted_since != never) consider(link.wanted_since + timing_.redial);
+    if (stage_ != Stage::door && link.wanted_since != never) consider(link.wanted_since + timing_.redial);
   }
   for (const auto& [key, operation] : operations_) {
     consider(operation.state != OperationState::abandoned ? operation.deadline : master_up_ ? operation.verdict_by : never);

@@ -34,7 +34,7 @@ class Session {
   void on_link_up(PeerId peer, Instant now);
   void on_link_down(PeerId peer, bool refused, const std::string& why, Instant now);
   void on_dial_failed(PeerId peer, bool refused, const std::string& why, Instant now);
-  void want_link(PeerId peer, Instant now);   // beyond the ring: donors of shared state
+  void want_link(PeerId peer, Instant now);   // beyond the ring: a donor of shared state, for the running attempt
 
   // The caller.
   Result<OpKey> post(Posting posting, Instant now);
@@ -71,10 +71,13 @@ class Session {
   bool decided(const OpKey& key) const;       // its verdict has been seen here, or it is older than a boundary
   std::vector<PeerId> ring() const;           // of our group, in ring order
   bool alone(Scope scope) const;
+  bool keeper() const { return join_.role == Role::keeper; }
 
  private:
   struct Link {
-    bool up = false, needed = false, dialling = false, lost = false;
+    bool up = false, dialling = false, lost = false;
+    bool needed = false;        // to a ring neighbour
+    bool wanted = false;        // to a donor, or to prove that we can
     Instant wanted_since = never, retry_at = never;
     bool refused = false;
     std::string why;
@@ -124,6 +127,7 @@ class Session {
   void end_session(Error why);
   Error fate_of(const Operation& operation, const Error& why) const;
   void reconcile_links(Instant now);
+  void release_links();
   void dial(PeerId peer, Link& link, Instant now);
   void report_lost(PeerId peer, Link& link, bool refused, bool gave_up, const std::string& why);
   void check_links(Instant now);

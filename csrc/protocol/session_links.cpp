@@ -14,20 +14,25 @@ void Session::dial(PeerId peer, Link& link, Instant now) {
 }
 
 // Ring neighbours need a link. The one that joined later dials, and whoever saw the old link break: the other end may
-// believe that it still works.
+// believe that it still works. It may believe so without this end remembering: then this end dials a little later.
 void Session::reconcile_links(Instant now) {
   const auto peers = ring();
   const auto at = std::find(peers.begin(), peers.end(), me_) - peers.begin();
   const auto count = std::ptrdiff_t(peers.size());
-  for (auto& [peer, link] : links_) link.needed = false;
-  if (count < 2) return;
-  for (const auto peer : {peers[std::size_t((at + 1) % count)], peers[std::size_t((at + count - 1) % count)]}) {
+  std::set<PeerId> neighbours;
+  if (at < count && count > 1) neighbours = {peers[std::size_t((at + 1) % count)], peers[std::size_t((at + count - 1) % count)]};
+  for (auto& [peer, link] : links_) {
+    link.wanted = false;
+    link.needed = link.needed && neighbours.contains(peer);
+  }
+  for (const auto peer : neighbours) {
     auto& link = links_[peer];
-    link.needed = true;
     link.addresses = view_.find(peer)->reachable_at;
+    const bool before = std::exchange(link.needed, true);
     if (link.up) continue;
-    if (link.wanted_since == never) link.wanted_since = now;
+    if (!before) link.wanted_since = now;  // for how long nobody needed it is no evidence
     if (me_ > peer || link.lost) dial(peer, link, now);
+    else if (!link.dialling) link.retry_at = std::min(link.retry_at, now + timing_.redial / 8);
   }
 }
 
@@ -36,10 +41,19 @@ void Session::want_link(PeerId peer, Instant now) {
   if (member == nullptr || peer == me_) return;
   auto& link = links_[peer];
   link.addresses = member->reachable_at;
-  if (!link.up) {
-    link.needed = true;
-    dial(peer, link, now);
-  }
+  const bool before = link.needed || std::exchange(link.wanted, true);
+  if (link.up) return;
+  if (!before) link.wanted_since = now;
+  dial(peer, link, now);
+}
+
+// No attempt at a shared state runs any more: its donors are not dialled again.
+void Session::release_links() {
+  const bool fetching = std::any_of(operations_.begin(), operations_.end(), [](const auto& entry) {
+    return entry.second.descriptor.call == Call::sync_state && entry.second.attempt_live;
+  });
+  if (fetching) return;
+  for (auto& [peer, link] : links_) link.wanted = false;
 }
 
 void Session::on_link_up(PeerId peer, Instant now) {
@@ -60,6 +74,7 @@ void Session::on_link_down(PeerId peer, bool refused, const std::string& why, In
   link.up = false;
   link.lost = true;
   link.wanted_since = now;
+  link.retry_at = now + (stage_ == Stage::door ? timing_.redial_every : timing_.redial / 8);  // mostly a view comes first
   report_lost(peer, link, refused, false, why);
   if (stage_ == Stage::member && view_.find(peer) == nullptr) links_.erase(it);  // a joiner that went away again
 }
@@ -89,9 +104,9 @@ void Session::report_lost(PeerId peer, Link&, bool refused, bool gave_up, const 
 
 void Session::check_links(Instant now) {
   for (auto& [peer, link] : links_) {
-    if (link.up) continue;
+    if (link.up || !(link.needed || link.wanted)) continue;
     if (!link.dialling && now >= link.retry_at) dial(peer, link, now);
-    if (!link.needed || link.wanted_since == never || now - link.wanted_since < timing_.redial) continue;
+    if (stage_ == Stage::door || link.wanted_since == never || now - link.wanted_since < timing_.redial) continue;
     const auto seconds = std::to_string((now - link.wanted_since) / millisecond) + " ms";
     report_lost(peer, link, link.refused, true, "no link for " + seconds + (link.why.empty() ? "" : ": " + link.why));
     link.wanted_since = now;
@@ -102,10 +117,12 @@ void Session::check_links(Instant now) {
 void Session::on(const Prove& m, Instant now) {
   if (stage_ != Stage::door) return;
   proof_ = {m, now + timing_.prove, false};
+  for (auto& [peer, link] : links_) link.wanted = false;
   std::erase_if(links_, [](const auto& entry) { return !entry.second.up && !entry.second.dialling; });  // of older rounds
   for (const auto& target : m.targets) {
     auto& link = links_[target.peer];
     link.addresses = target.reachable_at;
+    link.wanted = true;
     if (!link.up) dial(target.peer, link, now);
   }
   check_proof(now);

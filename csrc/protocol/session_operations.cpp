@@ -35,7 +35,7 @@ bool Session::decided(const OpKey& key) const {
 Result<OpKey> Session::post(Posting posting, Instant now) {
   if (stage_ == Stage::gone) return end_;
   if (stage_ != Stage::member) return Error{ErrorCode::usage, "this peer is not admitted yet"};
-  if (join_.role != Role::trainer) return Error{ErrorCode::usage, "only trainers take part in operations: this peer joined as a keeper"};
+  if (keeper()) return Error{ErrorCode::usage, "only trainers take part in operations: this peer joined as a keeper"};
   if (boundary_.number != 0) return Error{ErrorCode::usage, "an operation while another thread is in update_topology"};
   if (operations_.size() >= limits::operations_open_max) return Error{ErrorCode::usage, "too many operations in flight: wait for some"};
   const auto group = posting.scope == Scope::run ? 0 : join_.group;
@@ -63,7 +63,8 @@ Result<OpKey> Session::post(Posting posting, Instant now) {
 
 void Session::begin_attempt(Operation& operation, Instant now) {
   const auto& d = operation.descriptor;
-  if (const auto* root = view_.find(d.root); d.call == Call::broadcast && (root == nullptr || root->group != join_.group))
+  const auto* root = view_.find(d.root);
+  if (d.call == Call::broadcast && (root == nullptr || root->group != join_.group || root->role != Role::trainer))
     return ask_abandon(operation, ErrorCode::peer_lost, "the root of " + call_text(operation) + ", peer " + std::to_string(d.root) +
                            ", is not in the group; inputs are intact", now);
   operation.view = view_.id;
@@ -79,6 +80,7 @@ void Session::drop_attempt(Operation& operation) {
   if (!operation.attempt_live) return;
   emit(effect::DropAttempt{operation.key});
   operation.attempt_live = operation.held_when_abandoned = false;
+  if (operation.descriptor.call == Call::sync_state) release_links();
   if (operation.state != OperationState::abandoned) transition(operation, OperationState::posted);
 }
 
@@ -152,7 +154,10 @@ void Session::abandon(const OpKey& key, ErrorCode code, const std::string& text,
 }
 
 void Session::finish(const OpKey& key, Outcome outcome) {
-  operations_.erase(key);
+  const auto it = operations_.find(key);
+  const bool fetched = it->second.descriptor.call == Call::sync_state;
+  operations_.erase(it);
+  if (fetched) release_links();
   emit(effect::Deliver{key, std::move(outcome)});
 }
 
@@ -239,11 +244,8 @@ void Session::check_operations(Instant now) {
     if (operation->state == OperationState::abandoned) {
       verdict_overdue |= master_up_ && now >= operation->verdict_by;
     } else if (now >= operation->deadline) {
-      std::string missing;
-      for (const auto peer : operation->missing) missing += (missing.empty() ? "" : ", ") + std::to_string(peer);
       ask_abandon(*operation, ErrorCode::timeout, "peer " + std::to_string(me_) + " waited " +
-                      std::to_string((now - operation->posted_at) / millisecond) + " ms in " + call_text(*operation) +
-                      (missing.empty() ? "" : "; missing were peers " + missing), now);
+                      std::to_string((now - operation->posted_at) / millisecond) + " ms in " + call_text(*operation), now);
     }
     if (now >= operation->notice_at) {
       operation->notice_at = now + timing_.waiting_notice;

@@ -147,7 +147,7 @@ std::uint8_t* PeerRuntime::prepare(const wire::DataHeader& header, const Landing
   incoming.header = header;
   incoming.attempt = attempt->id;
   if (landing.kind == Landing::Kind::slot) {
-    incoming.slot = slots_.take(attempt->id, std::size_t{attempt->descriptor.chunk_bytes} * 2);
+    incoming.slot = slots_.take(attempt->id, attempt->executor->chunk_bytes(header.chunk, Wire::accumulator));
     return slots_.data(incoming.slot);
   }
   if (landing.keep) running.memory->keep(*attempt->executor, header.chunk);

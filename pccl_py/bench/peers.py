@@ -26,7 +26,7 @@ class MasterHost:
             try:
                 namespace.isolate(default_congestion_control)
             except OSError as error:
-                self._why = str(error)
+                self._why = error.strerror or str(error)
         self._isolated = default_congestion_control is not None and not self._why
         self._master = Master(config=Config.load(**settings))
 

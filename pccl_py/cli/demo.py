@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("the demonstration needs torch: pip install 'pccl-py[demo]'")
     options = from_arguments(args)
     if options.master is not None:
-        from ..demo.train import run_peer
+        from ..demo.peer import run_peer
 
         return run_peer(options)
     from ..demo.orchestrate import run_demo

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Self
 from .record import Event, Peer, Record
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, Group
     from rich.table import Table
 
 NOTES_SHOWN = 9
 BAR = 36
+REFRESH_S = 0.25
 
 
 class View:
@@ -70,12 +71,22 @@ class View:
 class LiveView(View):
     """A table of peers, the loss of each window as a bar, and the last notes."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, console: Console | None = None) -> None:
+        from rich.console import Console
         from rich.live import Live
 
         super().__init__(record)
         self._notes: list[str] = []
-        self._live = Live(get_renderable=self._picture, refresh_per_second=4)
+        self._console = console or Console()
+        # Drawn by the thread that changes the record.
+        self._live = Live(get_renderable=self._picture, console=self._console, auto_refresh=False)
+        self._drawn_at = 0.0
+
+    def show(self, name: str, event: Event) -> None:
+        super().show(name, event)
+        if self._seconds() - self._drawn_at >= REFRESH_S:
+            self._live.refresh()
+            self._drawn_at = self._seconds()
 
     def note(self, text: str) -> None:
         self._notes.append(f"{self._seconds():6.1f} s  {text}")
@@ -96,7 +107,7 @@ class LiveView(View):
 
     def _room(self) -> tuple[int, int]:
         """Lines for windows and for notes, with what else there is, in the height of the terminal."""
-        room = self._live.console.height - len(self._record.peers) - 8
+        room = self._console.height - len(self._record.peers) - 8
         notes = max(3, min(NOTES_SHOWN, room // 3))
         return max(3, room - notes), notes
 
@@ -135,7 +146,7 @@ class LiveView(View):
             bar = "█" * max(1, round(BAR * row.held_out / highest))
             same = "same bits" if row.equal else "[bold red]DIFFERENT BITS[/]"
             table.add_row(
-                str(row.number), f"{row.held_out:.3f}", f"[cyan]{bar}[/]", " ".join(row.members), same
+                f"{row.number:2}", f"{row.held_out:.3f}", f"[cyan]{bar}[/]", " ".join(row.members), same
             )
         return table
 

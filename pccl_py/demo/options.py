@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from ..errors import UsageError
 
 PNG = "pccl_demo.png"
+PEERS_MAX = 16
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Options:
             self._check_schedule()
 
     def _check_schedule(self) -> None:
+        if self.peers > PEERS_MAX:
+            raise UsageError(f"--peers {self.peers}: at most {PEERS_MAX} on one machine")
         for name in ("kill_in", "join_in"):
             window = getattr(self, name)
             if not 0 <= window < self.windows:

@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import signal
+import string
 import subprocess
 import sys
 import tempfile
@@ -103,10 +104,8 @@ class Director:
         self._crew = crew
         self._record = record
         self._view = view
-        names = [
-            chr(ord("A") + index % 26) + (str(index // 26) if index >= 26 else "") for index in range(27 * 26)
-        ]
-        self._founders = names[: options.peers]
+        names = string.ascii_uppercase
+        self._founders = list(names[: options.peers])
         self._victim = self._founders[-1] if options.kill_in else None
         # Started with the others: to start Python and torch takes seconds, and is no part of joining.
         self._joiners = [names[options.peers]] if options.join_in else []

@@ -139,7 +139,7 @@ class Record:
 
     def _names(self, ids: list[int]) -> list[str]:
         names = {peer.id: name for name, peer in self.peers.items()}
-        return [names.get(i, f"peer {i}") for i in ids]
+        return sorted(names.get(i, f"peer {i}") for i in ids)
 
     # ---- what went wrong, if anything ----------------------------------------------------------------------
 

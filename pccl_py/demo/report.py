@@ -21,7 +21,8 @@ def write_report(record: Record, faults: Sequence[str]) -> int:
         _proof(record, faults),
         _picture(record),
     ):
-        print("\n" + "\n".join(part), flush=True)
+        if part:
+            print("\n" + "\n".join(part), flush=True)
     return 1 if faults else 0
 
 

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import math
-import os
-import sys
-import threading
-import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -104,65 +97,3 @@ def tell_window(outer: DiLoCo, say: Say, loss: float) -> None:
         state_sent=outer.stats.state_bytes_sent,
         tokens=outer.tokens,
     )
-
-
-# ---- a process around it -----------------------------------------------------------------------------------
-
-
-def run_peer(options: Options) -> int:
-    """Trains, and writes what happens to standard output."""
-    say = partial(_as_json if options.json else _as_text, options)
-    news = _News(say)
-    logging.getLogger("pccl_py").addHandler(news)
-    logging.getLogger("pccl_py").setLevel(logging.INFO)
-    connect_when: Callable[[], None] = _when_told if options.held else lambda: None
-    try:
-        train(options, say, connect_when)
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-class _News(logging.Handler):
-    """Tells at once, from a thread of the library, that somebody came, went or is waited for."""
-
-    def __init__(self, say: Say) -> None:
-        super().__init__(logging.INFO)
-        self._say = say
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._say("news", text=record.getMessage())
-
-
-_writing = threading.Lock()
-
-
-def _as_json(options: Options, event: str, **values: Any) -> None:
-    line = json.dumps({"event": event, "t": time.monotonic(), **values})
-    with _writing:
-        print(line, flush=True)
-
-
-def _as_text(options: Options, event: str, **values: Any) -> None:
-    if event == "step" and values["step"] % 10:
-        return
-    shown = " ".join(f"{key}={_short(value)}" for key, value in values.items())
-    with _writing:
-        print(f"{time.strftime('%H:%M:%S')} {options.name} {event}: {shown}", flush=True)
-
-
-def _short(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def _when_told() -> None:
-    """Returns after a line on standard input; when it is closed later, nobody needs this process any more."""
-    if not sys.stdin.readline():
-        os._exit(1)
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
-
-
-def _end_with_stdin() -> None:
-    while sys.stdin.readline():
-        pass
-    os._exit(1)

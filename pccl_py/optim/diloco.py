@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 
 import torch
 
-from ..errors import CollectiveError, Evicted, OutcomeUnknown, PcclError, UsageError
+from ..errors import Cancelled, CollectiveError, Evicted, OutcomeUnknown, PcclError, UsageError
 from ..shared_state import SharedState, SyncInfo
 from ..work import OpInfo
 from . import options
@@ -233,8 +233,7 @@ class DiLoCo:
         # Divided by the weight, so that the weighted average times the sum of weights is a plain sum.
         counts = torch.tensor([steps, self._tokens, 1.0] if steps else [0.0] * 3, dtype=torch.float64)
         counts /= weight or 1.0
-        tensors = [outer.delta, counts]
-        info = self._comm.all_reduce(tensors, "avg", scope="run", weight=weight, on_loss="retry")
+        info = self._reduce([outer.delta, counts], weight)
         self._stage = Stage.APPLYING
         committed_at = time.monotonic()
         total = info.weight or 0.0
@@ -258,6 +257,13 @@ class DiLoCo:
             )
         )
         self._stage = self._after_window(info.waiting)
+
+    def _reduce(self, tensors: list[torch.Tensor], weight: float) -> OpInfo:
+        while True:
+            try:
+                return self._comm.all_reduce(tensors, "avg", scope="run", weight=weight, on_loss="retry")
+            except Cancelled as error:  # another peer was interrupted in it and may leave; we lose no window
+                logger.warning("%s; reducing again", error)
 
     def _apply(self, sums: list[float], weight: float) -> None:
         if weight > 0:
@@ -304,13 +310,16 @@ class DiLoCo:
         self._stage = Stage.TRAINING
 
     def _synchronize(self) -> SyncInfo:
-        try:
-            return self._comm.sync_shared_state(self._outer.shared)
-        except CollectiveError:
-            raise  # on every peer alike: they call again
-        except PcclError:
-            self._outer.shared.revision = 0  # what is here may be a mixture, and must win no election
-            raise
+        while True:
+            try:
+                return self._comm.sync_shared_state(self._outer.shared)
+            except Cancelled as error:
+                logger.warning("%s; synchronizing again", error)
+            except CollectiveError:
+                raise  # on every peer alike: they call again
+            except PcclError:
+                self._outer.shared.revision = 0  # what is here may be a mixture, and must win no election
+                raise
 
     def _note(self, info: SyncInfo, seconds: float, *, repaired: bool) -> None:
         stats = self.stats

@@ -49,9 +49,11 @@ class Court {
   }
   void pass(Duration time) {
     now += time;
-    master.tick(now);
-    settle();
-    CHECK(master.next_deadline() > now);
+    for (int ticks = 0; ticks == 0 || master.next_deadline() <= now; ++ticks) {
+      REQUIRE(ticks < 5);  // it would be busy for ever
+      master.tick(now);
+      settle();
+    }
   }
   // The peer that this connection was let in as; every question of the master is answered as an honest peer does.
   PeerId admit(ConnectionId connection, const Join& join) {
@@ -230,8 +232,10 @@ TEST(operations_of_others) {
     court.say(1, EnterBoundary{first, 1});
     const auto view = court.master.view();
     if (view.members.size() != 3) return false;
-    std::visit([&](auto& m) { if constexpr (requires { m.view; }) m.view = view.id; }, message);
-    for (const ConnectionId from : {2, 3}) court.say(from, message);
+    for (const ConnectionId from : {2, 3}) {
+      std::visit([&](auto& m) { if constexpr (requires { m.view = view.id; }) m.view = court.master.view().id; }, message);
+      court.say(from, message);
+    }
     return !court.is_member(court.peers.at(2)) && !court.is_member(court.peers.at(3)) && court.is_member(court.peers.at(1));
   };
   const OpKey key{Scope::group, 0, {1, 0, 0}};
@@ -239,8 +243,6 @@ TEST(operations_of_others) {
   CHECK(put_out(Abandon{key, ErrorCode::cancelled, ""}));
   CHECK(put_out(StateOffer{{}, key, 0, 0, Strategy::enforce_popular, {}}));
   CHECK(put_out(Waiting{{}, true, false, {{key, Call::barrier, false}}}));
-  CHECK(put_out(Abandon{{Scope::group, 1, {1, 0, 0}}, ErrorCode::none, "a verdict without a reason would be a commit"}) ||
-        true);  // the keeper's group is another: see below
 }
 
 TEST(a_failure_has_a_reason) {
@@ -319,6 +321,7 @@ class Household {
       Member member;
       member.peer = p;
       member.island = std::string(1, char('a' + p));
+      if (p == 2) member.role = session.identity().role;
       member.reachable_at = {{"127.0.0.1", 1}};
       view.members.push_back(member);
     }
@@ -385,6 +388,7 @@ class Household {
     SlotId slot;
   };
   std::vector<Arriving> arriving;
+  std::vector<PeerId> dialled;
   std::size_t delivered = 0;
   bool gone = false;
 
@@ -394,7 +398,7 @@ class Household {
   }
   void apply(effect::SendMaster& e) { check_encodes<ToMaster>(e.message); }
   void apply(effect::ReconnectMaster&) {}
-  void apply(effect::Dial& e) { dialled_.push_back(e.peer); }
+  void apply(effect::Dial& e) { dialled.push_back(e.peer); }
   void apply(effect::HangUp&) {}
   void apply(effect::DropAttempt& e) {
     forget_arriving(e.key);
@@ -446,13 +450,12 @@ class Household {
   }
 
   std::set<OpKey> in_place_, states_, held_;
-  std::vector<PeerId> dialled_;
   SlotId last_slot_ = 0;
 
  public:
   // Every dial fails or succeeds in the end.
   void answer_dials() {
-    for (const auto peer : std::exchange(dialled_, {})) {
+    for (const auto peer : std::exchange(dialled, {})) {
       if (rng.chance(0.4)) session.on_link_up(peer, now), exchange.on_link_up(peer);
       else session.on_dial_failed(peer, rng.chance(0.5), "no", now);
       drain();
@@ -723,6 +726,7 @@ TEST(proofs_without_end) {
     home.hear(prove);
     for (const auto& target : prove.targets) home.session.on_dial_failed(target.peer, true, "nobody", home.now);
     home.drain();
+    home.dialled.clear();
   }
   CHECK(allocated_bytes() <= before + mebibyte);
 }

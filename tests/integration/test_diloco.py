@@ -68,10 +68,10 @@ class Run:
         stdin.write("\n")
         stdin.flush()
 
-    def finish(self, killed: set[str]) -> None:
+    def finish(self, killed: set[str], by: int = signal.SIGKILL) -> None:
         for name, process in self.processes.items():
             status = process.wait(45)
-            wanted = -signal.SIGKILL if name in killed else 0
+            wanted = -by if name in killed else 0
             assert status == wanted, f"{name} ended with {status}: {self.said[name]}"
         for reader in self._readers:
             reader.join(5)
@@ -118,7 +118,7 @@ def reference(members: dict[int, set[str]], size: int) -> np.ndarray[Any, Any]:
 
 @pytest.mark.deadline(100)
 def test_peers_die_and_join(spawn: Spawn, master: Master) -> None:
-    size, windows = 1_000_000, 16
+    size, windows = 1_000_000, 24
     common = ("--size", str(size), "--windows", str(windows))
     run = Run(spawn, master.address)
     for name, options in {
@@ -150,6 +150,27 @@ def test_peers_die_and_join(spawn: Spawn, master: Master) -> None:
         end = run.of(name, "end")[0]
         np.testing.assert_allclose(end["theta"], reference(members, size)[:50], rtol=1e-4, atol=1e-5)
         assert end["inner"] == windows * H
+
+
+@pytest.mark.deadline(100)
+def test_interrupted_peer_costs_the_others_no_window(spawn: Spawn, master: Master) -> None:
+    """Ctrl-C while it waits in a reduction cancels that on all peers; they repeat it."""
+    run = Run(spawn, master.address)
+    for name, pace in (("A", "0.05"), ("B", "0.05"), ("C", "0.001")):
+        run.start(name, "--windows", "8", "--founders", "3", "--pace", pace)
+    run.until("window", "C", number=3)
+    time.sleep(0.1)  # it has done its steps long ago, and waits for the others
+    run.processes["C"].send_signal(signal.SIGINT)
+    run.finish(killed={"C"}, by=signal.SIGINT)
+
+    for name in "AB":
+        assert [e["number"] for e in run.of(name, "window")] == list(range(1, 9))
+        assert any("reducing again" in e["text"] for e in run.of(name, "text"))
+    members = run.contributors()
+    assert members[3] == {"A", "B", "C"} and members[5] == members[8] == {"A", "B"}
+    assert all(len(found) == 1 for found in run.digests().values())
+    end = run.of("A", "end")[0]
+    np.testing.assert_allclose(end["theta"], reference(members, 1000)[:50], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.deadline(100)

@@ -41,7 +41,7 @@ def test_arguments_win_over_the_environment_over_defaults() -> None:
     environ["PCCL_REDIAL_MS"] = ""
     config = Config.load(environ, heartbeat_ms=200, settle_ms=None)
     assert (config.heartbeat_ms, config.grace_ms, config.deadline_k) == (200, 70, 2.0)
-    assert (config.settle_ms, config.redial_ms) == (5, 2000)
+    assert (config.settle_ms, config.redial_ms) == (20, 2000)
     origins = {setting.name: setting.origin for setting in settings(environ, heartbeat_ms=200)}
     assert origins["heartbeat_ms"] == "argument"
     assert origins["grace_ms"] == "PCCL_GRACE_MS"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from functools import partial
 from typing import Any
 
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 
 import pccl_py as pccl
 from pccl_py.optim import DiLoCo
+from tests.conftest import ROOT
 from tests.fakes import FakeComm, FakeWorld, in_threads
 from tests.toy import OUTER, H, alone, batches, flat, inner_step, net, reference, sgd
 
@@ -19,7 +23,8 @@ from tests.toy import OUTER, H, alone, batches, flat, inner_step, net, reference
 
 def test_interrupted_reduction_is_taken_up_again() -> None:
     world = FakeWorld(1)
-    world.comms[0].failures = [pccl.OperationTimeout("slow"), pccl.Cancelled("no")]
+    slow, cancelled = pccl.OperationTimeout("slow"), pccl.Cancelled("by another peer")
+    world.comms[0].failures = [slow, cancelled, slow]  # what others cancel is repeated at once
     model = net()
     inner = torch.optim.AdamW(model.parameters(), lr=0.01)
     failed = 0
@@ -291,3 +296,11 @@ def test_zero_inner_state_on_join() -> None:
     for choice, left in (("zero", 0), ("keep", 4)):
         jobs = [partial(peer, c, r, choice) for r, c in enumerate(FakeWorld(2).comms)]
         assert in_threads(jobs) == [4, left]
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    source = "import sys, pccl_py.optim; print('torch' in sys.modules, callable(pccl_py.optim.DiLoCo))"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", source]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

@@ -31,7 +31,7 @@ void Controls::dial(Process& process) {
 
 void Controls::arrive_dial(Process& process) {
   if (!process.alive || process.over() || process.control != UINT32_MAX) return;
-  auto* master = world_.master_for(process);
+  auto* master = process.cut_off ? nullptr : world_.master_for(process);
   if (master == nullptr) {
     auto* p = &process;
     return world_.for_process(process, redial_every, [this, p] { dial(*p); });

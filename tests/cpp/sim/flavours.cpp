@@ -41,6 +41,14 @@ Flavour slow() {
   return flavour;
 }
 
+// Synchronizations of a shared state, whose donors die.
+Flavour state() {
+  auto flavour = make("state", 0, 6, {3, 0.5, 0.5, 2, 2, 1, 0.5, 0, 1.5, 0.2, 0.5});
+  flavour.shape.sync_state = 0.6;
+  flavour.shape.broadcast = flavour.shape.barrier = 0.05;
+  return flavour;
+}
+
 }  // namespace
 
 const std::vector<Flavour>& flavours() {
@@ -50,6 +58,7 @@ const std::vector<Flavour>& flavours() {
       joins(),
       make("masters", 1, 5, {1, 0, 0, 0, 0, 2, 3, 1, 1, 0, 0}),
       slow(),
+      state(),
   };
   return all;
 }

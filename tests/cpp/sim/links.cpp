@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "sim/process.hpp"
+#include "sim/shared_state.hpp"
 #include "sim/world.hpp"
 
 namespace pccl::sim {
@@ -78,6 +79,7 @@ void Links::raise(LinkIndex index, std::uint16_t side) {
   process.links[peer] = index;
   process.session.on_link_up(peer, process.now());
   process.exchange.on_link_up(peer);
+  process.states.on_link_up(peer);
   process.drain();
 }
 
@@ -95,7 +97,8 @@ void Links::lose(LinkIndex index, bool first_learns, bool second_learns) {
   const bool learns[] = {first_learns, second_learns};
   for (std::uint16_t side = 0; side < 2; ++side) {
     auto& end = links_[index]->ends[side];
-    if (!learns[side] || end.state == LinkEnd::State::closed) continue;
+    // An end that is still opening the link always learns: its handshake has a time-out.
+    if (end.state == LinkEnd::State::closed || (!learns[side] && end.state != LinkEnd::State::coming)) continue;
     auto at = world_.now() + world_.data_delay(*end.process);
     for (const auto busy : links_[index]->ends[1u - side].busy_until) at = std::max(at, busy);
     world_.for_process(*end.process, at - world_.now(), [this, index, side] { learn(index, side, "connection reset"); });
@@ -206,6 +209,28 @@ void Links::detach(Process& from, const OpKey& key) {
   for (const auto& [peer, index] : from.links)
     for (auto& outbox : links_[index]->ends[links_[index]->side_of(&from)].outbox)
       if (std::erase_if(outbox, [&](const Outgoing& outgoing) { return outgoing.key == key; }) > 0) from.wake(peer);
+}
+
+// Whoever writes to a connection that has broken hears of it, unless the other host is silent.
+void Links::ask(Fetch fetch) {
+  const auto side = links_[fetch.link]->side_of(fetch.fetcher);
+  fetch.donor = links_[fetch.link]->ends[1u - side].process;
+  world_.for_process(*fetch.donor, world_.data_delay(*fetch.donor), [this, fetch, side] {
+    if (links_[fetch.link]->broken) {
+      if (fetch.donor->silent) return;
+      return world_.for_process(*fetch.fetcher, world_.data_delay(*fetch.fetcher),
+                                [this, fetch, side] { learn(fetch.link, side, "connection reset"); });
+    }
+    if (!fetch.donor->alive || !fetch.donor->states.serve(fetch)) return;
+    world_.for_process(*fetch.fetcher, world_.data_delay(*fetch.fetcher) + world_.transfer_time(), [this, fetch] { bring(fetch); });
+  });
+}
+
+void Links::bring(const Fetch& fetch) {
+  const auto it = fetch.fetcher->links.find(fetch.donor->session.peer());
+  if (links_[fetch.link]->broken || !fetch.fetcher->alive || it == fetch.fetcher->links.end() || it->second != fetch.link) return;
+  fetch.fetcher->states.landed(fetch);
+  fetch.fetcher->drain();
 }
 
 // ---- receiving -----------------------------------------------------------------------------------------------------

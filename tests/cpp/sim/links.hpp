@@ -14,6 +14,7 @@ namespace pccl::sim {
 
 class World;
 class Process;
+struct Fetch;
 
 inline constexpr std::uint32_t stripes = 2;
 using LinkIndex = std::uint32_t;
@@ -67,6 +68,7 @@ class Links {
   void hang_up(Process& from, PeerId to);
   void send_ready(Process& from, PeerId to, const Ready& ready);
   void pull(Process& from, PeerId to);
+  void ask(Fetch fetch);        // a donor of shared state, for one entry
   void detach(Process& from, const OpKey& key);
   void forget_incoming(Process& at, const OpKey& key);
 
@@ -83,6 +85,7 @@ class Links {
   void raise(LinkIndex link, std::uint16_t side);
   void learn(LinkIndex link, std::uint16_t side, const char* why);
   void transmit(Lane lane);
+  void bring(const Fetch& fetch);
   void fly(Lane lane, Flying flying);
   void begin(Lane lane);
   void finish(Lane lane);

@@ -26,7 +26,7 @@ void MasterHost::end() {
 
 // A master that handles several events before it writes is as legitimate as one that writes after each.
 void MasterHost::after_event() {
-  if (world_.rng.chance(0.7)) {
+  if (world_.scenario.prompt || world_.rng.chance(0.7)) {
     flush();
   } else if (!std::exchange(flush_pending_, true)) {
     world_.queue.after(Duration(world_.rng.below(100 * microsecond)), [this] {

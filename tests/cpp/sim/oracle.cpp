@@ -66,7 +66,7 @@ void Oracle::admitted(Process& process) {
 
 // A boundary passes with all members or not at all: nobody is let through who is not there.
 void Oracle::lets_pass(Process& process, std::uint32_t boundaries) {
-  const bool member = process.alive && process.session.stage() == Session::Stage::member;
+  const bool member = process.alive && !process.session.keeper() && process.session.stage() == Session::Stage::member;
   if (!member || process.boundaries() >= boundaries || process.session.at_boundary()) return;
   world_.violated("boundary " + std::to_string(boundaries) + " passes without " + process.name());
 }
@@ -107,8 +107,8 @@ void Oracle::aborted(Process& process, const OpKey& key) {
 }
 
 void Oracle::delivered(Process& process, const OpKey& key, const Intent& intent, PeerId root, const Outcome& outcome,
-                       const Memory* memory, const Digest& elected) {
-  Delivery delivery{outcome.error.code, processes_of(outcome.contributors), process.session.identity().group, outcome.waiting, elected,
+                       const Memory* memory, const Version& state) {
+  Delivery delivery{outcome.error.code, processes_of(outcome.contributors), process.session.identity().group, outcome.waiting, state,
                     process.session.view().id};
   world_.note(process.name() + " delivers " + pccl::describe(key) + ": " +
               (outcome.error ? outcome.error.text : list(delivery.contributors) + ", waiting " + std::to_string(outcome.waiting)));
@@ -132,7 +132,7 @@ std::string Oracle::compare(const Delivery& a, const Delivery& b) const {
   if (a.code != ErrorCode::none) return {};
   if (a.waiting != b.waiting) return "waiting " + std::to_string(a.waiting) + " and " + std::to_string(b.waiting);
   if (a.group == b.group && a.contributors != b.contributors) return "contributors " + list(a.contributors) + " and " + list(b.contributors);
-  if (a.group == b.group && a.elected != b.elected) return "another state was elected";
+  if (a.group == b.group && a.state != b.state) return "they hold different states";
   return {};
 }
 
@@ -157,7 +157,7 @@ void Oracle::check_code(Process& process, const OpKey& key, const Intent& intent
   const bool expected = (error.code == ErrorCode::cancelled && intent.canceller != UINT32_MAX) ||
                         (error.code == ErrorCode::timeout && intent.timeout != never) ||
                         (error.code == ErrorCode::peer_lost && (intent.on_loss == OnLoss::raise || intent.call == Call::broadcast)) ||
-                        (error.code == ErrorCode::mismatch && intent.call == Call::broadcast) ||
+                        (error.code == ErrorCode::mismatch && (intent.call == Call::broadcast || intent.call == Call::sync_state)) ||
                         (error.code == ErrorCode::outcome_unknown && (intent.canceller != UINT32_MAX || intent.timeout != never));
   if (!expected) world_.violated(process.name() + " delivers " + pccl::describe(key) + " with an error out of nowhere: " + error.text);
 }
@@ -165,6 +165,9 @@ void Oracle::check_code(Process& process, const OpKey& key, const Intent& intent
 // An operation that was held when the session ended may have been committed by the others: that is what must be said.
 void Oracle::gone(Process& process, const Error& why) {
   if (why.code != ErrorCode::closed) ++ends;
+  const bool neighbour_left = why.text.ends_with(" left");
+  if (why.code != ErrorCode::closed && !neighbour_left && world_.only_links_fail())
+    world_.violated(process.name() + " is gone where only links fail: " + why.text);
   world_.note(process.name() + " is gone: " + why.text);
   if (why.text.empty()) world_.violated(process.name() + " is gone without a reason");
 }

@@ -6,6 +6,7 @@
 #include "protocol/effects.hpp"
 #include "sim/memory.hpp"
 #include "sim/program.hpp"
+#include "sim/shared_state.hpp"
 
 namespace pccl::sim {
 
@@ -23,7 +24,7 @@ class Oracle {
   void started(Process& process, const OpKey& key, ViewId view);
   void aborted(Process& process, const OpKey& key);
   void delivered(Process& process, const OpKey& key, const Intent& intent, PeerId root, const Outcome& outcome,
-                 const Memory* memory, const Digest& elected);
+                 const Memory* memory, const Version& state);
   void lets_pass(Process& process, std::uint32_t boundaries);  // what a master sends to it
   void passed(Process& process, std::uint32_t boundaries, bool skipped);
   void boundary_failed(Process& process, const Error& why);
@@ -37,7 +38,7 @@ class Oracle {
     ErrorCode code = ErrorCode::none;
     std::set<std::uint32_t> contributors;  // processes
     std::uint32_t group = 0, waiting = 0;
-    Digest elected{};
+    Version state{};                       // after a synchronization
     ViewId view;                           // the last that its process was told
   };
   struct Told {

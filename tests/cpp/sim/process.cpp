@@ -19,7 +19,7 @@ ExchangeLimits exchange_limits(const Scenario& scenario) {
 
 Process::Process(World& world, std::uint32_t number, Join join)
     : index(number), session(std::move(join), world.scenario.timing, world.scenario.rules),
-      exchange(session, world.scenario.rules, exchange_limits(world.scenario)), data(*this), world_(world) {}
+      exchange(session, world.scenario.rules, exchange_limits(world.scenario)), data(*this), states(*this), world_(world) {}
 
 Instant Process::now() const { return world_.now(); }
 
@@ -41,7 +41,7 @@ void Process::drain() {
     for (const auto peer : std::exchange(woken_, {})) world_.links.pull(*this, peer);
   }
   draining_ = false;
-  if (session.stage() == Session::Stage::member && boundary_ != session.view().boundaries)
+  if (session.stage() == Session::Stage::member && !session.keeper() && boundary_ != session.view().boundaries)
     world_.violated(name() + " is carried over boundary " + std::to_string(session.view().boundaries) + " without having been told");
   arm();
 }
@@ -85,6 +85,7 @@ void Process::apply(effect::DropAttempt& e) {
     if (!memory->input_intact()) world_.violated(name() + " has a changed input after an aborted attempt at " + pccl::describe(e.key) + ": " + memory->text());
   }
   exchange.drop(e.key);
+  states.dropped(e.key);
   if (!over()) held_.erase(e.key);
   world_.oracle.aborted(*this, e.key);
 }
@@ -92,10 +93,7 @@ void Process::apply(effect::DropAttempt& e) {
 void Process::apply(effect::StartAttempt& e) {
   const auto& operation = *session.find(e.key);
   world_.oracle.started(*this, e.key, operation.view);
-  if (operation.descriptor.call == Call::sync_state) {
-    world_.for_process(*this, world_.data_delay(*this), [this, key = e.key, view = operation.view] { offer_state(key, view); });
-    return;
-  }
+  if (operation.descriptor.call == Call::sync_state) return states.started(e.key, operation.view);
   const auto* memory = data.memory(e.key);
   exchange.begin(e.key, memory != nullptr && memory->in_place());
   data.begin(e.key);
@@ -111,7 +109,8 @@ void Process::apply(effect::Deliver& e) {
   exchange.drop(e.key);
   const auto it = running_.find(e.key);
   if (it == running_.end()) return world_.violated(name() + " delivers " + pccl::describe(e.key) + ", which it has not posted, or twice");
-  world_.oracle.delivered(*this, e.key, it->second.intent, it->second.root, e.outcome, data.memory(e.key), it->second.elected);
+  const auto content = states.finished(e.key);
+  world_.oracle.delivered(*this, e.key, it->second.intent, it->second.root, e.outcome, data.memory(e.key), content);
   const bool unknown = e.outcome.error.code == ErrorCode::outcome_unknown;
   if (over() && e.outcome.error.code != ErrorCode::closed && unknown != held_.contains(e.key))
     world_.violated(name() + " held " + pccl::describe(e.key) + (unknown ? " not" : "") + " when it was told: " + e.outcome.error.text);
@@ -121,31 +120,12 @@ void Process::apply(effect::Deliver& e) {
   if (!scripted) world_.for_process(*this, 0, [this] { advance(); });
 }
 
-void Process::offer_state(const OpKey& key, ViewId view) {
-  if (!alive || over()) return;
-  StateOffer offer;
-  offer.revision = world_.rng.below(2);
-  StateEntry entry{"weights", DType::float32, 1000, {}};
-  entry.root[0] = std::uint8_t(1 + world_.rng.below(3));
-  offer.entries = {entry};
-  session.offer_state(key, view, std::move(offer));
-  drain();
-}
-
-// What differs is fetched; how is not this simulator's business.
 void Process::apply(effect::Elected& e) {
-  const auto it = running_.find(e.plan.key);
-  if (it == running_.end()) return;
-  it->second.elected = e.plan.entries.at(0).entry.root;
-  world_.for_process(*this, world_.data_delay(*this), [this, key = e.plan.key, view = e.plan.view] {
-    const auto* operation = session.find(key);
-    if (!alive || operation == nullptr || operation->view != view) return;
-    complete(key);
-    drain();
-  });
+  if (running_.contains(e.plan.key)) states.elected(e.plan);
 }
 
 void Process::complete(const OpKey& key) {
+  if (oversleeps) return overslept.push_back(key);
   session.attempt_complete(key, now());
   const auto* operation = session.find(key);
   if (operation != nullptr && operation->state == OperationState::held) held_.insert(key);
@@ -154,7 +134,8 @@ void Process::complete(const OpKey& key) {
 void Process::apply(effect::Admitted&) {
   world_.oracle.admitted(*this);
   boundary_ = session.view().boundaries;
-  if (!scripted) start_round();
+  if (session.keeper()) state_ = State::finished;
+  else if (!scripted) start_round();
 }
 
 void Process::apply(effect::BoundaryPassed& e) {

@@ -8,6 +8,7 @@
 #include "sim/data_plane.hpp"
 #include "sim/program.hpp"
 #include "sim/queue.hpp"
+#include "sim/shared_state.hpp"
 
 namespace pccl::sim {
 
@@ -31,6 +32,7 @@ class Process {
   bool impatient() const { return impatient_; }
   Result<OpKey> post(const Intent& intent);
   void cancel(const OpKey& key);
+  void complete(const OpKey& key);
   void wake(PeerId peer) { woken_.insert(peer); }  // something may be sent to it when all effects are done
   void end(bool silently);            // killed, or it has ended by itself
 
@@ -38,7 +40,11 @@ class Process {
   Session session;
   Exchange exchange;
   DataPlane data;
+  SharedStates states;
   bool alive = true, silent = false, reaches_others = true, scripted = false;
+  bool oversleeps = false;                      // it does not say that its part of an operation is complete
+  std::vector<OpKey> overslept;
+  bool cut_off = false;                         // it does not reach the master
   Instant paused_until = 0;                     // 0: it is not
   std::vector<Action> missed;                   // while it was paused
   std::map<PeerId, LinkIndex> links;            // those that this end believes in
@@ -51,7 +57,6 @@ class Process {
   struct Running {
     Intent intent;
     PeerId root = no_peer;                      // of a broadcast
-    Digest elected{};                           // of a shared state
   };
 
   void apply(effect::SendMaster& e);
@@ -82,8 +87,6 @@ class Process {
   void cross();
   void walk_away();
   void tick(Instant at);
-  void offer_state(const OpKey& key, ViewId view);
-  void complete(const OpKey& key);
 
   World& world_;
   State state_ = State::outside;

@@ -60,7 +60,8 @@ Result<OpKey> Process::post(const Intent& intent) {
   Posting posting{intent.scope, intent.name, descriptor_of(intent, root), intent.timeout};
   const auto key = session.post(std::move(posting), now());
   if (!key) return key;
-  running_[key.value()] = {intent, root, {}};
+  running_[key.value()] = {intent, root};
+  if (intent.call == Call::sync_state) states.posted(key.value());
   if (!intent.tensors.empty()) data.own(key.value(), Memory(intent.tensors, intent.in_place, index));
   world_.oracle.posted(*this, key.value());
   if (intent.canceller == index)

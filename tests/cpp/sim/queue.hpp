@@ -31,6 +31,8 @@ class Queue {
   Instant now() const { return now_; }
   std::uint64_t handled() const { return handled_; }
   bool empty() const { return heap_.empty(); }
+  Instant next() const { return heap_.front().at; }  // of the earliest event; the queue is not empty
+  void advance(Instant to) { now_ = std::max(now_, to); }
 
   void at(Instant when, const Action& action) {
     auto slot = std::uint32_t(actions_.size());

@@ -57,7 +57,7 @@ struct Flavour {
   std::uint32_t peers_min = 2, peers_max = 4;
   std::uint32_t faults_min = 0, faults_max = 4;
   std::vector<double> weights = {3, 1, 1, 2, 2, 2, 2, 0.5, 2, 0.3, 0.5};  // by FaultKind
-  double store = 0.5;
+  double store = 0.5, keeper = 0.1;
   std::uint64_t events = 3000;         // faults come within so many
   double tail_chance_max = 0.05;
   Duration tail_max = 400 * millisecond;
@@ -72,7 +72,9 @@ struct Scenario {
   Timing timing;
   std::uint32_t islands = 3, island_size = 1;
   bool store = true;
+  bool keeper = false;                 // one more process, which takes no part in operations and boundaries
   bool through_codec = false;          // every message is encoded and decoded on its way
+  bool prompt = false;                 // the master writes after every event
   bool split_frames = false;           // a frame's header and its end are two events
   std::uint32_t frames_in_flight = 2;
   std::uint32_t eager_kib = 16, slots = 64;

@@ -30,7 +30,8 @@ void World::violated(const std::string& what) {
 }
 
 void World::note(const std::string& line) {
-  if (tracing()) std::printf("%12.3f ms %s\n", double(now()) / 1e6, line.c_str());
+  if (trace_ > 0) std::printf("%12.3f ms %s\n", double(now()) / 1e6, line.c_str());
+  if (recording_) notes_.push_back(line);
 }
 
 Duration World::delay(const Delays& delays, const Process&) {
@@ -57,13 +58,14 @@ Process* World::process_at(std::uint32_t port) {
 
 // ---- a run ---------------------------------------------------------------------------------------------------------
 
-Process& World::add_process(const std::string& island, std::uint16_t rank, std::uint16_t size, std::uint32_t min_islands) {
+Process& World::add_process(const std::string& island, std::uint16_t rank, std::uint16_t size, std::uint32_t min_islands, Role role) {
   const auto index = std::uint32_t(processes_.size());
   Join join;
   join.island = island;
   join.island_rank = rank;
   join.island_size = size;
   join.group = rank;
+  join.role = role;
   join.min_islands = min_islands;
   join.reachable_at = {{"sim", std::uint16_t(index + 1)}};
   processes_.push_back(std::make_unique<Process>(*this, index, std::move(join)));
@@ -77,6 +79,7 @@ void World::start() {
       const auto island = scenario.island_size > 1 ? "island-" + std::to_string(i) : std::string();
       controls.dial(add_process(island, std::uint16_t(rank), std::uint16_t(scenario.island_size), scenario.islands));
     }
+  if (scenario.keeper) controls.dial(add_process("", 0, 1, 1, Role::keeper));
 }
 
 std::string World::run() {
@@ -106,6 +109,15 @@ bool World::settled() const {
   }) && std::any_of(processes_.begin(), processes_.end(), [](const auto& p) {
     return p->session.stage() == Session::Stage::member || !p->alive || p->over();
   });
+}
+
+// And nothing takes so long that a living peer seems dead.
+bool World::only_links_fail() const {
+  return !recording_ && std::max(scenario.control.tail, scenario.data.tail) < 400 * millisecond &&
+         std::all_of(scenario.faults.begin(), scenario.faults.end(), [](const Fault& fault) {
+           return fault.kind == FaultKind::link_loss || fault.kind == FaultKind::half_open || fault.kind == FaultKind::broken_attempt ||
+                  fault.kind == FaultKind::join;
+         });
 }
 
 std::string World::dump() {

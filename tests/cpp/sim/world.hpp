@@ -18,11 +18,14 @@ class World {
  public:
   explicit World(Scenario scenario, int trace = 0);
 
+  void start();                            // a master, and the peers that join at first
   std::string run();                       // empty: all held; else what did not
   void violated(const std::string& what);  // the first one counts
   const std::string& violation() const { return violation_; }
-  bool tracing(int detail = 1) const { return trace_ >= detail; }
+  bool tracing(int detail = 1) const { return trace_ >= detail || (recording_ && detail == 1); }
   void note(const std::string& line);
+  void record() { recording_ = true; }
+  std::vector<std::string> take_notes() { return std::exchange(notes_, {}); }
   std::string dump();
 
   Instant now() const { return queue.now(); }
@@ -35,10 +38,12 @@ class World {
   }
   Duration data_delay(const Process& process) { return delay(scenario.data, process); }
   Duration control_delay(const Process& process) { return delay(scenario.control, process); }
+  Duration transfer_time() { return Duration(rng.below(std::uint64_t(20 * millisecond) >> rng.below(8))); }
   Duration transmit_delay() { return Duration(rng.below(10 * microsecond)); }
   Duration think(const Process& process);
 
-  Process& add_process(const std::string& island, std::uint16_t rank, std::uint16_t size, std::uint32_t min_islands);
+  Process& add_process(const std::string& island, std::uint16_t rank, std::uint16_t size, std::uint32_t min_islands,
+                       Role role = Role::trainer);
   Process& process(std::uint32_t index) { return *processes_[index]; }
   std::uint32_t processes() const { return std::uint32_t(processes_.size()); }
   Process* process_at(std::uint32_t port);
@@ -52,6 +57,7 @@ class World {
   bool master_died() const { return master_died_; }
   void apply(const Fault& fault);
   bool settled() const;
+  bool only_links_fail() const;
 
   const Scenario scenario;
   Queue queue;
@@ -63,7 +69,6 @@ class World {
 
  private:
   Duration delay(const Delays& delays, const Process& process);
-  void start();
   void join(std::uint64_t draw, bool reachable);
   void pause(Process& process, Duration length);
   void resume(Process& process);
@@ -76,6 +81,8 @@ class World {
   std::uint32_t joined_islands_ = 0;
   bool master_died_ = false;
   int trace_ = 0;  // 2: with every frame
+  bool recording_ = false;
+  std::vector<std::string> notes_;
   std::string violation_;
 };
 
