@@ -181,8 +181,8 @@ class Communicator(Collectives):
         Returns whether the membership changed, as this peer saw it: when somebody dies at the boundary, peers
         may see different things, so do not let it decide about a collective call. No operation may be in
         flight (UsageError). Costs no message where the last run-wide commit said that nobody waits. A
-        newcomer's admission *is* such a boundary: it goes on behind the call that let it in, and does not make
-        that call itself (OrderError on all otherwise).
+        newcomer's admission *is* such a boundary: it goes on behind the call that let it in, and does not
+        make that call itself (OrderError on all otherwise).
         """
         return self._peer.update_topology(0, arguments.seconds_of(timeout, self._config.operation_timeout_s))
 
@@ -230,8 +230,8 @@ class Communicator(Collectives):
     def boundaries(self) -> int:
         """Boundaries that the run has passed with the master's word.
 
-        The same number on all peers between two calls of update_topology(), and what a newcomer is told on entry:
-        it tells in which round of a loop the run is.
+        The same number on all peers between two calls of update_topology(), and what a newcomer is told on
+        entry: it tells in which round of a loop the run is.
         """
         return self._peer.view()[2]
 

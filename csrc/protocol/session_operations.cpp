@@ -246,6 +246,7 @@ void Session::check_operations(Instant now) {
     } else if (now >= operation->deadline) {
       ask_abandon(*operation, ErrorCode::timeout, "peer " + std::to_string(me_) + " waited " +
                       std::to_string((now - operation->posted_at) / millisecond) + " ms in " + call_text(*operation), now);
+      continue;  // a peer that is alone has finished it with that
     }
     if (now >= operation->notice_at) {
       operation->notice_at = now + timing_.waiting_notice;

@@ -333,6 +333,7 @@ class Household {
     Posting posting;
     posting.name = name;
     posting.descriptor = std::move(descriptor);
+    if (rng.chance(0.3)) posting.timeout = Duration(rng.below(100 * millisecond));
     const bool state = posting.descriptor.call == Call::sync_state;
     const auto key = session.post(std::move(posting), now);
     if (!key) return std::nullopt;
@@ -598,6 +599,29 @@ TEST(a_commit_of_what_is_not_held) {
     if (fails) home.hear(Failed{5, verdict});
     else home.hear(Commit{5, 0, verdict});
     CHECK_EQ(home.delivered, 1);  // with an error: Household looks
+  }
+}
+
+// Nobody has to agree that it is over.
+TEST(time_outs_of_a_peer_alone) {
+  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+    Household home(seed, join_of("me"));
+    home.enter(3);
+    Descriptor sync;
+    sync.call = Call::sync_state;  // it stays open: nobody elects anything
+    for (int i = 0; i < 3; ++i) REQUIRE(home.post(sync).has_value());
+    View view = home.session.view();
+    ++view.id.number;
+    std::erase_if(view.members, [](const Member& m) { return m.peer != 2; });
+    home.hear(ViewMessage{view, ""});
+    for (int i = 0; i < 10; ++i) {
+      home.now += 300 * millisecond;
+      home.hear(Pulse{0});
+      home.session.tick(home.now);
+      home.drain();
+    }
+    CHECK_EQ(home.delivered + home.open.size(), 3);
+    for (const auto& key : std::set(home.open)) CHECK(home.session.find(key)->deadline == never);
   }
 }
 
