@@ -1,5 +1,5 @@
-// "All of a set said X, and who is missing": the one way in which the master counts. Who may vote is the master's to
-// check before; then a count says whether all have.
+// "All of a set said X, and who is missing": the one way in which the master counts. Who may vote is the
+// master's to check before; then a count says whether all have.
 #pragma once
 #include <algorithm>
 #include <set>
@@ -22,7 +22,8 @@ class Ballot {
   }
   std::vector<PeerId> missing(const std::vector<PeerId>& voters) const {
     std::vector<PeerId> absent;
-    std::copy_if(voters.begin(), voters.end(), std::back_inserter(absent), [&](PeerId peer) { return !has(peer); });
+    std::copy_if(voters.begin(), voters.end(), std::back_inserter(absent),
+                 [&](PeerId peer) { return !has(peer); });
     return absent;
   }
 

@@ -1,4 +1,5 @@
-// What the pure parts want done. The runtime does it with sockets and threads, the simulator with queues, in order.
+// What the pure parts want done. The runtime does it with sockets and threads, the simulator with queues, in
+// order.
 #pragma once
 #include <string>
 #include <variant>
@@ -22,7 +23,7 @@ struct SendMaster { ToMaster message; };
 struct ReconnectMaster {};                            // the connection is silent: drop it and dial again
 struct Dial { PeerId peer; std::vector<Address> addresses; };
 struct HangUp { PeerId peer; };
-struct DropAttempt { OpKey key; };                    // stop reading and writing the caller's memory, restore the input
+struct DropAttempt { OpKey key; };                    // leave the caller's memory alone, restore the input
 struct StartAttempt { OpKey key; };                   // in the session's view
 struct ViewChanged {};
 struct Deliver { OpKey key; Outcome outcome; };
@@ -34,9 +35,10 @@ struct Gone { Error why; };                           // the session is over; `c
 struct Notice { std::string text; };                  // one line for people
 }  // namespace effect
 
-using Effect = std::variant<effect::SendMaster, effect::ReconnectMaster, effect::Dial, effect::HangUp, effect::DropAttempt,
-                            effect::StartAttempt, effect::ViewChanged, effect::Deliver, effect::Elected, effect::Admitted,
-                            effect::BoundaryPassed, effect::BoundaryFailed, effect::Gone, effect::Notice>;
+using Effect = std::variant<effect::SendMaster, effect::ReconnectMaster, effect::Dial, effect::HangUp,
+                            effect::DropAttempt, effect::StartAttempt, effect::ViewChanged, effect::Deliver,
+                            effect::Elected, effect::Admitted, effect::BoundaryPassed, effect::BoundaryFailed,
+                            effect::Gone, effect::Notice>;
 using Effects = std::vector<Effect>;
 
 // The master's side. A connection is named by its runtime; a peer may come on several, one after the other.
@@ -50,7 +52,8 @@ struct Persist { std::uint32_t incarnation; View view; };  // before the effects
 struct Notice { std::string text; };
 }  // namespace master_effect
 
-using MasterEffect = std::variant<master_effect::Send, master_effect::Close, master_effect::Persist, master_effect::Notice>;
+using MasterEffect =
+    std::variant<master_effect::Send, master_effect::Close, master_effect::Persist, master_effect::Notice>;
 using MasterEffects = std::vector<MasterEffect>;
 
 }  // namespace pccl

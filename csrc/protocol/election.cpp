@@ -7,19 +7,23 @@ namespace pccl {
 namespace {
 
 Error differ(PeerId a, PeerId b, const std::string& what) {
-  return {ErrorCode::mismatch, "sync_shared_state: peers " + std::to_string(a) + " and " + std::to_string(b) + " differ in " + what};
+  return {ErrorCode::mismatch, "sync_shared_state: peers " + std::to_string(a) + " and " + std::to_string(b) +
+                                   " differ in " + what};
 }
 
 // Names, dtypes and sizes must be the same on all peers; content may differ.
 Error compare_layouts(PeerId a, const StateOffer& left, PeerId b, const StateOffer& right) {
   if (left.entries.size() != right.entries.size())
-    return differ(a, b, "the number of tensors: " + std::to_string(left.entries.size()) + " and " + std::to_string(right.entries.size()));
+    return differ(a, b,
+                  "the number of tensors: " + std::to_string(left.entries.size()) + " and " +
+                      std::to_string(right.entries.size()));
   for (std::size_t i = 0; i < left.entries.size(); ++i) {
     const auto &l = left.entries[i], &r = right.entries[i];
     if (l.name != r.name) return differ(a, b, "names: '" + l.name + "' and '" + r.name + "'");
     if (l.dtype != r.dtype || l.count != r.count)
-      return differ(a, b, "'" + l.name + "': " + std::to_string(l.count) + " x " + std::string(name(l.dtype)) + " and " +
-                              std::to_string(r.count) + " x " + std::string(name(r.dtype)));
+      return differ(a, b,
+                    "'" + l.name + "': " + std::to_string(l.count) + " x " + std::string(name(l.dtype)) +
+                        " and " + std::to_string(r.count) + " x " + std::string(name(r.dtype)));
   }
   return {};
 }
@@ -41,7 +45,9 @@ Result<Election> elect(const std::map<PeerId, StateOffer>& offers) {
     any_sender |= offer.strategy == Strategy::send_only;
     any_voter |= offer.strategy != Strategy::receive_only;
   }
-  if (!any_voter) return Error{ErrorCode::mismatch, "sync_shared_state: every peer is receive_only, so nobody has the content"};
+  if (!any_voter)
+    return Error{ErrorCode::mismatch,
+                 "sync_shared_state: every peer is receive_only, so nobody has the content"};
   const auto may_win = [&](const StateOffer& offer) {
     return any_sender ? offer.strategy == Strategy::send_only : offer.strategy != Strategy::receive_only;
   };
@@ -60,7 +66,8 @@ Result<Election> elect(const std::map<PeerId, StateOffer>& offers) {
   for (std::size_t i = 0; i < content.entries.size(); ++i) {
     ElectedEntry entry{content.entries[i], {winner}};
     for (const auto& [peer, offer] : offers)
-      if (peer != winner && offer.entries[i].root == entry.entry.root && entry.donors.size() < limits::peers_named_max)
+      if (peer != winner && offer.entries[i].root == entry.entry.root &&
+          entry.donors.size() < limits::peers_named_max)
         entry.donors.push_back(peer);
     election.entries.push_back(std::move(entry));
   }

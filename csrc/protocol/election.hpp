@@ -13,8 +13,9 @@ struct Election {
   PeerId winner = no_peer;
 };
 
-// `offers` are those of one group. send_only offers win over others; then the highest revision, then the content that
-// most peers hold, then the smallest peer id. receive_only offers never win and never give what differs.
+// `offers` are those of one group. send_only offers win over others; then the highest revision, then the
+// content that most peers hold, then the smallest peer id. receive_only offers never win and never give what
+// differs.
 Result<Election> elect(const std::map<PeerId, StateOffer>& offers);
 
 }  // namespace pccl

@@ -30,7 +30,8 @@ void Master::send_to(ConnectionId c, ToPeer message) {
 }
 
 void Master::send(PeerId peer, ToPeer message) {
-  if (const auto it = peers_.find(peer); it != peers_.end()) send_to(it->second.connection, std::move(message));
+  if (const auto it = peers_.find(peer); it != peers_.end())
+    send_to(it->second.connection, std::move(message));
 }
 
 MasterEffects Master::take_effects() {
@@ -44,7 +45,8 @@ void Master::on(ConnectionId c, const ToMaster& message, Instant now) {
   const auto peer = peer_of(c);
   const bool introduces = std::holds_alternative<Join>(message) || std::holds_alternative<Register>(message);
   if (early_joins_.contains(c)) return refuse(c, ErrorCode::protocol, "it said more before it was let in");
-  if (peer == no_peer && !introduces) return refuse(c, ErrorCode::protocol, "a connection starts with Join or Register");
+  if (peer == no_peer && !introduces)
+    return refuse(c, ErrorCode::protocol, "a connection starts with Join or Register");
   if (peer != no_peer && introduces) return evict(peer, "it introduced itself twice on one connection", now);
   if (peer != no_peer) peers_.at(peer).heard = now;
   std::visit([&](const auto& m) { on(c, peer, m, now); }, message);
@@ -80,7 +82,8 @@ void Master::on_closed(ConnectionId c, Instant now) {
   it->second.connection = no_connection;
   it->second.lost_since = now;
   liveness_at_ = std::min(liveness_at_, silent_at(it->second));
-  if (!member(peer)) return drop_from_door(peer, "peer " + std::to_string(peer) + " went away while it waited at the door");
+  if (!member(peer))
+    return drop_from_door(peer, "peer " + std::to_string(peer) + " went away while it waited at the door");
   judge_links(now);
 }
 
@@ -90,7 +93,8 @@ Instant Master::silent_at(const Peer& state) const {
   return state.lost_since == never ? silent : std::min(silent, state.lost_since + timing_.reconnect + 1);
 }
 
-// All peers are looked at only when the first of them may be lost. Whoever has been heard since has moved that instant.
+// All peers are looked at only when the first of them may be lost. Whoever has been heard since has moved
+// that instant.
 void Master::check_silence(Instant now) {
   if (now < liveness_at_) return;
   liveness_at_ = never;
@@ -112,7 +116,8 @@ void Master::check_silence(Instant now) {
     }
   }
   // The door first: where all members are gone, those at the door begin anew.
-  for (const auto peer : waiting_at_door) drop_from_door(peer, "peer " + std::to_string(peer) + " was silent at the door");
+  for (const auto peer : waiting_at_door)
+    drop_from_door(peer, "peer " + std::to_string(peer) + " was silent at the door");
   if (!gone.empty()) remove(gone, why, ErrorCode::evicted, now);
 }
 

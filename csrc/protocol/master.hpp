@@ -1,5 +1,6 @@
-// The master's side of the protocol: who is in the run, which view holds, what is committed. A pure state machine.
-// It creates every view and every verdict; it carries no tensor data. Owned by one thread (or by the simulator).
+// The master's side of the protocol: who is in the run, which view holds, what is committed. A pure state
+// machine. It creates every view and every verdict; it carries no tensor data. Owned by one thread (or by the
+// simulator).
 #pragma once
 #include <deque>
 #include <map>
@@ -24,7 +25,7 @@ struct Stored {
 struct MasterConfig {
   Timing timing;
   Rules rules;
-  std::uint64_t run = 1;              // drawn at random by the runtime; 0 while a restarted master has not heard it
+  std::uint64_t run = 1;  // drawn at random by the runtime; 0 while a restarted master has not heard it
   bool restarted = false;             // listen for `grace` before speaking
   std::optional<Stored> stored;
 };
@@ -71,7 +72,7 @@ class Master {
     std::size_t voters = 0;           // how many these are
     std::map<std::uint32_t, std::map<PeerId, StateOffer>> offers;  // by group
     std::set<std::uint32_t> elected;  // groups
-    std::optional<std::set<PeerId>> absent;  // called up when somebody waits for long: who has not come to it yet
+    std::optional<std::set<PeerId>> absent;  // once somebody waits for long: who has not come to it yet
     Instant all_posted_at = never;
     Instant first_heard = never;
   };
@@ -171,7 +172,7 @@ class Master {
   std::deque<Record> records_;
   std::set<OpKey> recorded_;                    // their keys
   std::set<PeerId> at_boundary_;                // members that wait there
-  std::set<PeerId> blocked_;                    // members that can start nothing: at the boundary, or stuck in a call
+  std::set<PeerId> blocked_;                    // that can start nothing: at the boundary, or stuck in a call
   std::uint64_t next_index_ = 1;
   struct Suspicion {
     bool broke = false, gave_up = false;  // neither: only a witness that nobody listens there

@@ -6,18 +6,25 @@
 namespace pccl {
 
 Error Master::admissible(const Join& join, const std::string& island) const {
-  const auto no = [&](const std::string& why) { return Error{ErrorCode::refused, "the master refused to let this peer in: " + why}; };
+  const auto no = [&](const std::string& why) {
+    return Error{ErrorCode::refused, "the master refused to let this peer in: " + why};
+  };
   if (join.island_size < 1 || join.island_rank >= join.island_size)
-    return no("rank " + std::to_string(join.island_rank) + " of an island of " + std::to_string(join.island_size));
+    return no("rank " + std::to_string(join.island_rank) + " of an island of " +
+              std::to_string(join.island_size));
   if (join.reachable_at.empty()) return no("it offers no address that other peers can reach");
   if (index_.has_island(island))
-    return no("island '" + island + "' is in the run already; a restarted island joins when the old one is gone, or under another name");
+    return no(
+        "island '" + island +
+        "' is in the run already; a restarted island joins when the old one is gone, or under another name");
   const auto it = door_.find(island);
   if (it == door_.end()) return {};
   if (it->second.size != join.island_size)
-    return no("island '" + island + "' has " + std::to_string(it->second.size) + " ranks by its first one and " + std::to_string(join.island_size) + " by this one");
+    return no("island '" + island + "' has " + std::to_string(it->second.size) +
+              " ranks by its first one and " + std::to_string(join.island_size) + " by this one");
   if (it->second.ranks.contains(join.island_rank))
-    return no("rank " + std::to_string(join.island_rank) + " of island '" + island + "' is at the door already");
+    return no("rank " + std::to_string(join.island_rank) + " of island '" + island +
+              "' is at the door already");
   return {};
 }
 
@@ -52,8 +59,9 @@ bool Master::complete(const DoorIsland& island) const { return island.ranks.size
 // The members hear of it with the next pulse: one for all who came in the meantime.
 void Master::update_ready(DoorIsland& island, Instant now) {
   const bool was = island.ready;
-  island.ready = complete(island) && std::all_of(island.ranks.begin(), island.ranks.end(),
-                                                 [&](const auto& rank) { return peers_.at(rank.second).proven; });
+  island.ready =
+      complete(island) && std::all_of(island.ranks.begin(), island.ranks.end(),
+                                      [&](const auto& rank) { return peers_.at(rank.second).proven; });
   ready_ = ready_ + island.ready - was;
   if (island.ready && !was) pulse_at_ = std::min(pulse_at_, now + timing_.settle);
 }
@@ -69,7 +77,8 @@ Member member_of(PeerId peer, const Join& join) {
 }
 }  // namespace
 
-// Members and those at the door who would be ring neighbours: the first and the last of the group, and who waits.
+// Members and those at the door who would be ring neighbours: the first and the last of the group, and who
+// waits.
 void Master::start_proof(const std::string& island, Instant now) {
   auto& proving = door_.at(island);
   for (const auto& [rank, peer] : proving.ranks) {
@@ -96,10 +105,13 @@ void Master::on(ConnectionId, PeerId peer, const Reachable& m, Instant now) {
   auto& state = peers_.at(peer);
   if (member(peer) || state.proof_round != m.round || !door_.contains(state.join.island)) return;
   const auto island = state.join.island;
-  const bool all_gone = std::all_of(m.failed.begin(), m.failed.end(), [&](PeerId target) { return !peers_.contains(target); });
-  if (!m.failed.empty() && all_gone) return start_proof(island, now);  // it tried to reach peers that are no more
+  const bool all_gone =
+      std::all_of(m.failed.begin(), m.failed.end(), [&](PeerId target) { return !peers_.contains(target); });
+  if (!m.failed.empty() && all_gone)
+    return start_proof(island, now);  // it tried to reach peers that are no more
   if (!m.failed.empty())
-    return drop_from_door(peer, "peer " + std::to_string(peer) + " cannot open the links that it needs: " + m.why);
+    return drop_from_door(peer,
+                          "peer " + std::to_string(peer) + " cannot open the links that it needs: " + m.why);
   state.proven = true;
   update_ready(door_.at(island), now);
   if (!door_.at(island).ready) return;
@@ -129,13 +141,15 @@ std::vector<Member> Master::door_members() {
   std::sort(order.begin(), order.end());
   std::vector<Member> members;
   for (const auto& [number, island] : order) {
-    for (const auto& [rank, peer] : door_.at(island).ranks) members.push_back(member_of(peer, peers_.at(peer).join));
+    for (const auto& [rank, peer] : door_.at(island).ranks)
+      members.push_back(member_of(peer, peers_.at(peer).join));
     leave_door(door_.find(island));
   }
   return members;
 }
 
-// The run begins, or begins again when everybody has left, with as many islands as the most demanding one asks for.
+// The run begins, or begins again when everybody has left, with as many islands as the most demanding one
+// asks for.
 void Master::form_first_view(Instant now) {
   if (!view_.members.empty() || waiting() == 0) return;
   const auto most = std::max_element(door_.begin(), door_.end(), [](const auto& a, const auto& b) {

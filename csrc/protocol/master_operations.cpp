@@ -6,12 +6,14 @@
 
 namespace pccl {
 
-// Every operation that is heard of costs memory: a peer brings up no more than it may have in flight. Nothing: it was
-// evicted for that, and whatever belonged to it is gone.
+// Every operation that is heard of costs memory: a peer brings up no more than it may have in flight.
+// Nothing: it was evicted for that, and whatever belonged to it is gone.
 Master::OpenOperation* Master::open(const OpKey& key, PeerId by, Instant now) {
   if (const auto it = operations_.find(key); it != operations_.end()) return &it->second;
-  const auto own = operations_.size() < limits::operations_open_max ? 0 : std::count_if(operations_.begin(), operations_.end(),
-      [&](const auto& entry) { return entry.second.opened_by == by; });
+  const auto own = operations_.size() < limits::operations_open_max
+                       ? 0
+                       : std::count_if(operations_.begin(), operations_.end(),
+                                       [&](const auto& entry) { return entry.second.opened_by == by; });
   if (std::size_t(own) >= limits::operations_open_max) {
     evict(by, "it has too many operations in flight", now);
     return nullptr;
@@ -89,7 +91,8 @@ void Master::send_verdict(PeerId peer, ConnectionId c, const Record& record, std
   queue.push_back(master_effect::Send{c, std::move(message)});
 }
 
-// Over all groups: a run-scope verdict must outlive the slowest of them. Heartbeats keep idle peers from holding it down.
+// Over all groups: a run-scope verdict must outlive the slowest of them. Heartbeats keep idle peers from
+// holding it down.
 std::uint64_t Master::minimum_seen() const {
   std::uint64_t minimum = next_index_;
   for (const auto& m : view_.members) minimum = std::min(minimum, peers_.at(m.peer).verdicts_seen);
@@ -140,10 +143,11 @@ void Master::on(ConnectionId, PeerId peer, const StateOffer& m, Instant now) {
   auto election = elect(offers);
   if (!election) return fail(m.key, election.error().code, election.error().text);
   const bool again = !operation.elected.insert(m.group).second;  // the peer came back on a new connection
-  for (const auto other : again ? std::vector{peer} : group) send(other, StatePlan{view_.id, m.key, election->revision, election->entries});
+  for (const auto other : again ? std::vector{peer} : group)
+    send(other, StatePlan{view_.id, m.key, election->revision, election->entries});
 }
 
-// ---- waiting ---------------------------------------------------------------------------------------------------------
+// ---- waiting ----------------------------------------------------------------------------------------------
 
 void Master::on(ConnectionId, PeerId peer, const Waiting& m, Instant now) {
   if (phase_ != Phase::serving || !member(peer) || m.view != view_.id) return;
@@ -159,13 +163,16 @@ void Master::on(ConnectionId, PeerId peer, const Waiting& m, Instant now) {
 
 bool Master::is_posted(PeerId peer, const OpKey& key) const {
   const auto& waiting = peers_.at(peer).waiting;
-  return waiting && std::any_of(waiting->calls.begin(), waiting->calls.end(), [&](const WaitingFor& w) { return w.key == key; });
+  return waiting && std::any_of(waiting->calls.begin(), waiting->calls.end(),
+                                [&](const WaitingFor& w) { return w.key == key; });
 }
 
 // After its `waiting` or its `boundary` has changed.
 void Master::note_blocked(PeerId peer) {
   const auto& state = peers_.at(peer);
-  const auto put = [&](std::set<PeerId>& all, bool in) { in ? void(all.insert(peer)) : void(all.erase(peer)); };
+  const auto put = [&](std::set<PeerId>& all, bool in) {
+    in ? void(all.insert(peer)) : void(all.erase(peer));
+  };
   put(at_boundary_, state.boundary.has_value());
   put(blocked_, state.boundary || (state.waiting && state.waiting->stuck && !state.waiting->calls.empty()));
 }
@@ -187,7 +194,8 @@ void Master::answer_waiting(PeerId peer, const Waiting& m, Instant now) {
       continue;
     }
     const auto named = std::min(absent.size(), limits::peers_named_max);
-    send(peer, Missing{call.key, call.call, {absent.begin(), std::next(absent.begin(), std::ptrdiff_t(named))}});
+    send(peer,
+         Missing{call.key, call.call, {absent.begin(), std::next(absent.begin(), std::ptrdiff_t(named))}});
   }
   if (!m.at_boundary) return;
   Missing missing{{}, Call::update_topology, index_.absent(at_boundary_, limits::peers_named_max)};
@@ -208,7 +216,8 @@ void Master::find_deadlock() {
     for (std::size_t i = 0; !state.boundary && i < state.waiting->calls.size(); ++i) {
       const auto& call = state.waiting->calls[i];
       open.insert(call.key);
-      calls += (calls.empty() ? "" : " and ") + std::string(name(call.call)) + " (" + describe(call.key) + ")";
+      calls +=
+          (calls.empty() ? "" : " and ") + std::string(name(call.call)) + " (" + describe(call.key) + ")";
     }
     picture += calls;
   }
@@ -217,12 +226,13 @@ void Master::find_deadlock() {
     return std::all_of(whom.begin(), whom.end(), [&](PeerId p) { return is_posted(p, key); });
   };
   if (open.empty() || std::any_of(open.begin(), open.end(), can_meet)) return;
-  const auto text = "these calls can never meet: " + picture + "; all peers must make the same calls in the same order";
+  const auto text =
+      "these calls can never meet: " + picture + "; all peers must make the same calls in the same order";
   for (const auto& key : open) fail(key, ErrorCode::order, text);
   for (const auto peer : std::set(at_boundary_)) fail_boundary(peer, ErrorCode::order, text);
 }
 
-// ---- deadlines -------------------------------------------------------------------------------------------------------
+// ---- deadlines --------------------------------------------------------------------------------------------
 
 void Master::note_duration(Duration took) {
   durations_.push_back(took);
@@ -236,7 +246,8 @@ Duration Master::adaptive_deadline() const {
   const auto median = sorted[sorted.size() / 2];
   for (auto& d : sorted) d = d > median ? d - median : median - d;
   std::sort(sorted.begin(), sorted.end());
-  return std::max(timing_.deadline_floor, median + Duration(timing_.deadline_k * double(sorted[sorted.size() / 2])));
+  return std::max(timing_.deadline_floor,
+                  median + Duration(timing_.deadline_k * double(sorted[sorted.size() / 2])));
 }
 
 // All members have posted the operation and yet it does not end: whoever is not done overslept it.
@@ -244,8 +255,8 @@ void Master::judge_deadlines(Instant now) {
   for (const auto& [key, operation] : operations_) {
     if (operation.all_posted_at == never || now - operation.all_posted_at <= adaptive_deadline()) continue;
     const auto late = operation.done.missing(index_.concerned(key));
-    const auto text = "it did not finish " + describe(key) + " within " + std::to_string(adaptive_deadline() / millisecond) +
-                      " ms after all had started it";
+    const auto text = "it did not finish " + describe(key) + " within " +
+                      std::to_string(adaptive_deadline() / millisecond) + " ms after all had started it";
     if (operation.done.empty() || late.empty()) {
       const auto copy = key;  // nobody is ahead of anybody: try again rather than blame one
       return same_members(describe(copy) + " made no progress", now);

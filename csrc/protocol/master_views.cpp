@@ -21,13 +21,14 @@ void Master::new_view(std::vector<Member> members, const std::string& why, Insta
   blocked_.clear();
   emit(master_effect::Persist{incarnation_, view_});
   for (const auto& m : view_.members) send(m.peer, ViewMessage{view_, why});
-  emit(master_effect::Notice{"view " + std::to_string(view_.id.number) + " of " + std::to_string(view_.members.size()) +
-                             " peers: " + why});
+  emit(master_effect::Notice{"view " + std::to_string(view_.id.number) + " of " +
+                             std::to_string(view_.members.size()) + " peers: " + why});
   forget(minimum_seen());
 }
 
 // One dead rank takes its whole island out, in every group.
-void Master::remove(const std::set<std::string>& islands, const std::string& why, ErrorCode code, Instant now) {
+void Master::remove(const std::set<std::string>& islands, const std::string& why, ErrorCode code,
+                    Instant now) {
   std::vector<Member> left;
   std::vector<PeerId> gone;
   for (const auto& m : view_.members)
@@ -84,8 +85,8 @@ void Master::on(ConnectionId, PeerId peer, const LinkLost& m, Instant now) {
   judge_links(now);
 }
 
-// Shrink at once where two witnesses agree; after a short wait for such news, the same members try again; a link that
-// could not be opened again costs the side with more broken links its place.
+// Shrink at once where two witnesses agree; after a short wait for such news, the same members try again; a
+// link that could not be opened again costs the side with more broken links its place.
 void Master::judge_links(Instant now) {
   if (phase_ != Phase::serving) return;
   std::set<std::string> dead;
@@ -94,19 +95,21 @@ void Master::judge_links(Instant now) {
     const auto it = peers_.find(pair.second);
     if (it == peers_.end() || it->second.lost_since == never) continue;
     if (dead.insert(index_.find(pair.second)->island).second)
-      why += (why.empty() ? "" : "; ") + ("peer " + std::to_string(pair.second)) + " is gone (its connections broke: " + suspicion.why + ")";
+      why += (why.empty() ? "" : "; ") + ("peer " + std::to_string(pair.second)) +
+             " is gone (its connections broke: " + suspicion.why + ")";
   }
   if (!dead.empty()) return remove(dead, why, ErrorCode::evicted, now);
   if (now < judge_at_ || suspicions_.empty()) return;
   judge_at_ = never;
-  // A suspect whose control connection is down is probably dead too, but may come back: check_silence decides.
+  // A suspect whose control connection is down is probably dead too, but may come back: check_silence
+  // decides.
   std::map<PeerId, int> broken;
   std::string reports;
   for (const auto& [pair, suspicion] : suspicions_) {
     if (!suspicion.broke) continue;
     if (suspicion.gave_up) ++broken[pair.first], ++broken[pair.second];
-    reports += (reports.empty() ? "" : "; ") + ("the link between peers " + std::to_string(pair.first)) + " and " +
-               std::to_string(pair.second) + " broke: " + suspicion.why;
+    reports += (reports.empty() ? "" : "; ") + ("the link between peers " + std::to_string(pair.first)) +
+               " and " + std::to_string(pair.second) + " broke: " + suspicion.why;
   }
   if (broken.empty()) return same_members(reports, now);
   const auto worst = std::max_element(broken.begin(), broken.end(), [](const auto& a, const auto& b) {
@@ -122,7 +125,8 @@ void Master::on(ConnectionId, PeerId peer, const EnterBoundary& m, Instant now) 
   if (index_.find(peer)->role != Role::trainer) return evict(peer, "it is a keeper at a boundary", now);
   if (m.boundary <= view_.boundaries) return send(peer, Passed{view_.id, view_.boundaries});
   if (m.view != view_.id) return;  // it is sent again after the view that is on its way
-  if (m.boundary != view_.boundaries + 1) return evict(peer, "it is at boundary " + std::to_string(m.boundary), now);
+  if (m.boundary != view_.boundaries + 1)
+    return evict(peer, "it is at boundary " + std::to_string(m.boundary), now);
   if (m.withdraw) return fail_boundary(peer, ErrorCode::cancelled, "withdrawn");
   state.boundary = m;
   note_blocked(peer);

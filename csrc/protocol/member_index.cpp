@@ -20,7 +20,8 @@ void MemberIndex::rebuild(const View& view) {
 }
 
 const Member* MemberIndex::find(PeerId peer) const {
-  const auto it = std::lower_bound(by_peer_.begin(), by_peer_.end(), peer, [](const auto& entry, PeerId id) { return entry.first < id; });
+  const auto it = std::lower_bound(by_peer_.begin(), by_peer_.end(), peer,
+                                   [](const auto& entry, PeerId id) { return entry.first < id; });
   return it != by_peer_.end() && it->first == peer ? it->second : nullptr;
 }
 

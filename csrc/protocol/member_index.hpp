@@ -1,5 +1,5 @@
-// The members of one view by id and by group. Made once per view, asked with every message: a view is a list, and a
-// master of thousands of peers must not walk it for each of them.
+// The members of one view by id and by group. Made once per view, asked with every message: a view is a list,
+// and a master of thousands of peers must not walk it for each of them.
 #pragma once
 #include <map>
 #include <set>
@@ -22,7 +22,8 @@ class MemberIndex {
   bool concerns(const OpKey& key, PeerId peer) const;
   std::size_t islands() const { return islands_.size(); }
   bool has_island(const std::string& island) const { return islands_.contains(island); }
-  std::vector<PeerId> absent(const std::set<PeerId>& present, std::size_t most) const;  // trainers, at most so many
+  // Trainers that are not among these, at most so many.
+  std::vector<PeerId> absent(const std::set<PeerId>& present, std::size_t most) const;
 
  private:
   std::vector<std::pair<PeerId, const Member*>> by_peer_;  // ascending

@@ -1,4 +1,5 @@
-// One operation as a peer's session sees it: posted, running or held in a view, then delivered. Data is not its business.
+// One operation as a peer's session sees it: posted, running or held in a view, then delivered. Data is not
+// its business.
 #pragma once
 #include <optional>
 

@@ -1,4 +1,5 @@
-// A restarted master: listen, find the last view and the verdicts that some member may lack, then start a new view.
+// A restarted master: listen, find the last view and the verdicts that some member may lack, then start a new
+// view.
 #include <algorithm>
 
 #include "protocol/master.hpp"
@@ -10,7 +11,8 @@ void Master::on(ConnectionId c, PeerId, const Register& m, Instant now) {
   hear(c, m, now);
 }
 
-// A member, or a peer at the door, on a new connection. It hears all verdicts that it may lack, then its view.
+// A member, or a peer at the door, on a new connection. It hears all verdicts that it may lack, then its
+// view.
 void Master::register_again(ConnectionId c, const Register& m, Instant now) {
   const auto it = peers_.find(m.peer);
   if (it == peers_.end() || m.run != run_) {
@@ -28,20 +30,25 @@ void Master::register_again(ConnectionId c, const Register& m, Instant now) {
   state.heard = now;
   state.verdicts_seen = std::max(state.verdicts_seen, m.verdicts_seen);
   if (!member(m.peer)) {
-    if (const auto door = door_.find(state.join.island); door != door_.end() && complete(door->second)) start_proof(state.join.island, now);
+    if (const auto door = door_.find(state.join.island); door != door_.end() && complete(door->second))
+      start_proof(state.join.island, now);
     return;
   }
   const auto minimum = minimum_seen();
   for (const auto& record : records_)
-    if (record.index > m.verdicts_seen && index_.concerns(record.verdict.key, m.peer)) send_verdict(m.peer, c, record, minimum);
+    if (record.index > m.verdicts_seen && index_.concerns(record.verdict.key, m.peer))
+      send_verdict(m.peer, c, record, minimum);
   if (m.view.id < view_.id) send(m.peer, ViewMessage{view_, ""});
-  if (m.boundary_waiting != 0 && m.boundary_waiting <= view_.boundaries) send(m.peer, Passed{view_.id, view_.boundaries});
+  if (m.boundary_waiting != 0 && m.boundary_waiting <= view_.boundaries)
+    send(m.peer, Passed{view_.id, view_.boundaries});
 }
 
 namespace {
-// What the last view of an honest peer may be. Incarnations and boundaries still have to be counted on from it.
+// What the last view of an honest peer may be. Incarnations and boundaries still have to be counted on from
+// it.
 bool plausible(const Register& m) {
-  return m.peer != no_peer && m.view.consistent() && m.view.id.incarnation != UINT32_MAX && m.view.boundaries != UINT32_MAX &&
+  return m.peer != no_peer && m.view.consistent() && m.view.id.incarnation != UINT32_MAX &&
+         m.view.boundaries != UINT32_MAX &&
          std::all_of(m.view.members.begin(), m.view.members.end(),
                      [&](const Member& member) { return (member.peer >> 32) <= m.view.id.incarnation; });
 }
@@ -94,7 +101,8 @@ std::set<std::string> Master::islands_here(const View& base) const {
   auto here = islands_of(base);
   for (const auto& m : base.members) {
     const auto it = peers_.find(m.peer);
-    if (!heard_.contains(m.peer) || it == peers_.end() || it->second.connection == no_connection) here.erase(m.island);
+    if (!heard_.contains(m.peer) || it == peers_.end() || it->second.connection == no_connection)
+      here.erase(m.island);
   }
   return here;
 }
@@ -102,7 +110,8 @@ std::set<std::string> Master::islands_here(const View& base) const {
 bool Master::quorum(const View& base, const std::set<std::string>& here) const {
   if (here.empty()) return false;
   if (stored_ || !rules_.quorum) return true;
-  const auto smallest = std::min_element(base.members.begin(), base.members.end(), [](const auto& a, const auto& b) { return a.peer < b.peer; });
+  const auto smallest = std::min_element(base.members.begin(), base.members.end(),
+                                         [](const auto& a, const auto& b) { return a.peer < b.peer; });
   const auto all = islands_of(base).size();
   return 2 * here.size() > all || (2 * here.size() == all && here.contains(smallest->island));
 }
@@ -114,21 +123,24 @@ void Master::try_recover(Instant now) {
   incarnation_ = incarnation + 1;
   const auto base = last_view();
   const auto here = islands_here(base);
-  if (base.members.empty() ? !heard_.empty() || !early_joins_.empty() : quorum(base, here)) return recover(base, here, now);
+  if (base.members.empty() ? !heard_.empty() || !early_joins_.empty() : quorum(base, here))
+    return recover(base, here, now);
   if (!stored_ && !heard_.empty()) return suspend();
-  // Whom the stored view does not name need not wait for those whom it names; and when even the most patient of these
-  // have given up by now, the run is over and the next one may begin.
+  // Whom the stored view does not name need not wait for those whom it names; and when even the most patient
+  // of these have given up by now, the run is over and the next one may begin.
   if (now >= run_over_at_) return recover(base, here, now);
   evict_outsiders(base);
   listen_until_ = now + timing_.grace;
 }
 
-// Too few of the last view are here, and the others may go on elsewhere: nobody is let in, everybody is told why.
+// Too few of the last view are here, and the others may go on elsewhere: nobody is let in, everybody is told
+// why.
 void Master::suspend() {
   const auto base = last_view();
   const auto here = islands_here(base).size(), all = islands_of(base).size();
-  const auto text = "the restarted master heard only " + std::to_string(here) + " of " + std::to_string(all) +
-                    " islands of the last view; start the others again within reach, or begin a new run from a checkpoint";
+  const auto text =
+      "the restarted master heard only " + std::to_string(here) + " of " + std::to_string(all) +
+      " islands of the last view; start the others again within reach, or begin a new run from a checkpoint";
   if (phase_ != Phase::suspended) emit(master_effect::Notice{text});
   phase_ = Phase::suspended;
   listen_until_ = never;
@@ -162,7 +174,8 @@ void Master::recover(const View& base, const std::set<std::string>& islands, Ins
   std::erase_if(view_.members, [&](const Member& m) { return !islands.contains(m.island); });
   index_.rebuild(view_);
   liveness_at_ = now;
-  for (const auto& [peer, r] : heard_) view_.boundaries = std::max(view_.boundaries, member(peer) ? r.view.boundaries : 0);
+  for (const auto& [peer, r] : heard_)
+    view_.boundaries = std::max(view_.boundaries, member(peer) ? r.view.boundaries : 0);
   evict_outsiders(view_);
   if (rules_.recover_commits_first) recover_verdicts(base);
   heard_.clear();

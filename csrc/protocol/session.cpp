@@ -5,7 +5,8 @@
 
 namespace pccl {
 
-Session::Session(Join join, Timing timing, Rules rules) : join_(std::move(join)), timing_(timing), rules_(rules) {}
+Session::Session(Join join, Timing timing, Rules rules)
+    : join_(std::move(join)), timing_(timing), rules_(rules) {}
 
 void Session::on_master_up(Instant now) {
   if (stage_ == Stage::gone) return;
@@ -44,8 +45,8 @@ Register Session::registration() const {
   return r;
 }
 
-// What this peer said to a master that may not have heard it. Votes are repeated only within their view: after a new
-// view there are none.
+// What this peer said to a master that may not have heard it. Votes are repeated only within their view:
+// after a new view there are none.
 void Session::resend_statements() {
   for (const auto& report : reports_) to_master(report);
   for (auto* operation : in_posted_order()) {
@@ -83,7 +84,8 @@ void Session::on(const Pulse& m, Instant) { waiting_ = m.waiting; }
 Error Session::fate_of(const Operation& operation, const Error& why) const {
   const bool held = operation.state == OperationState::held || operation.held_when_abandoned;
   if (!held || why.code == ErrorCode::closed) return why;
-  return {ErrorCode::outcome_unknown, "this peer held the whole result, and whether the others took it is unknown: " + why.text};
+  return {ErrorCode::outcome_unknown,
+          "this peer held the whole result, and whether the others took it is unknown: " + why.text};
 }
 
 void Session::end_session(Error why) {
@@ -114,7 +116,9 @@ std::vector<PeerId> Session::ring() const {
   auto peers = view_.group_members(join_.group);
   if (view_.order.empty()) return peers;
   std::vector<PeerId> ordered;
-  const auto in = [](const std::vector<PeerId>& list, PeerId peer) { return std::find(list.begin(), list.end(), peer) != list.end(); };
+  const auto in = [](const std::vector<PeerId>& list, PeerId peer) {
+    return std::find(list.begin(), list.end(), peer) != list.end();
+  };
   for (const auto peer : view_.order)
     if (in(peers, peer) && !in(ordered, peer)) ordered.push_back(peer);
   return ordered.size() == peers.size() ? ordered : peers;
@@ -134,11 +138,13 @@ bool Session::single_group() const {
 void Session::on(const ViewMessage& m, Instant now) {
   const bool newer = rules_.order_by_incarnation ? m.view.id > view_.id : m.view.id.number > view_.id.number;
   if (!newer || me_ == no_peer) return;
-  if (!m.view.consistent()) return end_session({ErrorCode::protocol, "the master sent a view that names a peer twice"});
+  if (!m.view.consistent())
+    return end_session({ErrorCode::protocol, "the master sent a view that names a peer twice"});
   const auto* mine = m.view.find(me_);
   if (mine == nullptr) return end_session({ErrorCode::evicted, "the master's view does not name this peer"});
   if (mine->group != join_.group || mine->role != join_.role)
-    return end_session({ErrorCode::protocol, "the master sent a view in which this peer has another group or role"});
+    return end_session(
+        {ErrorCode::protocol, "the master sent a view in which this peer has another group or role"});
   const auto before = std::exchange(view_, m.view);
   waiting_ = m.view.waiting;
   const bool first = stage_ == Stage::door;
@@ -164,14 +170,17 @@ void Session::on(const ViewMessage& m, Instant now) {
   restart_operations(before, now);
 }
 
-// ---- boundaries ----------------------------------------------------------------------------------------------------
+// ---- boundaries -------------------------------------------------------------------------------------------
 
 bool Session::may_skip_boundary() const { return shared_waiting_ && *shared_waiting_ == 0; }
 
 Result<bool> Session::enter_boundary(std::uint32_t islands, Duration timeout, Instant now) {
   if (stage_ != Stage::member) return end_ ? end_ : Error{ErrorCode::usage, "this peer is not admitted yet"};
-  if (boundary_.number != 0 && (!boundary_.given_up || boundary_.again)) return Error{ErrorCode::usage, "another thread is in update_topology already"};
-  if (keeper()) return Error{ErrorCode::usage, "a keeper takes no part in update_topology: the trainers' boundaries take it along"};
+  if (boundary_.number != 0 && (!boundary_.given_up || boundary_.again))
+    return Error{ErrorCode::usage, "another thread is in update_topology already"};
+  if (keeper())
+    return Error{ErrorCode::usage,
+                 "a keeper takes no part in update_topology: the trainers' boundaries take it along"};
   if (rules_.no_boundary_in_flight && !operations_.empty())
     return Error{ErrorCode::usage, "update_topology with an operation in flight (" +
                                        std::string(name(operations_.begin()->second.descriptor.call)) + ", " +
@@ -192,7 +201,8 @@ Result<bool> Session::enter_boundary(std::uint32_t islands, Duration timeout, In
 }
 
 void Session::send_boundary() {
-  to_master(EnterBoundary{view_.id, boundary_.number, boundary_.islands, verdicts_seen_, bool(boundary_.given_up)});
+  to_master(
+      EnterBoundary{view_.id, boundary_.number, boundary_.islands, verdicts_seen_, bool(boundary_.given_up)});
 }
 
 // Until the master has answered it may count this peer in, and the boundary may pass.
@@ -237,7 +247,7 @@ void Session::pass_boundary(std::uint32_t boundaries, bool skipped) {
   emit(effect::BoundaryPassed{skipped});
 }
 
-// ---- time ----------------------------------------------------------------------------------------------------------
+// ---- time -------------------------------------------------------------------------------------------------
 
 void Session::tick(Instant now) {
   if (stage_ == Stage::gone) return;
@@ -248,7 +258,8 @@ void Session::tick(Instant now) {
   check_operations(now);
   if (boundary_.number != 0 && now >= boundary_.deadline) {
     std::string missing;
-    for (const auto peer : boundary_.missing) missing += (missing.empty() ? "; missing: peer " : ", peer ") + std::to_string(peer);
+    for (const auto peer : boundary_.missing)
+      missing += (missing.empty() ? "; missing: peer " : ", peer ") + std::to_string(peer);
     withdraw({ErrorCode::timeout, "not all peers came to update_topology in time" + missing});
   }
 }
@@ -287,7 +298,9 @@ Instant Session::next_deadline() const {
     if (stage_ != Stage::door && link.wanted_since != never) consider(link.wanted_since + timing_.redial);
   }
   for (const auto& [key, operation] : operations_) {
-    consider(operation.state != OperationState::abandoned ? operation.deadline : master_up_ ? operation.verdict_by : never);
+    consider(operation.state != OperationState::abandoned ? operation.deadline
+             : master_up_                                 ? operation.verdict_by
+                                                          : never);
     consider(operation.notice_at);
   }
   if (boundary_.number != 0) consider(std::min(boundary_.deadline, boundary_.notice_at));

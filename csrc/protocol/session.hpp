@@ -1,5 +1,6 @@
-// A peer's side of the protocol: door, views, verdicts, boundaries, links. A pure state machine: events in, effects out.
-// Owned by one thread (or by the simulator). It decides when an attempt starts and what became of it; it moves no data.
+// A peer's side of the protocol: door, views, verdicts, boundaries, links. A pure state machine: events in,
+// effects out. Owned by one thread (or by the simulator). It decides when an attempt starts and what became
+// of it; it moves no data.
 #pragma once
 #include <map>
 #include <optional>
@@ -34,14 +35,14 @@ class Session {
   void on_link_up(PeerId peer, Instant now);
   void on_link_down(PeerId peer, bool refused, const std::string& why, Instant now);
   void on_dial_failed(PeerId peer, bool refused, const std::string& why, Instant now);
-  void want_link(PeerId peer, Instant now);   // beyond the ring: a donor of shared state, for the running attempt
+  void want_link(PeerId peer, Instant now);   // beyond the ring: a donor, for the running attempt
 
   // The caller.
   Result<OpKey> post(Posting posting, Instant now);
   void abandon(const OpKey& key, ErrorCode code, const std::string& text, Instant now);
   Result<bool> enter_boundary(std::uint32_t islands, Duration timeout, Instant now);  // true: passed at once
-  // The caller gave up waiting. How it ends is the master's word: BoundaryFailed, or it has passed all the same. Who
-  // enters again meanwhile gets that answer too.
+  // The caller gave up waiting. How it ends is the master's word: BoundaryFailed, or it has passed all the
+  // same. Who enters again meanwhile gets that answer too.
   void leave_boundary(Instant now);
   void leave(Instant now);
   void set_stuck(bool stuck) { stuck_ = stuck; }
@@ -66,9 +67,12 @@ class Session {
   std::uint32_t waiting() const { return waiting_; }
   bool at_boundary() const { return boundary_.number != 0; }
   bool link_up(PeerId peer) const { auto it = links_.find(peer); return it != links_.end() && it->second.up; }
-  const Operation* find(const OpKey& key) const { auto it = operations_.find(key); return it == operations_.end() ? nullptr : &it->second; }
+  const Operation* find(const OpKey& key) const {
+    auto it = operations_.find(key);
+    return it == operations_.end() ? nullptr : &it->second;
+  }
   const std::map<OpKey, Operation>& operations() const { return operations_; }
-  bool decided(const OpKey& key) const;       // its verdict has been seen here, or it is older than a boundary
+  bool decided(const OpKey& key) const;  // its verdict has been seen here, or it is older than a boundary
   std::vector<PeerId> ring() const;           // of our group, in ring order
   bool alone(Scope scope) const;
   bool keeper() const { return join_.role == Role::keeper; }
@@ -87,7 +91,7 @@ class Session {
     std::uint32_t number = 0, islands = 0;
     Instant deadline = never, notice_at = never;
     std::vector<PeerId> missing;              // as the master last told
-    Error given_up;                           // the caller went away with this; the master has not answered yet
+    Error given_up;  // the caller went away with this; the master has not answered yet
     bool again = false;                       // and somebody has come since, who wants to wait
   };
   struct Proof {
@@ -157,9 +161,9 @@ class Session {
   std::uint64_t posted_ = 0;
   std::map<PeerId, Link> links_;
   std::set<std::pair<PeerId, bool>> reported_;      // (peer, gave up) in this view
-  std::vector<ToMaster> reports_;                   // links lost and attempts broken in this view, to say again
+  std::vector<ToMaster> reports_;  // links lost and attempts broken in this view, to say again
   Boundary boundary_;
-  std::optional<std::uint32_t> shared_waiting_;     // what the commits since the last boundary said, where all read it
+  std::optional<std::uint32_t> shared_waiting_;     // `waiting` since the last boundary, where all read it
   Proof proof_;
   std::uint32_t waiting_ = 0;
   bool stuck_ = false;

@@ -13,14 +13,16 @@ void Session::dial(PeerId peer, Link& link, Instant now) {
   emit(effect::Dial{peer, link.addresses});
 }
 
-// Ring neighbours need a link. The one that joined later dials, and whoever saw the old link break: the other end may
-// believe that it still works. It may believe so without this end remembering: then this end dials a little later.
+// Ring neighbours need a link. The one that joined later dials, and whoever saw the old link break: the other
+// end may believe that it still works. It may believe so without this end remembering: then this end dials a
+// little later.
 void Session::reconcile_links(Instant now) {
   const auto peers = ring();
   const auto at = std::find(peers.begin(), peers.end(), me_) - peers.begin();
   const auto count = std::ptrdiff_t(peers.size());
   std::set<PeerId> neighbours;
-  if (at < count && count > 1) neighbours = {peers[std::size_t((at + 1) % count)], peers[std::size_t((at + count - 1) % count)]};
+  if (at < count && count > 1)
+    neighbours = {peers[std::size_t((at + 1) % count)], peers[std::size_t((at + count - 1) % count)]};
   for (auto& [peer, link] : links_) {
     link.wanted = false;
     link.needed = link.needed && neighbours.contains(peer);
@@ -74,9 +76,11 @@ void Session::on_link_down(PeerId peer, bool refused, const std::string& why, In
   link.up = false;
   link.lost = true;
   link.wanted_since = now;
-  link.retry_at = now + (stage_ == Stage::door ? timing_.redial_every : timing_.redial / 8);  // mostly a view comes first
+  // Mostly a view comes first.
+  link.retry_at = now + (stage_ == Stage::door ? timing_.redial_every : timing_.redial / 8);
   report_lost(peer, link, refused, false, why);
-  if (stage_ == Stage::member && view_.find(peer) == nullptr) links_.erase(it);  // a joiner that went away again
+  if (stage_ == Stage::member && view_.find(peer) == nullptr)
+    links_.erase(it);  // a joiner that went away again
 }
 
 void Session::on_dial_failed(PeerId peer, bool refused, const std::string& why, Instant now) {
@@ -106,9 +110,11 @@ void Session::check_links(Instant now) {
   for (auto& [peer, link] : links_) {
     if (link.up || !(link.needed || link.wanted)) continue;
     if (!link.dialling && now >= link.retry_at) dial(peer, link, now);
-    if (stage_ == Stage::door || link.wanted_since == never || now - link.wanted_since < timing_.redial) continue;
+    if (stage_ == Stage::door || link.wanted_since == never || now - link.wanted_since < timing_.redial)
+      continue;
     const auto seconds = std::to_string((now - link.wanted_since) / millisecond) + " ms";
-    report_lost(peer, link, link.refused, true, "no link for " + seconds + (link.why.empty() ? "" : ": " + link.why));
+    report_lost(peer, link, link.refused, true,
+                "no link for " + seconds + (link.why.empty() ? "" : ": " + link.why));
     link.wanted_since = now;
     if (!link.dialling) link.retry_at = now;  // whoever should have dialled did not: try from here as well
   }
@@ -118,7 +124,8 @@ void Session::on(const Prove& m, Instant now) {
   if (stage_ != Stage::door) return;
   proof_ = {m, now + timing_.prove, false};
   for (auto& [peer, link] : links_) link.wanted = false;
-  std::erase_if(links_, [](const auto& entry) { return !entry.second.up && !entry.second.dialling; });  // of older rounds
+  // Those of older rounds.
+  std::erase_if(links_, [](const auto& entry) { return !entry.second.up && !entry.second.dialling; });
   for (const auto& target : m.targets) {
     auto& link = links_[target.peer];
     link.addresses = target.reachable_at;

@@ -35,13 +35,17 @@ bool Session::decided(const OpKey& key) const {
 Result<OpKey> Session::post(Posting posting, Instant now) {
   if (stage_ == Stage::gone) return end_;
   if (stage_ != Stage::member) return Error{ErrorCode::usage, "this peer is not admitted yet"};
-  if (keeper()) return Error{ErrorCode::usage, "only trainers take part in operations: this peer joined as a keeper"};
-  if (boundary_.number != 0) return Error{ErrorCode::usage, "an operation while another thread is in update_topology"};
-  if (operations_.size() >= limits::operations_open_max) return Error{ErrorCode::usage, "too many operations in flight: wait for some"};
+  if (keeper())
+    return Error{ErrorCode::usage, "only trainers take part in operations: this peer joined as a keeper"};
+  if (boundary_.number != 0)
+    return Error{ErrorCode::usage, "an operation while another thread is in update_topology"};
+  if (operations_.size() >= limits::operations_open_max)
+    return Error{ErrorCode::usage, "too many operations in flight: wait for some"};
   const auto group = posting.scope == Scope::run ? 0 : join_.group;
   for (const auto& [key, open] : operations_)
     if (posting.name != 0 && key.scope == posting.scope && key.tag.name == posting.name)
-      return Error{ErrorCode::usage, describe(key) + " is in flight already: wait for it, or use another tag"};
+      return Error{ErrorCode::usage,
+                   describe(key) + " is in flight already: wait for it, or use another tag"};
   auto& count = counters_[{posting.scope, posting.name}];
   const OpKey key{posting.scope, group, {view_.boundaries, posting.name, count++}};
   auto& operation = operations_[key];
@@ -64,9 +68,12 @@ Result<OpKey> Session::post(Posting posting, Instant now) {
 void Session::begin_attempt(Operation& operation, Instant now) {
   const auto& d = operation.descriptor;
   const auto* root = view_.find(d.root);
-  if (d.call == Call::broadcast && (root == nullptr || root->group != join_.group || root->role != Role::trainer))
-    return ask_abandon(operation, ErrorCode::peer_lost, "the root of " + call_text(operation) + ", peer " + std::to_string(d.root) +
-                           ", is not in the group; inputs are intact", now);
+  if (d.call == Call::broadcast &&
+      (root == nullptr || root->group != join_.group || root->role != Role::trainer))
+    return ask_abandon(operation, ErrorCode::peer_lost,
+                       "the root of " + call_text(operation) + ", peer " + std::to_string(d.root) +
+                           ", is not in the group; inputs are intact",
+                       now);
   operation.view = view_.id;
   operation.offer.reset();
   operation.missing.clear();
@@ -93,7 +100,8 @@ void Session::restart_operations(const View& before, Instant now) {
       if (before.id.incarnation != view_.id.incarnation) to_master(operation->abandon);
     } else if (operation->state == OperationState::posted) {
       if (lost && operation->descriptor.on_loss == OnLoss::raise)
-        ask_abandon(*operation, ErrorCode::peer_lost, "a peer left during " + call_text(*operation) + "; inputs are intact", now);
+        ask_abandon(*operation, ErrorCode::peer_lost,
+                    "a peer left during " + call_text(*operation) + "; inputs are intact", now);
       else
         begin_attempt(*operation, now);
     }
@@ -150,7 +158,8 @@ void Session::ask_abandon(Operation& operation, ErrorCode code, const std::strin
 }
 
 void Session::abandon(const OpKey& key, ErrorCode code, const std::string& text, Instant now) {
-  if (const auto it = operations_.find(key); it != operations_.end()) ask_abandon(it->second, code, text, now);
+  if (const auto it = operations_.find(key); it != operations_.end())
+    ask_abandon(it->second, code, text, now);
 }
 
 void Session::finish(const OpKey& key, Outcome outcome) {
@@ -177,12 +186,16 @@ void Session::on(const Commit& m, Instant) {
   if (it == operations_.end()) return;
   auto& operation = it->second;
   const bool held = operation.state == OperationState::held || operation.held_when_abandoned;
-  auto contributors = m.verdict.contributors.empty() ? view_.group_members(join_.group) : m.verdict.contributors;
+  auto contributors =
+      m.verdict.contributors.empty() ? view_.group_members(join_.group) : m.verdict.contributors;
   if (!held || operation.view != m.verdict.view) {
     // Only a master that breaks the protocol commits what this peer does not hold.
     if (repeated) return;
     return finish(m.verdict.key, {{ErrorCode::internal, "the master committed " + call_text(operation) +
-                                                            ", which this peer does not hold"}, {}, 0, operation.attempts});
+                                                            ", which this peer does not hold"},
+                                  {},
+                                  0,
+                                  operation.attempts});
   }
   if (m.verdict.key.scope == Scope::run || single_group() || !rules_.skip_only_on_shared_record)
     shared_waiting_ = std::max(shared_waiting_.value_or(0), m.verdict.waiting);
@@ -195,7 +208,8 @@ void Session::on(const Failed& m, Instant) {
   remember(m.index, m.verdict);
   const auto it = operations_.find(m.verdict.key);
   if (it == operations_.end()) {
-    if (!decided(m.verdict.key) && failed_early_.size() < limits::records_max) failed_early_[m.verdict.key] = m.verdict;
+    if (!decided(m.verdict.key) && failed_early_.size() < limits::records_max)
+      failed_early_[m.verdict.key] = m.verdict;
     return;
   }
   drop_attempt(it->second);
@@ -204,12 +218,15 @@ void Session::on(const Failed& m, Instant) {
 
 void Session::on(const StatePlan& m, Instant) {
   const auto it = operations_.find(m.key);
-  if (it == operations_.end() || it->second.view != m.view || it->second.state != OperationState::running) return;
+  if (it == operations_.end() || it->second.view != m.view || it->second.state != OperationState::running)
+    return;
   const auto& offer = it->second.offer;
   const auto same = [](const StateEntry& own, const ElectedEntry& e) {
     return own.name == e.entry.name && own.dtype == e.entry.dtype && own.count == e.entry.count;
   };
-  if (!offer || !std::equal(offer->entries.begin(), offer->entries.end(), m.entries.begin(), m.entries.end(), same)) return;
+  if (!offer ||
+      !std::equal(offer->entries.begin(), offer->entries.end(), m.entries.begin(), m.entries.end(), same))
+    return;
   emit(effect::Elected{m});
 }
 
@@ -217,7 +234,8 @@ void Session::on(const Missing& m, Instant) {
   std::string who;
   for (const auto peer : m.peers) {
     const auto* member = view_.find(peer);
-    who += (who.empty() ? "" : ", ") + ("peer " + std::to_string(peer)) + (member ? " (island " + member->island + ")" : "");
+    who += (who.empty() ? "" : ", ") + ("peer " + std::to_string(peer)) +
+           (member ? " (island " + member->island + ")" : "");
   }
   if (who.empty()) return;
   if (const auto it = operations_.find(m.key); m.call != Call::update_topology && it != operations_.end()) {
@@ -233,7 +251,8 @@ void Session::on(const Missing& m, Instant) {
 void Session::send_waiting(Instant now) {
   Waiting waiting{view_.id, stuck_, boundary_.number != 0, {}};
   for (auto* operation : in_posted_order())
-    waiting.calls.push_back({operation->key, operation->descriptor.call, operation->state == OperationState::held});
+    waiting.calls.push_back(
+        {operation->key, operation->descriptor.call, operation->state == OperationState::held});
   waiting_said_at_ = now;
   to_master(std::move(waiting));
 }
@@ -244,8 +263,11 @@ void Session::check_operations(Instant now) {
     if (operation->state == OperationState::abandoned) {
       verdict_overdue |= master_up_ && now >= operation->verdict_by;
     } else if (now >= operation->deadline) {
-      ask_abandon(*operation, ErrorCode::timeout, "peer " + std::to_string(me_) + " waited " +
-                      std::to_string((now - operation->posted_at) / millisecond) + " ms in " + call_text(*operation), now);
+      ask_abandon(*operation, ErrorCode::timeout,
+                  "peer " + std::to_string(me_) + " waited " +
+                      std::to_string((now - operation->posted_at) / millisecond) + " ms in " +
+                      call_text(*operation),
+                  now);
       continue;  // a peer that is alone has finished it with that
     }
     if (now >= operation->notice_at) {
@@ -255,7 +277,8 @@ void Session::check_operations(Instant now) {
   }
   // Others may take what this peer gave up: without a verdict it cannot go on beside them.
   if (verdict_overdue)
-    return end_session({ErrorCode::master_lost, "the master did not answer for " + std::to_string(timing_.verdict / millisecond) +
+    return end_session({ErrorCode::master_lost, "the master did not answer for " +
+                                                    std::to_string(timing_.verdict / millisecond) +
                                                     " ms what became of an operation"});
   if (now >= boundary_.notice_at) {
     boundary_.notice_at = now + timing_.waiting_notice;

@@ -8,7 +8,7 @@ struct Timing {
   Duration heartbeat = 500 * millisecond;     // each side says that it lives
   int heartbeats_missed_max = 4;              // then it is lost
   Duration reconnect = 1500 * millisecond;    // a broken control connection may come back within this time
-  Duration settle = 20 * millisecond;         // a lost link waits so long for news of a death, which explains it
+  Duration settle = 20 * millisecond;  // a lost link waits so long for news of a death, which explains it
   Duration redial = 2 * second;               // a link that cannot be opened for so long is broken for good
   Duration redial_every = 20 * millisecond;
   Duration prove = 5 * second;                // a joiner opens its ring links within this time

@@ -23,11 +23,13 @@ std::string describe(const Descriptor& d) {
   if (d.call == Call::all_reduce) text += std::string(name(d.op)) + ", ";
   if (d.call == Call::broadcast) text += "root peer " + std::to_string(d.root) + ", ";
   for (std::size_t i = 0; i < d.tensors.size() && i < 4; ++i)
-    text += (i > 0 ? ", " : "") + std::to_string(d.tensors[i].count) + " x " + std::string(name(d.tensors[i].dtype));
+    text += (i > 0 ? ", " : "") + std::to_string(d.tensors[i].count) + " x " +
+            std::string(name(d.tensors[i].dtype));
   if (d.tensors.size() > 4) text += ", ... " + std::to_string(d.tensors.size()) + " tensors";
   if (d.weighted) text += ", weighted";
   if (d.on_loss == OnLoss::raise) text += ", on_loss=raise";
-  if (d.chunk_bytes != 0) text += ", plan " + std::to_string(int(d.algorithm)) + " with chunks of " + std::to_string(d.chunk_bytes);
+  if (d.chunk_bytes != 0)
+    text += ", plan " + std::to_string(int(d.algorithm)) + " with chunks of " + std::to_string(d.chunk_bytes);
   return text + ")";
 }
 
@@ -47,7 +49,8 @@ Descriptor Exchange::plan_descriptor(const Descriptor& descriptor, std::uint32_t
   if (planned.algorithm == Algorithm::automatic) planned.algorithm = Algorithm::ring;
   const auto stripes = hints.stripes != 0 ? hints.stripes : stripes_assumed;
   const auto parts = descriptor.call == Call::all_reduce ? world : 1;
-  if (!planned.tensors.empty()) planned.chunk_bytes = choose_chunk_bytes(total_bytes(planned), parts, stripes, hints.chunk_bytes);
+  if (!planned.tensors.empty())
+    planned.chunk_bytes = choose_chunk_bytes(total_bytes(planned), parts, stripes, hints.chunk_bytes);
   return planned;
 }
 
@@ -70,7 +73,8 @@ std::unique_ptr<Executor> Exchange::make_executor(const Attempt& attempt, bool i
   options.eager = total_bytes(d) <= limits_.eager_bytes && unacknowledged < limits_.eager_operations;
   options.slots_max = limits_.slots;
   options.weighted = d.weighted;
-  return std::make_unique<Executor>(std::move(plan), Layout(d.tensors, segments, d.chunk_bytes, d.weighted), options);
+  return std::make_unique<Executor>(std::move(plan), Layout(d.tensors, segments, d.chunk_bytes, d.weighted),
+                                    options);
 }
 
 void Exchange::begin(const OpKey& key, bool in_place) {
@@ -97,7 +101,8 @@ void Exchange::begin(const OpKey& key, bool in_place) {
     if (session_.link_up(upstream)) send_ready(started, upstream);
   }
   for (const auto peer : started.ring)
-    if (const auto parked = ready_parked_.find({peer, key}); parked != ready_parked_.end() && parked->second.view == started.view) {
+    if (const auto parked = ready_parked_.find({peer, key});
+        parked != ready_parked_.end() && parked->second.view == started.view) {
       const auto theirs = std::move(parked->second.descriptor);
       ready_parked_.erase(parked);
       use_ready(started, peer, theirs);
@@ -106,7 +111,9 @@ void Exchange::begin(const OpKey& key, bool in_place) {
   replay_parked();
 }
 
-void Exchange::send_ready(const Attempt& attempt, PeerId to) { emit(exchange_effect::SendReady{to, {attempt.view, attempt.key, attempt.descriptor}}); }
+void Exchange::send_ready(const Attempt& attempt, PeerId to) {
+  emit(exchange_effect::SendReady{to, {attempt.view, attempt.key, attempt.descriptor}});
+}
 
 void Exchange::do_all(const Attempt& attempt, std::vector<Work>& work) {
   for (const auto& item : work) emit(exchange_effect::Do{attempt.id, attempt.key, item});
@@ -154,7 +161,8 @@ bool Exchange::on_ready(PeerId from, const Ready& ready) {
     use_ready(it->second, from, ready.descriptor);
     return true;
   }
-  if (ready.view == current && (session_.decided(ready.key) || session_.find(ready.key) != nullptr)) return true;
+  if (ready.view == current && (session_.decided(ready.key) || session_.find(ready.key) != nullptr))
+    return true;
   if (!rules_.park_newer) return true;
   if (!may_park_ready(from, ready)) return false;
   ready_parked_[{from, ready.key}] = ready;
@@ -164,20 +172,25 @@ bool Exchange::on_ready(PeerId from, const Ready& ready) {
 // Each peer has a share of its own: a READY that is dropped is a peer that waits for ever.
 bool Exchange::may_park_ready(PeerId from, const Ready& ready) const {
   std::size_t operations = 1, tensors = ready.descriptor.tensors.size();
-  for (auto it = ready_parked_.lower_bound({from, OpKey{}}); it != ready_parked_.end() && it->first.first == from; ++it)
+  for (auto it = ready_parked_.lower_bound({from, OpKey{}});
+       it != ready_parked_.end() && it->first.first == from; ++it)
     ++operations, tensors += it->second.descriptor.tensors.size();
   return operations <= limits::operations_open_max && tensors <= limits::ready_tensors_max;
 }
 
-// It is in no view that is known here, and nothing of a view that comes can have arrived on a link that is gone.
-bool Exchange::departed(PeerId peer) const { return session_.view().find(peer) == nullptr && !session_.link_up(peer); }
+// It is in no view that is known here, and nothing of a view that comes can have arrived on a link that is
+// gone.
+bool Exchange::departed(PeerId peer) const {
+  return session_.view().find(peer) == nullptr && !session_.link_up(peer);
+}
 
 void Exchange::use_ready(Attempt& attempt, PeerId from, const Descriptor& theirs) {
   const auto position = attempt.position_of(from);
   if (attempt.executor == nullptr || position >= attempt.ring.size()) return;
   if (theirs != attempt.descriptor) {
-    emit(exchange_effect::Mismatch{attempt.key, "peer " + std::to_string(session_.peer()) + " calls " + describe(attempt.descriptor) +
-                                                    ", peer " + std::to_string(from) + " calls " + describe(theirs)});
+    emit(exchange_effect::Mismatch{attempt.key, "peer " + std::to_string(session_.peer()) + " calls " +
+                                                    describe(attempt.descriptor) + ", peer " +
+                                                    std::to_string(from) + " calls " + describe(theirs)});
     return;
   }
   attempt.executor->on_ready(position);
@@ -196,13 +209,16 @@ Landing Exchange::land(PeerId from, const wire::DataHeader& header) {
   }
   auto& attempt = it->second;
   const auto position = attempt.position_of(from);
-  if (attempt.executor == nullptr || position >= attempt.ring.size() || header.fingerprint != attempt.fingerprint) return {};
+  if (attempt.executor == nullptr || position >= attempt.ring.size() ||
+      header.fingerprint != attempt.fingerprint)
+    return {};
   return attempt.executor->land(position, header.step, header.chunk, header.bytes);
 }
 
 bool Exchange::may_park(PeerId from, std::size_t bytes) const {
   const auto it = parked_bytes_.find(from);
-  return (it == parked_bytes_.end() ? 0 : it->second) + wire::data_header_bytes + bytes <= limits::parked_bytes_max;
+  return (it == parked_bytes_.end() ? 0 : it->second) + wire::data_header_bytes + bytes <=
+         limits::parked_bytes_max;
 }
 
 ParkedId Exchange::park(PeerId from, const wire::DataHeader& header) {
@@ -218,12 +234,14 @@ void Exchange::replay_parked() {
     const auto& [id, frame] = *it;
     const bool older = frame.header.view < current || departed(frame.from);
     const bool waits = frame.header.view > current ||
-                       (!attempts_.contains(frame.header.key) && !session_.decided(frame.header.key) && session_.find(frame.header.key) == nullptr);
+                       (!attempts_.contains(frame.header.key) && !session_.decided(frame.header.key) &&
+                        session_.find(frame.header.key) == nullptr);
     if (!older && waits) {
       ++it;
       continue;
     }
-    if (auto& held = parked_bytes_[frame.from]; (held -= wire::data_header_bytes + frame.header.bytes) == 0) parked_bytes_.erase(frame.from);
+    if (auto& held = parked_bytes_[frame.from]; (held -= wire::data_header_bytes + frame.header.bytes) == 0)
+      parked_bytes_.erase(frame.from);
     if (older) emit(exchange_effect::Discard{id});
     else emit(exchange_effect::Replay{id});
     it = parked_.erase(it);
@@ -241,7 +259,8 @@ void Exchange::arrived(const wire::DataHeader& header, SlotId slot) {
 bool Exchange::sendable(PeerId peer) const {
   return std::any_of(attempts_.begin(), attempts_.end(), [&](const auto& entry) {
     const auto position = entry.second.position_of(peer);
-    return entry.second.executor != nullptr && position < entry.second.ring.size() && entry.second.executor->sendable(position);
+    return entry.second.executor != nullptr && position < entry.second.ring.size() &&
+           entry.second.executor->sendable(position);
   });
 }
 
@@ -253,7 +272,8 @@ std::optional<Outgoing> Exchange::next(PeerId peer) {
     if (attempt.executor == nullptr || position >= attempt.ring.size()) continue;
     const auto send = attempt.executor->next(position);
     if (!send) continue;
-    wire::DataHeader header{attempt.view, key, attempt.fingerprint, send->step, 0, send->chunk, send->bytes, 0};
+    wire::DataHeader header{attempt.view, key, attempt.fingerprint, send->step, 0, send->chunk,
+                            send->bytes,  0};
     return Outgoing{attempt.id, key, header, *send};
   }
   return std::nullopt;
@@ -261,7 +281,8 @@ std::optional<Outgoing> Exchange::next(PeerId peer) {
 
 bool Exchange::sent(const Outgoing& outgoing) {
   const auto it = attempts_.find(outgoing.key);
-  return it != attempts_.end() && it->second.id == outgoing.attempt && it->second.executor->sent(outgoing.send);
+  return it != attempts_.end() && it->second.id == outgoing.attempt &&
+         it->second.executor->sent(outgoing.send);
 }
 
 bool Exchange::take_effects(std::vector<ExchangeEffect>& into) {

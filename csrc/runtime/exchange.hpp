@@ -1,5 +1,6 @@
 // The data half of a peer, purely: attempts, READY, parked frames, and which chunk leaves next on which link.
-// Composes the session (when an attempt may run) with executors (what it does). Owned by the session's thread.
+// Composes the session (when an attempt may run) with executors (what it does). Owned by the session's
+// thread.
 #pragma once
 #include <map>
 #include <memory>
@@ -24,8 +25,8 @@ struct Replay { ParkedId parked; };                   // offer the parked frame 
 struct Discard { ParkedId parked; };
 }  // namespace exchange_effect
 using ExchangeEffect = std::variant<exchange_effect::SendReady, exchange_effect::Do, exchange_effect::Wake,
-                                    exchange_effect::Complete, exchange_effect::Mismatch, exchange_effect::Replay,
-                                    exchange_effect::Discard>;
+                                    exchange_effect::Complete, exchange_effect::Mismatch,
+                                    exchange_effect::Replay, exchange_effect::Discard>;
 
 // How much is sent before it is asked for, and kept while it waits to be sent. Smaller in the simulator.
 struct ExchangeLimits {
@@ -66,7 +67,8 @@ class Exchange {
   void on_link_up(PeerId peer);
   bool on_ready(PeerId from, const Ready& ready);     // false: no honest peer announces so much
 
-  // A data frame's header arrived. park: keep the payload and call park(); it comes back by Replay or Discard.
+  // A data frame's header arrived. park: keep the payload and call park(); it comes back by Replay or
+  // Discard.
   Landing land(PeerId from, const wire::DataHeader& header);
   ParkedId park(PeerId from, const wire::DataHeader& header);
   bool may_park(PeerId from, std::size_t bytes) const;

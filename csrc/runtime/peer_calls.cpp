@@ -16,11 +16,13 @@ int this_thread() { return int(syscall(SYS_gettid)); }
 PeerRuntime::Blocked::Blocked(PeerRuntime& peer) : peer_(peer) { ++peer_.blocked_; }
 PeerRuntime::Blocked::~Blocked() { --peer_.blocked_; }
 
-// Every thread that has ever posted, and still lives, is blocked in a call: nothing new can come from this peer.
+// Every thread that has ever posted, and still lives, is blocked in a call: nothing new can come from this
+// peer.
 bool PeerRuntime::stuck() const {
   const std::lock_guard lock(status_mutex_);
   int living = 0;
-  for (const auto thread : threads_) living += syscall(SYS_tgkill, owner_process_, thread, 0) == 0 || errno != ESRCH;
+  for (const auto thread : threads_)
+    living += syscall(SYS_tgkill, owner_process_, thread, 0) == 0 || errno != ESRCH;
   return blocked_ >= living && living > 0;
 }
 
@@ -35,7 +37,8 @@ std::shared_ptr<OperationHandle> PeerRuntime::post(PostRequest request) {
     if (ended_) return refuse(ended_);
     if (session_ == nullptr) return refuse({ErrorCode::usage, "this peer is not admitted yet"});
     Running running{handle, nullptr, request->weight, monotonic_now(), 0, 0};
-    running.memory = std::make_unique<OperationMemory>(std::move(request->tensors), request->posting.descriptor.op, request->weight, undo_pool_);
+    running.memory = std::make_unique<OperationMemory>(
+        std::move(request->tensors), request->posting.descriptor.op, request->weight, undo_pool_);
     const auto key = session_->post(std::move(request->posting), running.started);
     if (!key) return refuse(key.error());
     handle->key = key.value();
@@ -54,11 +57,13 @@ void PeerRuntime::cancel(std::shared_ptr<OperationHandle> handle, std::string wh
   });
 }
 
-std::shared_ptr<Promise<BoundaryResult>> PeerRuntime::enter_boundary(std::uint32_t islands, Duration timeout) {
+std::shared_ptr<Promise<BoundaryResult>> PeerRuntime::enter_boundary(std::uint32_t islands,
+                                                                     Duration timeout) {
   auto promise = std::make_shared<Promise<BoundaryResult>>();
   hub_->call([this, promise, islands, timeout] {
     if (ended_) return promise->set({ended_, false});
-    if (session_ == nullptr) return promise->set({{ErrorCode::usage, "this peer is not admitted yet"}, false});
+    if (session_ == nullptr)
+      return promise->set({{ErrorCode::usage, "this peer is not admitted yet"}, false});
     const auto view = session_->view().id;
     const auto passed = session_->enter_boundary(islands, timeout, monotonic_now());
     if (!passed) return promise->set({passed.error(), false});
@@ -79,7 +84,7 @@ void PeerRuntime::leave_boundary(std::shared_ptr<Promise<BoundaryResult>> entere
   entered->wait_for(second);
 }
 
-// ---- shared state --------------------------------------------------------------------------------------------------
+// ---- shared state -----------------------------------------------------------------------------------------
 
 std::shared_ptr<StateHandle> PeerRuntime::post_state(Posting posting) {
   auto handle = std::make_shared<StateHandle>();
@@ -107,16 +112,19 @@ std::shared_ptr<StateHandle> PeerRuntime::post_state(Posting posting) {
 }
 
 // The caller may not have heard yet that a new attempt runs: what it asked for in an older one is void.
-void PeerRuntime::offer_state(std::shared_ptr<StateHandle> handle, StateOffer offer, std::vector<ServedEntry> served) {
-  hub_->call([this, handle, told = handle->told, offer = std::move(offer), served = std::move(served)]() mutable {
-    if (!handle->posted || !states_.contains(handle->key) || told != session_->view().id) return;
-    handle->served = std::move(served);
-    session_->offer_state(handle->key, told, std::move(offer));
-    drain();
-  });
+void PeerRuntime::offer_state(std::shared_ptr<StateHandle> handle, StateOffer offer,
+                              std::vector<ServedEntry> served) {
+  hub_->call(
+      [this, handle, told = handle->told, offer = std::move(offer), served = std::move(served)]() mutable {
+        if (!handle->posted || !states_.contains(handle->key) || told != session_->view().id) return;
+        handle->served = std::move(served);
+        session_->offer_state(handle->key, told, std::move(offer));
+        drain();
+      });
 }
 
-void PeerRuntime::fetch_block(std::shared_ptr<StateHandle> handle, PeerId donor, BlockRequest request, std::uint8_t* to) {
+void PeerRuntime::fetch_block(std::shared_ptr<StateHandle> handle, PeerId donor, BlockRequest request,
+                              std::uint8_t* to) {
   hub_->call([this, handle, told = handle->told, donor, request, to]() mutable {
     if (!handle->posted || !states_.contains(handle->key) || told != session_->view().id) return;
     request.key = handle->key;
@@ -144,7 +152,7 @@ void PeerRuntime::cancel_state(std::shared_ptr<StateHandle> handle, std::string 
   });
 }
 
-// ---- status and end ------------------------------------------------------------------------------------------------
+// ---- status and end ---------------------------------------------------------------------------------------
 
 PeerStatus PeerRuntime::status(bool with_links) {
   if (with_links && !forked()) {

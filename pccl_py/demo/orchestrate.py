@@ -32,7 +32,8 @@ class Crew:
     """The peers' processes; they end with this one. Each has a thread here that reads what it says."""
 
     def __init__(self, options: Options, address: str) -> None:
-        self._command = [sys.executable, "-m", "pccl_py", "demo"]
+        # -P: the installed package, not a source tree without its core that happens to be the working directory.
+        self._command = [sys.executable, "-P", "-m", "pccl_py", "demo"]
         self._options = replace(options, master=address, json=True, held=True, founders=options.peers)
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._errors: dict[str, IO[bytes]] = {}

@@ -35,7 +35,8 @@ class Settings {
  public:
   explicit Settings(const Words& words) {
     for (const auto& word : words)
-      if (const auto at = word.find('='); at != std::string::npos) values_[word.substr(0, at)] = word.substr(at + 1);
+      if (const auto at = word.find('='); at != std::string::npos)
+        values_[word.substr(0, at)] = word.substr(at + 1);
   }
   std::string get(const char* name, const char* otherwise = "") const {
     const auto it = values_.find(name);
@@ -64,7 +65,9 @@ class Player {
   void join(bool reachable);
   void pass(Duration time);
   void drain_transcript();
-  Process& process(const std::string& number_text) { return world_->process(std::uint32_t(number(number_text) - 1)); }
+  Process& process(const std::string& number_text) {
+    return world_->process(std::uint32_t(number(number_text) - 1));
+  }
 
   Scenario scenario_;
   std::unique_ptr<World> world_;
@@ -72,10 +75,11 @@ class Player {
   std::vector<std::string> said_;           // since the last step, in the form of the script
 };
 
-// ---- the transcript ------------------------------------------------------------------------------------------------
+// ---- the transcript ---------------------------------------------------------------------------------------
 
 bool interesting(const std::string& line) {
-  for (const auto* noise : {" posts ", " starts ", "FAULT", " is started", " dies", " is admitted", "lost the connection", " attempts "})
+  for (const auto* noise : {" posts ", " starts ", "FAULT", " is started", " dies", " is admitted",
+                            "lost the connection", " attempts "})
     if (line.find(noise) != std::string::npos) return false;
   return !(line[0] == 'p' && line.find(": view ") != std::string::npos);  // its master says so too
 }
@@ -86,7 +90,8 @@ void Player::drain_transcript() {
     if (!interesting(line)) continue;
     const auto at = line.find_first_of(" :");
     const auto who = line.substr(0, at), what = line.substr(at);
-    const auto same = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.second == what; });
+    const auto same =
+        std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.second == what; });
     if (same != groups.end() && who[0] == 'p') {
       auto names = split(same->first, ',');
       names.push_back(who);
@@ -142,7 +147,7 @@ std::string Player::play(const std::string& script) {
   return differs ? "another transcript:\n" + transcript : "";
 }
 
-// ---- commands ------------------------------------------------------------------------------------------------------
+// ---- commands ---------------------------------------------------------------------------------------------
 
 void Player::command(const std::string& line) {
   const auto words = split(line, ' ');
@@ -155,7 +160,8 @@ void Player::command(const std::string& line) {
   }
   const bool at_once = words.back() == "&";
   if (words[0] == "peers") begin(std::uint32_t(number(words[1])), 1);
-  else if (words[0] == "islands") begin(std::uint32_t(number(split(words[1], 'x')[0])), std::uint32_t(number(split(words[1], 'x')[1])));
+  else if (words[0] == "islands")
+    begin(std::uint32_t(number(split(words[1], 'x')[0])), std::uint32_t(number(split(words[1], 'x')[1])));
   else if (words[0] == "after") return pass(duration(words[1]));
   else if (words[0] == "break") break_what(words);
   else if (words[0] == "join") join(words.size() == 1);
@@ -185,7 +191,8 @@ void Player::pass(Duration time) {
 void Player::on_each(const Words& words) {
   const Settings settings(words);
   const auto on = std::find(words.begin(), words.end(), "on");
-  if (on == words.end() || on + 1 == words.end()) return world_->violated("what does '" + words[0] + "' mean?");
+  if (on == words.end() || on + 1 == words.end())
+    return world_->violated("what does '" + words[0] + "' mean?");
   for (const auto& who : split(on[1], ',')) one(words[0], process(who), settings);
 }
 
@@ -204,10 +211,12 @@ void Player::one(const std::string& verb, Process& process, const Settings& sett
   else if (verb == "mend") process.cut_off = false;
   else if (verb == "leave") session.leave(now);
   else if (verb == "leave_boundary") session.leave_boundary(now);
-  else if (verb == "cancel") session.abandon(latest_[process.index], ErrorCode::cancelled, process.name() + " cancelled it", now);
+  else if (verb == "cancel")
+    session.abandon(latest_[process.index], ErrorCode::cancelled, process.name() + " cancelled it", now);
   else if (verb == "update_topology") {
     const auto timeout = settings.has("timeout") ? duration(settings.get("timeout")) : never;
-    const auto entered = session.enter_boundary(std::uint32_t(number(settings.get("islands", "0"))), timeout, now);
+    const auto entered =
+        session.enter_boundary(std::uint32_t(number(settings.get("islands", "0"))), timeout, now);
     if (!entered) world_->note(process.name() + " may not: " + entered.error().text);
   } else {
     world_->violated("what does '" + verb + "' mean?");
@@ -218,8 +227,10 @@ void Player::one(const std::string& verb, Process& process, const Settings& sett
 void Player::post(Call call, Process& process, const Settings& settings) {
   Intent intent;
   intent.call = call;
-  if (call == Call::all_reduce || call == Call::broadcast) intent.tensors = {{DType::float32, number(settings.get("count", "1000"))}};
-  if (settings.has("tag")) intent.name = std::uint32_t(number(settings.get("tag")) + 1);  // 0 is the automatic one
+  if (call == Call::all_reduce || call == Call::broadcast)
+    intent.tensors = {{DType::float32, number(settings.get("count", "1000"))}};
+  if (settings.has("tag"))
+    intent.name = std::uint32_t(number(settings.get("tag")) + 1);  // 0 is the automatic one
   intent.root = std::uint32_t(number(settings.get("root", "1")) - 1);
   if (settings.get("scope") == "run") intent.scope = Scope::run;
   if (settings.get("on_loss") == "raise") intent.on_loss = OnLoss::raise;

@@ -1,5 +1,5 @@
-// One master and thousands of peers: exactly one message to each per operation, and no work that grows with the square
-// of their number. Times are printed, not checked.
+// One master and thousands of peers: exactly one message to each per operation, and no work that grows with
+// the square of their number. Times are printed, not checked.
 #include <chrono>
 #include <cstdio>
 #include <string>
@@ -17,7 +17,8 @@ constexpr Instant start = 1000 * second;
 // All peers of a run, seen from their master: what they say goes in, what it says is counted.
 class Crowd {
  public:
-  Crowd() : master_(MasterConfig{.timing = {}, .rules = {}, .run = 7, .restarted = false, .stored = {}}, start) {
+  Crowd()
+      : master_(MasterConfig{.timing = {}, .rules = {}, .run = 7, .restarted = false, .stored = {}}, start) {
     for (std::uint32_t i = 0; i < peers_count; ++i) {
       Join join;
       join.min_islands = peers_count;
@@ -51,9 +52,11 @@ class Crowd {
   void take(const master_effect::Send& send) {
     sent_.resize(std::variant_size_v<ToPeer>);
     ++sent_[send.message.index()];
-    if (const auto* prove = std::get_if<Prove>(&send.message)) proofs_.push_back({std::uint32_t(send.to - 1), prove->round});
+    if (const auto* prove = std::get_if<Prove>(&send.message))
+      proofs_.push_back({std::uint32_t(send.to - 1), prove->round});
     if (const auto* commit = std::get_if<Commit>(&send.message)) seen_ = commit->index;
-    for (const auto& [peer, round] : std::exchange(proofs_, {})) master_.on(peer + 1, Reachable{round, {}, {}}, now);
+    for (const auto& [peer, round] : std::exchange(proofs_, {}))
+      master_.on(peer + 1, Reachable{round, {}, {}}, now);
   }
 
   Master master_;
@@ -64,7 +67,9 @@ class Crowd {
 
 class Stopwatch {
  public:
-  double ms() const { return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - from_).count(); }
+  double ms() const {
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - from_).count();
+  }
 
  private:
   std::chrono::steady_clock::time_point from_ = std::chrono::steady_clock::now();
@@ -88,7 +93,8 @@ TEST(an_operation_is_one_message_to_each_peer) {
     CHECK_EQ(crowd.sent<Commit>(), peers_count);
     CHECK_EQ(crowd.all(), peers_count);
   }
-  std::printf("  %u peers: %.3f ms of the master's time per operation\n", peers_count, watch.ms() / operations);
+  std::printf("  %u peers: %.3f ms of the master's time per operation\n", peers_count,
+              watch.ms() / operations);
 }
 
 TEST(all_wait_in_one_long_operation) {
@@ -104,7 +110,8 @@ TEST(all_wait_in_one_long_operation) {
     CHECK_EQ(crowd.sent<Missing>(), peers_count - 1);  // once all have come nobody is missing any more
   }
   CHECK_EQ(crowd.sent<Failed>(), 0);
-  std::printf("  %u peers that all wait: %.3f ms of the master's time per second\n", peers_count, watch.ms() / seconds);
+  std::printf("  %u peers that all wait: %.3f ms of the master's time per second\n", peers_count,
+              watch.ms() / seconds);
 }
 
 TEST(a_boundary_is_one_message_to_each_peer) {
@@ -114,11 +121,13 @@ TEST(a_boundary_is_one_message_to_each_peer) {
   constexpr std::uint32_t boundaries = 10;
   for (std::uint32_t i = 0; i < boundaries; ++i) {
     crowd.forget();
-    for (std::uint32_t p = 0; p < peers_count; ++p) crowd.say(p, EnterBoundary{crowd.view().id, i + 1, 1, 0, false});
+    for (std::uint32_t p = 0; p < peers_count; ++p)
+      crowd.say(p, EnterBoundary{crowd.view().id, i + 1, 1, 0, false});
     CHECK_EQ(crowd.sent<Passed>(), peers_count);
     CHECK_EQ(crowd.all(), peers_count);
   }
-  std::printf("  %u peers: %.3f ms of the master's time per boundary\n", peers_count, watch.ms() / boundaries);
+  std::printf("  %u peers: %.3f ms of the master's time per boundary\n", peers_count,
+              watch.ms() / boundaries);
 }
 
 TEST(an_election_among_all) {
@@ -129,11 +138,13 @@ TEST(an_election_among_all) {
   const Stopwatch watch;
   for (std::uint32_t p = 0; p < peers_count; ++p) {
     StateOffer offer{crowd.view().id, key, 0, 3, Strategy::enforce_popular, {}};
-    for (int i = 0; i < 10; ++i) offer.entries.push_back({"layer." + std::to_string(i), DType::float32, 1000, {std::uint8_t(p % 3)}});
+    for (int i = 0; i < 10; ++i)
+      offer.entries.push_back({"layer." + std::to_string(i), DType::float32, 1000, {std::uint8_t(p % 3)}});
     crowd.say(p, offer);
   }
   CHECK_EQ(crowd.sent<StatePlan>(), peers_count);
-  std::printf("  %u peers: %.3f ms of the master's time per election of 10 tensors\n", peers_count, watch.ms());
+  std::printf("  %u peers: %.3f ms of the master's time per election of 10 tensors\n", peers_count,
+              watch.ms());
 }
 
 }  // namespace pccl

@@ -68,6 +68,25 @@ TEST(a_newcomer_comes_in_at_the_boundary) {
   }
 }
 
+TEST(a_boundary_waits_for_who_gave_up_and_comes_back) {
+  Run run;
+  auto peers = run.peers(2);
+  const auto late = peers[0]->enter_boundary(0, 100 * millisecond);
+  REQUIRE(late->wait_for(10 * second));
+  CHECK_EQ(int(late->get().error.code), int(ErrorCode::timeout));
+  const auto left = peers[0]->enter_boundary(0, never);
+  peers[0]->leave_boundary(left);
+  REQUIRE(left->done());
+  CHECK_EQ(int(left->get().error.code), int(ErrorCode::cancelled));
+  const auto other = peers[1]->enter_boundary(0, never);
+  CHECK(!other->wait_for(200 * millisecond));
+  const auto back = peers[0]->enter_boundary(0, never);
+  for (const auto& promise : {other, back}) {
+    REQUIRE(promise->wait_for(10 * second));
+    CHECK_EQ(int(promise->get().error.code), 0);
+  }
+}
+
 TEST(different_counts_are_named_to_both) {
   Run run;
   auto peers = run.peers(2);

@@ -1,4 +1,5 @@
 // Which links a session opens, and when it stops trying.
+#include <algorithm>
 #include <string>
 
 #include "check.hpp"
@@ -16,12 +17,13 @@ Member member(PeerId peer, Role role = Role::trainer) {
 struct Peer {
   explicit Peer(PeerId me, PeerId trainers, Role role = Role::trainer) : session(join(role), Timing{}) {
     session.on_master_up(now);
-    session.on(Welcome{me, 7, 0, 500, "peer-" + std::to_string(me)}, now);
+    hear(Welcome{me, 7, 0, 500, "peer-" + std::to_string(me)});
     view.id = {0, 1};
     for (PeerId peer = 1; peer <= trainers; ++peer) view.members.push_back(member(peer));
     if (role == Role::keeper) view.members.push_back(member(me, Role::keeper));
-    session.on(ViewMessage{view, ""}, now);
+    hear(ViewMessage{view, ""});
   }
+  void hear(const ToPeer& message) { session.on(message, now); }
   static Join join(Role role) {
     Join join;
     join.role = role;
@@ -31,7 +33,7 @@ struct Peer {
   std::vector<PeerId> dials(Duration time) {
     std::vector<PeerId> all;
     for (const auto until = now + time; now <= until; now += millisecond) {
-      session.on(Pulse{0}, now);
+      hear(Pulse{0});
       session.tick(now);
       for (auto& effect : session.take_effects()) {
         const auto* dial = std::get_if<effect::Dial>(&effect);
@@ -67,7 +69,7 @@ TEST(a_neighbour_that_does_not_dial_is_dialled) {
   for (const PeerId neighbour : {2, 4}) peer.session.on_link_up(neighbour, peer.now);
   peer.view.id.number = 2;
   std::erase_if(peer.view.members, [](const Member& m) { return m.peer == 4; });
-  peer.session.on(ViewMessage{peer.view, ""}, peer.now);
+  peer.hear(ViewMessage{peer.view, ""});
   CHECK(!peer.dials(second).empty());  // peer 5 believes in an old link, say, and nobody here knows of it
 }
 
@@ -78,7 +80,7 @@ TEST(donors_are_dialled_as_long_as_something_is_fetched) {
   peer.session.want_link(6, peer.now);
   CHECK(peer.dials(second).size() > 10);
   const auto key = peer.session.operations().begin()->first;
-  peer.session.on(Failed{1, {key, peer.view.id, ErrorCode::cancelled, 0, {}, "enough"}}, peer.now);
+  peer.hear(Failed{1, {key, peer.view.id, ErrorCode::cancelled, 0, {}, "enough"}});
   CHECK(peer.dials(5 * second).empty());
 }
 
@@ -88,7 +90,7 @@ TEST(a_new_view_forgets_donors) {
   peer.sync_state();
   peer.session.want_link(6, peer.now);
   peer.view.id.number = 2;
-  peer.session.on(ViewMessage{peer.view, ""}, peer.now);
+  peer.hear(ViewMessage{peer.view, ""});
   (void)peer.session.take_effects();
   peer.session.on_dial_failed(6, false, "no route", peer.now);
   CHECK(peer.dials(5 * second).empty());
@@ -99,8 +101,9 @@ TEST(former_neighbours_are_not_dialled_again) {
   for (const PeerId neighbour : {2, 4}) peer.session.on_link_up(neighbour, peer.now);
   peer.view.id.number = 2;
   peer.view.order = {3, 1, 5, 2, 4};  // between 4 and 1 now
-  peer.session.on(ViewMessage{peer.view, ""}, peer.now);
+  peer.hear(ViewMessage{peer.view, ""});
   peer.session.on_link_up(1, peer.now);
+  (void)peer.session.take_effects();
   peer.session.on_link_down(2, false, "reset", peer.now);
   CHECK(peer.dials(5 * second).empty());
 }
@@ -111,16 +114,17 @@ TEST(an_old_loss_is_no_reason_to_give_up) {
   for (const PeerId neighbour : {2, 4}) peer.session.on_link_up(neighbour, peer.now);
   peer.view.id.number = 2;
   peer.view.order = {3, 1, 5, 2, 4};
-  peer.session.on(ViewMessage{peer.view, ""}, peer.now);
+  peer.hear(ViewMessage{peer.view, ""});
   peer.session.on_link_up(1, peer.now);
   peer.session.on_link_down(2, false, "reset", peer.now);
   (void)peer.dials(60 * second);
   peer.view.id.number = 3;
   peer.view.order.clear();
-  peer.session.on(ViewMessage{peer.view, ""}, peer.now);
+  peer.hear(ViewMessage{peer.view, ""});
   peer.session.tick(peer.now);
   for (const auto& effect : peer.session.take_effects())
-    if (const auto* send = std::get_if<effect::SendMaster>(&effect)) CHECK(!std::holds_alternative<LinkLost>(send->message));
+    if (const auto* send = std::get_if<effect::SendMaster>(&effect))
+      CHECK(!std::holds_alternative<LinkLost>(send->message));
 }
 
 TEST(a_keeper_has_no_place_in_the_ring) {
@@ -129,7 +133,7 @@ TEST(a_keeper_has_no_place_in_the_ring) {
   CHECK(peer.dials(5 * second).empty());
   CHECK(!peer.session.post({}, peer.now));
   CHECK(!peer.session.enter_boundary(0, never, peer.now));
-  peer.session.on(Passed{peer.view.id, 1}, peer.now);
+  peer.hear(Passed{peer.view.id, 1});
   CHECK_EQ(peer.session.view().boundaries, 1);
 }
 
@@ -137,7 +141,7 @@ TEST(an_only_trainer_beside_a_keeper_needs_no_master) {
   Peer peer(1, 1);
   peer.view.id.number = 2;
   peer.view.members.push_back(member(2, Role::keeper));
-  peer.session.on(ViewMessage{peer.view, ""}, peer.now);
+  peer.hear(ViewMessage{peer.view, ""});
   CHECK(peer.session.alone(Scope::group));
   CHECK(peer.session.alone(Scope::run));
 }

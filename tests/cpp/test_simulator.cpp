@@ -1,5 +1,5 @@
-// Thousands of schedules of the production protocol and executor, drawn from seeds; and every numbered rule switched
-// off, which the same schedules must notice.
+// Thousands of schedules of the production protocol and executor, drawn from seeds; and every numbered rule
+// switched off, which the same schedules must notice.
 //   PCCL_SIM_SCHEDULES=n     how many schedules
 //   PCCL_SIM_SEED=n          replays one with a trace; PCCL_SIM_TRACE=2 with every frame
 //   PCCL_SIM_FLAVOUR=name    of that kind only;  PCCL_SIM_WITHOUT=rule  with a rule switched off
@@ -27,7 +27,8 @@ std::string word(const char* variable) {
 
 std::string replay(const Flavour& flavour, std::uint64_t seed, const std::string& without = {}) {
   return "\n  replay: PCCL_SIM_FLAVOUR=" + flavour.name + " PCCL_SIM_SEED=" + std::to_string(seed) +
-         (without.empty() ? "" : " PCCL_SIM_WITHOUT=" + without) + " build/tests-none/pccl_tests --filter simulator.schedules";
+         (without.empty() ? "" : " PCCL_SIM_WITHOUT=" + without) +
+         " build/tests-none/pccl_tests --filter simulator.schedules";
 }
 
 struct Tally {
@@ -35,19 +36,23 @@ struct Tally {
   void count(const World& world) {
     const auto& o = world.oracle;
     events += world.queue.handled();
-    commits += o.commits, failures += o.failures, aborts += o.aborts, admitted += o.joins, skipped += o.skips, gone += o.ends;
+    commits += o.commits, failures += o.failures, aborts += o.aborts, admitted += o.joins, skipped += o.skips,
+        gone += o.ends;
   }
   void print(const std::string& name, std::uint64_t first, std::uint64_t last) const {
-    std::printf("  %-8s seeds %llu-%llu: %llu events, %llu commits, %llu failures, %llu aborted attempts, %llu peers admitted, "
-                "%llu boundaries skipped, %llu sessions ended\n", name.c_str(), static_cast<unsigned long long>(first),
-                static_cast<unsigned long long>(last), static_cast<unsigned long long>(events),
-                static_cast<unsigned long long>(commits), static_cast<unsigned long long>(failures),
-                static_cast<unsigned long long>(aborts), static_cast<unsigned long long>(admitted),
-                static_cast<unsigned long long>(skipped), static_cast<unsigned long long>(gone));
+    std::printf(
+        "  %-8s seeds %llu-%llu: %llu events, %llu commits, %llu failures, %llu aborted attempts, %llu peers "
+        "admitted, %llu boundaries skipped, %llu sessions ended\n",
+        name.c_str(), static_cast<unsigned long long>(first), static_cast<unsigned long long>(last),
+        static_cast<unsigned long long>(events), static_cast<unsigned long long>(commits),
+        static_cast<unsigned long long>(failures), static_cast<unsigned long long>(aborts),
+        static_cast<unsigned long long>(admitted), static_cast<unsigned long long>(skipped),
+        static_cast<unsigned long long>(gone));
   }
 };
 
-void run_schedules(const Flavour& flavour, std::uint64_t first, std::uint64_t last, const Rules& rules, int trace) {
+void run_schedules(const Flavour& flavour, std::uint64_t first, std::uint64_t last, const Rules& rules,
+                   int trace) {
   Tally tally;
   for (std::uint64_t seed = first, failed = 0; seed <= last && failed < 5; ++seed) {
     World world(draw(flavour, seed, rules), trace);
@@ -87,9 +92,10 @@ TEST(every_rule_is_needed) {
     std::uint64_t seed = 0;
     std::string what;
     while (what.empty() && ++seed <= within) what = World(draw(flavour, seed, without)).run();
-    std::printf("  without %s, seed %llu of '%s': %.120s\n", rule.name, static_cast<unsigned long long>(seed), rule.flavour,
-                what.substr(0, what.find('\n')).c_str());
-    if (what.empty()) check::fail(std::source_location::current(), std::string("nothing misses rule ") + rule.name);
+    std::printf("  without %s, seed %llu of '%s': %.120s\n", rule.name, static_cast<unsigned long long>(seed),
+                rule.flavour, what.substr(0, what.find('\n')).c_str());
+    if (what.empty())
+      check::fail(std::source_location::current(), std::string("nothing misses rule ") + rule.name);
     else CHECK_EQ(World(draw(flavour, seed)).run(), "");
   }
 }

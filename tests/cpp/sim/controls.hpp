@@ -1,5 +1,5 @@
-// Connections between processes and masters: in order, may break, each side learns at its own time and what was on its
-// way is partly lost. Peers dial again.
+// Connections between processes and masters: in order, may break, each side learns at its own time and what
+// was on its way is partly lost. Peers dial again.
 #pragma once
 #include <deque>
 #include <memory>

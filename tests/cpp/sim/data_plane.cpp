@@ -12,7 +12,8 @@ Memory* DataPlane::memory(const OpKey& key) {
 
 void DataPlane::begin(const OpKey& key) {
   const auto* attempt = process_.exchange.find(key);
-  if (auto* m = memory(key); m != nullptr && attempt != nullptr) m->begin(std::uint32_t(attempt->ring.size()));
+  if (auto* m = memory(key); m != nullptr && attempt != nullptr)
+    m->begin(std::uint32_t(attempt->ring.size()));
 }
 
 void DataPlane::stop_using(const OpKey& key) {
@@ -22,7 +23,7 @@ void DataPlane::stop_using(const OpKey& key) {
     std::erase_if(slots_, [&](const auto& entry) { return entry.second.attempt == attempt->id; });
 }
 
-// ---- arithmetic ----------------------------------------------------------------------------------------------------
+// ---- arithmetic -------------------------------------------------------------------------------------------
 
 void DataPlane::run(const exchange_effect::Do& effect) {
   const auto* attempt = process_.exchange.find(effect.key);
@@ -42,7 +43,7 @@ void DataPlane::run(const exchange_effect::Do& effect) {
   if (work.to_output) m->write(layout, work.chunk, result);
 }
 
-// ---- sending -------------------------------------------------------------------------------------------------------
+// ---- sending ----------------------------------------------------------------------------------------------
 
 Content DataPlane::read(const Outgoing& outgoing) const {
   const auto* attempt = process_.exchange.find(outgoing.key);
@@ -64,7 +65,7 @@ void DataPlane::sent(const Outgoing& outgoing) {
   if (process_.exchange.sent(outgoing)) slots_.erase(outgoing.send.slot);
 }
 
-// ---- receiving -----------------------------------------------------------------------------------------------------
+// ---- receiving --------------------------------------------------------------------------------------------
 
 Incoming DataPlane::prepare(const wire::DataHeader& header, const Landing& landing) {
   const auto* attempt = process_.exchange.find(header.key);
@@ -102,7 +103,8 @@ std::optional<Incoming> DataPlane::land(PeerId from, const wire::DataHeader& hea
 }
 
 void DataPlane::landed(PeerId from, const Incoming& incoming, Content content) {
-  if (incoming.landing.kind == Landing::Kind::park) return offer_parked(from, incoming.header, std::move(content));
+  if (incoming.landing.kind == Landing::Kind::park)
+    return offer_parked(from, incoming.header, std::move(content));
   put(incoming, std::move(content));
 }
 

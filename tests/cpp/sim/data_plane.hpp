@@ -1,4 +1,5 @@
-// What the runtime does with bytes, done with symbolic ones: slots, landings, parked frames, arithmetic, undo.
+// What the runtime does with bytes, done with symbolic ones: slots, landings, parked frames, arithmetic,
+// undo.
 #pragma once
 #include <map>
 #include <optional>

@@ -15,7 +15,7 @@ Process* World::victim(std::uint64_t draw) {
 void World::apply(const Fault& fault) {
   auto* process = victim(fault.draw);
   if (process == nullptr) return;
-  note("FAULT " + std::string(name(fault.kind)) + " (" + process->name() + ")");
+  note(std::string("FAULT ") + name(fault.kind) + " (" + process->name() + ")");
   const auto draw = fault.draw >> 8;
   switch (fault.kind) {
     case FaultKind::kill: return process->end(false);
@@ -58,14 +58,16 @@ void World::pause(Process& process, Duration length) {
 }
 
 void World::resume(Process& process) {
-  if (now() < process.paused_until) return queue.at(process.paused_until, [this, &process] { resume(process); });
+  if (now() < process.paused_until)
+    return queue.at(process.paused_until, [this, &process] { resume(process); });
   process.paused_until = 0;
   for (auto& action : std::exchange(process.missed, {})) action();
 }
 
 void World::join(std::uint64_t draw, bool reachable) {
   if (processes_.size() + scenario.island_size > processes_max) return;
-  const auto island = scenario.island_size > 1 ? "joiner-" + std::to_string(joined_islands_++) : std::string();
+  const auto island =
+      scenario.island_size > 1 ? "joiner-" + std::to_string(joined_islands_++) : std::string();
   for (std::uint32_t rank = 0; rank < scenario.island_size; ++rank) {
     auto& process = add_process(island, std::uint16_t(rank), std::uint16_t(scenario.island_size), 1);
     process.reaches_others = reachable || rank != draw % scenario.island_size;
@@ -73,12 +75,13 @@ void World::join(std::uint64_t draw, bool reachable) {
   }
 }
 
-// Some islands come to a new master while the others stay with the old one. Where those are as many as the new one needs
-// to go on, the old one is really dead: nothing could keep two such halves together.
+// Some islands come to a new master while the others stay with the old one. Where those are as many as the
+// new one needs to go on, the old one is really dead: nothing could keep two such halves together.
 void World::second_master(std::uint64_t draw) {
   const auto& old = *masters_.back();
   const auto& view = old.master.view();
-  if (store.kept || !old.alive || old.master.recovering() || view.members.empty() || masters_.size() > 1) return;
+  if (store.kept || !old.alive || old.master.recovering() || view.members.empty() || masters_.size() > 1)
+    return;
   std::vector<std::string> islands;
   for (const auto& m : view.members)
     if (std::find(islands.begin(), islands.end(), m.island) == islands.end()) islands.push_back(m.island);
@@ -86,14 +89,17 @@ void World::second_master(std::uint64_t draw) {
   for (std::size_t i = 0; i < islands.size(); ++i)
     if (draw >> i & 1) moved.insert(islands[i]);
   if (moved.empty()) moved.insert(islands.back());
-  const bool enough = 2 * moved.size() > islands.size() || (2 * moved.size() == islands.size() && moved.contains(islands.front()));
+  const bool enough = 2 * moved.size() > islands.size() ||
+                      (2 * moved.size() == islands.size() && moved.contains(islands.front()));
   if (enough) return apply({FaultKind::master_restart, 0, draw, 0});
   for (const auto& process : processes_) other_master_[process->index] = old.index;
   for (const auto& m : view.members)
     if (moved.contains(m.island)) other_master_.erase(index_of(m.peer));
   start_master(true);
   for (const auto& m : view.members)
-    if (auto& process = *processes_[index_of(m.peer)]; moved.contains(m.island) && process.control != UINT32_MAX) controls.lose(process.control);
+    if (auto& process = *processes_[index_of(m.peer)];
+        moved.contains(m.island) && process.control != UINT32_MAX)
+      controls.lose(process.control);
 }
 
 }  // namespace pccl::sim

@@ -64,7 +64,8 @@ const std::vector<Flavour>& flavours() {
 }
 
 const Flavour& flavour_named(const std::string& name) {
-  return *std::find_if(flavours().begin(), flavours().end(), [&](const Flavour& f) { return f.name == name; });
+  return *std::find_if(flavours().begin(), flavours().end(),
+                       [&](const Flavour& f) { return f.name == name; });
 }
 
 std::vector<NumberedRule> numbered_rules() {

@@ -8,7 +8,7 @@
 
 namespace pccl::sim {
 
-// ---- dialling ------------------------------------------------------------------------------------------------------
+// ---- dialling ---------------------------------------------------------------------------------------------
 
 void Links::dial(Process& from, PeerId to, const std::vector<Address>& addresses) {
   if (from.links.contains(to) || from.dialling.contains(to)) return;
@@ -36,7 +36,8 @@ void Links::arrive_dial(Process& from, PeerId to, std::uint32_t address, std::ui
   establish(from, *target);
 }
 
-void Links::fail_dial(Process& from, PeerId to, std::uint64_t serial, bool refused, const char* why, Duration after) {
+void Links::fail_dial(Process& from, PeerId to, std::uint64_t serial, bool refused, const char* why,
+                      Duration after) {
   auto* process = &from;
   world_.for_process(from, after, [process, to, serial, refused, why] {
     const auto it = process->dialling.find(to);
@@ -65,7 +66,8 @@ void Links::raise(LinkIndex index, std::uint16_t side) {
   auto& process = *end.process;
   const auto peer = links_[index]->ends[1u - side].process->session.peer();
   const auto own_dial = process.dialling.find(peer);
-  if (!process.alive || end.state != LinkEnd::State::coming || (side == 0 && own_dial == process.dialling.end())) {
+  if (!process.alive || end.state != LinkEnd::State::coming ||
+      (side == 0 && own_dial == process.dialling.end())) {
     end.state = LinkEnd::State::closed;
     return lose(index, true, true);
   }
@@ -83,7 +85,7 @@ void Links::raise(LinkIndex index, std::uint16_t side) {
   process.drain();
 }
 
-// ---- loss ----------------------------------------------------------------------------------------------------------
+// ---- loss -------------------------------------------------------------------------------------------------
 
 // Some of what is on its way still arrives, the rest never.
 void Links::cut(Link& link) {
@@ -98,10 +100,12 @@ void Links::lose(LinkIndex index, bool first_learns, bool second_learns) {
   for (std::uint16_t side = 0; side < 2; ++side) {
     auto& end = links_[index]->ends[side];
     // An end that is still opening the link always learns: its handshake has a time-out.
-    if (end.state == LinkEnd::State::closed || (!learns[side] && end.state != LinkEnd::State::coming)) continue;
+    if (end.state == LinkEnd::State::closed || (!learns[side] && end.state != LinkEnd::State::coming))
+      continue;
     auto at = world_.now() + world_.data_delay(*end.process);
     for (const auto busy : links_[index]->ends[1u - side].busy_until) at = std::max(at, busy);
-    world_.for_process(*end.process, at - world_.now(), [this, index, side] { learn(index, side, "connection reset"); });
+    world_.for_process(*end.process, at - world_.now(),
+                       [this, index, side] { learn(index, side, "connection reset"); });
   }
 }
 
@@ -151,7 +155,7 @@ std::vector<LinkIndex> Links::up() const {
   return all;
 }
 
-// ---- sending -------------------------------------------------------------------------------------------------------
+// ---- sending ----------------------------------------------------------------------------------------------
 
 void Links::send_ready(Process& from, PeerId to, const Ready& ready) {
   const auto it = from.links.find(to);
@@ -168,7 +172,8 @@ void Links::pull(Process& from, PeerId to) {
   auto& outbox = sender(lane).outbox;
   while (true) {
     lane.stripe = std::uint16_t(world_.rng.below(stripes));
-    if (outbox[lane.stripe].size() >= world_.scenario.frames_in_flight) lane.stripe = std::uint16_t(1 - lane.stripe);
+    if (outbox[lane.stripe].size() >= world_.scenario.frames_in_flight)
+      lane.stripe = std::uint16_t(1 - lane.stripe);
     if (outbox[lane.stripe].size() >= world_.scenario.frames_in_flight) return;
     auto outgoing = from.exchange.next(to);
     if (!outgoing) return;
@@ -204,11 +209,13 @@ void Links::fly(Lane lane, Flying flying) {
   world_.for_process(to, over - world_.now(), [this, lane] { finish(lane); });
 }
 
-// The memory of this operation is not read again by a frame. What the dropped frames kept waiting may leave now.
+// The memory of this operation is not read again by a frame. What the dropped frames kept waiting may leave
+// now.
 void Links::detach(Process& from, const OpKey& key) {
   for (const auto& [peer, index] : from.links)
     for (auto& outbox : links_[index]->ends[links_[index]->side_of(&from)].outbox)
-      if (std::erase_if(outbox, [&](const Outgoing& outgoing) { return outgoing.key == key; }) > 0) from.wake(peer);
+      if (std::erase_if(outbox, [&](const Outgoing& outgoing) { return outgoing.key == key; }) > 0)
+        from.wake(peer);
 }
 
 // Whoever writes to a connection that has broken hears of it, unless the other host is silent.
@@ -222,18 +229,21 @@ void Links::ask(Fetch fetch) {
                                 [this, fetch, side] { learn(fetch.link, side, "connection reset"); });
     }
     if (!fetch.donor->alive || !fetch.donor->states.serve(fetch)) return;
-    world_.for_process(*fetch.fetcher, world_.data_delay(*fetch.fetcher) + world_.transfer_time(), [this, fetch] { bring(fetch); });
+    world_.for_process(*fetch.fetcher, world_.data_delay(*fetch.fetcher) + world_.transfer_time(),
+                       [this, fetch] { bring(fetch); });
   });
 }
 
 void Links::bring(const Fetch& fetch) {
   const auto it = fetch.fetcher->links.find(fetch.donor->session.peer());
-  if (links_[fetch.link]->broken || !fetch.fetcher->alive || it == fetch.fetcher->links.end() || it->second != fetch.link) return;
+  if (links_[fetch.link]->broken || !fetch.fetcher->alive || it == fetch.fetcher->links.end() ||
+      it->second != fetch.link)
+    return;
   fetch.fetcher->states.landed(fetch);
   fetch.fetcher->drain();
 }
 
-// ---- receiving -----------------------------------------------------------------------------------------------------
+// ---- receiving --------------------------------------------------------------------------------------------
 
 bool Links::heard(Lane lane) const {
   const auto& to = links_[lane.link]->ends[1u - lane.side];
@@ -269,9 +279,11 @@ void Links::finish(Lane lane) {
 void Links::note(Lane lane, const Flying& flying, const std::optional<Incoming>& incoming) {
   const auto& end = receiver(lane);
   constexpr const char* landings[] = {"is dropped", "is parked", "goes to a slot", "goes to the output"};
-  const auto what = flying.ready ? "READY " + pccl::describe(flying.ready->key)
-                                 : "chunk " + std::to_string(flying.header.chunk) + " step " + std::to_string(flying.header.step) +
-                                       " of " + pccl::describe(flying.header.key) + " in view " + text(flying.header.view);
+  const auto what = flying.ready
+                        ? "READY " + pccl::describe(flying.ready->key)
+                        : "chunk " + std::to_string(flying.header.chunk) + " step " +
+                              std::to_string(flying.header.step) + " of " +
+                              pccl::describe(flying.header.key) + " in view " + text(flying.header.view);
   world_.note("    " + sender(lane).process->name() + " -> " + end.process->name() + ": " + what + " " +
               (flying.ready ? "" : landings[incoming ? std::size_t(incoming->landing.kind) : 0]));
 }
@@ -280,7 +292,8 @@ void Links::note(Lane lane, const Flying& flying, const std::optional<Incoming>&
 void Links::forget_incoming(Process& at, const OpKey& key) {
   for (const auto& [peer, index] : at.links)
     for (auto& incoming : links_[index]->ends[links_[index]->side_of(&at)].incoming)
-      if (incoming && incoming->landing.kind != Landing::Kind::park && incoming->header.key == key) incoming.reset();
+      if (incoming && incoming->landing.kind != Landing::Kind::park && incoming->header.key == key)
+        incoming.reset();
 }
 
 }  // namespace pccl::sim

@@ -1,5 +1,5 @@
-// Data links between simulated processes: two stripes, in order on each, frames read from memory when they leave.
-// Each end learns of a loss at its own time, or never.
+// Data links between simulated processes: two stripes, in order on each, frames read from memory when they
+// leave. Each end learns of a loss at its own time, or never.
 #pragma once
 #include <array>
 #include <deque>
@@ -56,7 +56,9 @@ struct Link {
   std::array<LinkEnd, 2> ends;  // the dialler's first
   bool broken = false;          // nothing that is sent now arrives
   std::uint16_t side_of(const Process* process) const { return ends[0].process == process ? 0 : 1; }
-  bool joins(const Process* process) const { return ends[0].process == process || ends[1].process == process; }
+  bool joins(const Process* process) const {
+    return ends[0].process == process || ends[1].process == process;
+  }
 };
 
 class Links {
@@ -80,7 +82,8 @@ class Links {
 
  private:
   void arrive_dial(Process& from, PeerId to, std::uint32_t address, std::uint64_t serial);
-  void fail_dial(Process& from, PeerId to, std::uint64_t serial, bool refused, const char* why, Duration after);
+  void fail_dial(Process& from, PeerId to, std::uint64_t serial, bool refused, const char* why,
+                 Duration after);
   void establish(Process& from, Process& to);
   void raise(LinkIndex link, std::uint16_t side);
   void learn(LinkIndex link, std::uint16_t side, const char* why);

@@ -59,7 +59,7 @@ void MasterHost::apply(master_effect::Close& e) { world_.controls.close(e.connec
 void MasterHost::apply(master_effect::Persist& e) {
   if (world_.store.kept) world_.store.stored = Stored{e.incarnation, e.view};
 }
-void MasterHost::apply(master_effect::Notice& e) { world_.note("m" + std::to_string(index + 1) + ": " + e.text); }
+void MasterHost::apply(master_effect::Notice& e) { world_.note(name() + ": " + e.text); }
 
 void MasterHost::arm() {
   const auto at = master.next_deadline();

@@ -1,8 +1,11 @@
-// A simulated master: the production state machine, its store, and effects that leave in order, sometimes in batches.
+// A simulated master: the production state machine, its store, and effects that leave in order, sometimes in
+// batches.
 #pragma once
 #include <optional>
+#include <string>
 
 #include "protocol/master.hpp"
+#include "sim/scenario.hpp"
 
 namespace pccl::sim {
 
@@ -21,6 +24,7 @@ class MasterHost {
   void on(ConnectionId connection, const ToMaster& message);
   void on_closed(ConnectionId connection);
   void end();
+  std::string name() const { return numbered('m', index); }
 
   const std::uint32_t index;
   Master master;

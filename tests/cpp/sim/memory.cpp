@@ -17,8 +17,12 @@ std::string text(Value value) {
   if (value == garbage) return "garbage";
   std::string all;
   for (std::uint32_t p = 0; p < 16; ++p)
-    if (const auto count = (value >> (4 * p)) & 15; count != 0)
-      all += (all.empty() ? "" : "+") + (count > 1 ? std::to_string(count) + "*" : "") + "p" + std::to_string(p + 1);
+    if (const auto count = (value >> (4 * p)) & 15; count != 0) {
+      if (!all.empty()) all += '+';
+      if (count > 1) all += std::to_string(count) + "*";
+      all += 'p';
+      all += std::to_string(p + 1);
+    }
   return all.empty() ? "nothing" : all;
 }
 
@@ -30,7 +34,8 @@ Content filled(std::uint64_t begin, std::uint64_t end, Value value) {
 namespace {
 
 void append(Content& to, const Piece& piece) {
-  if (!to.empty() && to.back().end == piece.begin && to.back().value == piece.value) to.back().end = piece.end;
+  if (!to.empty() && to.back().end == piece.begin && to.back().value == piece.value)
+    to.back().end = piece.end;
   else to.push_back(piece);
 }
 
@@ -79,13 +84,15 @@ void Tensor::write(std::uint64_t begin, std::uint64_t end, const Content& conten
 }
 
 bool Tensor::holds(Value value) const {
-  return std::all_of(pieces_.begin(), pieces_.end(), [&](const Piece& piece) { return piece.value == value; });
+  return std::all_of(pieces_.begin(), pieces_.end(),
+                     [&](const Piece& piece) { return piece.value == value; });
 }
 
 std::string Tensor::text() const {
   std::string all;
   for (const auto& piece : pieces_)
-    all += " [" + std::to_string(piece.begin) + ".." + std::to_string(piece.end) + ") " + sim::text(piece.value);
+    all +=
+        " [" + std::to_string(piece.begin) + ".." + std::to_string(piece.end) + ") " + sim::text(piece.value);
   return all;
 }
 
@@ -137,12 +144,14 @@ void Memory::restore() {
 }
 
 bool Memory::input_intact() const {
-  return std::all_of(input_.begin(), input_.end(), [&](const Tensor& tensor) { return tensor.holds(one(process_)); });
+  return std::all_of(input_.begin(), input_.end(),
+                     [&](const Tensor& tensor) { return tensor.holds(one(process_)); });
 }
 
 bool Memory::output_is(Value value) const {
   const auto& tensors = in_place_ ? input_ : output_;
-  return std::all_of(tensors.begin(), tensors.end(), [&](const Tensor& tensor) { return tensor.holds(value); });
+  return std::all_of(tensors.begin(), tensors.end(),
+                     [&](const Tensor& tensor) { return tensor.holds(value); });
 }
 
 std::string Memory::text() const {

@@ -1,5 +1,6 @@
-// Symbolic memory: what a tensor holds is not numbers but whose contributions were added up there, element by element.
-// So a contribution that is missing, doubled, or in the wrong place is seen whatever the values would have been.
+// Symbolic memory: what a tensor holds is not numbers but whose contributions were added up there, element by
+// element. So a contribution that is missing, doubled, or in the wrong place is seen whatever the values
+// would have been.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -25,7 +26,8 @@ struct Piece {
   bool operator==(const Piece&) const = default;
 };
 
-// What a chunk holds: pieces without gaps. Positions are those in its tensor, so that a chunk put elsewhere is seen.
+// What a chunk holds: pieces without gaps. Positions are those in its tensor, so that a chunk put elsewhere
+// is seen.
 using Content = std::vector<Piece>;
 Content filled(std::uint64_t begin, std::uint64_t end, Value value);
 Content add(const Content& a, const Content& b);
@@ -36,7 +38,9 @@ class Tensor {
   Tensor(std::uint64_t count, Value value) : pieces_(filled(0, count, value)) {}
   Content read(std::uint64_t begin, std::uint64_t end) const;
   void write(std::uint64_t begin, std::uint64_t end, const Content& content);
-  void fill(std::uint64_t begin, std::uint64_t end, Value value) { write(begin, end, filled(begin, end, value)); }
+  void fill(std::uint64_t begin, std::uint64_t end, Value value) {
+    write(begin, end, filled(begin, end, value));
+  }
   bool holds(Value value) const;  // everywhere
   std::string text() const;
 
@@ -44,13 +48,14 @@ class Tensor {
   Content pieces_;
 };
 
-// The caller's tensors of one operation at one peer, and the undo copy of what an attempt has overwritten in them.
+// The caller's tensors of one operation at one peer, and the undo copy of what an attempt has overwritten in
+// them.
 class Memory {
  public:
   Memory() = default;
   Memory(const std::vector<TensorShape>& shapes, bool in_place, std::uint32_t process);
 
-  void begin(std::uint32_t world);  // an attempt: nothing is kept, weights are unknown, an output holds anything
+  void begin(std::uint32_t world);  // an attempt: nothing is kept, outputs and weights hold anything
   Content input(const Layout& layout, std::uint32_t chunk) const;
   Content output(const Layout& layout, std::uint32_t chunk) const;
   void write(const Layout& layout, std::uint32_t chunk, const Content& content);

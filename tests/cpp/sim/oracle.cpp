@@ -23,7 +23,7 @@ std::set<std::uint32_t> Oracle::processes_of(const std::vector<PeerId>& peers) c
   return all;
 }
 
-// ---- views ---------------------------------------------------------------------------------------------------------
+// ---- views ------------------------------------------------------------------------------------------------
 
 // Islands are whole, and nobody whom this master has removed comes back.
 void Oracle::announced(std::uint32_t master, const View& view) {
@@ -34,7 +34,9 @@ void Oracle::announced(std::uint32_t master, const View& view) {
   for (const auto peer : last)
     if (!now.contains(peer)) left.insert(peer);
   for (const auto peer : now)
-    if (left.contains(peer)) world_.violated("view " + world_.text(view) + " names " + world_.name_of(peer) + ", whom the master had removed");
+    if (left.contains(peer))
+      world_.violated(std::string("view ") + world_.text(view) + " names " + world_.name_of(peer) +
+                      ", whom the master had removed");
   last = std::move(now);
 }
 
@@ -55,7 +57,9 @@ void Oracle::told(Process& process, const View& view) {
   for (const auto p : told.members)
     if (!now.contains(p)) told.left.insert(p);
   for (const auto p : now)
-    if (told.left.contains(p)) world_.violated(process.name() + " is told view " + world_.text(view) + " with one who had left it before");
+    if (told.left.contains(p))
+      world_.violated(process.name() + " is told view " + world_.text(view) +
+                      " with one who had left it before");
   told.members = std::move(now);
 }
 
@@ -66,14 +70,16 @@ void Oracle::admitted(Process& process) {
 
 // A boundary passes with all members or not at all: nobody is let through who is not there.
 void Oracle::lets_pass(Process& process, std::uint32_t boundaries) {
-  const bool member = process.alive && !process.session.keeper() && process.session.stage() == Session::Stage::member;
+  const bool member =
+      process.alive && !process.session.keeper() && process.session.stage() == Session::Stage::member;
   if (!member || process.boundaries() >= boundaries || process.session.at_boundary()) return;
   world_.violated("boundary " + std::to_string(boundaries) + " passes without " + process.name());
 }
 
 void Oracle::passed(Process& process, std::uint32_t boundaries, bool skipped) {
   skips += skipped;
-  world_.note(process.name() + (skipped ? " skips a boundary after " : " passes boundary ") + std::to_string(boundaries));
+  world_.note(process.name() + (skipped ? " skips a boundary after " : " passes boundary ") +
+              std::to_string(boundaries));
 }
 
 void Oracle::boundary_failed(Process& process, const Error& why) {
@@ -83,21 +89,27 @@ void Oracle::boundary_failed(Process& process, const Error& why) {
     world_.violated(process.name() + " fails at the boundary out of nowhere: " + why.text);
 }
 
-// ---- operations ----------------------------------------------------------------------------------------------------
+// ---- operations -------------------------------------------------------------------------------------------
 
-void Oracle::posted(Process& process, const OpKey& key) { world_.note(process.name() + " posts " + pccl::describe(key)); }
+void Oracle::posted(Process& process, const OpKey& key) {
+  world_.note(process.name() + " posts " + pccl::describe(key));
+}
 
 // Whoever delivered an operation and is a member of this view must not see it attempted again.
 void Oracle::started(Process& process, const OpKey& key, ViewId view) {
-  if (world_.tracing()) world_.note(process.name() + " starts " + pccl::describe(key) + " in view " + sim::text(view));
+  if (world_.tracing())
+    world_.note(process.name() + " starts " + pccl::describe(key) + " in view " + sim::text(view));
   const auto it = deliveries_.find(key);
   if (it == deliveries_.end()) return;
   for (const auto& [other, delivery] : it->second) {
-    if (delivery.code != ErrorCode::none || view < delivery.view || !told_[process.index].members.contains(other)) continue;
+    if (delivery.code != ErrorCode::none || view < delivery.view ||
+        !told_[process.index].members.contains(other))
+      continue;
     const auto& group = world_.process(other).session.identity().group;
     if (key.scope == Scope::group && group != key.group) continue;
-    world_.violated(process.name() + " attempts " + pccl::describe(key) + " in view " + sim::text(view) + ", which p" +
-                    std::to_string(other + 1) + " has delivered with " + list(delivery.contributors));
+    world_.violated(process.name() + " attempts " + pccl::describe(key) + " in view " + sim::text(view) +
+                    ", which p" + std::to_string(other + 1) + " has delivered with " +
+                    list(delivery.contributors));
   }
 }
 
@@ -106,12 +118,17 @@ void Oracle::aborted(Process& process, const OpKey& key) {
   if (world_.tracing()) world_.note(process.name() + " aborts " + pccl::describe(key));
 }
 
-void Oracle::delivered(Process& process, const OpKey& key, const Intent& intent, PeerId root, const Outcome& outcome,
-                       const Memory* memory, const Version& state) {
-  Delivery delivery{outcome.error.code, processes_of(outcome.contributors), process.session.identity().group, outcome.waiting, state,
+void Oracle::delivered(Process& process, const OpKey& key, const Intent& intent, PeerId root,
+                       const Outcome& outcome, const Memory* memory, const Version& state) {
+  Delivery delivery{outcome.error.code,
+                    processes_of(outcome.contributors),
+                    process.session.identity().group,
+                    outcome.waiting,
+                    state,
                     process.session.view().id};
   world_.note(process.name() + " delivers " + pccl::describe(key) + ": " +
-              (outcome.error ? outcome.error.text : list(delivery.contributors) + ", waiting " + std::to_string(outcome.waiting)));
+              (outcome.error ? outcome.error.text
+                             : list(delivery.contributors) + ", waiting " + std::to_string(outcome.waiting)));
   if (outcome.error) check_code(process, key, intent, outcome.error);
   check_data(process, key, intent.call, world_.index_of(root), delivery, memory);
   ++(outcome.error ? failures : commits);
@@ -121,34 +138,41 @@ void Oracle::delivered(Process& process, const OpKey& key, const Intent& intent,
   if (!ended && !world_.master_died())
     for (const auto& [other, theirs] : all)
       if (const auto what = compare(delivery, theirs); !what.empty())
-        world_.violated(process.name() + " and p" + std::to_string(other + 1) + " differ about " + pccl::describe(key) + ": " + what);
+        world_.violated(process.name() + " and p" + std::to_string(other + 1) + " differ about " +
+                        pccl::describe(key) + ": " + what);
   if (ended) return;
   if (!all.emplace(process.index, std::move(delivery)).second)
     world_.violated(process.name() + " delivers " + pccl::describe(key) + " twice");
 }
 
 std::string Oracle::compare(const Delivery& a, const Delivery& b) const {
-  if (a.code != b.code) return "one committed or failed otherwise: codes " + std::to_string(int(a.code)) + " and " + std::to_string(int(b.code));
+  if (a.code != b.code)
+    return "one committed or failed otherwise: codes " + std::to_string(int(a.code)) + " and " +
+           std::to_string(int(b.code));
   if (a.code != ErrorCode::none) return {};
-  if (a.waiting != b.waiting) return "waiting " + std::to_string(a.waiting) + " and " + std::to_string(b.waiting);
-  if (a.group == b.group && a.contributors != b.contributors) return "contributors " + list(a.contributors) + " and " + list(b.contributors);
+  if (a.waiting != b.waiting)
+    return "waiting " + std::to_string(a.waiting) + " and " + std::to_string(b.waiting);
+  if (a.group == b.group && a.contributors != b.contributors)
+    return "contributors " + list(a.contributors) + " and " + list(b.contributors);
   if (a.group == b.group && a.state != b.state) return "they hold different states";
   return {};
 }
 
 // Each contributor exactly once in every element; an input that is not also the output is never touched.
-void Oracle::check_data(Process& process, const OpKey& key, Call call, std::uint32_t root, const Delivery& delivery,
-                        const Memory* memory) {
+void Oracle::check_data(Process& process, const OpKey& key, Call call, std::uint32_t root,
+                        const Delivery& delivery, const Memory* memory) {
   if (memory == nullptr) return;
   const bool committed = delivery.code == ErrorCode::none;
   if ((!committed || !memory->in_place()) && !memory->input_intact())
-    return world_.violated(process.name() + " has a changed input after " + pccl::describe(key) + ": " + memory->text());
+    return world_.violated(process.name() + " has a changed input after " + pccl::describe(key) + ": " +
+                           memory->text());
   if (!committed) return;
   Value wanted = call == Call::broadcast ? one(root) : 0;
   if (call == Call::all_reduce)
     for (const auto p : delivery.contributors) wanted = add(wanted, one(p));
   if (!memory->output_is(wanted))
-    world_.violated(process.name() + " delivers " + pccl::describe(key) + " of " + list(delivery.contributors) + " with wrong data: " + memory->text());
+    world_.violated(process.name() + " delivers " + pccl::describe(key) + " of " +
+                    list(delivery.contributors) + " with wrong data: " + memory->text());
 }
 
 // The programs are the same: what they do not do themselves never goes wrong.
@@ -156,17 +180,28 @@ void Oracle::check_code(Process& process, const OpKey& key, const Intent& intent
   if (process.scripted || process.over()) return;
   const bool expected = (error.code == ErrorCode::cancelled && intent.canceller != UINT32_MAX) ||
                         (error.code == ErrorCode::timeout && intent.timeout != never) ||
-                        (error.code == ErrorCode::peer_lost && (intent.on_loss == OnLoss::raise || intent.call == Call::broadcast)) ||
-                        (error.code == ErrorCode::mismatch && (intent.call == Call::broadcast || intent.call == Call::sync_state)) ||
-                        (error.code == ErrorCode::outcome_unknown && (intent.canceller != UINT32_MAX || intent.timeout != never));
-  if (!expected) world_.violated(process.name() + " delivers " + pccl::describe(key) + " with an error out of nowhere: " + error.text);
+                        (error.code == ErrorCode::peer_lost &&
+                         (intent.on_loss == OnLoss::raise || intent.call == Call::broadcast)) ||
+                        (error.code == ErrorCode::mismatch &&
+                         (intent.call == Call::broadcast || intent.call == Call::sync_state)) ||
+                        (error.code == ErrorCode::outcome_unknown &&
+                         (intent.canceller != UINT32_MAX || intent.timeout != never));
+  if (!expected)
+    world_.violated(process.name() + " delivers " + pccl::describe(key) +
+                    " with an error out of nowhere: " + error.text);
 }
 
-// An operation that was held when the session ended may have been committed by the others: that is what must be said.
+// An operation that was held when the session ended may have been committed by the others: that is what must
+// be said.
 void Oracle::gone(Process& process, const Error& why) {
   if (why.code != ErrorCode::closed) ++ends;
-  const bool neighbour_left = why.text.ends_with(" left");
-  if (why.code != ErrorCode::closed && !neighbour_left && world_.only_links_fail())
+  bool mate_left = false;  // of its island, which goes as a whole
+  for (std::uint32_t p = 0; p < world_.processes(); ++p) {
+    const auto& other = world_.process(p);
+    const bool mate = p != process.index && other.session.identity().island == process.session.identity().island;
+    mate_left |= mate && (!other.alive || other.over());
+  }
+  if (why.code != ErrorCode::closed && !mate_left && world_.only_links_fail())
     world_.violated(process.name() + " is gone where only links fail: " + why.text);
   world_.note(process.name() + " is gone: " + why.text);
   if (why.text.empty()) world_.violated(process.name() + " is gone without a reason");
@@ -183,11 +218,14 @@ void Oracle::settled() {
       if (!stayed || (process.over() && process.session.end().code != ErrorCode::closed)) continue;
       if (const auto same = by_group.find(delivery.group); same != by_group.end())
         if (const auto what = compare(*same->second, delivery); !what.empty())
-          return world_.violated("in the end peers of one group differ about " + pccl::describe(key) + " (p" + std::to_string(p + 1) + "): " + what);
+          return world_.violated("in the end peers of one group differ about " + pccl::describe(key) + " (p" +
+                                 std::to_string(p + 1) + "): " + what);
       by_group[delivery.group] = &delivery;
       if (first != nullptr)
         if (const auto what = compare(*first, delivery); !what.empty())
-          return world_.violated("in the end p" + std::to_string(first_process + 1) + " and p" + std::to_string(p + 1) + " differ about " + pccl::describe(key) + ": " + what);
+          return world_.violated("in the end p" + std::to_string(first_process + 1) + " and p" +
+                                 std::to_string(p + 1) + " differ about " + pccl::describe(key) + ": " +
+                                 what);
       first = &delivery;
       first_process = p;
     }

@@ -23,8 +23,8 @@ class Oracle {
   void posted(Process& process, const OpKey& key);
   void started(Process& process, const OpKey& key, ViewId view);
   void aborted(Process& process, const OpKey& key);
-  void delivered(Process& process, const OpKey& key, const Intent& intent, PeerId root, const Outcome& outcome,
-                 const Memory* memory, const Version& state);
+  void delivered(Process& process, const OpKey& key, const Intent& intent, PeerId root,
+                 const Outcome& outcome, const Memory* memory, const Version& state);
   void lets_pass(Process& process, std::uint32_t boundaries);  // what a master sends to it
   void passed(Process& process, std::uint32_t boundaries, bool skipped);
   void boundary_failed(Process& process, const Error& why);
@@ -47,12 +47,14 @@ class Oracle {
   };
   std::set<std::uint32_t> processes_of(const std::vector<PeerId>& peers) const;
   void check_islands(const View& view, const std::string& who);
-  void check_data(Process& process, const OpKey& key, Call call, std::uint32_t root, const Delivery& delivery, const Memory* memory);
+  void check_data(Process& process, const OpKey& key, Call call, std::uint32_t root, const Delivery& delivery,
+                  const Memory* memory);
   void check_code(Process& process, const OpKey& key, const Intent& intent, const Error& error);
   std::string compare(const Delivery& a, const Delivery& b) const;
 
   World& world_;
-  std::map<std::uint32_t, std::pair<std::set<PeerId>, std::set<PeerId>>> announced_;  // master -> in the last view, left before
+  // By master: who is in its last view, and who had left before.
+  std::map<std::uint32_t, std::pair<std::set<PeerId>, std::set<PeerId>>> announced_;
   std::map<std::uint32_t, Told> told_;
   std::map<OpKey, std::map<std::uint32_t, Delivery>> deliveries_;
 };

@@ -18,8 +18,12 @@ ExchangeLimits exchange_limits(const Scenario& scenario) {
 }  // namespace
 
 Process::Process(World& world, std::uint32_t number, Join join)
-    : index(number), session(std::move(join), world.scenario.timing, world.scenario.rules),
-      exchange(session, world.scenario.rules, exchange_limits(world.scenario)), data(*this), states(*this), world_(world) {}
+    : index(number),
+      session(std::move(join), world.scenario.timing, world.scenario.rules),
+      exchange(session, world.scenario.rules, exchange_limits(world.scenario)),
+      data(*this),
+      states(*this),
+      world_(world) {}
 
 Instant Process::now() const { return world_.now(); }
 
@@ -41,8 +45,10 @@ void Process::drain() {
     for (const auto peer : std::exchange(woken_, {})) world_.links.pull(*this, peer);
   }
   draining_ = false;
-  if (session.stage() == Session::Stage::member && !session.keeper() && boundary_ != session.view().boundaries)
-    world_.violated(name() + " is carried over boundary " + std::to_string(session.view().boundaries) + " without having been told");
+  if (session.stage() == Session::Stage::member && !session.keeper() &&
+      boundary_ != session.view().boundaries)
+    world_.violated(name() + " is carried over boundary " + std::to_string(session.view().boundaries) +
+                    " without having been told");
   arm();
 }
 
@@ -70,7 +76,7 @@ void Process::end(bool silently) {
   world_.controls.process_ended(*this, silently);
 }
 
-// ---- the session's effects -----------------------------------------------------------------------------------------
+// ---- the session's effects --------------------------------------------------------------------------------
 
 void Process::apply(effect::SendMaster& e) { world_.controls.send(*this, std::move(e.message)); }
 void Process::apply(effect::ReconnectMaster&) { world_.controls.reconnect(*this); }
@@ -82,7 +88,9 @@ void Process::apply(effect::DropAttempt& e) {
   data.stop_using(e.key);
   if (auto* memory = data.memory(e.key)) {
     if (world_.scenario.rules.undo) memory->restore();
-    if (!memory->input_intact()) world_.violated(name() + " has a changed input after an aborted attempt at " + pccl::describe(e.key) + ": " + memory->text());
+    if (!memory->input_intact())
+      world_.violated(name() + " has a changed input after an aborted attempt at " + pccl::describe(e.key) +
+                      ": " + memory->text());
   }
   exchange.drop(e.key);
   states.dropped(e.key);
@@ -108,12 +116,16 @@ void Process::apply(effect::Deliver& e) {
   data.stop_using(e.key);
   exchange.drop(e.key);
   const auto it = running_.find(e.key);
-  if (it == running_.end()) return world_.violated(name() + " delivers " + pccl::describe(e.key) + ", which it has not posted, or twice");
+  if (it == running_.end())
+    return world_.violated(name() + " delivers " + pccl::describe(e.key) +
+                           ", which it has not posted, or twice");
   const auto content = states.finished(e.key);
-  world_.oracle.delivered(*this, e.key, it->second.intent, it->second.root, e.outcome, data.memory(e.key), content);
+  world_.oracle.delivered(*this, e.key, it->second.intent, it->second.root, e.outcome, data.memory(e.key),
+                          content);
   const bool unknown = e.outcome.error.code == ErrorCode::outcome_unknown;
   if (over() && e.outcome.error.code != ErrorCode::closed && unknown != held_.contains(e.key))
-    world_.violated(name() + " held " + pccl::describe(e.key) + (unknown ? " not" : "") + " when it was told: " + e.outcome.error.text);
+    world_.violated(name() + " held " + pccl::describe(e.key) + (unknown ? " not" : "") +
+                    " when it was told: " + e.outcome.error.text);
   held_.erase(e.key);
   data.forget(e.key);
   running_.erase(it);
@@ -153,16 +165,19 @@ void Process::apply(effect::BoundaryFailed& e) {
 void Process::apply(effect::Gone& e) {
   world_.oracle.gone(*this, e.why);
   world_.controls.leave(*this);
-  if (!scripted) world_.for_process(*this, Duration(world_.rng.below(50 * millisecond)), [this] { end(false); });
+  if (!scripted)
+    world_.for_process(*this, Duration(world_.rng.below(50 * millisecond)), [this] { end(false); });
 }
 
-// ---- the exchange's effects ----------------------------------------------------------------------------------------
+// ---- the exchange's effects -------------------------------------------------------------------------------
 
 void Process::apply(exchange_effect::SendReady& e) { world_.links.send_ready(*this, e.to, e.ready); }
 void Process::apply(exchange_effect::Do& e) { data.run(e); }
 void Process::apply(exchange_effect::Wake& e) { woken_.insert(e.peer); }
 void Process::apply(exchange_effect::Complete& e) { complete(e.key); }
-void Process::apply(exchange_effect::Mismatch& e) { session.abandon(e.key, ErrorCode::mismatch, e.text, now()); }
+void Process::apply(exchange_effect::Mismatch& e) {
+  session.abandon(e.key, ErrorCode::mismatch, e.text, now());
+}
 void Process::apply(exchange_effect::Replay& e) { data.replay(e.parked); }
 void Process::apply(exchange_effect::Discard& e) { data.discard(e.parked); }
 

@@ -20,7 +20,7 @@ class Process {
 
   World& world() const { return world_; }
   Instant now() const;
-  std::string name() const { return "p" + std::to_string(index + 1); }
+  std::string name() const { return numbered('p', index); }
   std::string describe() const;       // one line for a person who looks for what hangs
   bool over() const { return session.stage() == Session::Stage::gone; }
   bool finished() const { return state_ == State::finished; }

@@ -1,4 +1,5 @@
-// The user's program in a simulated process: rounds of batches of operations, each round ended by update_topology().
+// The user's program in a simulated process: rounds of batches of operations, each round ended by
+// update_topology().
 #include <algorithm>
 #include <numeric>
 
@@ -56,7 +57,8 @@ void Process::post_next() {
 
 Result<OpKey> Process::post(const Intent& intent) {
   const auto members = session.view().group_members(session.identity().group);
-  const auto root = group_.empty() ? members.at(intent.root % members.size()) : group_.at(intent.root % group_.size());
+  const auto root =
+      group_.empty() ? members.at(intent.root % members.size()) : group_.at(intent.root % group_.size());
   Posting posting{intent.scope, intent.name, descriptor_of(intent, root), intent.timeout};
   const auto key = session.post(std::move(posting), now());
   if (!key) return key;
@@ -92,7 +94,8 @@ void Process::cross() {
 
 void Process::enter_boundary(std::uint32_t islands) {
   impatient_ = !scripted && world_.rng.chance(world_.scenario.shape.impatient);
-  const auto patience = 1 + Duration(world_.rng.below(std::uint64_t(20 * millisecond) >> world_.rng.below(10)));
+  const auto patience =
+      1 + Duration(world_.rng.below(std::uint64_t(20 * millisecond) >> world_.rng.below(10)));
   const bool by_timeout = impatient_ && world_.rng.chance(0.5);
   const auto entered = session.enter_boundary(islands, by_timeout ? patience : never, now());
   if (!entered && !over()) {
@@ -113,26 +116,29 @@ void Process::walk_away() {
   if (!alive || over() || state_ != State::at_boundary || !impatient_) return;
   session.leave_boundary(now());
   drain();
-  if (session.at_boundary() && world_.rng.chance(0.3) && !session.enter_boundary(round_.islands, never, now()))
+  if (session.at_boundary() && world_.rng.chance(0.3) &&
+      !session.enter_boundary(round_.islands, never, now()))
     world_.violated(name() + " cannot come back to the boundary");
   drain();
 }
 
 std::string Process::describe() const {
-  constexpr const char* states[] = {"outside", "posting", "waiting", "at the boundary", "finished"};
+  constexpr const char* names[] = {"outside", "posting", "waiting", "at the boundary", "finished"};
   std::string all = name() + " (peer " + std::to_string(session.peer()) + ")";
   if (!alive) return all + ": dead";
   if (over()) return all + ": gone, " + session.end().text;
-  all += ": " + std::string(states[std::size_t(state_)]) + ", boundary " + std::to_string(boundary_) + " round " +
-         std::to_string(rounds_) + ", view " + world_.text(session.view()) + (session.at_boundary() ? ", in update_topology" : "");
+  all += ": " + std::string(names[std::size_t(state_)]) + ", boundary " + std::to_string(boundary_) +
+         " round " + std::to_string(rounds_) + ", view " + world_.text(session.view()) +
+         (session.at_boundary() ? ", in update_topology" : "");
   for (const auto& [key, operation] : session.operations()) {
     constexpr const char* stages[] = {"posted", "running", "held", "abandoned"};
-    all += "\n    " + std::string(stages[std::size_t(operation.state)]) + " " + pccl::describe(key) + " in view " +
-           text(operation.view) + ", attempt " + std::to_string(operation.attempts);
+    all += "\n    " + std::string(stages[std::size_t(operation.state)]) + " " + pccl::describe(key) +
+           " in view " + text(operation.view) + ", attempt " + std::to_string(operation.attempts);
   }
   all += "\n    links:";
-  for (const auto& [peer, link] : links) all += " " + world_.name_of(peer) + (world_.links.at(link).broken ? "(broken)" : "");
-  for (const auto& [peer, serial] : dialling) all += " " + world_.name_of(peer) + "(dialling)";
+  for (const auto& [peer, link] : links)
+    all += std::string(" ") + world_.name_of(peer) + (world_.links.at(link).broken ? "(broken)" : "");
+  for (const auto& [peer, serial] : dialling) all += std::string(" ") + world_.name_of(peer) + "(dialling)";
   return all + (control == UINT32_MAX ? ", no master" : "");
 }
 

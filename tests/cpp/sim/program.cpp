@@ -5,7 +5,8 @@ namespace pccl::sim {
 namespace {
 
 std::vector<TensorShape> draw_tensors(const Shape& shape, Rng& rng) {
-  constexpr DType types[] = {DType::float32, DType::float32, DType::float16, DType::bfloat16, DType::int64, DType::uint8};
+  constexpr DType types[] = {DType::float32,  DType::float32, DType::float16,
+                             DType::bfloat16, DType::int64,   DType::uint8};
   std::vector<TensorShape> tensors;
   const auto count = rng.chance(shape.several_tensors) ? 2 + rng.below(2) : 1;
   for (std::uint64_t i = 0; i < count; ++i) {

@@ -1,5 +1,5 @@
-// What the peers' programs do: a function of seed, boundary and round, so that all peers, and a joiner from the boundary
-// at which it comes in, make the same calls.
+// What the peers' programs do: a function of seed, boundary and round, so that all peers, and a joiner from
+// the boundary at which it comes in, make the same calls.
 #pragma once
 #include "protocol/session.hpp"
 #include "sim/scenario.hpp"

@@ -6,8 +6,9 @@
 namespace pccl::sim {
 
 const char* name(FaultKind kind) {
-  constexpr const char* names[] = {"kill", "silent kill", "pause", "link loss", "half-open link", "control loss",
-                                   "master restart", "second master", "join", "unreachable join", "broken attempt"};
+  constexpr const char* names[] = {"kill",           "silent kill",      "pause",          "link loss",
+                                   "half-open link", "control loss",     "master restart", "second master",
+                                   "join",           "unreachable join", "broken attempt"};
   return names[static_cast<std::uint8_t>(kind)];
 }
 
@@ -63,10 +64,13 @@ Scenario draw(const Flavour& flavour, std::uint64_t seed, const Rules& rules) {
   s.slots = rng.chance(0.3) ? 1 + std::uint32_t(rng.below(3)) : 64;
   s.data = draw_delays(flavour, rng, 50 * microsecond);
   s.control = draw_delays(flavour, rng, (rng.chance(flavour.slow_control) ? 3000 : 50) * microsecond);
-  const auto faults = flavour.faults_min + std::uint32_t(rng.below(flavour.faults_max - flavour.faults_min + 1));
+  const auto faults =
+      flavour.faults_min + std::uint32_t(rng.below(flavour.faults_max - flavour.faults_min + 1));
   for (std::uint32_t i = 0; i < faults; ++i)
-    s.faults.push_back({draw_kind(flavour, rng), 20 + rng.below(flavour.events), rng.next(), draw_length(rng)});
-  std::sort(s.faults.begin(), s.faults.end(), [](const Fault& a, const Fault& b) { return a.at_event < b.at_event; });
+    s.faults.push_back(
+        {draw_kind(flavour, rng), 20 + rng.below(flavour.events), rng.next(), draw_length(rng)});
+  std::sort(s.faults.begin(), s.faults.end(),
+            [](const Fault& a, const Fault& b) { return a.at_event < b.at_event; });
   return s;
 }
 

@@ -9,6 +9,13 @@
 
 namespace pccl::sim {
 
+// "p3": processes, links and masters as people count them, from 1.
+inline std::string numbered(char kind, std::size_t index) {
+  std::string text(1, kind);
+  text += std::to_string(index + 1);
+  return text;
+}
+
 enum class FaultKind : std::uint8_t {
   kill,             // its kernel closes its connections; nobody listens there any more
   silent_kill,      // power or network is gone: nothing breaks, nothing answers

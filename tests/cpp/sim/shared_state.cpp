@@ -55,7 +55,8 @@ void SharedStates::elected(const StatePlan& plan) {
   state.missing.clear();
   for (std::uint32_t i = 0; i < entries; ++i) {
     const auto& donors = plan.entries[i].donors;
-    if (state.holds[i] != state.wanted[i]) state.missing[i] = donors.at(process_.world().rng.below(donors.size()));
+    if (state.holds[i] != state.wanted[i])
+      state.missing[i] = donors.at(process_.world().rng.below(donors.size()));
   }
   for (const auto& [entry, donor] : state.missing) ask(plan.key, state, entry, donor);
   if (state.missing.empty()) complete(plan.key, plan.view);
@@ -63,7 +64,8 @@ void SharedStates::elected(const StatePlan& plan) {
 
 void SharedStates::ask(const OpKey& key, const State& state, std::uint32_t entry, PeerId donor) {
   if (const auto link = process_.links.find(donor); link != process_.links.end())
-    return process_.world().links.ask({&process_, nullptr, link->second, key, state.attempt, entry, state.wanted[entry]});
+    return process_.world().links.ask(
+        {&process_, nullptr, link->second, key, state.attempt, entry, state.wanted[entry]});
   process_.session.want_link(donor, process_.now());
 }
 
@@ -76,13 +78,15 @@ void SharedStates::on_link_up(PeerId peer) {
 bool SharedStates::serve(const Fetch& fetch) {
   const auto it = states_.find(fetch.key);
   if (it == states_.end() || it->second.attempt != fetch.view) return false;
-  if (it->second.holds[fetch.entry] != fetch.value) process_.world().violated(process_.name() + " is a donor of what it does not hold");
+  if (it->second.holds[fetch.entry] != fetch.value)
+    process_.world().violated(process_.name() + " is a donor of what it does not hold");
   return true;
 }
 
 void SharedStates::landed(const Fetch& fetch) {
   const auto it = states_.find(fetch.key);
-  if (it == states_.end() || it->second.attempt != fetch.view || it->second.missing.erase(fetch.entry) == 0) return;
+  if (it == states_.end() || it->second.attempt != fetch.view || it->second.missing.erase(fetch.entry) == 0)
+    return;
   auto& state = it->second;
   state.holds[fetch.entry] = fetch.value;
   state.torn = !state.missing.empty();

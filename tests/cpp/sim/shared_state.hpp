@@ -1,5 +1,6 @@
-// A process's shared states, one for each synchronization: what it holds, what it offers, and what it fetches from donors,
-// entry by entry. Contents come in a few versions that share entries: so there are several donors, and mixtures are seen.
+// A process's shared states, one for each synchronization: what it holds, what it offers, and what it fetches
+// from donors, entry by entry. Contents come in a few versions that share entries: so there are several
+// donors, and mixtures are seen.
 #pragma once
 #include <array>
 #include <map>
@@ -40,7 +41,7 @@ class SharedStates {
   struct State {
     Version holds{};
     std::uint64_t revision = 0;
-    bool torn = false;                             // some entries of another version have come, others have not
+    bool torn = false;  // some entries of another version have come, others have not
     ViewId attempt;                                // in which view
     Version wanted{};
     std::uint64_t wanted_revision = 0;

@@ -15,12 +15,20 @@ std::string text(ViewId id) { return std::to_string(id.incarnation) + "." + std:
 
 std::string World::text(const View& view) const {
   auto all = sim::text(view.id) + "[";
-  for (const auto& m : view.members) all += (all.back() == '[' ? "" : ",") + name_of(m.peer);
+  for (const auto& m : view.members) {
+    if (all.back() != '[') all += ',';
+    all += name_of(m.peer);
+  }
   return all + "]";
 }
 
 World::World(Scenario drawn, int trace)
-    : scenario(std::move(drawn)), rng(mix64(scenario.seed) ^ 0x7ac7), oracle(*this), links(*this), controls(*this), trace_(trace) {
+    : scenario(std::move(drawn)),
+      rng(mix64(scenario.seed) ^ 0x7ac7),
+      oracle(*this),
+      links(*this),
+      controls(*this),
+      trace_(trace) {
   store.kept = scenario.store;
 }
 
@@ -36,11 +44,13 @@ void World::note(const std::string& line) {
 
 Duration World::delay(const Delays& delays, const Process&) {
   auto d = delays.least + Duration(rng.below(std::uint64_t(delays.spread)));
-  if (delays.tail_chance > 0 && rng.chance(delays.tail_chance)) d += Duration(rng.below(std::uint64_t(delays.tail)));
+  if (delays.tail_chance > 0 && rng.chance(delays.tail_chance))
+    d += Duration(rng.below(std::uint64_t(delays.tail)));
   return d;
 }
 
-// What a program does between two calls: mostly next to nothing, sometimes long enough that others ask who is missing.
+// What a program does between two calls: mostly next to nothing, sometimes long enough that others ask who is
+// missing.
 Duration World::think(const Process&) {
   if (rng.chance(scenario.shape.slow_start)) return Duration(rng.below(1500 * millisecond));
   return Duration(rng.below(30 * microsecond));
@@ -56,9 +66,10 @@ Process* World::process_at(std::uint32_t port) {
   return port >= 1 && port <= processes_.size() ? processes_[port - 1].get() : nullptr;
 }
 
-// ---- a run ---------------------------------------------------------------------------------------------------------
+// ---- a run ------------------------------------------------------------------------------------------------
 
-Process& World::add_process(const std::string& island, std::uint16_t rank, std::uint16_t size, std::uint32_t min_islands, Role role) {
+Process& World::add_process(const std::string& island, std::uint16_t rank, std::uint16_t size,
+                            std::uint32_t min_islands, Role role) {
   const auto index = std::uint32_t(processes_.size());
   Join join;
   join.island = island;
@@ -77,7 +88,8 @@ void World::start() {
   for (std::uint32_t i = 0; i < scenario.islands; ++i)
     for (std::uint32_t rank = 0; rank < scenario.island_size; ++rank) {
       const auto island = scenario.island_size > 1 ? "island-" + std::to_string(i) : std::string();
-      controls.dial(add_process(island, std::uint16_t(rank), std::uint16_t(scenario.island_size), scenario.islands));
+      controls.dial(
+          add_process(island, std::uint16_t(rank), std::uint16_t(scenario.island_size), scenario.islands));
     }
   if (scenario.keeper) controls.dial(add_process("", 0, 1, 1, Role::keeper));
 }
@@ -94,7 +106,8 @@ std::string World::run() {
     }
     if (settled()) break;
     if (queue.empty() || now() - quiet_since > patience || queue.handled() > events_max) {
-      violated("it hangs at " + std::to_string(now() / millisecond) + " ms after " + std::to_string(queue.handled()) + " events\n" + dump());
+      violated("it hangs at " + std::to_string(now() / millisecond) + " ms after " +
+               std::to_string(queue.handled()) + " events\n" + dump());
       break;
     }
     queue.step();
@@ -115,21 +128,22 @@ bool World::settled() const {
 bool World::only_links_fail() const {
   return !recording_ && std::max(scenario.control.tail, scenario.data.tail) < 400 * millisecond &&
          std::all_of(scenario.faults.begin(), scenario.faults.end(), [](const Fault& fault) {
-           return fault.kind == FaultKind::link_loss || fault.kind == FaultKind::half_open || fault.kind == FaultKind::broken_attempt ||
-                  fault.kind == FaultKind::join;
+           return fault.kind == FaultKind::link_loss || fault.kind == FaultKind::half_open ||
+                  fault.kind == FaultKind::broken_attempt || fault.kind == FaultKind::join;
          });
 }
 
 std::string World::dump() {
   std::string all;
   for (const auto& master : masters_)
-    all += "  m" + std::to_string(master->index + 1) + (master->alive ? "" : " (dead)") + ": " + text(master->master.view()) + ", boundary " +
-           std::to_string(master->master.view().boundaries) + (master->master.recovering() ? ", recovering" : "") + "\n";
+    all += "  m" + std::to_string(master->index + 1) + (master->alive ? "" : " (dead)") + ": " +
+           text(master->master.view()) + ", boundary " + std::to_string(master->master.view().boundaries) +
+           (master->master.recovering() ? ", recovering" : "") + "\n";
   for (const auto& process : processes_) all += "  " + process->describe() + "\n";
   return all;
 }
 
-// ---- masters -------------------------------------------------------------------------------------------------------
+// ---- masters ----------------------------------------------------------------------------------------------
 
 MasterHost& World::start_master(bool restarted) {
   MasterConfig config;
@@ -139,14 +153,14 @@ MasterHost& World::start_master(bool restarted) {
   config.restarted = restarted;
   if (store.kept) config.stored = store.stored;
   masters_.push_back(std::make_unique<MasterHost>(*this, std::uint32_t(masters_.size()), std::move(config)));
-  note("m" + std::to_string(masters_.size()) + (restarted ? " is started after another" : " is started"));
+  note(masters_.back()->name() + (restarted ? " is started after another" : " is started"));
   return *masters_.back();
 }
 
 void World::end_master() {
   for (auto& master : masters_)
     if (master->alive) {
-      note("m" + std::to_string(master->index + 1) + " dies");
+      note(master->name() + " dies");
       master->end();
       master_died_ = true;
     }

@@ -1,4 +1,5 @@
-// One schedule in simulated time: processes, masters, links, faults and the oracle, driven by one queue and one seed.
+// One schedule in simulated time: processes, masters, links, faults and the oracle, driven by one queue and
+// one seed.
 #pragma once
 #include <memory>
 
@@ -42,13 +43,13 @@ class World {
   Duration transmit_delay() { return Duration(rng.below(10 * microsecond)); }
   Duration think(const Process& process);
 
-  Process& add_process(const std::string& island, std::uint16_t rank, std::uint16_t size, std::uint32_t min_islands,
-                       Role role = Role::trainer);
+  Process& add_process(const std::string& island, std::uint16_t rank, std::uint16_t size,
+                       std::uint32_t min_islands, Role role = Role::trainer);
   Process& process(std::uint32_t index) { return *processes_[index]; }
   std::uint32_t processes() const { return std::uint32_t(processes_.size()); }
   Process* process_at(std::uint32_t port);
   std::uint32_t index_of(PeerId peer) const;
-  std::string name_of(PeerId peer) const { return "p" + std::to_string(index_of(peer) + 1); }
+  std::string name_of(PeerId peer) const { return numbered('p', index_of(peer)); }
   std::string text(const View& view) const;
 
   MasterHost* master_for(const Process& process);
