@@ -32,7 +32,7 @@ class Crew:
     """The peers' processes; they end with this one. Each has a thread here that reads what it says."""
 
     def __init__(self, options: Options, address: str) -> None:
-        # -P: the installed package, not a source tree without its core that happens to be the working directory.
+        # -P: the installed package, not a source tree without its core that is the working directory.
         self._command = [sys.executable, "-P", "-m", "pccl_py", "demo"]
         self._options = replace(options, master=address, json=True, held=True, founders=options.peers)
         self._processes: dict[str, subprocess.Popen[str]] = {}

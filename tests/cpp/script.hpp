@@ -7,7 +7,7 @@
 //                                  scope=run on_loss=raise
 //   update_topology on P,..        timeout= islands=
 //   leave_boundary | cancel | leave | kill | silence on P,..
-//   oversleep | wake on P,..       its part of an operation is complete, but it does not say so;  then it does
+//   oversleep | wake on P,..       its part of an operation is complete, but it does not say so;  then does
 //   cut | mend on P,..             it does not reach the master;  and reaches it again
 //   break link P-Q | break half P-Q (only P learns)
 //   join | join unreachable | master dies | master starts

@@ -196,9 +196,10 @@ void Oracle::check_code(Process& process, const OpKey& key, const Intent& intent
 void Oracle::gone(Process& process, const Error& why) {
   if (why.code != ErrorCode::closed) ++ends;
   bool mate_left = false;  // of its island, which goes as a whole
+  const auto& island = process.session.identity().island;
   for (std::uint32_t p = 0; p < world_.processes(); ++p) {
     const auto& other = world_.process(p);
-    const bool mate = p != process.index && other.session.identity().island == process.session.identity().island;
+    const bool mate = p != process.index && other.session.identity().island == island;
     mate_left |= mate && (!other.alive || other.over());
   }
   if (why.code != ErrorCode::closed && !mate_left && world_.only_links_fail())
