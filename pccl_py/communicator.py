@@ -268,7 +268,8 @@ class Communicator(Collectives):
                    "send_only": where there are such peers, only their content can be elected
 
         Sets `state.revision` to the elected one. On an error, the tensors may hold a mixture of old and
-        elected chunks; call it again. No thread may change them meanwhile.
+        elected chunks (`state.torn`), which is never offered to others; call it again. No thread may change
+        them meanwhile.
         """
         peer = self._peer
         number = arguments.number_of(strategy, arguments.STRATEGIES, "strategy")
@@ -276,7 +277,11 @@ class Communicator(Collectives):
         seconds = arguments.seconds_of(timeout, self._config.operation_timeout_s)
         entries = state.entries()
         operation = peer.sync_state(scope=scope_number, name=0, seconds=seconds)
-        info = StateSync(operation, entries, state.revision, number).run()
+        sync = StateSync(operation, entries, state.revision, number, state.torn)
+        try:
+            info = sync.run()
+        finally:
+            state.torn = sync.torn
         state.revision = info.revision
         return info
 

@@ -72,6 +72,7 @@ class SharedState:
             if not isinstance(name, str) or not name:
                 raise UsageError(f"{name!r} names a tensor: pass a text that is not empty")
         self._tensors = dict(sorted(tensors.items()))
+        self.torn = False
         self.revision = revision
         self._hosts()  # what is wrong with a tensor is said here, not when other peers wait
 
@@ -90,6 +91,7 @@ class SharedState:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= REVISION_MAX:
             raise UsageError(f"revision {value!r}: it is a whole number from 0 to 2**64 - 1")
         self._revision = value
+        self.torn = False  # whoever names a revision says that the content is whole
 
     def digest(self) -> bytes:
         """16 bytes over names, dtypes, shapes and content, without the revision: equal on peers in sync."""

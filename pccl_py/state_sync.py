@@ -24,6 +24,7 @@ from .hashing import CHUNK_BYTES, address_of, digest_at, hash_all, put_digest, r
 from .shared_state import Entry, SyncInfo
 from .work import CANCEL_S
 
+RECEIVE_ONLY = 3  # wire/types.hpp Strategy
 REQUESTS_PER_DONOR = 4  # enough to keep its link busy while a block is verified here
 REQUESTS_MAX = 32  # each holds a chunk of memory
 HASH_BLOCK_BYTES = CHUNK_BYTES
@@ -80,11 +81,21 @@ class Stale:
 
 
 class StateSync:
-    """`run()` returns what was committed, or raises what ended it. On an error the tensors of this peer may
-    hold a
-    mixture of old and elected chunks; call again."""
+    """`run()` returns what was committed, or raises what ended it.
 
-    def __init__(self, operation: StateOperation, entries: list[Entry], revision: int, strategy: int) -> None:
+    On an error the tensors of this peer may hold a mixture of old and elected chunks: `torn` says so. A torn
+    peer only receives, also in its next synchronization: a mixture must never be elected.
+    """
+
+    def __init__(
+        self,
+        operation: StateOperation,
+        entries: list[Entry],
+        revision: int,
+        strategy: int,
+        torn: bool = False,
+    ) -> None:
+        self.torn = torn
         self._operation = operation
         self._entries = entries
         self._offered = revision
@@ -114,6 +125,7 @@ class StateSync:
         try:
             outcome = self._follow()
         except BaseException:
+            self._note_torn()
             self._cancel()
             raise
         return self._done(*outcome)
@@ -140,7 +152,11 @@ class StateSync:
             if event is None or event[0] == "done":
                 return
 
+    def _note_torn(self) -> None:
+        self.torn |= bool(self._changed and self._stale)
+
     def _on_start(self, attempt: int) -> None:
+        self._note_torn()
         self._begin()
         if not self._hashed:
             hash_all([(entry.memory, entry.digests) for entry in self._entries])
@@ -150,7 +166,8 @@ class StateSync:
             host = entry.host
             offers.append((entry.name, host.code, host.count, entry.root()))
             serve.append((host.address, host.bytes, digests, len(entry.digests)))
-        self._operation.offer(self._offered, self._strategy, offers, serve, (self._entries, self._buffers))
+        strategy = RECEIVE_ONLY if self.torn else self._strategy
+        self._operation.offer(self._offered, strategy, offers, serve, (self._entries, self._buffers))
 
     def _on_elected(self, revision: int, plan: Sequence[tuple[int, bytes, Sequence[int]]]) -> None:
         self._elected = revision
@@ -193,6 +210,7 @@ class StateSync:
         seconds: float,
     ) -> SyncInfo:
         if code != 0:
+            self._note_torn()
             raise from_code(code, text)
         for index in self._changed:
             self._entries[index].host.write_back()
@@ -339,4 +357,5 @@ class StateSync:
 
     def _vote_if_complete(self) -> None:
         if not self._stale:
+            self.torn = False
             self._operation.complete()

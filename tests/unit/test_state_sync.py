@@ -42,6 +42,7 @@ class Core:
         self.fetched: list[tuple[int, int, int, bool, int]] = []  # (peer, donor, entry, hashes, offset)
         self.on_fetch: Callable[[int, int, int, bool, int], str | None] = lambda *_: None
         self.ended = False
+        self.strategies: list[tuple[int, int, int]] = []  # (attempt, peer, strategy)
         self.new_view()
 
     def new_view(self) -> None:
@@ -53,8 +54,9 @@ class Core:
                 operation.clear()
                 operation.put("start", self.attempt)
 
-    def offer(self, peer: int, offer: Any) -> None:
+    def offer(self, peer: int, offer: Any, strategy: int) -> None:
         self.offers[peer] = offer
+        self.strategies.append((self.attempt, peer, strategy))
         if len(self.offers) < len(self.operations):
             return
         names = {tuple(entry[0] for entry in entries) for _, entries, _ in self.offers.values()}
@@ -130,7 +132,7 @@ class FakeOperation:
     def offer(self, revision: int, strategy: int, entries: Any, serve: Any, keep: object) -> None:
         with self.core.lock:
             if self.seen == self.core.attempt:
-                self.core.offer(self.peer, (revision, entries, serve))
+                self.core.offer(self.peer, (revision, entries, serve), strategy)
 
     def fetch(self, donor: int, entry: int, hashes: bool, offset: int, bytes: int, address: int) -> None:
         with self.core.lock:
@@ -305,6 +307,8 @@ def test_a_new_view_resumes_instead_of_starting_over() -> None:
     chunks = [offset for _, _, _, hashes, offset in core.fetched if not hashes]
     again = len(chunks) - len(set(chunks))
     assert again <= state_sync.REQUESTS_PER_DONOR
+    # With some chunks fetched and others not, it holds a mixture: it must not offer that to anybody.
+    assert (2, 2, state_sync.RECEIVE_ONLY) in core.strategies and (2, 1, 1) in core.strategies
 
 
 def test_copies_are_written_back_where_something_changed() -> None:
