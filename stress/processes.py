@@ -166,7 +166,7 @@ def _child(parent: int, main: Main, write_end: int, lifeline: int, log: Path, st
             os._exit(1)
         _redirect(log, {write_end, lifeline})
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        stacks_file: TextIO = open(stacks, "w")  # noqa: SIM115 (open as long as the process lives)
+        stacks_file: TextIO = open(stacks, "w")
         faulthandler.enable(stacks_file)
         faulthandler.register(signal.SIGUSR1, stacks_file)
         main(Writer(write_end), lifeline)
