@@ -9,6 +9,13 @@
 namespace pccl {
 namespace {
 
+std::string numbered(const char* what, std::uint64_t number) {
+  std::string text = what;
+  text += std::to_string(number);
+  return text;
+}
+
+
 using Shapes = std::vector<TensorShape>;
 
 std::uint64_t bytes_of(const Shapes& shapes) {
@@ -154,7 +161,7 @@ class SymbolicStore {
   SymbolicStore(const Layout& layout, std::uint32_t position, bool in_place, bool weighted)
       : position_(position), in_place_(in_place), weighted_(weighted), kept(layout.chunks()) {
     for (std::uint32_t c = 0; c < layout.chunks(); ++c)
-      input_.push_back(layout.hidden(c) ? "w" + std::to_string(position) : "x" + std::to_string(position));
+      input_.push_back(numbered(layout.hidden(c) ? "w" : "x", position));
     output_.assign(layout.chunks(), {});
     if (in_place)
       for (std::uint32_t c = 0; c < layout.chunks(); ++c)
@@ -229,7 +236,7 @@ class SymbolicStore {
   std::string own(const Layout& layout, std::uint32_t chunk) const {
     return in_place_ && !layout.hidden(chunk) ? output_[chunk].text : input_[chunk];
   }
-  std::string scaled(const std::string& text) const { return std::string("w") + std::to_string(position_) + "*" + text; }
+  std::string scaled(const std::string& text) const { return numbered("w", position_) + "*" + text; }
   std::string finished(const Executor& executor, const std::string& sum) const {
     if (!weighted_) return sum;
     const auto& layout = executor.layout();
@@ -292,9 +299,9 @@ SymbolicNetwork network_of(Rng& rng, const Scene& scene, const std::vector<Plan>
 }
 
 std::string expected_sum(const Scene& scene, std::uint32_t segment, bool half) {
-  if (segment >= scene.world) return std::string("w") + std::to_string(segment - scene.world);
+  if (segment >= scene.world) return numbered("w", segment - scene.world);
   const auto leaf = [&](std::uint32_t p) {
-    return (scene.weighted ? "w" + std::to_string(p) + "*" : std::string()) + "x" + std::to_string(p);
+    return (scene.weighted ? numbered("w", p) + "*" : std::string()) + numbered("x", p);
   };
   if (scene.world == 1) return "x0";
   auto sum = leaf(segment);
@@ -302,7 +309,7 @@ std::string expected_sum(const Scene& scene, std::uint32_t segment, bool half) {
     sum = std::string("(") + sum + "+" + leaf((segment + t) % scene.world) + ")";
   if (scene.weighted) {
     sum += "/";
-    for (std::uint32_t p = 0; p < scene.world; ++p) sum += std::string("w") + std::to_string(p);
+    for (std::uint32_t p = 0; p < scene.world; ++p) sum += numbered("w", p);
   }
   return half ? std::string("round ") + sum : sum;
 }
@@ -380,9 +387,10 @@ TEST(broadcast_in_any_order) {
     auto network = network_of(rng, scene, plans, 1);
     network.run_to_the_end();
     std::uint64_t sent = 0;
+    const auto wanted = numbered("x", root);
     for (std::uint32_t p = 0; p < scene.world; ++p) {
       const auto& store = network.nodes[p].store;
-      for (const auto& symbol : store.output()) CHECK_EQ(symbol.text, std::string("x") + std::to_string(root));
+      for (const auto& symbol : store.output()) CHECK_EQ(symbol.text, wanted);
       for (const auto kept : store.kept) CHECK_EQ(kept, scene.in_place && p != root ? 1 : 0);
       CHECK(store.slots_free());
       sent += network.nodes[p].sent;
