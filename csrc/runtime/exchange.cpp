@@ -16,6 +16,8 @@ std::uint64_t total_bytes(const Descriptor& d) {
   return bytes;
 }
 
+bool moves_data(const Descriptor& d) { return d.call == Call::all_reduce || d.call == Call::broadcast; }
+
 }  // namespace
 
 std::string describe(const Descriptor& d) {
@@ -96,7 +98,7 @@ void Exchange::begin(const OpKey& key, bool in_place) {
   started.executor->start(work_);
   do_all(started, work_);
   const auto& d = started.descriptor;
-  if (started.ring.size() > 1 && (d.call == Call::all_reduce || d.call == Call::broadcast)) {
+  if (started.ring.size() > 1 && moves_data(d)) {
     const auto upstream = started.ring[(started.position + started.ring.size() - 1) % started.ring.size()];
     if (session_.link_up(upstream)) send_ready(started, upstream);
   }
@@ -125,6 +127,9 @@ void Exchange::settle(Attempt& attempt) {
   for (const auto position : attempt.executor->targets())
     if (attempt.executor->sendable(position)) emit(exchange_effect::Wake{attempt.ring[position]});
   if (attempt.complete_said || !attempt.executor->complete()) return;
+  // Who only sends (two peers that both believe to be the root) would be done before it sees that others do otherwise.
+  for (const auto position : attempt.executor->targets())
+    if (!attempt.heard.contains(position)) return;
   attempt.complete_said = true;
   emit(exchange_effect::Complete{attempt.key});
 }
@@ -147,7 +152,7 @@ void Exchange::view_changed() {
 void Exchange::on_link_up(PeerId peer) {
   for (auto& [key, attempt] : attempts_) {
     const auto world = attempt.ring.size();
-    if (attempt.executor == nullptr || world < 2 || attempt.descriptor.tensors.empty()) continue;
+    if (attempt.executor == nullptr || world < 2 || !moves_data(attempt.descriptor)) continue;
     if (attempt.ring[(attempt.position + world - 1) % world] == peer) send_ready(attempt, peer);
   }
   emit(exchange_effect::Wake{peer});
@@ -193,6 +198,7 @@ void Exchange::use_ready(Attempt& attempt, PeerId from, const Descriptor& theirs
                                                     std::to_string(from) + " calls " + describe(theirs)});
     return;
   }
+  attempt.heard.insert(position);
   attempt.executor->on_ready(position);
   settle(attempt);
 }

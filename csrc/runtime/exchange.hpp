@@ -54,6 +54,7 @@ class Exchange {
     std::uint32_t position = 0;
     std::uint64_t order = 0;
     bool complete_said = false;
+    std::set<std::uint32_t> heard;    // positions whose READY says that they do the same as this peer
     std::unique_ptr<Executor> executor;
     std::uint32_t position_of(PeerId peer) const;
   };
