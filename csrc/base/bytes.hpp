@@ -53,7 +53,8 @@ class Writer {
   Bytes& to_;
 };
 
-// Reads bytes that a hostile peer may have written: once a read does not fit, ok() is false and every value is zero.
+// Reads bytes that a hostile peer may have written: once a read does not fit, ok() is false and every value
+// is zero.
 class Reader {
  public:
   explicit Reader(ByteView from) : from_(from) {}

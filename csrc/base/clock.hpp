@@ -1,4 +1,5 @@
-// Time as the library sees it: nanoseconds of a monotonic clock. Pure code gets `now` as an argument and never asks.
+// Time as the library sees it: nanoseconds of a monotonic clock. Pure code gets `now` as an argument and
+// never asks.
 #pragma once
 #include <chrono>
 #include <cstdint>
@@ -14,7 +15,8 @@ inline constexpr Duration second = 1'000'000'000;
 inline constexpr Instant never = INT64_MAX;
 
 inline Instant monotonic_now() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
       .count();
 }
 

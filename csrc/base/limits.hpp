@@ -17,7 +17,8 @@ inline constexpr std::size_t members_max = 1 << 16;
 inline constexpr std::size_t operations_open_max = 1 << 12;
 // Shared states that one peer may offer at the same time: each offer names all its tensors.
 inline constexpr std::size_t offers_open_max = 8;
-// READYs of operations that this peer has not posted yet: as many as a peer may have open, and so many tensors in them.
+// READYs of operations that this peer has not posted yet: as many as a peer may have open, and so many
+// tensors in them.
 inline constexpr std::size_t ready_tensors_max = 1 << 20;
 // Tensors in one operation or one shared state.
 inline constexpr std::size_t tensors_max = 1 << 14;
@@ -33,7 +34,8 @@ inline constexpr std::size_t message_bytes_max = 16u << 20;
 inline constexpr std::size_t hello_bytes_max = 4096;
 // A chunk of tensor data: large enough for every path, small enough to bound what a link may hold.
 inline constexpr std::size_t chunk_bytes_max = 4u << 20;
-// Chunk size on fast paths: fits the L2 cache with its reduction's operands (measured: 256 KiB to 1 MiB are equal).
+// Chunk size on fast paths: fits the L2 cache with its reduction's operands (measured: 256 KiB to 1 MiB are
+// equal).
 inline constexpr std::size_t chunk_bytes_default = 256u << 10;
 // Below this a chunk costs more in headers and wake-ups than it gains in overlap.
 inline constexpr std::size_t chunk_bytes_min = 4u << 10;

@@ -1,4 +1,5 @@
-// Errors are values: what went wrong (a code that Python maps to an exception), and a text that says who and what to do.
+// Errors are values: what went wrong (a code that Python maps to an exception), and a text that says who and
+// what to do.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -10,23 +11,23 @@ namespace pccl {
 // The numbers travel in FAILED and EVICTED messages: append only.
 enum class ErrorCode : std::uint8_t {
   none = 0,
-  usage = 1,            // the caller's arguments are wrong
-  connect = 2,          // nobody, or somebody else, answers at the address
-  authentication = 3,   // the secrets differ
-  version = 4,          // the other side speaks another version of the protocol
-  refused = 5,          // the master turned us away, with a reason
-  mismatch = 6,         // two peers describe one operation differently
-  order = 7,            // peers wait in calls that can never meet
-  timeout = 8,          // the caller's time was over
-  cancelled = 9,        // some peer cancelled the operation
-  peer_lost = 10,       // a peer left during an operation that must not be retried
-  master_lost = 11,     // the master does not answer
-  evicted = 12,         // the run goes on without us
-  outcome_unknown = 13, // we hold a result whose fate we cannot learn
-  no_quorum = 14,       // a restarted master heard too few of the last view
-  protocol = 15,        // bytes that no honest peer sends
-  closed = 16,          // the communicator was closed
-  internal = 17,        // our own logic broke
+  usage = 1,             // the caller's arguments are wrong
+  connect = 2,           // nobody, or somebody else, answers at the address
+  authentication = 3,    // the secrets differ
+  version = 4,           // the other side speaks another version of the protocol
+  refused = 5,           // the master turned us away, with a reason
+  mismatch = 6,          // two peers describe one operation differently
+  order = 7,             // peers wait in calls that can never meet
+  timeout = 8,           // the caller's time was over
+  cancelled = 9,         // some peer cancelled the operation
+  peer_lost = 10,        // a peer left during an operation that must not be retried
+  master_lost = 11,      // the master does not answer
+  evicted = 12,          // the run goes on without us
+  outcome_unknown = 13,  // we hold a result whose fate we cannot learn
+  no_quorum = 14,        // a restarted master heard too few of the last view
+  protocol = 15,         // bytes that no honest peer sends
+  closed = 16,           // the communicator was closed
+  internal = 17,         // our own logic broke
 };
 inline constexpr std::uint8_t error_code_last = 17;
 

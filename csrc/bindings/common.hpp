@@ -19,8 +19,8 @@ std::function<void(const std::string&)> logger();
 
 // True on every thread but the one that ends the interpreter, once that has begun.
 bool interpreter_ends_elsewhere();
-// Such a thread must not ask for the GIL again: the interpreter would unwind it right through our frames, which ends the
-// process. It sleeps until the process is gone, as later versions of Python do themselves.
+// Such a thread must not ask for the GIL again: the interpreter would unwind it right through our frames,
+// which ends the process. It sleeps until the process is gone, as later versions of Python do themselves.
 [[noreturn]] void sleep_for_ever();
 
 // Runs f without the GIL.

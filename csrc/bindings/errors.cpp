@@ -31,7 +31,8 @@ void raise(const Error& error) {
 
 namespace {
 
-// Lines go to a thread of their own: the I/O thread must never wait for the GIL, and the main thread may be busy.
+// Lines go to a thread of their own: the I/O thread must never wait for the GIL, and the main thread may be
+// busy.
 class LogThread {
  public:
   void put(const std::string& line) {
@@ -89,18 +90,22 @@ void bind_errors(py::module_& module) {
     ending_thread = std::this_thread::get_id();
     ending = true;
   }));
-  module.def("on_error", [](py::object make) { error_factory() = std::move(make); }, py::arg("make"),
-             "Every failure raises make(code, text).");
-  module.def("on_log", [](py::object log) { log_function() = std::move(log); }, py::arg("log"),
-             "Lines for people (who is missing, view changes) go to log(line), on a thread of their own; None: nowhere.");
+  module.def(
+      "on_error", [](py::object make) { error_factory() = std::move(make); }, py::arg("make"),
+      "Every failure raises make(code, text).");
+  module.def(
+      "on_log", [](py::object log) { log_function() = std::move(log); }, py::arg("log"),
+      "Lines for people (who is missing, view changes) go to log(line), on a thread of their own; None: "
+      "nowhere.");
 }
 
 void bind_timing(py::module_& module) {
   py::class_<Timing> timing(module, "Timing");
   timing.def(py::init<>());
-  const auto milliseconds = [&](const char* name, Duration Timing::*field) {
-    timing.def_property(name, [field](const Timing& t) { return t.*field / millisecond; },
-                        [field](Timing& t, std::int64_t ms) { t.*field = ms * millisecond; });
+  const auto milliseconds = [&](const char* name, Duration Timing::* field) {
+    timing.def_property(
+        name, [field](const Timing& t) { return t.*field / millisecond; },
+        [field](Timing& t, std::int64_t ms) { t.*field = ms * millisecond; });
   };
   milliseconds("heartbeat_ms", &Timing::heartbeat);
   milliseconds("reconnect_ms", &Timing::reconnect);

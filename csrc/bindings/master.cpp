@@ -5,7 +5,8 @@ namespace pccl::bindings {
 
 namespace {
 
-std::unique_ptr<MasterRuntime> create(std::string listen, const py::bytes& secret, bool insecure, const Timing& timing) {
+std::unique_ptr<MasterRuntime> create(std::string listen, const py::bytes& secret, bool insecure,
+                                      const Timing& timing) {
   const auto text = std::string(secret);
   MasterOptions options{std::move(listen), {text.begin(), text.end()}, insecure, timing, logger()};
   auto master = MasterRuntime::create(std::move(options));
@@ -29,12 +30,14 @@ py::dict status(const MasterRuntime& self) {
 void bind_master(py::module_& module) {
   py::class_<MasterRuntime>(module, "Master")
       .def(py::init(&create), py::arg("listen"), py::arg("secret"), py::arg("insecure"), py::arg("timing"))
-      .def_property_readonly("address", [](const MasterRuntime& self) { return net::text_of(self.address()); })
-      .def("addresses", [](const MasterRuntime& self) {
-        std::vector<std::string> all;
-        for (const auto& address : self.reachable()) all.push_back(net::text_of(address));
-        return all;
-      })
+      .def_property_readonly("address",
+                             [](const MasterRuntime& self) { return net::text_of(self.address()); })
+      .def("addresses",
+           [](const MasterRuntime& self) {
+             std::vector<std::string> all;
+             for (const auto& address : self.reachable()) all.push_back(net::text_of(address));
+             return all;
+           })
       .def("status", &status)
       .def("stop", [](MasterRuntime& self) { without_gil([&] { self.stop(); }); });
 }

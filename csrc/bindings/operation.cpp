@@ -2,7 +2,8 @@
 
 namespace pccl::bindings {
 
-// Dropped before its end: the caller's memory goes away, so nothing may touch it any more. Wait for the fate of it.
+// Dropped before its end: the caller's memory goes away, so nothing may touch it any more. Wait for the fate
+// of it.
 OperationObject::~OperationObject() {
   if (handle == nullptr || runtime == nullptr || runtime->forked() || handle->result.done()) return;
   runtime->cancel(handle, "its Work was dropped before it ended");
@@ -17,12 +18,14 @@ namespace {
 py::tuple result_of(const OperationObject& self) {
   if (!self.handle->result.done()) raise({ErrorCode::usage, "the operation still runs: wait() for it"});
   const auto r = self.handle->result.get();
-  return py::make_tuple(int(r.outcome.error.code), r.outcome.error.text, r.outcome.contributors, r.outcome.waiting,
-                        r.outcome.attempts, r.bytes_sent, r.bytes_received, double(r.took) * 1e-9, r.weight);
+  return py::make_tuple(int(r.outcome.error.code), r.outcome.error.text, r.outcome.contributors,
+                        r.outcome.waiting, r.outcome.attempts, r.bytes_sent, r.bytes_received,
+                        double(r.took) * 1e-9, r.weight);
 }
 
 bool wait(const OperationObject& self, double seconds) {
-  if (self.runtime->forked()) raise({ErrorCode::usage, "a forked child cannot wait for its parent's operation"});
+  if (self.runtime->forked())
+    raise({ErrorCode::usage, "a forked child cannot wait for its parent's operation"});
   if (self.handle->result.done()) return true;
   const PeerRuntime::Blocked blocked(*self.runtime);
   return wait_with_signals(seconds, [&](Duration time) { return self.handle->result.wait_for(time); });
@@ -34,7 +37,10 @@ void bind_operation(py::module_& module) {
   py::class_<OperationObject, std::shared_ptr<OperationObject>>(module, "Operation")
       .def("wait", &wait, py::arg("seconds"))
       .def("done", [](const OperationObject& self) { return self.handle->result.done(); })
-      .def("cancel", [](const OperationObject& self) { self.runtime->cancel(self.handle, "a peer cancelled the operation"); })
+      .def("cancel",
+           [](const OperationObject& self) {
+             self.runtime->cancel(self.handle, "a peer cancelled the operation");
+           })
       .def("result", &result_of);
 }
 

@@ -12,18 +12,23 @@ Bytes bytes_of(const py::bytes& raw) {
 }
 
 void check_not_forked(const PeerObject& self) {
-  if (self.runtime->forked()) raise({ErrorCode::usage, "this process was forked from the one that connected: a child must join the run itself"});
+  if (self.runtime->forked())
+    raise({ErrorCode::usage,
+           "this process was forked from the one that connected: a child must join the run itself"});
 }
 
-std::unique_ptr<PeerObject> create(std::string address, std::string island, std::uint16_t island_rank, std::uint16_t island_size,
-                                   std::uint32_t group, int role, std::uint32_t min_islands, std::string listen,
-                                   std::vector<std::string> advertise, const py::bytes& secret, bool insecure, const Timing& timing,
-                                   std::string congestion_control) {
+std::unique_ptr<PeerObject> create(std::string address, std::string island, std::uint16_t island_rank,
+                                   std::uint16_t island_size, std::uint32_t group, int role,
+                                   std::uint32_t min_islands, std::string listen,
+                                   std::vector<std::string> advertise, const py::bytes& secret, bool insecure,
+                                   const Timing& timing, std::string congestion_control) {
   PeerOptions options;
   options.master = std::move(address);
-  if (island.size() > limits::name_bytes_max) raise({ErrorCode::usage, "an island's name has at most 256 bytes"});
+  if (island.size() > limits::name_bytes_max)
+    raise({ErrorCode::usage, "an island's name has at most 256 bytes"});
   if (role < 1 || role > last_of<Role>) raise({ErrorCode::usage, "unknown role"});
-  options.join = {std::move(island), island_rank, island_size, group, static_cast<Role>(role), min_islands, {}, {}, 0};
+  options.join = {std::move(island), island_rank, island_size, group, static_cast<Role>(role),
+                  min_islands,       {},          {},          0};
   options.listen = std::move(listen);
   options.advertise = std::move(advertise);
   options.secret = bytes_of(secret);
@@ -40,15 +45,19 @@ void connect(const PeerObject& self, double seconds) {
   check_not_forked(self);
   const auto admitted = self.runtime->admitted();
   if (!wait_with_signals(seconds, [&](Duration time) { return admitted->wait_for(time); }))
-    raise({ErrorCode::timeout, "not admitted in time: members let newcomers in when all of them call update_topology()"});
+    raise({ErrorCode::timeout,
+           "not admitted in time: members let newcomers in when all of them call update_topology()"});
   if (const auto error = admitted->get()) raise(error);
 }
 
-std::shared_ptr<OperationObject> post(const PeerObject& self, int call, int scope, std::uint32_t name, int op, PeerId root,
-                                      std::optional<double> weight, int on_loss, double seconds,
-                                      const std::vector<std::tuple<std::uintptr_t, std::uintptr_t, std::uint64_t, int>>& tensors, py::object keep) {
+std::shared_ptr<OperationObject> post(
+    const PeerObject& self, int call, int scope, std::uint32_t name, int op, PeerId root,
+    std::optional<double> weight, int on_loss, double seconds,
+    const std::vector<std::tuple<std::uintptr_t, std::uintptr_t, std::uint64_t, int>>& tensors,
+    py::object keep) {
   check_not_forked(self);
-  if (call < 1 || call > last_of<Call> || scope < 1 || scope > last_of<Scope> || op < 1 || op > last_of<ReduceOp> || on_loss < 1 || on_loss > 2)
+  if (call < 1 || call > last_of<Call> || scope < 1 || scope > last_of<Scope> || op < 1 ||
+      op > last_of<ReduceOp> || on_loss < 1 || on_loss > 2)
     raise({ErrorCode::usage, "unknown call, scope, op or on_loss"});
   if (tensors.size() > limits::tensors_max) raise({ErrorCode::usage, "too many tensors in one operation"});
   PostRequest request;
@@ -63,9 +72,11 @@ std::shared_ptr<OperationObject> post(const PeerObject& self, int call, int scop
   d.on_loss = static_cast<OnLoss>(on_loss);
   d.weighted = weight.has_value();
   for (const auto& [in, out, count, dtype] : tensors) {
-    if (!valid(static_cast<DType>(dtype)) || count > limits::elements_max) raise({ErrorCode::usage, "unknown dtype, or too large a tensor"});
+    if (!valid(static_cast<DType>(dtype)) || count > limits::elements_max)
+      raise({ErrorCode::usage, "unknown dtype, or too large a tensor"});
     d.tensors.push_back({static_cast<DType>(dtype), count});
-    request.tensors.push_back({reinterpret_cast<const std::uint8_t*>(in), reinterpret_cast<std::uint8_t*>(out), count, static_cast<DType>(dtype)});
+    request.tensors.push_back({reinterpret_cast<const std::uint8_t*>(in),
+                               reinterpret_cast<std::uint8_t*>(out), count, static_cast<DType>(dtype)});
   }
   auto object = std::make_shared<OperationObject>();
   object->runtime = self.runtime;
@@ -89,7 +100,8 @@ bool update_topology(const PeerObject& self, std::uint32_t islands, double secon
   return result.changed;
 }
 
-std::unique_ptr<StateObject> sync_state(const PeerObject& self, int scope, std::uint32_t name, double seconds) {
+std::unique_ptr<StateObject> sync_state(const PeerObject& self, int scope, std::uint32_t name,
+                                        double seconds) {
   check_not_forked(self);
   Posting posting;
   posting.scope = static_cast<Scope>(scope);
@@ -133,37 +145,43 @@ const char* stage_name(Session::Stage stage) {
 
 void bind_peer(py::module_& module) {
   py::class_<PeerObject>(module, "Peer")
-      .def(py::init(&create), py::arg("address"), py::kw_only(), py::arg("island"), py::arg("island_rank"), py::arg("island_size"),
-           py::arg("group"), py::arg("role"), py::arg("min_islands"), py::arg("listen"), py::arg("advertise"), py::arg("secret"),
-           py::arg("insecure"), py::arg("timing"), py::arg("congestion_control"))
+      .def(py::init(&create), py::arg("address"), py::kw_only(), py::arg("island"), py::arg("island_rank"),
+           py::arg("island_size"), py::arg("group"), py::arg("role"), py::arg("min_islands"),
+           py::arg("listen"), py::arg("advertise"), py::arg("secret"), py::arg("insecure"), py::arg("timing"),
+           py::arg("congestion_control"))
       .def("connect", &connect, py::arg("seconds"))
-      .def("post", &post, py::kw_only(), py::arg("call"), py::arg("scope"), py::arg("name"), py::arg("op"), py::arg("root"), py::arg("weight"),
-           py::arg("on_loss"), py::arg("seconds"), py::arg("tensors"), py::arg("keep"))
+      .def("post", &post, py::kw_only(), py::arg("call"), py::arg("scope"), py::arg("name"), py::arg("op"),
+           py::arg("root"), py::arg("weight"), py::arg("on_loss"), py::arg("seconds"), py::arg("tensors"),
+           py::arg("keep"))
       .def("update_topology", &update_topology, py::arg("islands"), py::arg("seconds"))
       .def("sync_state", &sync_state, py::kw_only(), py::arg("scope"), py::arg("name"), py::arg("seconds"))
       .def("members", &members)
-      .def("view", [](const PeerObject& self) {
-        const auto view = self.runtime->status(false).view;
-        return py::make_tuple(view.id.incarnation, view.id.number, view.boundaries);
-      })
+      .def("view",
+           [](const PeerObject& self) {
+             const auto view = self.runtime->status(false).view;
+             return py::make_tuple(view.id.incarnation, view.id.number, view.boundaries);
+           })
       .def("links", &links)
       .def("stage", [](const PeerObject& self) { return stage_name(self.runtime->status(false).stage); })
-      .def("end", [](const PeerObject& self) {
-        const auto end = self.runtime->status(false).end;
-        return py::make_tuple(int(end.code), end.text);
-      })
-      .def("leave", [](const PeerObject& self) {
-        without_gil([&] {
-          if (!self.runtime->forked()) self.runtime->leave(2 * second);
-          self.runtime->close();
-        });
-      })
-      .def("close", [](const PeerObject& self) {
-        without_gil([&] { self.runtime->close(); });
-      })
-      .def_property_readonly("peer_id", [](const PeerObject& self) { return self.runtime->status(false).peer; })
-      .def_property_readonly("island", [](const PeerObject& self) { return self.runtime->status(false).island; })
-      .def_property_readonly("waiting", [](const PeerObject& self) { return self.runtime->status(false).waiting; });
+      .def("end",
+           [](const PeerObject& self) {
+             const auto end = self.runtime->status(false).end;
+             return py::make_tuple(int(end.code), end.text);
+           })
+      .def("leave",
+           [](const PeerObject& self) {
+             without_gil([&] {
+               if (!self.runtime->forked()) self.runtime->leave(2 * second);
+               self.runtime->close();
+             });
+           })
+      .def("close", [](const PeerObject& self) { without_gil([&] { self.runtime->close(); }); })
+      .def_property_readonly("peer_id",
+                             [](const PeerObject& self) { return self.runtime->status(false).peer; })
+      .def_property_readonly("island",
+                             [](const PeerObject& self) { return self.runtime->status(false).island; })
+      .def_property_readonly("waiting",
+                             [](const PeerObject& self) { return self.runtime->status(false).waiting; });
 }
 
 }  // namespace pccl::bindings

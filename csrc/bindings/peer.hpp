@@ -42,7 +42,8 @@ struct StateObject {
   std::shared_ptr<PeerRuntime> runtime;
   std::shared_ptr<StateHandle> handle;
   Keep keep;
-  StateObject(std::shared_ptr<PeerRuntime> r, std::shared_ptr<StateHandle> h) : runtime(std::move(r)), handle(std::move(h)) {}
+  StateObject(std::shared_ptr<PeerRuntime> r, std::shared_ptr<StateHandle> h)
+      : runtime(std::move(r)), handle(std::move(h)) {}
   ~StateObject();
 };
 

@@ -16,24 +16,31 @@ StateObject::~StateObject() {
 
 namespace {
 
-py::bytes bytes_of(const Digest& digest) { return {reinterpret_cast<const char*>(digest.data()), digest.size()}; }
+py::bytes bytes_of(const Digest& digest) {
+  return {reinterpret_cast<const char*>(digest.data()), digest.size()};
+}
 
 py::object to_python(const StateEvent& e) {
   switch (e.kind) {
-    case StateEvent::Kind::start: return py::make_tuple("start", e.attempt);
+    case StateEvent::Kind::start:
+      return py::make_tuple("start", e.attempt);
     case StateEvent::Kind::elected: {
       py::list entries;
       for (std::size_t i = 0; i < e.plan.entries.size(); ++i)
         entries.append(py::make_tuple(i, bytes_of(e.plan.entries[i].entry.root), e.plan.entries[i].donors));
       return py::make_tuple("elected", e.plan.revision, entries);
     }
-    case StateEvent::Kind::block: return py::make_tuple("block", e.entry, e.hashes, e.offset, e.bytes);
-    case StateEvent::Kind::failed: return py::make_tuple("failed", e.entry, e.text, e.donor);
-    case StateEvent::Kind::done: break;
+    case StateEvent::Kind::block:
+      return py::make_tuple("block", e.entry, e.hashes, e.offset, e.bytes);
+    case StateEvent::Kind::failed:
+      return py::make_tuple("failed", e.entry, e.text, e.donor);
+    case StateEvent::Kind::done:
+      break;
   }
   const auto& r = e.result;
-  return py::make_tuple("done", int(r.outcome.error.code), r.outcome.error.text, r.outcome.contributors, r.outcome.waiting,
-                        r.outcome.attempts, r.bytes_sent, r.bytes_received, double(r.took) * 1e-9);
+  return py::make_tuple("done", int(r.outcome.error.code), r.outcome.error.text, r.outcome.contributors,
+                        r.outcome.waiting, r.outcome.attempts, r.bytes_sent, r.bytes_received,
+                        double(r.took) * 1e-9);
 }
 
 py::object next(StateObject& self, double seconds) {
@@ -62,20 +69,24 @@ void offer(StateObject& self, std::uint64_t revision, int strategy, const std::v
     StateEntry entry{name, static_cast<DType>(dtype), count, {}};
     const auto raw = std::string(root);
     if (!valid(entry.dtype) || raw.size() != entry.root.size() || name.size() > limits::name_bytes_max)
-      raise({ErrorCode::usage, "shared state entry '" + name + "': bad dtype, a root that is not 16 bytes, or too long a name"});
+      raise({ErrorCode::usage, "shared state entry '" + name +
+                                   "': bad dtype, a root that is not 16 bytes, or too long a name"});
     std::copy(raw.begin(), raw.end(), entry.root.begin());
     message.entries.push_back(std::move(entry));
   }
   std::vector<ServedEntry> served;
   for (const auto& [data, bytes, hashes, hash_bytes] : serve)
-    served.push_back({reinterpret_cast<const std::uint8_t*>(data), bytes, reinterpret_cast<const std::uint8_t*>(hashes), hash_bytes});
+    served.push_back({reinterpret_cast<const std::uint8_t*>(data), bytes,
+                      reinterpret_cast<const std::uint8_t*>(hashes), hash_bytes});
   self.keep = Keep(std::move(keep));
   self.runtime->offer_state(self.handle, std::move(message), std::move(served));
 }
 
-void fetch(StateObject& self, PeerId donor, std::uint32_t entry, bool hashes, std::uint64_t offset, std::uint32_t bytes, std::uintptr_t address) {
+void fetch(StateObject& self, PeerId donor, std::uint32_t entry, bool hashes, std::uint64_t offset,
+           std::uint32_t bytes, std::uintptr_t address) {
   if (bytes > limits::chunk_bytes_max) raise({ErrorCode::usage, "a block has at most 4 MiB"});
-  self.runtime->fetch_block(self.handle, donor, {{}, {}, entry, hashes, offset, bytes}, reinterpret_cast<std::uint8_t*>(address));
+  self.runtime->fetch_block(self.handle, donor, {{}, {}, entry, hashes, offset, bytes},
+                            reinterpret_cast<std::uint8_t*>(address));
 }
 
 }  // namespace
@@ -83,10 +94,14 @@ void fetch(StateObject& self, PeerId donor, std::uint32_t entry, bool hashes, st
 void bind_state(py::module_& module) {
   py::class_<StateObject>(module, "StateOperation")
       .def("next", &next, py::arg("seconds"))
-      .def("offer", &offer, py::arg("revision"), py::arg("strategy"), py::arg("entries"), py::arg("serve"), py::arg("keep"))
-      .def("fetch", &fetch, py::arg("donor"), py::arg("entry"), py::arg("hashes"), py::arg("offset"), py::arg("bytes"), py::arg("address"))
+      .def("offer", &offer, py::arg("revision"), py::arg("strategy"), py::arg("entries"), py::arg("serve"),
+           py::arg("keep"))
+      .def("fetch", &fetch, py::arg("donor"), py::arg("entry"), py::arg("hashes"), py::arg("offset"),
+           py::arg("bytes"), py::arg("address"))
       .def("complete", [](StateObject& self) { self.runtime->complete_state(self.handle); })
-      .def("cancel", [](StateObject& self) { self.runtime->cancel_state(self.handle, "a peer cancelled sync_shared_state"); });
+      .def("cancel", [](StateObject& self) {
+        self.runtime->cancel_state(self.handle, "a peer cancelled sync_shared_state");
+      });
 }
 
 }  // namespace pccl::bindings

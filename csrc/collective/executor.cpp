@@ -5,7 +5,10 @@
 namespace pccl {
 
 Executor::Executor(Plan plan, Layout layout, Options options)
-    : plan_(std::move(plan)), layout_(std::move(layout)), options_(options), kept_(layout_.chunks()),
+    : plan_(std::move(plan)),
+      layout_(std::move(layout)),
+      options_(options),
+      kept_(layout_.chunks()),
       ready_(plan_.world, options.eager) {
   for (const auto& step : plan_.steps) {
     const auto chunks = layout_.chunks_in(step.segment);
@@ -41,7 +44,8 @@ std::uint32_t Executor::chunk_bytes(std::uint32_t chunk, Wire wire) const {
 Landing Executor::land(std::uint32_t from, std::uint16_t step, std::uint32_t chunk, std::uint32_t bytes) {
   if (step >= plan_.steps.size()) return {};
   const auto& s = plan_.steps[step];
-  if (s.from != std::int32_t(from) || chunk < layout_.segment_begin(s.segment) || chunk >= layout_.segment_end(s.segment))
+  if (s.from != std::int32_t(from) || chunk < layout_.segment_begin(s.segment) ||
+      chunk >= layout_.segment_end(s.segment))
     return {};
   if (bytes != chunk_bytes(chunk, s.in) || state(step, chunk) != Chunkstate::expected) return {};
   state(step, chunk) = Chunkstate::arriving;
@@ -82,11 +86,18 @@ void Executor::merge(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::
   const bool fits_output = s.out == Wire::element || accumulator_of(c.dtype) == c.dtype;
   const bool crowded = slot_users_.size() >= options_.slots_max;
   const bool spill = crowded && fits_output && (s.write || !options_.in_place);
-  // In place the caller's bytes are in the cache anyway, and the sum takes their place: it is sent from there.
+  // In place the caller's bytes are in the cache anyway, and the sum takes their place: it is sent from
+  // there.
   const bool from_slot = !s.to.empty() && !spill && !(s.write && options_.in_place && !options_.weighted);
   const bool to_output = s.write || spill;
-  work.push_back({.step = step, .chunk = chunk, .slot = slot, .merge = Merge::reduce, .to_output = to_output,
-                  .keep = to_output && take_keep(chunk), .to_slot = from_slot, .free_slot = !from_slot});
+  work.push_back({.step = step,
+                  .chunk = chunk,
+                  .slot = slot,
+                  .merge = Merge::reduce,
+                  .to_output = to_output,
+                  .keep = to_output && take_keep(chunk),
+                  .to_slot = from_slot,
+                  .free_slot = !from_slot});
   if (from_slot) slot_users_[slot] = std::uint32_t(s.to.size());
   forward(step, chunk, from_slot ? Place::slot : Place::output, from_slot ? slot : no_slot);
 }
@@ -108,9 +119,16 @@ std::optional<ChunkSend> Executor::next(std::uint32_t position) {
   const auto first = queue.top();
   queue.pop();
   const auto& step = plan_.steps[first.step];
-  ChunkSend send{position, first.step, step.to[first.hop].step, first.chunk, chunk_bytes(first.chunk, step.out),
-                 first.place, first.slot, false};
-  send.scale_own = first.place == Place::input && step.out == Wire::accumulator && !layout_.hidden(first.chunk);
+  ChunkSend send{position,
+                 first.step,
+                 step.to[first.hop].step,
+                 first.chunk,
+                 chunk_bytes(first.chunk, step.out),
+                 first.place,
+                 first.slot,
+                 false};
+  send.scale_own =
+      first.place == Place::input && step.out == Wire::accumulator && !layout_.hidden(first.chunk);
   return send;
 }
 

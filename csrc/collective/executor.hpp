@@ -1,5 +1,6 @@
-// Runs any plan, purely: a chunk arrived -> what to compute, what to send next. It knows places, never addresses.
-// One executor is one attempt of one operation; a new attempt is a new executor. Owned by the session's thread.
+// Runs any plan, purely: a chunk arrived -> what to compute, what to send next. It knows places, never
+// addresses. One executor is one attempt of one operation; a new attempt is a new executor. Owned by the
+// session's thread.
 #pragma once
 #include <map>
 #include <optional>
@@ -26,7 +27,7 @@ struct Landing {
 struct Work {
   std::uint16_t step = 0;
   std::uint32_t chunk = 0;
-  SlotId slot = no_slot;   // holds what arrived, and afterwards the outcome if it is to be sent from there
+  SlotId slot = no_slot;  // holds what arrived, and afterwards the outcome if it is to be sent from there
   Merge merge = Merge::reduce;
   bool to_output = false;
   bool keep = false;
@@ -37,21 +38,22 @@ struct Work {
 struct ChunkSend {
   std::uint32_t position = 0;  // receiver
   std::uint16_t own_step = 0;
-  std::uint16_t step = 0;      // the receiver's step
+  std::uint16_t step = 0;  // the receiver's step
   std::uint32_t chunk = 0;
   std::uint32_t bytes = 0;
   Place place = Place::input;
   SlotId slot = no_slot;
-  bool scale_own = false;      // the input leaves as accumulators, multiplied by the peer's weight
+  bool scale_own = false;  // the input leaves as accumulators, multiplied by the peer's weight
 };
 
 class Executor {
  public:
   struct Options {
-    bool in_place = false;   // output is the input's memory
-    bool eager = false;      // may send before the receiver said READY
+    bool in_place = false;  // output is the input's memory
+    bool eager = false;     // may send before the receiver said READY
     bool weighted = false;
-    std::uint32_t slots_max = 64;  // beyond it, what can be sent from the output is, so that memory stays bounded
+    std::uint32_t slots_max =
+        64;  // beyond it, what can be sent from the output is, so that memory stays bounded
   };
   Executor(Plan plan, Layout layout, Options options);
 
@@ -81,7 +83,9 @@ class Executor {
     SlotId slot;
     std::size_t hop;
     // What is furthest on its way leaves first: it is still in the cache, and its slot comes back.
-    bool operator<(const Pending& other) const { return step != other.step ? step < other.step : chunk > other.chunk; }
+    bool operator<(const Pending& other) const {
+      return step != other.step ? step < other.step : chunk > other.chunk;
+    }
   };
   void forward(std::uint16_t step, std::uint32_t chunk, Place place, SlotId slot);
   void merge(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work);
@@ -92,8 +96,8 @@ class Executor {
   Layout layout_;
   Options options_;
   std::vector<std::vector<Chunkstate>> state_;  // [step][chunk of its segment]
-  std::vector<bool> kept_;                       // [chunk]: the caller's bytes are in the undo copy
-  std::vector<bool> ready_;                      // [position]
+  std::vector<bool> kept_;                      // [chunk]: the caller's bytes are in the undo copy
+  std::vector<bool> ready_;                     // [position]
   std::map<std::uint32_t, std::priority_queue<Pending>> pending_;  // by receiver
   std::map<SlotId, std::uint32_t> slot_users_;
   struct Held {
@@ -101,8 +105,8 @@ class Executor {
     std::uint32_t chunk;
     SlotId slot;
   };
-  std::vector<Held> held_;         // finished sums that wait for the weights
-  std::uint64_t missing_ = 0;      // chunks that must still arrive
+  std::vector<Held> held_;     // finished sums that wait for the weights
+  std::uint64_t missing_ = 0;  // chunks that must still arrive
   std::uint64_t weights_missing_ = 0;
 };
 

@@ -5,7 +5,8 @@
 namespace pccl {
 
 namespace {
-// Segments begin at multiples of a cache line of the byte sequence, so that vector code seldom starts in the middle.
+// Segments begin at multiples of a cache line of the byte sequence, so that vector code seldom starts in the
+// middle.
 constexpr std::uint64_t align = 64;
 
 std::uint64_t segment_start(std::uint64_t total, std::uint32_t segment, std::uint32_t segments) {
@@ -15,7 +16,8 @@ std::uint64_t segment_start(std::uint64_t total, std::uint32_t segment, std::uin
 }
 }  // namespace
 
-Layout::Layout(const std::vector<TensorShape>& tensors, std::uint32_t segments, std::uint32_t chunk_bytes, bool weighted)
+Layout::Layout(const std::vector<TensorShape>& tensors, std::uint32_t segments, std::uint32_t chunk_bytes,
+               bool weighted)
     : tensors_(std::uint32_t(tensors.size())) {
   for (const auto& tensor : tensors) bytes_ += tensor.count * size_of(tensor.dtype);
   segment_begin_.push_back(0);
@@ -50,7 +52,8 @@ Layout::Layout(const std::vector<TensorShape>& tensors, std::uint32_t segments, 
 std::uint32_t choose_chunk_bytes(std::uint64_t operation_bytes, std::uint32_t world, std::uint32_t stripes,
                                  std::uint32_t hint) {
   // The hint comes with the view: whatever it says, the bounds hold.
-  const auto wanted = std::max<std::uint64_t>(hint != 0 ? hint : limits::chunk_bytes_default, limits::chunk_bytes_min);
+  const auto wanted =
+      std::max<std::uint64_t>(hint != 0 ? hint : limits::chunk_bytes_default, limits::chunk_bytes_min);
   const auto share = operation_bytes / (std::uint64_t{4} * std::max(world, 1u) * std::max(stripes, 1u));
   const auto size = std::clamp<std::uint64_t>(share, limits::chunk_bytes_min, wanted);
   // Accumulators may be twice as large as elements, and a frame holds either.

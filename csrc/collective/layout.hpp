@@ -19,17 +19,21 @@ struct Chunk {
 
 class Layout {
  public:
-  // Cuts `tensors`, taken as one sequence of bytes, into `segments` parts of nearly equal size and each into chunks of
-  // at most `chunk_bytes`. With weights, a hidden tensor of `segments` float64 follows, one chunk and segment each.
-  Layout(const std::vector<TensorShape>& tensors, std::uint32_t segments, std::uint32_t chunk_bytes, bool weighted);
+  // Cuts `tensors`, taken as one sequence of bytes, into `segments` parts of nearly equal size and each into
+  // chunks of at most `chunk_bytes`. With weights, a hidden tensor of `segments` float64 follows, one chunk
+  // and segment each.
+  Layout(const std::vector<TensorShape>& tensors, std::uint32_t segments, std::uint32_t chunk_bytes,
+         bool weighted);
 
   const Chunk& chunk(std::uint32_t index) const { return chunks_[index]; }
   std::uint32_t chunks() const { return std::uint32_t(chunks_.size()); }
   std::uint32_t segment_begin(std::uint32_t segment) const { return segment_begin_[segment]; }
   std::uint32_t segment_end(std::uint32_t segment) const { return segment_begin_[segment + 1]; }
-  std::uint32_t chunks_in(std::uint32_t segment) const { return segment_end(segment) - segment_begin(segment); }
-  std::uint64_t bytes() const { return bytes_; }                       // of the caller's tensors
-  std::uint32_t tensors() const { return tensors_; }                   // without the hidden one
+  std::uint32_t chunks_in(std::uint32_t segment) const {
+    return segment_end(segment) - segment_begin(segment);
+  }
+  std::uint64_t bytes() const { return bytes_; }      // of the caller's tensors
+  std::uint32_t tensors() const { return tensors_; }  // without the hidden one
   bool hidden(std::uint32_t index) const { return chunks_[index].tensor == tensors_; }
 
  private:
@@ -39,8 +43,8 @@ class Layout {
   std::uint32_t tensors_ = 0;
 };
 
-// The chunk size for an operation: never more than a quarter of what one stripe carries of a segment, so that the
-// pipeline has something to overlap; never so small that headers cost more than they gain.
+// The chunk size for an operation: never more than a quarter of what one stripe carries of a segment, so that
+// the pipeline has something to overlap; never so small that headers cost more than they gain.
 std::uint32_t choose_chunk_bytes(std::uint64_t operation_bytes, std::uint32_t world, std::uint32_t stripes,
                                  std::uint32_t hint);
 

@@ -8,7 +8,8 @@ std::uint32_t back(std::uint32_t position, std::uint32_t steps, std::uint32_t wo
   return (position + world - steps % world) % world;
 }
 
-// The weights are all-gathered as hidden segments world..2*world-1, so that every owner can divide by their sum.
+// The weights are all-gathered as hidden segments world..2*world-1, so that every owner can divide by their
+// sum.
 void gather_weights(Plan& plan) {
   const auto world = plan.world, next = (plan.position + 1) % world, prev = back(plan.position, 1, world);
   const auto base = std::uint16_t(plan.steps.size());
@@ -41,7 +42,8 @@ Plan plan_ring_all_reduce(std::uint32_t position, std::uint32_t world, bool weig
     step.from = t == 0 ? -1 : std::int32_t(prev);
     step.finish = t == world - 1;
     step.write = t >= world - 1;
-    // Partial sums stay in the accumulator type; an input that nobody has touched and a finished sum are elements.
+    // Partial sums stay in the accumulator type; an input that nobody has touched and a finished sum are
+    // elements.
     const auto leaves = [&](std::uint32_t s) {
       return s >= world - 1 || (s == 0 && !weighted) ? Wire::element : Wire::accumulator;
     };

@@ -37,11 +37,15 @@ Kernel pick(DType element, const Wired& wired, Wire incoming, Wire out) {
 
 const Wired& wired_of(const ElementKernels& kernels, ReduceOp op) {
   switch (op) {
-    case ReduceOp::prod: return kernels.prod;
-    case ReduceOp::min: return kernels.min;
-    case ReduceOp::max: return kernels.max;
+    case ReduceOp::prod:
+      return kernels.prod;
+    case ReduceOp::min:
+      return kernels.min;
+    case ReduceOp::max:
+      return kernels.max;
     case ReduceOp::sum:
-    case ReduceOp::avg: break;
+    case ReduceOp::avg:
+      break;
   }
   return kernels.sum;
 }
@@ -113,8 +117,7 @@ struct Combination {
                .streaming = args.streaming && args.out != args.incoming && args.out != args.own};
   }
 
-  template <class Body>
-  void for_blocks(std::size_t count, const Body& body) const {
+  template <class Body> void for_blocks(std::size_t count, const Body& body) const {
     const std::size_t step = block_bytes / bytes_of(element, Wire::accumulator);
     for (std::size_t first = 0; first < count; first += step) body(first, std::min(step, count - first));
   }

@@ -15,32 +15,25 @@
 namespace pccl::kernels {
 namespace {
 
-template <class T, std::size_t bytes>
-struct RegisterOf {
+template <class T, std::size_t bytes> struct RegisterOf {
   typedef T Type __attribute__((vector_size(bytes)));
   typedef T InMemory __attribute__((vector_size(bytes), aligned(1), may_alias));  // any address, any type
 };
-template <class T, std::size_t bytes>
-using Register = typename RegisterOf<T, bytes>::Type;
+template <class T, std::size_t bytes> using Register = typename RegisterOf<T, bytes>::Type;
 
-template <class T>
-constexpr bool floating = static_cast<T>(0.5) != 0;
+template <class T> constexpr bool floating = static_cast<T>(0.5) != 0;
 
-template <class T>
-struct BitsOf;  // the lane type of comparisons and bit operations
-template <>
-struct BitsOf<float> {
+template <class T> struct BitsOf;  // the lane type of comparisons and bit operations
+template <> struct BitsOf<float> {
   using Type = std::int32_t;
 };
-template <>
-struct BitsOf<double> {
+template <> struct BitsOf<double> {
   using Type = std::int64_t;
 };
 
 // What memory holds (Raw) and in what it is computed (Acc).
 
-template <class T>
-struct Plain {
+template <class T> struct Plain {
   using Raw = T;
   using Acc = T;
   template <class Isa>

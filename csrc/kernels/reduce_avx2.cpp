@@ -29,10 +29,11 @@ struct Avx2 {
     return (Halves)_mm256_castsi256_si128(_mm256_permute4x64_epi64(twice, 0b1000));
   }
 
-  template <class R>
-  [[gnu::always_inline]] static void stream(std::byte* to, R value) {
-    if constexpr (sizeof(R) == 32) _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)value);
-    else _mm_stream_si128(reinterpret_cast<__m128i*>(to), (__m128i)value);
+  template <class R> [[gnu::always_inline]] static void stream(std::byte* to, R value) {
+    if constexpr (sizeof(R) == 32)
+      _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)value);
+    else
+      _mm_stream_si128(reinterpret_cast<__m128i*>(to), (__m128i)value);
   }
 };
 

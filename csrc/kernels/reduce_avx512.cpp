@@ -29,10 +29,11 @@ struct Avx512 {
     return (Halves)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)words);
   }
 
-  template <class R>
-  [[gnu::always_inline]] static void stream(std::byte* to, R value) {
-    if constexpr (sizeof(R) == 64) _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)value);
-    else _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)value);
+  template <class R> [[gnu::always_inline]] static void stream(std::byte* to, R value) {
+    if constexpr (sizeof(R) == 64)
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)value);
+    else
+      _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)value);
   }
 };
 

@@ -15,8 +15,7 @@ namespace {
 
 // --- Operations on registers, built once per call from the job's numbers.
 
-template <class Isa, class T>
-[[gnu::always_inline]] inline Register<T, Isa::bytes> all_lanes(T value) {
+template <class Isa, class T> [[gnu::always_inline]] inline Register<T, Isa::bytes> all_lanes(T value) {
   Register<T, Isa::bytes> lanes;
   for (std::size_t i = 0; i < Isa::bytes / sizeof(T); ++i) lanes[i] = value;
   return lanes;
@@ -32,16 +31,14 @@ template <class Isa, class T>
   }
 }
 
-template <class Isa, class T>
-struct Sum {
+template <class Isa, class T> struct Sum {
   using R = Register<T, Isa::bytes>;
   static constexpr bool reads_own = true;
   explicit Sum(const Job&) {}
   [[gnu::always_inline]] R operator()(R incoming, R own) const { return quiet<Isa, T>(incoming + own); }
 };
 
-template <class Isa, class T>
-struct Average {
+template <class Isa, class T> struct Average {
   using R = Register<T, Isa::bytes>;
   static constexpr bool reads_own = true;
   explicit Average(const Job& job) : divisor(all_lanes<Isa, T>(static_cast<T>(job.divisor))) {}
@@ -51,8 +48,7 @@ struct Average {
   R divisor;
 };
 
-template <class Isa, class T>
-struct Prod {
+template <class Isa, class T> struct Prod {
   using R = Register<T, Isa::bytes>;
   static constexpr bool reads_own = true;
   explicit Prod(const Job&) {}
@@ -61,14 +57,15 @@ struct Prod {
 
 // Of two zeros of different sign, or'ing both orders keeps the sign and and'ing drops it; for other values
 // both orders give the same.
-template <class Isa, class T, bool smallest>
-struct Extreme {
+template <class Isa, class T, bool smallest> struct Extreme {
   using R = Register<T, Isa::bytes>;
   static constexpr bool reads_own = true;
   explicit Extreme(const Job&) {}
   [[gnu::always_inline]] static R pick(R a, R b) {
-    if constexpr (smallest) return a < b ? a : b;
-    else return a > b ? a : b;
+    if constexpr (smallest)
+      return a < b ? a : b;
+    else
+      return a > b ? a : b;
   }
   [[gnu::always_inline]] R operator()(R incoming, R own) const {
     if constexpr (floating<T>) {
@@ -83,13 +80,10 @@ struct Extreme {
     }
   }
 };
-template <class Isa, class T>
-using Min = Extreme<Isa, T, true>;
-template <class Isa, class T>
-using Max = Extreme<Isa, T, false>;
+template <class Isa, class T> using Min = Extreme<Isa, T, true>;
+template <class Isa, class T> using Max = Extreme<Isa, T, false>;
 
-template <class Isa, class T>
-struct Weighted {
+template <class Isa, class T> struct Weighted {
   using R = Register<T, Isa::bytes>;
   static constexpr bool reads_own = true;
   explicit Weighted(const Job& job) : weight(all_lanes<Isa, T>(static_cast<T>(job.factor))) {}
@@ -99,8 +93,7 @@ struct Weighted {
   R weight;
 };
 
-template <class Isa, class T>
-struct WeightedAverage {
+template <class Isa, class T> struct WeightedAverage {
   using R = Register<T, Isa::bytes>;
   static constexpr bool reads_own = true;
   explicit WeightedAverage(const Job& job)
@@ -112,8 +105,7 @@ struct WeightedAverage {
   R weight, divisor;
 };
 
-template <class Isa, class T>
-struct Times {
+template <class Isa, class T> struct Times {
   using R = Register<T, Isa::bytes>;
   static constexpr bool reads_own = false;
   explicit Times(const Job& job) : factor(all_lanes<Isa, T>(static_cast<T>(job.factor))) {}
@@ -121,8 +113,7 @@ struct Times {
   R factor;
 };
 
-template <class Isa, class T>
-struct Divided {
+template <class Isa, class T> struct Divided {
   using R = Register<T, Isa::bytes>;
   static constexpr bool reads_own = false;
   explicit Divided(const Job& job) : divisor(all_lanes<Isa, T>(static_cast<T>(job.divisor))) {}
@@ -130,8 +121,7 @@ struct Divided {
   R divisor;
 };
 
-template <class Isa, class T>
-struct Same {
+template <class Isa, class T> struct Same {
   using R = Register<T, Isa::bytes>;
   static constexpr bool reads_own = false;
   explicit Same(const Job&) {}
@@ -166,16 +156,17 @@ struct Pass {
   static constexpr std::size_t keep_bytes = keeps ? own_bytes : 0;
   static constexpr std::size_t unrolled = 2;
 
-  template <class Raw>
-  using InMemory = typename RegisterOf<Raw, lanes * sizeof(Raw)>::InMemory;
+  template <class Raw> using InMemory = typename RegisterOf<Raw, lanes * sizeof(Raw)>::InMemory;
   template <class Raw>
   [[gnu::always_inline]] static Register<Raw, lanes * sizeof(Raw)> load(const std::byte* from) {
     return *reinterpret_cast<const InMemory<Raw>*>(from);
   }
   template <class Raw, bool streaming>
   [[gnu::always_inline]] static void store(std::byte* to, Register<Raw, lanes * sizeof(Raw)> value) {
-    if constexpr (streaming) Isa::stream(to, value);
-    else *reinterpret_cast<InMemory<Raw>*>(to) = value;
+    if constexpr (streaming)
+      Isa::stream(to, value);
+    else
+      *reinterpret_cast<InMemory<Raw>*>(to) = value;
   }
 
   template <bool streaming>
@@ -226,8 +217,7 @@ struct Pass {
   }
 
   // Cursor and operation by value: stores could alias what they point to, and both belong in registers.
-  template <bool streaming>
-  static Cursor whole_registers(Cursor at, std::size_t registers, const Op op) {
+  template <bool streaming> static Cursor whole_registers(Cursor at, std::size_t registers, const Op op) {
     for (; registers >= unrolled; registers -= unrolled) {
 #pragma GCC unroll 8
       for (std::size_t ahead = 0; ahead < unrolled * own_bytes; ahead += cache_line_bytes) {
@@ -263,8 +253,7 @@ struct Pass {
 
 // Integer division, truncated; a whole divisor from 1 to 2^53. Up to 32 bits in double, for which there are
 // vector instructions: a quotient of such integers cannot round up to the next integer.
-template <class T>
-void divide_integers(const Job& job) {
+template <class T> void divide_integers(const Job& job) {
   using Divisor = std::conditional_t<(sizeof(T) <= 4), double, T>;
   const auto by = static_cast<Divisor>(job.divisor);
 #pragma GCC ivdep
@@ -276,16 +265,14 @@ void divide_integers(const Job& job) {
   }
 }
 
-template <class Isa>
-void stream_copy(std::byte* to, const std::byte* from, std::size_t bytes) {
+template <class Isa> void stream_copy(std::byte* to, const std::byte* from, std::size_t bytes) {
   Pass<Isa, Plain<std::uint8_t>, Plain<std::uint8_t>, Plain<std::uint8_t>, Same>::run(
       Job{.out = to, .incoming = from, .count = bytes, .streaming = true});
 }
 
 // --- The table.
 
-template <class Isa, class Element, template <class, class> class Operation>
-constexpr Wired wired() {
+template <class Isa, class Element, template <class, class> class Operation> constexpr Wired wired() {
   if constexpr (std::is_same_v<typename Element::Raw, typename Element::Acc>) {
     return Wired{{{Pass<Isa, Element, Element, Element, Operation>::run, nullptr}, {nullptr, nullptr}}};
   } else {
@@ -297,8 +284,7 @@ constexpr Wired wired() {
   }
 }
 
-template <class Isa, class Element>
-constexpr ElementKernels floating_kernels() {
+template <class Isa, class Element> constexpr ElementKernels floating_kernels() {
   using Acc = Plain<typename Element::Acc>;
   return ElementKernels{
       .sum = wired<Isa, Element, Sum>(),
@@ -319,8 +305,7 @@ constexpr ElementKernels floating_kernels() {
 }
 
 // Sums and products are the same for signed and unsigned integers, and only unsigned ones wrap.
-template <class Isa, class T>
-constexpr ElementKernels integer_kernels() {
+template <class Isa, class T> constexpr ElementKernels integer_kernels() {
   using Wraps = Plain<std::make_unsigned_t<T>>;
   return ElementKernels{
       .sum = wired<Isa, Wraps, Sum>(),
@@ -337,8 +322,7 @@ constexpr ElementKernels integer_kernels() {
   };
 }
 
-template <class Isa>
-constexpr Table make_table(Level level) {
+template <class Isa> constexpr Table make_table(Level level) {
   return Table{level,
                {
                    floating_kernels<Isa, Plain<float>>(),

@@ -36,8 +36,7 @@ struct Scalar {
   }
 #endif
 
-  template <class R>
-  [[gnu::always_inline]] static void stream(std::byte* to, R value) {
+  template <class R> [[gnu::always_inline]] static void stream(std::byte* to, R value) {
 #if defined(__x86_64__)
     if constexpr (sizeof(R) == 16) {
       _mm_stream_si128(reinterpret_cast<__m128i*>(to), (__m128i)value);

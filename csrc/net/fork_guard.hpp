@@ -1,5 +1,5 @@
-// Descriptors that a forked child must not keep: a killed trainer would look alive until its data-loader workers exit.
-// Any thread. The child closes them before it returns from fork().
+// Descriptors that a forked child must not keep: a killed trainer would look alive until its data-loader
+// workers exit. Any thread. The child closes them before it returns from fork().
 #pragma once
 
 namespace pccl::net {

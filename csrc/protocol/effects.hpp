@@ -12,27 +12,51 @@ namespace pccl {
 
 // How an operation ended, for its caller.
 struct Outcome {
-  Error error;                        // none: committed
-  std::vector<PeerId> contributors;   // of the caller's group
-  std::uint32_t waiting = 0;          // islands at the door when it committed
+  Error error;                       // none: committed
+  std::vector<PeerId> contributors;  // of the caller's group
+  std::uint32_t waiting = 0;         // islands at the door when it committed
   std::uint32_t attempts = 0;
 };
 
 namespace effect {
-struct SendMaster { ToMaster message; };
-struct ReconnectMaster {};                            // the connection is silent: drop it and dial again
-struct Dial { PeerId peer; std::vector<Address> addresses; };
-struct HangUp { PeerId peer; };
-struct DropAttempt { OpKey key; };                    // leave the caller's memory alone, restore the input
-struct StartAttempt { OpKey key; };                   // in the session's view
+struct SendMaster {
+  ToMaster message;
+};
+struct ReconnectMaster {};  // the connection is silent: drop it and dial again
+struct Dial {
+  PeerId peer;
+  std::vector<Address> addresses;
+};
+struct HangUp {
+  PeerId peer;
+};
+struct DropAttempt {
+  OpKey key;
+};  // leave the caller's memory alone, restore the input
+struct StartAttempt {
+  OpKey key;
+};  // in the session's view
 struct ViewChanged {};
-struct Deliver { OpKey key; Outcome outcome; };
-struct Elected { StatePlan plan; };
+struct Deliver {
+  OpKey key;
+  Outcome outcome;
+};
+struct Elected {
+  StatePlan plan;
+};
 struct Admitted {};
-struct BoundaryPassed { bool skipped; };
-struct BoundaryFailed { Error why; };
-struct Gone { Error why; };                           // the session is over; `closed`: it left politely
-struct Notice { std::string text; };                  // one line for people
+struct BoundaryPassed {
+  bool skipped;
+};
+struct BoundaryFailed {
+  Error why;
+};
+struct Gone {
+  Error why;
+};  // the session is over; `closed`: it left politely
+struct Notice {
+  std::string text;
+};  // one line for people
 }  // namespace effect
 
 using Effect = std::variant<effect::SendMaster, effect::ReconnectMaster, effect::Dial, effect::HangUp,
@@ -46,10 +70,20 @@ using ConnectionId = std::uint64_t;
 inline constexpr ConnectionId no_connection = 0;
 
 namespace master_effect {
-struct Send { ConnectionId to; ToPeer message; };
-struct Close { ConnectionId connection; };             // after what was sent has left
-struct Persist { std::uint32_t incarnation; View view; };  // before the effects behind it
-struct Notice { std::string text; };
+struct Send {
+  ConnectionId to;
+  ToPeer message;
+};
+struct Close {
+  ConnectionId connection;
+};  // after what was sent has left
+struct Persist {
+  std::uint32_t incarnation;
+  View view;
+};  // before the effects behind it
+struct Notice {
+  std::string text;
+};
 }  // namespace master_effect
 
 using MasterEffect =

@@ -57,9 +57,10 @@ Result<Election> elect(const std::map<PeerId, StateOffer>& offers) {
   std::map<std::vector<Digest>, std::vector<PeerId>> holders;  // ascending ids
   for (const auto& [peer, offer] : offers)
     if (may_win(offer) && offer.revision == revision) holders[content_of(offer)].push_back(peer);
-  const auto& chosen = std::max_element(holders.begin(), holders.end(), [](const auto& a, const auto& b) {
-    return std::pair(a.second.size(), b.second.front()) < std::pair(b.second.size(), a.second.front());
-  })->second;
+  const auto& chosen =
+      std::max_element(holders.begin(), holders.end(), [](const auto& a, const auto& b) {
+        return std::pair(a.second.size(), b.second.front()) < std::pair(b.second.size(), a.second.front());
+      })->second;
   const auto winner = chosen.front();
   Election election{revision, {}, winner};
   const auto& content = offers.at(winner);

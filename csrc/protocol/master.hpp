@@ -25,8 +25,8 @@ struct Stored {
 struct MasterConfig {
   Timing timing;
   Rules rules;
-  std::uint64_t run = 1;  // drawn at random by the runtime; 0 while a restarted master has not heard it
-  bool restarted = false;             // listen for `grace` before speaking
+  std::uint64_t run = 1;   // drawn at random by the runtime; 0 while a restarted master has not heard it
+  bool restarted = false;  // listen for `grace` before speaking
   std::optional<Stored> stored;
 };
 
@@ -51,7 +51,7 @@ class Master {
     Join join;
     ConnectionId connection = no_connection;
     Instant heard = 0;
-    Instant lost_since = never;       // its connection broke
+    Instant lost_since = never;  // its connection broke
     std::uint64_t verdicts_seen = 0;
     std::optional<Waiting> waiting;
     std::optional<EnterBoundary> boundary;
@@ -63,15 +63,15 @@ class Master {
     std::uint16_t size = 1;
     std::map<std::uint16_t, PeerId> ranks;
     std::uint64_t order = 0;
-    std::uint32_t min_islands = 1;    // the most that a rank of it asks for
-    bool ready = false;               // whole, and its links are proven: it could come in now
+    std::uint32_t min_islands = 1;  // the most that a rank of it asks for
+    bool ready = false;             // whole, and its links are proven: it could come in now
   };
   struct OpenOperation {
-    PeerId opened_by = no_peer;       // who brought it up
-    Ballot done;                      // of those whom it concerns, and of no others
-    std::size_t voters = 0;           // how many these are
+    PeerId opened_by = no_peer;  // who brought it up
+    Ballot done;                 // of those whom it concerns, and of no others
+    std::size_t voters = 0;      // how many these are
     std::map<std::uint32_t, std::map<PeerId, StateOffer>> offers;  // by group
-    std::set<std::uint32_t> elected;  // groups
+    std::set<std::uint32_t> elected;                               // groups
     std::optional<std::set<PeerId>> absent;  // once somebody waits for long: who has not come to it yet
     Instant all_posted_at = never;
     Instant first_heard = never;
@@ -161,18 +161,18 @@ class Master {
   Phase phase_ = Phase::serving;
   std::uint32_t incarnation_ = 0;
   View view_;
-  MemberIndex index_;                           // of view_
+  MemberIndex index_;  // of view_
   std::uint32_t next_peer_ = 1;
   std::uint64_t next_door_ = 1;
   std::map<ConnectionId, PeerId> connections_;
   std::map<PeerId, Peer> peers_;
   std::map<std::string, DoorIsland> door_;
-  std::uint32_t ready_ = 0;                     // of them
-  std::map<OpKey, OpenOperation> operations_;   // uncommitted, of this view
+  std::uint32_t ready_ = 0;                    // of them
+  std::map<OpKey, OpenOperation> operations_;  // uncommitted, of this view
   std::deque<Record> records_;
-  std::set<OpKey> recorded_;                    // their keys
-  std::set<PeerId> at_boundary_;                // members that wait there
-  std::set<PeerId> blocked_;                    // that can start nothing: at the boundary, or stuck in a call
+  std::set<OpKey> recorded_;      // their keys
+  std::set<PeerId> at_boundary_;  // members that wait there
+  std::set<PeerId> blocked_;      // that can start nothing: at the boundary, or stuck in a call
   std::uint64_t next_index_ = 1;
   struct Suspicion {
     bool broke = false, gave_up = false;  // neither: only a witness that nobody listens there
@@ -180,16 +180,16 @@ class Master {
   };
   std::map<std::pair<PeerId, PeerId>, Suspicion> suspicions_;  // (reporter, suspect), of this view
   Instant judge_at_ = never;
-  Instant pulse_at_ = 0;                        // soon, when who waits at the door has changed
-  Instant liveness_at_ = 0;                     // nobody's time is over before
+  Instant pulse_at_ = 0;     // soon, when who waits at the door has changed
+  Instant liveness_at_ = 0;  // nobody's time is over before
   std::deque<Duration> durations_;
   std::optional<Stored> stored_;
   Instant listen_until_ = never;
-  Instant run_over_at_ = never;                 // no living peer of the old run waits for a master any longer
+  Instant run_over_at_ = never;  // no living peer of the old run waits for a master any longer
   std::map<PeerId, Register> heard_;
-  std::map<ConnectionId, Join> early_joins_;    // came while a restarted master listens
+  std::map<ConnectionId, Join> early_joins_;  // came while a restarted master listens
   MasterEffects effects_;
-  MasterEffects held_back_;                     // rule [4] switched off: commits that leave after the view
+  MasterEffects held_back_;  // rule [4] switched off: commits that leave after the view
 };
 
 }  // namespace pccl

@@ -12,8 +12,9 @@ Master::OpenOperation* Master::open(const OpKey& key, PeerId by, Instant now) {
   if (const auto it = operations_.find(key); it != operations_.end()) return &it->second;
   const auto own = operations_.size() < limits::operations_open_max
                        ? 0
-                       : std::count_if(operations_.begin(), operations_.end(),
-                                       [&](const auto& entry) { return entry.second.opened_by == by; });
+                       : std::count_if(
+                             operations_.begin(), operations_.end(),
+                             [&](const auto& entry) { return entry.second.opened_by == by; });
   if (std::size_t(own) >= limits::operations_open_max) {
     evict(by, "it has too many operations in flight", now);
     return nullptr;

@@ -10,7 +10,7 @@ void Master::new_view(std::vector<Member> members, const std::string& why, Insta
   view_.members = std::move(members);
   index_.rebuild(view_);
   view_.waiting = waiting();
-  operations_.clear();   // votes belong to a view
+  operations_.clear();  // votes belong to a view
   suspicions_.clear();
   judge_at_ = never;
   for (auto& [peer, state] : peers_) {
@@ -32,8 +32,10 @@ void Master::remove(const std::set<std::string>& islands, const std::string& why
   std::vector<Member> left;
   std::vector<PeerId> gone;
   for (const auto& m : view_.members)
-    if (islands.contains(m.island)) gone.push_back(m.peer);
-    else left.push_back(m);
+    if (islands.contains(m.island))
+      gone.push_back(m.peer);
+    else
+      left.push_back(m);
   if (gone.empty()) return;
   for (const auto peer : gone) {
     const auto it = peers_.find(peer);

@@ -20,26 +20,30 @@ struct Operation {
   Descriptor descriptor;
   OperationState state = OperationState::posted;
   bool held_when_abandoned = false;
-  bool attempt_live = false;      // the data plane works on it, or keeps its result
-  ViewId view;                    // of the attempt
+  bool attempt_live = false;  // the data plane works on it, or keeps its result
+  ViewId view;                // of the attempt
   std::uint32_t attempts = 0;
   std::uint64_t posted_order = 0;
   Instant posted_at = 0;
-  Instant deadline = never;       // the caller's time-out
-  Instant verdict_by = never;     // when abandoned
-  Instant notice_at = never;      // tell who is missing
-  Abandon abandon;                // what was asked, to ask again
+  Instant deadline = never;    // the caller's time-out
+  Instant verdict_by = never;  // when abandoned
+  Instant notice_at = never;   // tell who is missing
+  Abandon abandon;             // what was asked, to ask again
   std::optional<StateOffer> offer;
-  std::vector<PeerId> missing;    // as the master last told
+  std::vector<PeerId> missing;  // as the master last told
 };
 
 constexpr bool legal(OperationState from, OperationState to) {
   using S = OperationState;
   switch (from) {
-    case S::posted: return to == S::running || to == S::abandoned;
-    case S::running: return to == S::held || to == S::posted || to == S::abandoned;
-    case S::held: return to == S::posted || to == S::abandoned;
-    case S::abandoned: return false;
+    case S::posted:
+      return to == S::running || to == S::abandoned;
+    case S::running:
+      return to == S::held || to == S::posted || to == S::abandoned;
+    case S::held:
+      return to == S::posted || to == S::abandoned;
+    case S::abandoned:
+      return false;
   }
   return false;
 }

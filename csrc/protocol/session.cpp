@@ -164,8 +164,10 @@ void Session::on(const ViewMessage& m, Instant now) {
     emit(effect::Notice{"view " + std::to_string(view_.id.number) + ": " + m.why});
   }
   if (boundary_.number != 0) {
-    if (view_.boundaries >= boundary_.number) pass_boundary(view_.boundaries, false);
-    else if (rules_.resend_boundary) send_boundary();
+    if (view_.boundaries >= boundary_.number)
+      pass_boundary(view_.boundaries, false);
+    else if (rules_.resend_boundary)
+      send_boundary();
   }
   restart_operations(before, now);
 }

@@ -15,7 +15,7 @@ namespace pccl {
 
 struct Posting {
   Scope scope = Scope::group;
-  std::uint32_t name = 0;         // of the tag; 0: automatic
+  std::uint32_t name = 0;  // of the tag; 0: automatic
   Descriptor descriptor;
   Duration timeout = never;
 };
@@ -35,7 +35,7 @@ class Session {
   void on_link_up(PeerId peer, Instant now);
   void on_link_down(PeerId peer, bool refused, const std::string& why, Instant now);
   void on_dial_failed(PeerId peer, bool refused, const std::string& why, Instant now);
-  void want_link(PeerId peer, Instant now);   // beyond the ring: a donor, for the running attempt
+  void want_link(PeerId peer, Instant now);  // beyond the ring: a donor, for the running attempt
 
   // The caller.
   Result<OpKey> post(Posting posting, Instant now);
@@ -66,22 +66,25 @@ class Session {
   const Error& end() const { return end_; }
   std::uint32_t waiting() const { return waiting_; }
   bool at_boundary() const { return boundary_.number != 0; }
-  bool link_up(PeerId peer) const { auto it = links_.find(peer); return it != links_.end() && it->second.up; }
+  bool link_up(PeerId peer) const {
+    auto it = links_.find(peer);
+    return it != links_.end() && it->second.up;
+  }
   const Operation* find(const OpKey& key) const {
     auto it = operations_.find(key);
     return it == operations_.end() ? nullptr : &it->second;
   }
   const std::map<OpKey, Operation>& operations() const { return operations_; }
   bool decided(const OpKey& key) const;  // its verdict has been seen here, or it is older than a boundary
-  std::vector<PeerId> ring() const;           // of our group, in ring order
+  std::vector<PeerId> ring() const;      // of our group, in ring order
   bool alone(Scope scope) const;
   bool keeper() const { return join_.role == Role::keeper; }
 
  private:
   struct Link {
     bool up = false, dialling = false, lost = false;
-    bool needed = false;        // to a ring neighbour
-    bool wanted = false;        // to a donor, or to prove that we can
+    bool needed = false;  // to a ring neighbour
+    bool wanted = false;  // to a donor, or to prove that we can
     Instant wanted_since = never, retry_at = never;
     bool refused = false;
     std::string why;
@@ -90,9 +93,9 @@ class Session {
   struct Boundary {
     std::uint32_t number = 0, islands = 0;
     Instant deadline = never, notice_at = never;
-    std::vector<PeerId> missing;              // as the master last told
-    Error given_up;  // the caller went away with this; the master has not answered yet
-    bool again = false;                       // and somebody has come since, who wants to wait
+    std::vector<PeerId> missing;  // as the master last told
+    Error given_up;               // the caller went away with this; the master has not answered yet
+    bool again = false;           // and somebody has come since, who wants to wait
   };
   struct Proof {
     Prove prove;
@@ -143,7 +146,9 @@ class Session {
   // A failure without a reason would pass for a success.
   static ErrorCode reason(ErrorCode code) { return code == ErrorCode::none ? ErrorCode::protocol : code; }
   template <class E> void emit(E effect) { effects_.emplace_back(std::move(effect)); }
-  void to_master(ToMaster message) { if (master_up_) emit(effect::SendMaster{std::move(message)}); }
+  void to_master(ToMaster message) {
+    if (master_up_) emit(effect::SendMaster{std::move(message)});
+  }
 
   Join join_;
   Timing timing_;
@@ -155,15 +160,15 @@ class Session {
   View view_;
   std::uint64_t verdicts_seen_ = 0;
   std::map<OpKey, Operation> operations_;
-  std::map<std::uint64_t, Verdict> records_;        // by index: verdicts that some member may lack
-  std::map<OpKey, Verdict> failed_early_;           // failed before this peer posted them
+  std::map<std::uint64_t, Verdict> records_;  // by index: verdicts that some member may lack
+  std::map<OpKey, Verdict> failed_early_;     // failed before this peer posted them
   std::map<std::pair<Scope, std::uint32_t>, std::uint32_t> counters_;
   std::uint64_t posted_ = 0;
   std::map<PeerId, Link> links_;
-  std::set<std::pair<PeerId, bool>> reported_;      // (peer, gave up) in this view
-  std::vector<ToMaster> reports_;  // links lost and attempts broken in this view, to say again
+  std::set<std::pair<PeerId, bool>> reported_;  // (peer, gave up) in this view
+  std::vector<ToMaster> reports_;               // links lost and attempts broken in this view, to say again
   Boundary boundary_;
-  std::optional<std::uint32_t> shared_waiting_;     // `waiting` since the last boundary, where all read it
+  std::optional<std::uint32_t> shared_waiting_;  // `waiting` since the last boundary, where all read it
   Proof proof_;
   std::uint32_t waiting_ = 0;
   bool stuck_ = false;

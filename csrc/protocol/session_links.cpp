@@ -33,8 +33,10 @@ void Session::reconcile_links(Instant now) {
     const bool before = std::exchange(link.needed, true);
     if (link.up) continue;
     if (!before) link.wanted_since = now;  // for how long nobody needed it is no evidence
-    if (me_ > peer || link.lost) dial(peer, link, now);
-    else if (!link.dialling) link.retry_at = std::min(link.retry_at, now + timing_.redial / 8);
+    if (me_ > peer || link.lost)
+      dial(peer, link, now);
+    else if (!link.dialling)
+      link.retry_at = std::min(link.retry_at, now + timing_.redial / 8);
   }
 }
 
@@ -143,7 +145,8 @@ void Session::check_proof(Instant now) {
     if (link.up) continue;
     answer.failed.push_back(target.peer);
     answer.why = "peer " + std::to_string(target.peer) + " at " +
-                 (target.reachable_at.empty() ? "no address" : target.reachable_at.front().host + ":" +
+                 (target.reachable_at.empty() ? "no address"
+                                              : target.reachable_at.front().host + ":" +
                                                     std::to_string(target.reachable_at.front().port)) +
                  (link.why.empty() ? " did not answer" : ": " + link.why);
   }

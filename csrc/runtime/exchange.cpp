@@ -127,7 +127,8 @@ void Exchange::settle(Attempt& attempt) {
   for (const auto position : attempt.executor->targets())
     if (attempt.executor->sendable(position)) emit(exchange_effect::Wake{attempt.ring[position]});
   if (attempt.complete_said || !attempt.executor->complete()) return;
-  // Who only sends (two peers that both believe to be the root) would be done before it sees that others do otherwise.
+  // Who only sends (two peers that both believe to be the root) would be done before it sees that others do
+  // otherwise.
   for (const auto position : attempt.executor->targets())
     if (!attempt.heard.contains(position)) return;
   attempt.complete_said = true;
@@ -248,8 +249,10 @@ void Exchange::replay_parked() {
     }
     if (auto& held = parked_bytes_[frame.from]; (held -= wire::data_header_bytes + frame.header.bytes) == 0)
       parked_bytes_.erase(frame.from);
-    if (older) emit(exchange_effect::Discard{id});
-    else emit(exchange_effect::Replay{id});
+    if (older)
+      emit(exchange_effect::Discard{id});
+    else
+      emit(exchange_effect::Replay{id});
     it = parked_.erase(it);
   }
 }

@@ -16,13 +16,31 @@ using ParkedId = std::uint64_t;
 using AttemptId = std::uint64_t;
 
 namespace exchange_effect {
-struct SendReady { PeerId to; Ready ready; };
-struct Do { AttemptId attempt; OpKey key; Work work; };
-struct Wake { PeerId peer; };                         // there is something to send to it
-struct Complete { OpKey key; };
-struct Mismatch { OpKey key; std::string text; };
-struct Replay { ParkedId parked; };                   // offer the parked frame again, then forget its bytes
-struct Discard { ParkedId parked; };
+struct SendReady {
+  PeerId to;
+  Ready ready;
+};
+struct Do {
+  AttemptId attempt;
+  OpKey key;
+  Work work;
+};
+struct Wake {
+  PeerId peer;
+};  // there is something to send to it
+struct Complete {
+  OpKey key;
+};
+struct Mismatch {
+  OpKey key;
+  std::string text;
+};
+struct Replay {
+  ParkedId parked;
+};  // offer the parked frame again, then forget its bytes
+struct Discard {
+  ParkedId parked;
+};
 }  // namespace exchange_effect
 using ExchangeEffect = std::variant<exchange_effect::SendReady, exchange_effect::Do, exchange_effect::Wake,
                                     exchange_effect::Complete, exchange_effect::Mismatch,
@@ -50,11 +68,11 @@ class Exchange {
     ViewId view;
     Descriptor descriptor;
     std::uint32_t fingerprint = 0;
-    std::vector<PeerId> ring;         // peers by position
+    std::vector<PeerId> ring;  // peers by position
     std::uint32_t position = 0;
     std::uint64_t order = 0;
     bool complete_said = false;
-    std::set<std::uint32_t> heard;    // positions whose READY says that they do the same as this peer
+    std::set<std::uint32_t> heard;  // positions whose READY says that they do the same as this peer
     std::unique_ptr<Executor> executor;
     std::uint32_t position_of(PeerId peer) const;
   };
@@ -62,11 +80,11 @@ class Exchange {
   Exchange(const Session& session, Rules rules = {}, ExchangeLimits limits = {})
       : session_(session), rules_(rules), limits_(limits) {}
 
-  void begin(const OpKey& key, bool in_place);        // effect::StartAttempt
-  void drop(const OpKey& key);                        // effect::DropAttempt and after effect::Deliver
-  void view_changed();                                // after the attempts of the new view have begun
+  void begin(const OpKey& key, bool in_place);  // effect::StartAttempt
+  void drop(const OpKey& key);                  // effect::DropAttempt and after effect::Deliver
+  void view_changed();                          // after the attempts of the new view have begun
   void on_link_up(PeerId peer);
-  bool on_ready(PeerId from, const Ready& ready);     // false: no honest peer announces so much
+  bool on_ready(PeerId from, const Ready& ready);  // false: no honest peer announces so much
 
   // A data frame's header arrived. park: keep the payload and call park(); it comes back by Replay or
   // Discard.
@@ -77,7 +95,7 @@ class Exchange {
 
   bool sendable(PeerId peer) const;
   std::optional<Outgoing> next(PeerId peer);
-  bool sent(const Outgoing& outgoing);                // true: its slot is free
+  bool sent(const Outgoing& outgoing);  // true: its slot is free
 
   const Attempt* find(const OpKey& key) const;
   bool take_effects(std::vector<ExchangeEffect>& into);

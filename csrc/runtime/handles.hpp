@@ -1,4 +1,5 @@
-// What a user's thread holds while the I/O thread works: it waits here, and nothing of the I/O thread is shared but this.
+// What a user's thread holds while the I/O thread works: it waits here, and nothing of the I/O thread is
+// shared but this.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -50,8 +51,8 @@ template <class T> class Promise {
 
 struct OperationHandle {
   Promise<OperationResult> result;
-  OpKey key;               // I/O thread only
-  bool posted = false;     // I/O thread only
+  OpKey key;            // I/O thread only
+  bool posted = false;  // I/O thread only
 };
 
 struct BoundaryResult {
@@ -88,7 +89,8 @@ class StateEvents {
   }
   std::optional<StateEvent> pop(Duration time) {
     std::unique_lock lock(mutex_);
-    if (!pushed_.wait_for(lock, std::chrono::nanoseconds(time), [&] { return !events_.empty(); })) return std::nullopt;
+    if (!pushed_.wait_for(lock, std::chrono::nanoseconds(time), [&] { return !events_.empty(); }))
+      return std::nullopt;
     auto event = std::move(events_.front());
     events_.pop_front();
     return event;
@@ -112,9 +114,9 @@ struct StateHandle {
   // User thread only. What it asks for belongs to the attempt that it was told of, which may be over by then.
   ViewId told;
   bool done = false;
-  OpKey key;               // I/O thread only, as all below
+  OpKey key;  // I/O thread only, as all below
   bool posted = false;
-  ViewId view;             // of the attempt that runs
+  ViewId view;  // of the attempt that runs
   std::vector<ServedEntry> served;
   Instant started = 0;
   std::uint64_t sent = 0, received = 0;

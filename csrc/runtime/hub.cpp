@@ -117,7 +117,9 @@ void Hub::turn(Instant until, const std::function<Instant()>& clock) {
   const auto again = std::exchange(busy_, {});
   const auto now = clock();
   until = std::min(until, listener_paused_until_);
-  const auto timeout = !again.empty() || !dirty_.empty() ? 0 : until == never ? never : std::max<Duration>(until - now, 0);
+  const auto timeout = !again.empty() || !dirty_.empty() ? 0
+                       : until == never                  ? never
+                                                         : std::max<Duration>(until - now, 0);
   for (const auto& event : poller_.wait(timeout)) {
     if (event.token == waker_token) {
       waker_.drain();
@@ -129,7 +131,8 @@ void Hub::turn(Instant until, const std::function<Instant()>& clock) {
     }
   }
   for (const auto token : again)
-    if (const auto it = entries_.find(token); it != entries_.end()) after_io(token, it->second.connection->on_io(true, true));
+    if (const auto it = entries_.find(token); it != entries_.end())
+      after_io(token, it->second.connection->on_io(true, true));
   flush();
   if (listener_paused_until_ != never && clock() >= listener_paused_until_) {
     listener_paused_until_ = never;

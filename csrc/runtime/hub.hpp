@@ -1,5 +1,5 @@
-// One thread's descriptors: poller, listener, connections, and calls from other threads. Only call() and wake() may be
-// used from elsewhere.
+// One thread's descriptors: poller, listener, connections, and calls from other threads. Only call() and
+// wake() may be used from elsewhere.
 #pragma once
 #include <functional>
 #include <map>
@@ -20,12 +20,13 @@ class Hub {
   Error listen(net::Socket listener, net::SocketOptions options, OnAccept on_accept);
   int listener_fd() const { return listener_.fd(); }
   net::Connection& add(std::unique_ptr<net::Connection> connection);
-  void touch(net::Connection& connection);    // it has something to send: written at the end of the turn
-  void retire(net::Connection& connection);   // from on_closed(): destroyed at the end of the turn
+  void touch(net::Connection& connection);   // it has something to send: written at the end of the turn
+  void retire(net::Connection& connection);  // from on_closed(): destroyed at the end of the turn
 
-  void stop_queueing();                       // the owner's thread has ended: calls run at once, on their caller's
+  void stop_queueing();  // the owner's thread has ended: calls run at once, on their caller's
   void call(std::function<void()> function);  // any thread: runs on the owner's, in order
-  void turn(Instant until, const std::function<Instant()>& clock);  // waits at most until then, handles what came
+  void turn(Instant until,
+            const std::function<Instant()>& clock);  // waits at most until then, handles what came
   void flush();
 
  private:
@@ -50,12 +51,12 @@ class Hub {
   std::map<std::uint64_t, Entry> entries_;
   std::map<const net::Connection*, std::uint64_t> tokens_;
   std::vector<std::uint64_t> dirty_;
-  std::vector<std::uint64_t> busy_;           // stopped at their budget: come back without waiting
+  std::vector<std::uint64_t> busy_;  // stopped at their budget: come back without waiting
   std::vector<std::unique_ptr<net::Connection>> retired_;
   std::uint64_t next_token_ = 16;
-  std::mutex mutex_;                          // guards calls_ and queueing_
+  std::mutex mutex_;  // guards calls_ and queueing_
   std::vector<std::function<void()>> calls_;
-  bool queueing_ = true;                      // guarded by mutex_
+  bool queueing_ = true;  // guarded by mutex_
 };
 
 }  // namespace pccl

@@ -13,10 +13,12 @@ const Error hung_up{ErrorCode::closed, "the peer is in the view no more"};
 }  // namespace
 
 bool Links::Link::complete() const {
-  return !stripes.empty() && std::none_of(stripes.begin(), stripes.end(), [](auto* s) { return s == nullptr; });
+  return !stripes.empty() &&
+         std::none_of(stripes.begin(), stripes.end(), [](auto* s) { return s == nullptr; });
 }
 
-// ---- dialling ------------------------------------------------------------------------------------------------------
+// ---- dialling
+// ------------------------------------------------------------------------------------------------------
 
 void Links::dial(PeerId peer, std::vector<Address> addresses) {
   if (up_.contains(peer) || dialling_.contains(peer)) return;
@@ -26,8 +28,8 @@ void Links::dial(PeerId peer, std::vector<Address> addresses) {
   dial_next(peer, dialling);
 }
 
-// Addresses are tried one after the other. Peers advertise numbers; a name is looked up here, on the I/O thread, and only
-// where the user gave one.
+// Addresses are tried one after the other. Peers advertise numbers; a name is looked up here, on the I/O
+// thread, and only where the user gave one.
 void Links::dial_next(PeerId peer, Dialling& dialling) {
   while (dialling.next_address < dialling.addresses.size()) {
     const auto& address = dialling.addresses[dialling.next_address++];
@@ -55,7 +57,8 @@ void Links::start_stripes(PeerId peer, Dialling& dialling, const net::SocketAddr
       return dial_over(peer, false, socket ? nonce.error().text : socket.error().text);
     }
     auto& c = hub_.add(std::make_unique<net::Connection>(
-        std::move(*socket), net::Handshake(net::Side::dialler, protocol_version, secret_, nonce.value()), address.text(), *this));
+        std::move(*socket), net::Handshake(net::Side::dialler, protocol_version, secret_, nonce.value()),
+        address.text(), *this));
     dialling.link.stripes[i] = &c;
     roles_[&c] = {peer, dialling.link.number, true, i, monotonic_now()};
     Bytes hello;
@@ -74,15 +77,18 @@ void Links::dial_over(PeerId peer, bool refused, std::string why) {  // a copy: 
   owner_.dial_failed(peer, refused, why);
 }
 
-// ---- hellos --------------------------------------------------------------------------------------------------------
+// ---- hellos
+// --------------------------------------------------------------------------------------------------------
 
 void Links::accept(net::Accepted accepted) {
-  const auto strangers = std::count_if(roles_.begin(), roles_.end(), [](const auto& r) { return r.second.peer == no_peer; });
+  const auto strangers =
+      std::count_if(roles_.begin(), roles_.end(), [](const auto& r) { return r.second.peer == no_peer; });
   const auto nonce = net::random_nonce();
   if (!nonce || std::size_t(strangers) >= limits::strangers_max) return;
   auto& c = hub_.add(std::make_unique<net::Connection>(
-      std::move(accepted.socket), net::Handshake(net::Side::acceptor, protocol_version, secret_, nonce.value()),
-      accepted.from.text(), *this));
+      std::move(accepted.socket),
+      net::Handshake(net::Side::acceptor, protocol_version, secret_, nonce.value()), accepted.from.text(),
+      *this));
   roles_[&c] = {no_peer, 0, false, 0, monotonic_now()};
   hub_.touch(c);
 }
@@ -90,23 +96,27 @@ void Links::accept(net::Accepted accepted) {
 void Links::on_ready(net::Connection& c) {
   // By now the kernel has measured the way.
   net::set_congestion(c.socket(), congestion_, net::path_of(c.socket()));
-  // Whom this peer dialled is known; chunks on one stripe may overtake the answer on the first, and wait for it paused.
+  // Whom this peer dialled is known; chunks on one stripe may overtake the answer on the first, and wait for
+  // it paused.
   if (const auto it = roles_.find(&c); it != roles_.end() && it->second.dialled) c.trust();
   hub_.touch(c);
 }
 
 bool Links::on_hello(net::Connection& c, Role& role, const LinkHello& hello) {
-  if (run_ == 0 || hello.run != run_ || hello.to != me_ || hello.from == me_ || hello.from == no_peer) return false;
+  if (run_ == 0 || hello.run != run_ || hello.to != me_ || hello.from == me_ || hello.from == no_peer)
+    return false;
   if (hello.stripes < 1 || hello.stripes > limits::stripes_max || hello.stripe >= hello.stripes) return false;
-  // Both ends dial at once: the larger id's dial wins, so that both keep the same one; but not for ever, it may be that
-  // only the other end can reach this one.
+  // Both ends dial at once: the larger id's dial wins, so that both keep the same one; but not for ever, it
+  // may be that only the other end can reach this one.
   if (const auto own = dialling_.find(hello.from); own != dialling_.end() && me_ > hello.from)
     if (monotonic_now() - own->second.since < own_dial_wins) return false;
   if (const auto it = up_.find(hello.from); it != up_.end() && me_ > hello.from && it->second.dialled)
-    if (monotonic_now() - it->second.since < own_dial_wins) return false;  // it crossed the dial that made this link
+    if (monotonic_now() - it->second.since < own_dial_wins)
+      return false;  // it crossed the dial that made this link
   auto& arriving = arriving_[hello.from];
   if (arriving.number != hello.link) {
-    auto old = std::exchange(arriving, Link{hello.link, std::vector<net::Connection*>(hello.stripes, nullptr), false, 0});
+    auto old = std::exchange(
+        arriving, Link{hello.link, std::vector<net::Connection*>(hello.stripes, nullptr), false, 0});
     drop(old, replaced);
   }
   if (arriving.stripes.size() != hello.stripes || arriving.stripes[hello.stripe] != nullptr) return false;
@@ -131,7 +141,9 @@ bool Links::on_hello(net::Connection& c, Role& role, const LinkHello& hello) {
 
 bool Links::on_hello_answer(net::Connection&, const Role& role, const LinkHello& hello) {
   const auto it = dialling_.find(role.peer);
-  if (it == dialling_.end() || hello.from != role.peer || hello.link != it->second.link.number || role.stripe != 0) return false;
+  if (it == dialling_.end() || hello.from != role.peer || hello.link != it->second.link.number ||
+      role.stripe != 0)
+    return false;
   auto link = std::move(it->second.link);
   const auto peer = role.peer;
   dialling_.erase(it);
@@ -156,7 +168,8 @@ void Links::establish(PeerId peer, Link link) {
     }
 }
 
-// ---- closing -------------------------------------------------------------------------------------------------------
+// ---- closing
+// -------------------------------------------------------------------------------------------------------
 
 // Forget the roles first: closing calls back, and these closings are nobody's loss.
 void Links::drop(Link& link, const Error& why) {
@@ -206,7 +219,8 @@ void Links::on_closed(net::Connection& c, const Error& why) {
     drop(link, why);
     return owner_.link_down(role.peer, why.text);
   }
-  if (const auto arriving = arriving_.find(role.peer); arriving != arriving_.end() && arriving->second.number == role.number) {
+  if (const auto arriving = arriving_.find(role.peer);
+      arriving != arriving_.end() && arriving->second.number == role.number) {
     auto link = std::move(arriving->second);
     arriving_.erase(arriving);
     std::replace(link.stripes.begin(), link.stripes.end(), &c, static_cast<net::Connection*>(nullptr));
@@ -215,7 +229,8 @@ void Links::on_closed(net::Connection& c, const Error& why) {
   const auto dialling = dialling_.find(role.peer);
   if (dialling == dialling_.end() || dialling->second.link.number != role.number || !role.dialled) return;
   auto& attempt = dialling->second;
-  std::replace(attempt.link.stripes.begin(), attempt.link.stripes.end(), &c, static_cast<net::Connection*>(nullptr));
+  std::replace(attempt.link.stripes.begin(), attempt.link.stripes.end(), &c,
+               static_cast<net::Connection*>(nullptr));
   drop(attempt.link, why);
   attempt.refused &= c.system_error() == ECONNREFUSED;
   attempt.why = c.remote() + ": " + why.text;
@@ -225,14 +240,16 @@ void Links::on_closed(net::Connection& c, const Error& why) {
 void Links::tick(Instant now) {
   std::vector<net::Connection*> late;
   for (auto& [c, role] : roles_) {
-    const bool is_up = role.peer != no_peer && up_.contains(role.peer) && up_.at(role.peer).number == role.number;
+    const bool is_up =
+        role.peer != no_peer && up_.contains(role.peer) && up_.at(role.peer).number == role.number;
     if (!is_up && now - role.since > hello_timeout) late.push_back(c);
   }
   for (auto* c : late)
     if (roles_.contains(c)) c->close({ErrorCode::timeout, "it did not say hello within 5 s"});
 }
 
-// ---- traffic -------------------------------------------------------------------------------------------------------
+// ---- traffic
+// -------------------------------------------------------------------------------------------------------
 
 Links::Link* Links::link_of(const Role& role, bool* is_up) {
   const auto it = up_.find(role.peer);
@@ -245,7 +262,8 @@ bool Links::on_message(net::Connection& c, ByteView body) {
   const auto message = wire::decode<BetweenPeers>(body);
   if (!message || it == roles_.end()) return false;
   if (const auto* hello = std::get_if<LinkHello>(&*message))
-    return it->second.peer == no_peer ? on_hello(c, it->second, *hello) : on_hello_answer(c, Role(it->second), *hello);
+    return it->second.peer == no_peer ? on_hello(c, it->second, *hello)
+                                      : on_hello_answer(c, Role(it->second), *hello);
   bool is_up = false;
   link_of(it->second, &is_up);
   return is_up && owner_.link_message(it->second.peer, *message);
@@ -282,7 +300,8 @@ net::Connection* Links::stripe_for_chunk(PeerId peer) {
   if (it == up_.end()) return nullptr;
   net::Connection* best = nullptr;
   for (auto* stripe : it->second.stripes) {
-    if (stripe->queued_frames() >= frames_in_flight_max || stripe->queued_bytes() >= bytes_in_flight_max) continue;
+    if (stripe->queued_frames() >= frames_in_flight_max || stripe->queued_bytes() >= bytes_in_flight_max)
+      continue;
     if (best == nullptr || stripe->queued_bytes() < best->queued_bytes()) best = stripe;
   }
   return best;
@@ -307,7 +326,8 @@ std::map<PeerId, LinkInfo> Links::info() const {
     info.stripes = std::uint32_t(link.stripes.size());
     info.congestion = net::congestion_of(link.stripes[0]->socket());
     info.remote = link.stripes[0]->remote();
-    for (const auto* stripe : link.stripes) info.bytes_in += stripe->bytes_in(), info.bytes_out += stripe->bytes_out();
+    for (const auto* stripe : link.stripes)
+      info.bytes_in += stripe->bytes_in(), info.bytes_out += stripe->bytes_out();
   }
   return all;
 }

@@ -1,5 +1,6 @@
 // Data links to other peers: dialling, accepting, the hello of each stripe, and which stripe a frame takes.
-// A link is up when all its stripes are; it is lost with the first stripe that breaks. Owned by the I/O thread.
+// A link is up when all its stripes are; it is lost with the first stripe that breaks. Owned by the I/O
+// thread.
 #pragma once
 #include <map>
 #include <set>
@@ -24,7 +25,8 @@ class Links : public net::Connection::Handler {
     virtual void link_down(PeerId peer, const std::string& why) = 0;
     virtual void dial_failed(PeerId peer, bool refused, const std::string& why) = 0;
     virtual bool link_message(PeerId peer, const BetweenPeers& message) = 0;
-    virtual net::Landing link_payload(PeerId peer, net::Connection& stripe, wire::FrameKind kind, ByteView head, std::size_t bytes) = 0;
+    virtual net::Landing link_payload(PeerId peer, net::Connection& stripe, wire::FrameKind kind,
+                                      ByteView head, std::size_t bytes) = 0;
     virtual void link_payload_end(PeerId peer, net::Connection& stripe) = 0;
     virtual void link_sent(PeerId peer, std::uint64_t token) = 0;
     virtual void stripe_closed(net::Connection& stripe) = 0;  // what it was receiving is void
@@ -51,28 +53,30 @@ class Links : public net::Connection::Handler {
       for (auto* stripe : link.stripes) f(peer, *stripe);
   }
   std::map<PeerId, LinkInfo> info() const;
-  void tick(Instant now);                         // strangers and dials that take too long
+  void tick(Instant now);  // strangers and dials that take too long
   void close_all();
 
   // net::Connection::Handler
   void on_ready(net::Connection& c) override;
   bool on_message(net::Connection& c, ByteView body) override;
-  net::Landing on_payload(net::Connection& c, wire::FrameKind kind, ByteView head, std::size_t bytes) override;
+  net::Landing on_payload(net::Connection& c, wire::FrameKind kind, ByteView head,
+                          std::size_t bytes) override;
   void on_payload_end(net::Connection& c) override;
   void on_sent(net::Connection& c, std::uint64_t token) override;
   void on_closed(net::Connection& c, const Error& why) override;
 
  private:
   static constexpr std::uint8_t stripes_default = 2;
-  static constexpr std::size_t frames_in_flight_max = 4;  // per stripe: a slow peer must slow its sender, not eat its memory
+  static constexpr std::size_t frames_in_flight_max =
+      4;  // per stripe: a slow peer must slow its sender, not eat its memory
   static constexpr std::uint64_t bytes_in_flight_max = 1u << 20;
   static constexpr Duration hello_timeout = 5 * second;
   static constexpr Duration own_dial_wins = 500 * millisecond;
 
   struct Link {
     std::uint64_t number = 0;
-    std::vector<net::Connection*> stripes;        // by stripe index; null: not there yet
-    bool dialled = false;                         // by this end
+    std::vector<net::Connection*> stripes;  // by stripe index; null: not there yet
+    bool dialled = false;                   // by this end
     Instant since = 0;
     bool complete() const;
   };
@@ -81,11 +85,11 @@ class Links : public net::Connection::Handler {
     std::vector<Address> addresses;
     std::size_t next_address = 0;
     Instant since = 0;
-    bool refused = true;                          // every address so far refused
+    bool refused = true;  // every address so far refused
     std::string why;
   };
-  struct Role {  // what a connection is to us
-    PeerId peer = no_peer;                        // no_peer: a stranger that has not said hello
+  struct Role {             // what a connection is to us
+    PeerId peer = no_peer;  // no_peer: a stranger that has not said hello
     std::uint64_t number = 0;
     bool dialled = false;
     std::uint8_t stripe = 0;

@@ -5,7 +5,8 @@ namespace pccl {
 void MasterLink::tick(Instant now) {
   if (connection_ == nullptr && !stopped_ && now >= dial_at_) dial(now);
   if (connection_ != nullptr && now >= handshake_by_)
-    connection_->close({ErrorCode::connect, "connected, but no answer came to our greeting: is this the port of a master?"});
+    connection_->close(
+        {ErrorCode::connect, "connected, but no answer came to our greeting: is this the port of a master?"});
 }
 
 void MasterLink::dial(Instant now) {
@@ -17,7 +18,8 @@ void MasterLink::dial(Instant now) {
   if (!socket || !nonce) return owner_.master_unreachable(socket ? nonce.error() : socket.error(), false);
   const auto text = address.text() == name_ ? name_ : name_ + " (" + address.text() + ")";
   connection_ = &hub_.add(std::make_unique<net::Connection>(
-      std::move(*socket), net::Handshake(net::Side::dialler, protocol_version, secret_, nonce.value()), text, *this));
+      std::move(*socket), net::Handshake(net::Side::dialler, protocol_version, secret_, nonce.value()), text,
+      *this));
   handshake_by_ = now + handshake_timeout;
   ready_ = false;
   hub_.touch(*connection_);

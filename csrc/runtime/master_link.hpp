@@ -13,25 +13,35 @@ class MasterLink : public net::Connection::Handler {
     virtual void master_up() = 0;
     virtual void master_message(const ToPeer& message) = 0;
     virtual void master_down(const Error& why) = 0;
-    virtual void master_unreachable(const Error& why, bool hopeless) = 0;  // a dial failed; hopeless: so will the next
+    virtual void master_unreachable(const Error& why,
+                                    bool hopeless) = 0;  // a dial failed; hopeless: so will the next
    protected:
     ~Owner() = default;
   };
 
-  MasterLink(Hub& hub, Owner& owner, Bytes secret, std::string name, std::vector<net::SocketAddress> addresses)
-      : hub_(hub), owner_(owner), secret_(std::move(secret)), name_(std::move(name)), addresses_(std::move(addresses)) {}
+  MasterLink(Hub& hub, Owner& owner, Bytes secret, std::string name,
+             std::vector<net::SocketAddress> addresses)
+      : hub_(hub),
+        owner_(owner),
+        secret_(std::move(secret)),
+        name_(std::move(name)),
+        addresses_(std::move(addresses)) {}
 
   void tick(Instant now);
   Instant next_deadline() const { return connection_ == nullptr && !stopped_ ? dial_at_ : handshake_by_; }
   void send(const ToMaster& message);
   void reconnect(const std::string& why);
-  void close_politely();                        // what was sent still goes out
+  void close_politely();  // what was sent still goes out
   bool closed() const { return connection_ == nullptr; }
-  net::SocketAddress local() const { return connection_ == nullptr ? net::SocketAddress{} : net::local_address(connection_->fd()); }
+  net::SocketAddress local() const {
+    return connection_ == nullptr ? net::SocketAddress{} : net::local_address(connection_->fd());
+  }
 
   void on_ready(net::Connection& c) override;
   bool on_message(net::Connection& c, ByteView body) override;
-  net::Landing on_payload(net::Connection&, wire::FrameKind, ByteView, std::size_t) override { return {.close = true}; }
+  net::Landing on_payload(net::Connection&, wire::FrameKind, ByteView, std::size_t) override {
+    return {.close = true};
+  }
   void on_payload_end(net::Connection&) override {}
   void on_sent(net::Connection&, std::uint64_t) override {}
   void on_closed(net::Connection& c, const Error& why) override;

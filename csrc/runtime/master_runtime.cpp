@@ -13,10 +13,13 @@ Result<std::unique_ptr<MasterRuntime>> MasterRuntime::create(MasterOptions optio
   if (!where) return where.error();
   auto candidates = net::resolve(*where, net::Purpose::listen);
   if (!candidates) return candidates.error();
-  if (candidates->empty()) return Error{ErrorCode::usage, "listen=" + options.listen + " names no address of this host"};
+  if (candidates->empty())
+    return Error{ErrorCode::usage, "listen=" + options.listen + " names no address of this host"};
   const auto& address = candidates->front();
   if (!address.is_loopback() && options.secret.empty() && !options.insecure)
-    return Error{ErrorCode::usage, "a master on " + address.text() + " could be joined by anybody: give secret_file=, or insecure=True to go without"};
+    return Error{ErrorCode::usage,
+                 "a master on " + address.text() +
+                     " could be joined by anybody: give secret_file=, or insecure=True to go without"};
   auto hub = Hub::create();
   if (!hub) return hub.error();
   const net::SocketOptions socket_options{"system", {}, 20 * second};
@@ -27,11 +30,14 @@ Result<std::unique_ptr<MasterRuntime>> MasterRuntime::create(MasterOptions optio
   auto master = std::unique_ptr<MasterRuntime>(new MasterRuntime(std::move(options), std::move(*hub)));
   master->owner_process_ = getpid();
   master->address_ = net::local_address(listener->fd()).address();
-  MasterConfig config{.timing = master->options_.timing, .rules = {}, .run = 0, .restarted = false, .stored = {}};
+  MasterConfig config{
+      .timing = master->options_.timing, .rules = {}, .run = 0, .restarted = false, .stored = {}};
   config.run = load_little<std::uint64_t>(nonce->data()) | 1;
   master->master_ = std::make_unique<Master>(std::move(config), monotonic_now());
   auto* raw = master.get();
-  if (auto error = master->hub_->listen(std::move(*listener), socket_options, [raw](net::Accepted a) { raw->accept(std::move(a)); })) return error;
+  if (auto error = master->hub_->listen(std::move(*listener), socket_options,
+                                        [raw](net::Accepted a) { raw->accept(std::move(a)); }))
+    return error;
   master->thread_ = std::make_unique<std::thread>([raw] { raw->run(); });
   return master;
 }
@@ -101,7 +107,8 @@ void MasterRuntime::accept(net::Accepted accepted) {
   if (!nonce || strangers_.size() >= limits::strangers_max) return;
   net::Connection::Handler& self = *this;
   auto& c = hub_->add(std::make_unique<net::Connection>(
-      std::move(accepted.socket), net::Handshake(net::Side::acceptor, protocol_version, options_.secret, nonce.value()),
+      std::move(accepted.socket),
+      net::Handshake(net::Side::acceptor, protocol_version, options_.secret, nonce.value()),
       accepted.from.text(), self));
   const auto id = next_id_++;
   connections_[id] = &c;
@@ -111,8 +118,8 @@ void MasterRuntime::accept(net::Accepted accepted) {
 }
 
 void MasterRuntime::on_ready(net::Connection& c) {
-  // Whoever gets here knows the secret, if there is one, and a registration of a large run is long. Without a secret
-  // strangers are few (strangers_max), and leave soon (introduction_timeout).
+  // Whoever gets here knows the secret, if there is one, and a registration of a large run is long. Without a
+  // secret strangers are few (strangers_max), and leave soon (introduction_timeout).
   c.trust();
 }
 
@@ -134,7 +141,8 @@ void MasterRuntime::on_closed(net::Connection& c, const Error& why) {
   ids_.erase(it);
   connections_.erase(id);
   closing_.erase(id);
-  if (strangers_.erase(id) > 0 && options_.log) options_.log("a stranger at " + c.remote() + " went away: " + why.text);
+  if (strangers_.erase(id) > 0 && options_.log)
+    options_.log("a stranger at " + c.remote() + " went away: " + why.text);
   master_->on_closed(id, monotonic_now());
   drain();
 }
@@ -144,7 +152,8 @@ void MasterRuntime::drain() {
     for (auto& e : effects) std::visit([&](auto& x) { apply(x); }, e);
   const std::lock_guard lock(status_mutex_);
   status_.waiting = master_->waiting();
-  if (status_.view.id != master_->view().id || status_.view.boundaries != master_->view().boundaries) status_.view = master_->view();
+  if (status_.view.id != master_->view().id || status_.view.boundaries != master_->view().boundaries)
+    status_.view = master_->view();
 }
 
 void MasterRuntime::apply(master_effect::Send& e) {

@@ -34,7 +34,8 @@ class MasterRuntime final : net::Connection::Handler {
   void stop();
 
  private:
-  MasterRuntime(MasterOptions options, std::unique_ptr<Hub> hub) : options_(std::move(options)), hub_(std::move(hub)) {}
+  MasterRuntime(MasterOptions options, std::unique_ptr<Hub> hub)
+      : options_(std::move(options)), hub_(std::move(hub)) {}
   struct Stranger {
     Instant since = 0;
   };
@@ -50,7 +51,9 @@ class MasterRuntime final : net::Connection::Handler {
 
   void on_ready(net::Connection& c) override;
   bool on_message(net::Connection& c, ByteView body) override;
-  net::Landing on_payload(net::Connection&, wire::FrameKind, ByteView, std::size_t) override { return {.close = true}; }
+  net::Landing on_payload(net::Connection&, wire::FrameKind, ByteView, std::size_t) override {
+    return {.close = true};
+  }
   void on_payload_end(net::Connection&) override {}
   void on_sent(net::Connection&, std::uint64_t) override {}
   void on_closed(net::Connection& c, const Error& why) override;
@@ -59,17 +62,17 @@ class MasterRuntime final : net::Connection::Handler {
   MasterOptions options_;
   std::unique_ptr<Hub> hub_;
   Address address_;
-  std::unique_ptr<Master> master_;                    // I/O thread only, as all below
+  std::unique_ptr<Master> master_;  // I/O thread only, as all below
   std::map<ConnectionId, net::Connection*> connections_;
   std::map<const net::Connection*, ConnectionId> ids_;
-  std::map<ConnectionId, Stranger> strangers_;        // have not introduced themselves yet
-  std::map<ConnectionId, Instant> closing_;           // told why, and given a moment to read it
+  std::map<ConnectionId, Stranger> strangers_;  // have not introduced themselves yet
+  std::map<ConnectionId, Instant> closing_;     // told why, and given a moment to read it
   ConnectionId next_id_ = 1;
   bool stop_ = false;
-  mutable std::mutex status_mutex_;                   // guards status_
+  mutable std::mutex status_mutex_;  // guards status_
   MasterStatus status_;
   int owner_process_ = 0;
-  std::mutex stop_mutex_;                             // guards thread_
+  std::mutex stop_mutex_;  // guards thread_
   std::unique_ptr<std::thread> thread_;
 };
 

@@ -8,11 +8,13 @@
 namespace pccl {
 
 namespace {
-// Results larger than the second-level cache are read much later than they are written: write past the caches.
+// Results larger than the second-level cache are read much later than they are written: write past the
+// caches.
 constexpr std::uint64_t streaming_from = 2u << 20;
 }  // namespace
 
-OperationMemory::OperationMemory(std::vector<TensorSpan> tensors, ReduceOp op, std::optional<double> weight, UndoPool& undo_pool)
+OperationMemory::OperationMemory(std::vector<TensorSpan> tensors, ReduceOp op, std::optional<double> weight,
+                                 UndoPool& undo_pool)
     : tensors_(std::move(tensors)), op_(op), weight_(weight), undo_pool_(undo_pool) {
   for (const auto& tensor : tensors_) {
     undo_offset_.push_back(bytes_);
@@ -54,7 +56,9 @@ void OperationMemory::restore() {
   kept_.clear();
 }
 
-double OperationMemory::total_weight() const { return std::accumulate(weights_.begin(), weights_.end(), 0.0); }
+double OperationMemory::total_weight() const {
+  return std::accumulate(weights_.begin(), weights_.end(), 0.0);
+}
 
 void OperationMemory::scale_own(const Executor& executor, std::uint32_t index, std::uint8_t* to) const {
   const auto& chunk = executor.layout().chunk(index);
@@ -64,16 +68,20 @@ void OperationMemory::scale_own(const Executor& executor, std::uint32_t index, s
 void OperationMemory::run(const Executor& executor, const Work& work, SlotPool& slots) {
   const auto& chunk = executor.layout().chunk(work.chunk);
   if (work.merge == Merge::own) {
-    if (executor.plan().world == 1 && weight_ && *weight_ == 0 && !hidden(chunk)) {  // alone, as with others: zeros
+    if (executor.plan().world == 1 && weight_ && *weight_ == 0 &&
+        !hidden(chunk)) {  // alone, as with others: zeros
       if (input(chunk) == output(chunk)) keep(executor, work.chunk);
       std::memset(output(chunk), 0, chunk.element_bytes());
       return;
     }
-    if (input(chunk) != output(chunk)) kernels::copy(output(chunk), input(chunk), chunk.element_bytes(), streaming_);
+    if (input(chunk) != output(chunk))
+      kernels::copy(output(chunk), input(chunk), chunk.element_bytes(), streaming_);
     return;
   }
-  if (executor.plan().steps[work.step].finish) finish(executor, work, slots.data(work.slot));
-  else reduce(executor, work, slots.data(work.slot));
+  if (executor.plan().steps[work.step].finish)
+    finish(executor, work, slots.data(work.slot));
+  else
+    reduce(executor, work, slots.data(work.slot));
   if (work.free_slot) slots.give(work.slot);
 }
 
@@ -82,16 +90,23 @@ void OperationMemory::reduce(const Executor& executor, const Work& work, std::ui
   const auto& chunk = executor.layout().chunk(work.chunk);
   const auto& step = executor.plan().steps[work.step];
   if (work.keep) keep(executor, work.chunk);
-  kernels::ReduceArgs args{.out = work.to_slot ? slot : output(chunk), .incoming = slot, .own = input(chunk), .count = chunk.count};
+  kernels::ReduceArgs args{.out = work.to_slot ? slot : output(chunk),
+                           .incoming = slot,
+                           .own = input(chunk),
+                           .count = chunk.count};
   if (work.to_slot && step.in != step.out && accumulator_of(chunk.dtype) != chunk.dtype) {
-    narrow_.assign(slot, slot + chunk.element_bytes());  // the sums are wider than what came: they would overtake it
+    narrow_.assign(
+        slot, slot + chunk.element_bytes());  // the sums are wider than what came: they would overtake it
     args.incoming = narrow_.data();
   }
-  if (weight_) kernels::combine_weighted(chunk.dtype, step.in, step.out, args, *weight_);
-  else kernels::combine(chunk.dtype, op_, step.in, step.out, args);
+  if (weight_)
+    kernels::combine_weighted(chunk.dtype, step.in, step.out, args, *weight_);
+  else
+    kernels::combine(chunk.dtype, op_, step.in, step.out, args);
 }
 
-// The whole sum: computed in the cache-hot slot where the sizes allow it, stored past the caches, sent from the slot.
+// The whole sum: computed in the cache-hot slot where the sizes allow it, stored past the caches, sent from
+// the slot.
 void OperationMemory::finish(const Executor& executor, const Work& work, std::uint8_t* slot) {
   const auto& chunk = executor.layout().chunk(work.chunk);
   const auto& step = executor.plan().steps[work.step];
@@ -102,8 +117,11 @@ void OperationMemory::finish(const Executor& executor, const Work& work, std::ui
     kernels::combine_weighted(chunk.dtype, Wire::accumulator, Wire::accumulator, args, *weight_);
     if (work.keep) keep(executor, work.chunk);
     const auto total = total_weight();
-    if (total > 0) kernels::finish_avg(chunk.dtype, Wire::accumulator, out, slot, chunk.count, total, streaming_ && !work.to_slot);
-    else std::memset(out, 0, chunk.element_bytes());
+    if (total > 0)
+      kernels::finish_avg(chunk.dtype, Wire::accumulator, out, slot, chunk.count, total,
+                          streaming_ && !work.to_slot);
+    else
+      std::memset(out, 0, chunk.element_bytes());
     if (work.to_slot) std::memcpy(slot, out, chunk.element_bytes());
     return;
   }

@@ -1,5 +1,6 @@
-// The memory of one operation: the caller's tensors, the hidden weights, the undo copy; and the arithmetic on them.
-// Owned by the I/O thread from post to delivery. The input is intact whenever an attempt did not commit.
+// The memory of one operation: the caller's tensors, the hidden weights, the undo copy; and the arithmetic on
+// them. Owned by the I/O thread from post to delivery. The input is intact whenever an attempt did not
+// commit.
 #pragma once
 #include <memory>
 #include <optional>
@@ -20,12 +21,13 @@ struct TensorSpan {
 
 class OperationMemory {
  public:
-  OperationMemory(std::vector<TensorSpan> tensors, ReduceOp op, std::optional<double> weight, UndoPool& undo_pool);
+  OperationMemory(std::vector<TensorSpan> tensors, ReduceOp op, std::optional<double> weight,
+                  UndoPool& undo_pool);
 
   bool in_place() const { return in_place_; }
-  void begin(const Executor& executor);             // a new attempt
+  void begin(const Executor& executor);  // a new attempt
   void keep(const Executor& executor, std::uint32_t chunk);
-  void restore();                                   // the attempt is dropped: the caller's bytes come back
+  void restore();  // the attempt is dropped: the caller's bytes come back
   void run(const Executor& executor, const Work& work, SlotPool& slots);
   std::uint8_t* output(const Chunk& chunk);
   const std::uint8_t* input(const Chunk& chunk) const;
@@ -45,10 +47,10 @@ class OperationMemory {
   std::optional<double> weight_;
   bool in_place_ = false;
   bool streaming_ = false;
-  std::vector<double> weights_;             // by position
+  std::vector<double> weights_;  // by position
   UndoPool& undo_pool_;
   UndoPool::Buffer undo_;
-  std::vector<std::uint8_t> narrow_;        // 16-bit floats on their way to float32 sums
+  std::vector<std::uint8_t> narrow_;  // 16-bit floats on their way to float32 sums
   std::vector<Chunk> kept_;
   std::uint64_t bytes_ = 0;
 };

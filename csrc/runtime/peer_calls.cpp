@@ -130,8 +130,10 @@ void PeerRuntime::fetch_block(std::shared_ptr<StateHandle> handle, PeerId donor,
     request.key = handle->key;
     request.view = told;
     fetches_.push_back({donor, request, to});
-    if (links_.up(donor)) send_fetches(donor);
-    else session_->want_link(donor, monotonic_now());
+    if (links_.up(donor))
+      send_fetches(donor);
+    else
+      session_->want_link(donor, monotonic_now());
     drain();
   });
 }

@@ -1,4 +1,5 @@
-// A peer's data path: which chunk leaves on which stripe, where an arriving one lands, and blocks of shared state.
+// A peer's data path: which chunk leaves on which stripe, where an arriving one lands, and blocks of shared
+// state.
 #include <algorithm>
 #include <cstring>
 
@@ -6,7 +7,8 @@
 
 namespace pccl {
 
-// ---- links ---------------------------------------------------------------------------------------------------------
+// ---- links
+// ---------------------------------------------------------------------------------------------------------
 
 void PeerRuntime::link_up(PeerId peer) {
   forget_in_flight(peer);  // of a link that this one replaces
@@ -33,7 +35,8 @@ void PeerRuntime::dial_failed(PeerId peer, bool refused, const std::string& why)
 bool PeerRuntime::link_message(PeerId peer, const BetweenPeers& message) {
   if (const auto* ready = std::get_if<Ready>(&message)) {
     if (!exchange_->on_ready(peer, *ready)) return false;
-  } else if (const auto* request = std::get_if<BlockRequest>(&message)) serve_block(peer, *request);
+  } else if (const auto* request = std::get_if<BlockRequest>(&message))
+    serve_block(peer, *request);
   else if (const auto* failed = std::get_if<BlockFailed>(&message)) {
     if (const auto it = states_.find(failed->key); it != states_.end() && it->second->view == failed->view) {
       StateEvent event(StateEvent::Kind::failed);
@@ -47,13 +50,16 @@ bool PeerRuntime::link_message(PeerId peer, const BetweenPeers& message) {
   return true;
 }
 
-net::Landing PeerRuntime::link_payload(PeerId peer, net::Connection& stripe, wire::FrameKind kind, ByteView head, std::size_t bytes) {
-  return kind == wire::FrameKind::chunk ? land_chunk(peer, stripe, head, bytes) : land_block(peer, stripe, head, bytes);
+net::Landing PeerRuntime::link_payload(PeerId peer, net::Connection& stripe, wire::FrameKind kind,
+                                       ByteView head, std::size_t bytes) {
+  return kind == wire::FrameKind::chunk ? land_chunk(peer, stripe, head, bytes)
+                                        : land_block(peer, stripe, head, bytes);
 }
 
 void PeerRuntime::stripe_closed(net::Connection& stripe) { incoming_.erase(&stripe); }
 
-// ---- sending -------------------------------------------------------------------------------------------------------
+// ---- sending
+// -------------------------------------------------------------------------------------------------------
 
 void PeerRuntime::pump(PeerId peer) {
   while (auto* stripe = links_.stripe_for_chunk(peer)) {
@@ -75,12 +81,15 @@ void PeerRuntime::send_chunk(PeerId peer, net::Connection& stripe, Outgoing outg
     running.memory->scale_own(executor, send.chunk, slots_.data(record.temporary));
     payload = slots_.data(record.temporary);
   } else {
-    payload = send.place == Place::slot ? slots_.data(send.slot) : send.place == Place::output ? running.memory->output(chunk) : running.memory->input(chunk);
+    payload = send.place == Place::slot     ? slots_.data(send.slot)
+              : send.place == Place::output ? running.memory->output(chunk)
+                                            : running.memory->input(chunk);
   }
   std::uint8_t head[wire::data_header_bytes];
   wire::store(outgoing.header, head);
   running.sent += send.bytes;
-  stripe.send_payload(wire::FrameKind::chunk, {head, sizeof head}, payload, send.bytes, in_flight_token(std::move(record)));
+  stripe.send_payload(wire::FrameKind::chunk, {head, sizeof head}, payload, send.bytes,
+                      in_flight_token(std::move(record)));
   links_.touch(stripe);
 }
 
@@ -128,7 +137,8 @@ void PeerRuntime::stop_using(const OpKey& key) {
   links_.each_stripe([&](PeerId, net::Connection& stripe) {
     const auto it = incoming_.find(&stripe);
     if (it == incoming_.end() || it->second.kind == Incoming::Kind::parked) return;
-    if ((it->second.kind == Incoming::Kind::block ? it->second.block.key : it->second.header.key) != key) return;
+    if ((it->second.kind == Incoming::Kind::block ? it->second.block.key : it->second.header.key) != key)
+      return;
     stripe.discard_incoming();
     incoming_.erase(it);
   });
@@ -137,10 +147,13 @@ void PeerRuntime::stop_using(const OpKey& key) {
   if (const auto it = states_.find(key); it != states_.end()) it->second->served.clear();
 }
 
-// ---- receiving -----------------------------------------------------------------------------------------------------
+// ---- receiving
+// -----------------------------------------------------------------------------------------------------
 
-// Where the bytes of an accepted chunk go; the output's old bytes are kept first when they are the caller's input.
-std::uint8_t* PeerRuntime::prepare(const wire::DataHeader& header, const Landing& landing, Incoming& incoming) {
+// Where the bytes of an accepted chunk go; the output's old bytes are kept first when they are the caller's
+// input.
+std::uint8_t* PeerRuntime::prepare(const wire::DataHeader& header, const Landing& landing,
+                                   Incoming& incoming) {
   const auto* attempt = exchange_->find(header.key);
   auto& running = running_.at(header.key);
   running.received += header.bytes;
@@ -195,7 +208,8 @@ void PeerRuntime::link_payload_end(PeerId peer, net::Connection& stripe) {
 }
 
 // A frame that came before its operation or view: used now, or kept on.
-void PeerRuntime::offer_parked(PeerId from, const wire::DataHeader& header, std::unique_ptr<std::uint8_t[]> bytes) {
+void PeerRuntime::offer_parked(PeerId from, const wire::DataHeader& header,
+                               std::unique_ptr<std::uint8_t[]> bytes) {
   const auto landing = exchange_->land(from, header);
   if (landing.kind == Landing::Kind::skip) return;
   if (landing.kind == Landing::Kind::park) {
@@ -209,12 +223,15 @@ void PeerRuntime::offer_parked(PeerId from, const wire::DataHeader& header, std:
   exchange_->arrived(header, incoming.slot);
 }
 
-// ---- the exchange's effects ----------------------------------------------------------------------------------------
+// ---- the exchange's effects
+// ----------------------------------------------------------------------------------------
 
 void PeerRuntime::apply(exchange_effect::SendReady& e) { links_.send(e.to, std::move(e.ready)); }
 void PeerRuntime::apply(exchange_effect::Wake& e) { woken_.push_back(e.peer); }
 void PeerRuntime::apply(exchange_effect::Complete& e) { session_->attempt_complete(e.key, monotonic_now()); }
-void PeerRuntime::apply(exchange_effect::Mismatch& e) { session_->abandon(e.key, ErrorCode::mismatch, e.text, monotonic_now()); }
+void PeerRuntime::apply(exchange_effect::Mismatch& e) {
+  session_->abandon(e.key, ErrorCode::mismatch, e.text, monotonic_now());
+}
 
 void PeerRuntime::apply(exchange_effect::Do& e) {
   const auto* attempt = exchange_->find(e.key);
@@ -226,7 +243,8 @@ void PeerRuntime::apply(exchange_effect::Do& e) {
 void PeerRuntime::apply(exchange_effect::Replay& e) {
   auto node = parked_.extract(e.parked);
   const auto header = parked_headers_.extract(e.parked);
-  if (!node.empty() && !header.empty()) offer_parked(header.mapped().first, header.mapped().second, std::move(node.mapped()));
+  if (!node.empty() && !header.empty())
+    offer_parked(header.mapped().first, header.mapped().second, std::move(node.mapped()));
 }
 
 void PeerRuntime::apply(exchange_effect::Discard& e) {
@@ -234,20 +252,27 @@ void PeerRuntime::apply(exchange_effect::Discard& e) {
   parked_headers_.erase(e.parked);
 }
 
-// ---- blocks of shared state ----------------------------------------------------------------------------------------
+// ---- blocks of shared state
+// ----------------------------------------------------------------------------------------
 
 void PeerRuntime::serve_block(PeerId peer, const BlockRequest& request) {
   const auto it = states_.find(request.key);
-  const auto refuse = [&](const char* why) { links_.send(peer, BlockFailed{request.key, request.view, request.entry, why}); };
-  if (it == states_.end() || it->second->view != request.view) return refuse("the donor is not in this synchronization");
+  const auto refuse = [&](const char* why) {
+    links_.send(peer, BlockFailed{request.key, request.view, request.entry, why});
+  };
+  if (it == states_.end() || it->second->view != request.view)
+    return refuse("the donor is not in this synchronization");
   if (request.entry >= it->second->served.size()) return refuse("the donor offers no such tensor");
   const auto& entry = it->second->served[request.entry];
   const auto* data = request.hashes ? entry.hashes : entry.data;
   const auto size = request.hashes ? entry.hash_bytes : entry.bytes;
-  if (request.bytes > limits::chunk_bytes_max || request.offset > size || request.bytes > size - request.offset)
+  if (request.bytes > limits::chunk_bytes_max || request.offset > size ||
+      request.bytes > size - request.offset)
     return refuse("the range lies outside the tensor");
   std::uint8_t head[wire::data_header_bytes];
-  wire::store(wire::BlockHeader{request.view, request.key, request.entry, request.hashes, request.offset, request.bytes}, head);
+  wire::store(wire::BlockHeader{request.view, request.key, request.entry, request.hashes, request.offset,
+                                request.bytes},
+              head);
   auto* stripe = links_.stripe_for_block(peer);
   if (stripe == nullptr) return;
   it->second->sent += request.bytes;
@@ -268,8 +293,9 @@ net::Landing PeerRuntime::land_block(PeerId peer, net::Connection& stripe, ByteV
   const auto block = wire::load_block(head.data());
   if (!block || block->bytes != bytes) return {.close = true};
   const auto it = std::find_if(fetches_.begin(), fetches_.end(), [&](const Fetch& f) {
-    return f.donor == peer && f.request.key == block->key && f.request.view == block->view && f.request.entry == block->entry &&
-           f.request.hashes == block->hashes && f.request.offset == block->offset && f.request.bytes == block->bytes;
+    return f.donor == peer && f.request.key == block->key && f.request.view == block->view &&
+           f.request.entry == block->entry && f.request.hashes == block->hashes &&
+           f.request.offset == block->offset && f.request.bytes == block->bytes;
   });
   if (it == fetches_.end()) return {};  // asked for in an attempt that is over
   if (const auto state = states_.find(block->key); state != states_.end()) state->second->received += bytes;

@@ -1,4 +1,5 @@
-// A peer's thread: start, the session's effects, status for users, end. Data is in peer_data.cpp, user calls in peer_calls.cpp.
+// A peer's thread: start, the session's effects, status for users, end. Data is in peer_data.cpp, user calls
+// in peer_calls.cpp.
 #include "runtime/peer_runtime.hpp"
 
 #include <pthread.h>
@@ -16,35 +17,47 @@ Result<std::unique_ptr<PeerRuntime>> PeerRuntime::create(PeerOptions options) {
   if (!where) return where.error();
   auto addresses = net::resolve(*where, net::Purpose::connect);
   if (!addresses) return addresses.error();
-  if (addresses->empty()) return Error{ErrorCode::connect, "no address is known for the master at " + options.master};
+  if (addresses->empty())
+    return Error{ErrorCode::connect, "no address is known for the master at " + options.master};
   const bool open = !options.secret.empty() || options.insecure;
-  if (!open && !std::all_of(addresses->begin(), addresses->end(), [](const auto& a) { return a.is_loopback(); }))
-    return Error{ErrorCode::usage, "the master at " + options.master + " is not on this host: give secret_file=, or insecure=True to go without"};
+  if (!open &&
+      !std::all_of(addresses->begin(), addresses->end(), [](const auto& a) { return a.is_loopback(); }))
+    return Error{ErrorCode::usage,
+                 "the master at " + options.master +
+                     " is not on this host: give secret_file=, or insecure=True to go without"};
   if (options.listen.empty()) options.listen = open ? ":0" : "127.0.0.1:0";
   auto listen = net::parse_address(options.listen, 0);
   if (!listen) return listen.error();
   auto candidates = net::resolve(*listen, net::Purpose::listen);
   if (!candidates) return candidates.error();
-  if (candidates->empty()) return Error{ErrorCode::usage, "listen=" + options.listen + " names no address of this host"};
+  if (candidates->empty())
+    return Error{ErrorCode::usage, "listen=" + options.listen + " names no address of this host"};
   if (!open && !candidates->front().is_loopback())
-    return Error{ErrorCode::usage, "listen=" + options.listen + " is not loopback: give secret_file=, or insecure=True to go without"};
+    return Error{ErrorCode::usage, "listen=" + options.listen +
+                                       " is not loopback: give secret_file=, or insecure=True to go without"};
   auto hub = Hub::create();
   if (!hub) return hub.error();
   net::SocketOptions socket_options{options.congestion, {}, 20 * second};
   socket_options.path.same_host = addresses->front().is_loopback();
   auto listener = net::listen_on(candidates->front(), 256, socket_options);
   if (!listener) return listener.error();
-  auto peer = std::unique_ptr<PeerRuntime>(new PeerRuntime(std::move(options), std::move(*hub), std::move(*addresses)));
+  auto peer = std::unique_ptr<PeerRuntime>(
+      new PeerRuntime(std::move(options), std::move(*hub), std::move(*addresses)));
   auto* raw = peer.get();
-  if (auto error = peer->hub_->listen(std::move(*listener), socket_options, [raw](net::Accepted a) { raw->links_.accept(std::move(a)); }))
+  if (auto error = peer->hub_->listen(std::move(*listener), socket_options,
+                                      [raw](net::Accepted a) { raw->links_.accept(std::move(a)); }))
     return error;
   peer->thread_ = std::make_unique<std::thread>([raw] { raw->run(); });
   return peer;
 }
 
-PeerRuntime::PeerRuntime(PeerOptions options, std::unique_ptr<Hub> hub, std::vector<net::SocketAddress> master)
-    : options_(std::move(options)), hub_(std::move(hub)), links_(*hub_, *this, options_.secret, options_.congestion),
-      master_(*hub_, *this, options_.secret, options_.master, std::move(master)), owner_process_(getpid()) {}
+PeerRuntime::PeerRuntime(PeerOptions options, std::unique_ptr<Hub> hub,
+                         std::vector<net::SocketAddress> master)
+    : options_(std::move(options)),
+      hub_(std::move(hub)),
+      links_(*hub_, *this, options_.secret, options_.congestion),
+      master_(*hub_, *this, options_.secret, options_.master, std::move(master)),
+      owner_process_(getpid()) {}
 
 PeerRuntime::~PeerRuntime() { close(); }
 
@@ -106,8 +119,8 @@ void PeerRuntime::log(const std::string& line) const {
   if (options_.log) options_.log(line);
 }
 
-// Where others can dial this peer: what the user says; else the address by which the master is reached, or this host's
-// interfaces when that is loopback. Loopback is offered only where nothing else can be meant.
+// Where others can dial this peer: what the user says; else the address by which the master is reached, or
+// this host's interfaces when that is loopback. Loopback is offered only where nothing else can be meant.
 std::vector<Address> PeerRuntime::reachable() const {
   const auto port = net::local_address(hub_->listener_fd()).port();
   std::vector<Address> addresses;
@@ -116,14 +129,16 @@ std::vector<Address> PeerRuntime::reachable() const {
   if (!addresses.empty()) return addresses;
   const auto bound = net::local_address(hub_->listener_fd());
   if (!bound.is_any()) return {bound.address()};
-  if (auto local = master_.local(); local.family() != 0 && !local.is_loopback()) return {{local.host(), port}};
+  if (auto local = master_.local(); local.family() != 0 && !local.is_loopback())
+    return {{local.host(), port}};
   for (const auto& interface : net::interface_addresses())
     if (addresses.size() < limits::addresses_max) addresses.push_back({interface.host(), port});
   if (addresses.empty()) addresses.push_back({"127.0.0.1", port});
   return addresses;
 }
 
-// ---- the master's connection ---------------------------------------------------------------------------------------
+// ---- the master's connection
+// ---------------------------------------------------------------------------------------
 
 void PeerRuntime::master_up() {
   if (session_ == nullptr) {
@@ -153,14 +168,15 @@ void PeerRuntime::master_down(const Error& why) {
   drain();
 }
 
-// Before the first connection there is no session that could wait: refusals are tried again for a while (the master may be
-// starting), everything else ends it at once.
+// Before the first connection there is no session that could wait: refusals are tried again for a while (the
+// master may be starting), everything else ends it at once.
 void PeerRuntime::master_unreachable(const Error& why, bool hopeless) {
   if (session_ != nullptr) return;
   if (hopeless || monotonic_now() >= give_up_dialling_) end(why);
 }
 
-// ---- the session's effects -----------------------------------------------------------------------------------------
+// ---- the session's effects
+// -----------------------------------------------------------------------------------------
 
 void PeerRuntime::drain() {
   if (session_ == nullptr || draining_) return;
@@ -225,7 +241,9 @@ void PeerRuntime::apply(effect::Deliver& e) {
     result.bytes_sent = running.sent;
     result.bytes_received = running.received;
     result.took = monotonic_now() - running.started;
-    if (running.weight) result.weight = result.outcome.contributors.size() == 1 ? *running.weight : running.memory->total_weight();
+    if (running.weight)
+      result.weight =
+          result.outcome.contributors.size() == 1 ? *running.weight : running.memory->total_weight();
     auto handle = running.handle;
     undo_pool_.give(running.memory->release_undo(), monotonic_now());
     exchange_->drop(e.key);
@@ -262,7 +280,8 @@ void PeerRuntime::apply(effect::Admitted&) {
 
 void PeerRuntime::apply(effect::BoundaryPassed&) {
   publish();
-  if (auto boundary = std::exchange(boundary_, nullptr)) boundary->set({{}, session_->view().id != boundary_view_});
+  if (auto boundary = std::exchange(boundary_, nullptr))
+    boundary->set({{}, session_->view().id != boundary_view_});
 }
 
 void PeerRuntime::apply(effect::BoundaryFailed& e) {
@@ -290,7 +309,8 @@ void PeerRuntime::publish() {
   const std::lock_guard lock(status_mutex_);
   status_.end = ended_ || session_ == nullptr ? ended_ : session_->end();
   if (session_ == nullptr) return;
-  if (status_.view.id != session_->view().id || status_.view.boundaries != session_->view().boundaries) status_.view = session_->view();
+  if (status_.view.id != session_->view().id || status_.view.boundaries != session_->view().boundaries)
+    status_.view = session_->view();
   status_.peer = session_->peer();
   status_.waiting = session_->waiting();
   status_.stage = ended_ ? Session::Stage::gone : session_->stage();

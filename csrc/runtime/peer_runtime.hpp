@@ -1,5 +1,6 @@
-// A peer: one thread that owns its sockets, its session and its exchange. User threads call the public functions, which
-// hand over to that thread and wait on handles. The thread drives heartbeats, links, reductions and commits.
+// A peer: one thread that owns its sockets, its session and its exchange. User threads call the public
+// functions, which hand over to that thread and wait on handles. The thread drives heartbeats, links,
+// reductions and commits.
 #pragma once
 #include <memory>
 #include <thread>
@@ -12,10 +13,10 @@
 namespace pccl {
 
 struct PeerOptions {
-  std::string master;                      // host:port
-  Join join;                               // without addresses
-  std::string listen;                      // host:port; empty: by the secret
-  std::vector<std::string> advertise;      // host or host:port; empty: found out
+  std::string master;                  // host:port
+  Join join;                           // without addresses
+  std::string listen;                  // host:port; empty: by the secret
+  std::vector<std::string> advertise;  // host or host:port; empty: found out
   Bytes secret;
   bool insecure = false;
   std::string congestion = "auto";
@@ -23,7 +24,7 @@ struct PeerOptions {
   std::function<void(const std::string&)> log;
 };
 
-struct PeerStatus {                        // a copy for user threads
+struct PeerStatus {  // a copy for user threads
   PeerId peer = no_peer;
   View view;
   std::uint32_t waiting = 0;
@@ -55,9 +56,9 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void complete_state(std::shared_ptr<StateHandle> handle);
   void cancel_state(std::shared_ptr<StateHandle> handle, std::string why);
   PeerStatus status(bool with_links);
-  void leave(Duration timeout);            // politely, then close
+  void leave(Duration timeout);  // politely, then close
   void close();
-  bool forked() const;                     // this process is a child: nothing works here
+  bool forked() const;  // this process is a child: nothing works here
   bool running() const { return !closed_; }
 
   // A user's thread is blocked in the library while this lives: what "stuck" is decided by.
@@ -66,6 +67,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
     explicit Blocked(PeerRuntime& peer);
     ~Blocked();
     Blocked(const Blocked&) = delete;
+
    private:
     PeerRuntime& peer_;
   };
@@ -79,7 +81,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
     Instant started = 0;
     std::uint64_t sent = 0, received = 0;
   };
-  struct Incoming {                        // the payload that a stripe is receiving
+  struct Incoming {  // the payload that a stripe is receiving
     enum class Kind : std::uint8_t { chunk, parked, block } kind = Kind::chunk;
     wire::DataHeader header;
     wire::BlockHeader block;
@@ -87,8 +89,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
     SlotId slot = no_slot;
     std::unique_ptr<std::uint8_t[]> buffer;
   };
-  struct InFlight {                        // a payload handed to a stripe
-    PeerId peer = no_peer;                 // nobody: free
+  struct InFlight {         // a payload handed to a stripe
+    PeerId peer = no_peer;  // nobody: free
     bool block = false;
     Outgoing outgoing;
     OpKey key;
@@ -143,7 +145,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::uint8_t* prepare(const wire::DataHeader& header, const Landing& landing, Incoming& incoming);
   void serve_block(PeerId peer, const BlockRequest& request);
   void send_fetches(PeerId donor);
-  void stop_using(const OpKey& key);       // no frame reads or writes its memory any more
+  void stop_using(const OpKey& key);  // no frame reads or writes its memory any more
   void forget_in_flight(PeerId peer);
   std::uint64_t in_flight_token(InFlight record);
 
@@ -151,7 +153,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void link_down(PeerId peer, const std::string& why) override;
   void dial_failed(PeerId peer, bool refused, const std::string& why) override;
   bool link_message(PeerId peer, const BetweenPeers& message) override;
-  net::Landing link_payload(PeerId peer, net::Connection& stripe, wire::FrameKind kind, ByteView head, std::size_t bytes) override;
+  net::Landing link_payload(PeerId peer, net::Connection& stripe, wire::FrameKind kind, ByteView head,
+                            std::size_t bytes) override;
   void link_payload_end(PeerId peer, net::Connection& stripe) override;
   void link_sent(PeerId peer, std::uint64_t token) override;
   void stripe_closed(net::Connection& stripe) override;
@@ -190,12 +193,12 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   Error last_dial_error_;
   Instant give_up_dialling_ = never;
 
-  mutable std::mutex status_mutex_;        // guards status_ and threads_
+  mutable std::mutex status_mutex_;  // guards status_ and threads_
   PeerStatus status_;
-  std::set<int> threads_;                  // that have posted
+  std::set<int> threads_;  // that have posted
   std::atomic<int> blocked_{0};
   std::atomic<bool> closed_{false};
-  std::mutex close_mutex_;                 // guards thread_
+  std::mutex close_mutex_;  // guards thread_
   std::unique_ptr<std::thread> thread_;
 };
 

@@ -1,5 +1,5 @@
-// Chunk-sized buffers between the network and the reduction. The last one freed is the next one used: it is still in
-// the cache. Owned by the I/O thread; a slot belongs to one attempt of one operation.
+// Chunk-sized buffers between the network and the reduction. The last one freed is the next one used: it is
+// still in the cache. Owned by the I/O thread; a slot belongs to one attempt of one operation.
 #pragma once
 #include <cstdint>
 #include <cstdlib>

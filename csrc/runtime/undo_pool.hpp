@@ -1,5 +1,5 @@
-// Large buffers for undo copies, kept warm from one operation to the next: fresh memory costs a page fault per 4 KiB,
-// more than the copy itself. Owned by the I/O thread.
+// Large buffers for undo copies, kept warm from one operation to the next: fresh memory costs a page fault
+// per 4 KiB, more than the copy itself. Owned by the I/O thread.
 #pragma once
 #include <sys/mman.h>
 

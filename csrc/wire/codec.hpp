@@ -1,4 +1,5 @@
-// Derives encoding, decoding and bounds checks of a message from its list of fields. No message has code of its own.
+// Derives encoding, decoding and bounds checks of a message from its list of fields. No message has code of
+// its own.
 #pragma once
 #include <array>
 #include <optional>
@@ -19,7 +20,11 @@ class Encoder {
   explicit Encoder(Bytes& to) : out_(to) {}
   void operator()(bool value) { out_.integer<std::uint8_t>(value); }
   template <std::integral T> void operator()(T value) { out_.integer(value); }
-  template <class E> requires std::is_enum_v<E> void operator()(E value) { out_.integer(static_cast<std::uint8_t>(value)); }
+  template <class E>
+    requires std::is_enum_v<E>
+  void operator()(E value) {
+    out_.integer(static_cast<std::uint8_t>(value));
+  }
   template <std::size_t N> void operator()(std::array<std::uint8_t, N>& value) { out_.raw(value.data(), N); }
   template <HasFields T> void operator()(T& value) { value.fields(*this); }
   void operator()(std::string& value, std::size_t max) {
@@ -37,7 +42,8 @@ class Encoder {
   Writer out_;
 };
 
-// Hostile input: every count is compared with its maximum and with the bytes that are left before anything is allocated.
+// Hostile input: every count is compared with its maximum and with the bytes that are left before anything is
+// allocated.
 class Decoder {
  public:
   explicit Decoder(ByteView from) : in_(from) {}
@@ -54,7 +60,9 @@ class Decoder {
     if (byte > error_code_last) in_.fail();
     value = static_cast<ErrorCode>(in_.ok() ? byte : 0);
   }
-  template <class E> requires std::is_enum_v<E> void operator()(E& value) {
+  template <class E>
+    requires std::is_enum_v<E>
+  void operator()(E& value) {
     const auto byte = in_.integer<std::uint8_t>();
     if (byte < 1 || byte > last_of<E>) in_.fail();
     value = static_cast<E>(in_.ok() ? byte : 1);
@@ -120,7 +128,8 @@ template <class Variant> std::optional<Variant> decode(ByteView bytes) {
   return detail::decode_as<Variant>(bytes[0], bytes.subspan(1));
 }
 
-// 64-bit fingerprint of a value's encoding: travels in data frames so that a chunk of a different operation is seen.
+// 64-bit fingerprint of a value's encoding: travels in data frames so that a chunk of a different operation
+// is seen.
 template <class T> std::uint64_t fingerprint(const T& value) {
   Bytes bytes;
   Encoder encoder(bytes);

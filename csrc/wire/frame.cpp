@@ -3,7 +3,8 @@
 namespace pccl {
 
 std::string describe(const Tag& tag) {
-  const auto use = std::to_string(tag.count) + (tag.boundary != 0 ? " since boundary " + std::to_string(tag.boundary) : "");
+  const auto use = std::to_string(tag.count) +
+                   (tag.boundary != 0 ? " since boundary " + std::to_string(tag.boundary) : "");
   return tag.name == 0 ? "call " + use : "tag " + std::to_string(tag.name - 1) + " (use " + use + ")";
 }
 
@@ -68,7 +69,8 @@ void store(const DataHeader& header, std::uint8_t* to) {
 
 std::optional<DataHeader> load_data(const std::uint8_t* from) {
   DataHeader header;
-  if (!load_attempt(from, header.view, header.key) || from[9] != 0 || from[46] != 0 || from[47] != 0) return std::nullopt;
+  if (!load_attempt(from, header.view, header.key) || from[9] != 0 || from[46] != 0 || from[47] != 0)
+    return std::nullopt;
   header.step = load_little<std::uint16_t>(from + 10);
   header.fingerprint = load_little<std::uint32_t>(from + 28);
   header.chunk = load_little<std::uint32_t>(from + 32);
@@ -91,12 +93,14 @@ void store(const BlockHeader& header, std::uint8_t* to) {
 
 std::optional<BlockHeader> load_block(const std::uint8_t* from) {
   BlockHeader header;
-  if (!load_attempt(from, header.view, header.key) || from[9] > 1 || from[10] != 0 || from[11] != 0) return std::nullopt;
+  if (!load_attempt(from, header.view, header.key) || from[9] > 1 || from[10] != 0 || from[11] != 0)
+    return std::nullopt;
   header.hashes = from[9] == 1;
   header.entry = load_little<std::uint32_t>(from + 28);
   header.offset = load_little<std::uint64_t>(from + 32);
   header.bytes = load_little<std::uint32_t>(from + 40);
-  if (header.bytes > limits::chunk_bytes_max || load_little<std::uint32_t>(from + 44) != 0) return std::nullopt;
+  if (header.bytes > limits::chunk_bytes_max || load_little<std::uint32_t>(from + 44) != 0)
+    return std::nullopt;
   return header;
 }
 

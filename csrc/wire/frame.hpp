@@ -1,5 +1,6 @@
-// Headers of what travels on a connection. Every frame starts with the same 8 bytes: body length, kind, flags.
-// Control frame: the body is one message. Data frame: the body is a DataHeader and the bytes of one chunk.
+// Headers of what travels on a connection. Every frame starts with the same 8 bytes: body length, kind,
+// flags. Control frame: the body is one message. Data frame: the body is a DataHeader and the bytes of one
+// chunk.
 #pragma once
 #include <optional>
 
@@ -24,14 +25,15 @@ struct DataHeader {
   OpKey key;
   std::uint32_t fingerprint = 0;  // of the sender's descriptor
   std::uint16_t step = 0;
-  std::uint16_t attempt = 0;      // resends of a chunk within one view (a mended stripe)
+  std::uint16_t attempt = 0;  // resends of a chunk within one view (a mended stripe)
   std::uint32_t chunk = 0;
   std::uint32_t bytes = 0;
-  std::uint32_t checksum = 0;     // 0: none (a transport that checks by itself)
+  std::uint32_t checksum = 0;  // 0: none (a transport that checks by itself)
   bool operator==(const DataHeader&) const = default;
 };
 
-// A block of shared state on its way: bytes of one entry, or of its list of chunk hashes. As long as a DataHeader.
+// A block of shared state on its way: bytes of one entry, or of its list of chunk hashes. As long as a
+// DataHeader.
 struct BlockHeader {
   ViewId view;
   OpKey key;

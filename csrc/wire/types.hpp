@@ -20,20 +20,27 @@ struct ViewId {
   std::uint32_t incarnation = 0;
   std::uint32_t number = 0;
   auto operator<=>(const ViewId&) const = default;
-  template <class V> void fields(V&& v) { v(incarnation); v(number); }
+  template <class V> void fields(V&& v) {
+    v(incarnation);
+    v(number);
+  }
 };
 
 enum class Role : std::uint8_t { trainer = 1, keeper = 2 };
 enum class Scope : std::uint8_t { group = 1, run = 2 };
 
-// One use of a tag. `count` numbers the uses of `name` (0: the automatic one) since the boundary, where all peers
-// start at 0 again: so a joiner knows every counter.
+// One use of a tag. `count` numbers the uses of `name` (0: the automatic one) since the boundary, where all
+// peers start at 0 again: so a joiner knows every counter.
 struct Tag {
   std::uint32_t boundary = 0;
   std::uint32_t name = 0;
   std::uint32_t count = 0;
   auto operator<=>(const Tag&) const = default;
-  template <class V> void fields(V&& v) { v(boundary); v(name); v(count); }
+  template <class V> void fields(V&& v) {
+    v(boundary);
+    v(name);
+    v(count);
+  }
 };
 
 // An operation of the run; with the view it names one attempt. `group` is 0 when the scope is the run.
@@ -42,7 +49,11 @@ struct OpKey {
   std::uint32_t group = 0;
   Tag tag;
   auto operator<=>(const OpKey&) const = default;
-  template <class V> void fields(V&& v) { v(scope); v(group); v(tag); }
+  template <class V> void fields(V&& v) {
+    v(scope);
+    v(group);
+    v(tag);
+  }
 };
 
 enum class Call : std::uint8_t { all_reduce = 1, broadcast, barrier, sync_state, update_topology };
@@ -63,7 +74,8 @@ template <> inline constexpr std::uint8_t last_of<DType> = 12;
 template <> inline constexpr std::uint8_t last_of<ReduceOp> = 5;
 
 inline const char* name(Call call) {
-  constexpr const char* names[] = {"?", "all_reduce", "broadcast", "barrier", "sync_shared_state", "update_topology"};
+  constexpr const char* names[] = {"?",       "all_reduce",        "broadcast",
+                                   "barrier", "sync_shared_state", "update_topology"};
   return names[static_cast<std::uint8_t>(call)];
 }
 
@@ -74,7 +86,10 @@ struct Address {
   std::string host;  // a name or a literal, as the peer wants to be reached
   std::uint16_t port = 0;
   bool operator==(const Address&) const = default;
-  template <class V> void fields(V&& v) { v(host, limits::name_bytes_max); v(port); }
+  template <class V> void fields(V&& v) {
+    v(host, limits::name_bytes_max);
+    v(port);
+  }
 };
 
 // A peer as everybody in the view knows it.
@@ -87,17 +102,26 @@ struct Member {
   std::vector<Address> reachable_at;
   bool operator==(const Member&) const = default;
   template <class V> void fields(V&& v) {
-    v(peer); v(island, limits::name_bytes_max); v(island_rank); v(group); v(role); v(reachable_at, limits::addresses_max);
+    v(peer);
+    v(island, limits::name_bytes_max);
+    v(island_rank);
+    v(group);
+    v(role);
+    v(reachable_at, limits::addresses_max);
   }
 };
 
 // What the choice of a plan depends on: distributed with the view, never measured by one peer for itself.
 struct PlanHints {
   Algorithm algorithm = Algorithm::automatic;
-  std::uint32_t chunk_bytes = 0;   // 0: the default of the path
-  std::uint8_t stripes = 0;        // 0: by path
+  std::uint32_t chunk_bytes = 0;  // 0: the default of the path
+  std::uint8_t stripes = 0;       // 0: by path
   bool operator==(const PlanHints&) const = default;
-  template <class V> void fields(V&& v) { v(algorithm); v(chunk_bytes); v(stripes); }
+  template <class V> void fields(V&& v) {
+    v(algorithm);
+    v(chunk_bytes);
+    v(stripes);
+  }
 };
 
 struct View {
@@ -109,7 +133,12 @@ struct View {
   PlanHints hints;
   bool operator==(const View&) const = default;
   template <class V> void fields(V&& v) {
-    v(id); v(boundaries); v(waiting); v(members, limits::members_max); v(order, limits::members_max); v(hints);
+    v(id);
+    v(boundaries);
+    v(waiting);
+    v(members, limits::members_max);
+    v(order, limits::members_max);
+    v(hints);
   }
 
   // What every view has that an honest master makes, and what others may have written otherwise.

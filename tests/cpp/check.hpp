@@ -1,5 +1,6 @@
-// The C++ tests' whole framework: TEST(name) { ... } registers itself, CHECK and CHECK_EQ note a failure and go on,
-// REQUIRE ends the test. A check may fail on any thread; REQUIRE belongs to the test's own thread. main.cpp runs them.
+// The C++ tests' whole framework: TEST(name) { ... } registers itself, CHECK and CHECK_EQ note a failure and
+// go on, REQUIRE ends the test. A check may fail on any thread; REQUIRE belongs to the test's own thread.
+// main.cpp runs them.
 #pragma once
 
 #include <concepts>
@@ -40,10 +41,9 @@ concept OneOf = (std::same_as<T, Others> || ...);
 template <class T>
 concept Number = std::integral<T> && !OneOf<T, bool, char, wchar_t, char8_t, char16_t, char32_t>;
 
-// Enough of a value for a person to see what differs: text and numbers as they are, bytes as numbers, enumerations
-// as their number, containers by element, optionals by content, anything else by its size.
-template <class T>
-void print(std::ostream& out, const T& value) {
+// Enough of a value for a person to see what differs: text and numbers as they are, bytes as numbers,
+// enumerations as their number, containers by element, optionals by content, anything else by its size.
+template <class T> void print(std::ostream& out, const T& value) {
   if constexpr (std::same_as<T, std::byte> || std::is_enum_v<T> || (sizeof(T) == 1 && Number<T>)) {
     out << static_cast<long long>(value);
   } else if constexpr (std::convertible_to<const T&, std::string_view>) {
@@ -81,8 +81,7 @@ void print(std::ostream& out, const T& value) {
   }
 }
 
-template <class A, class B>
-bool equal(const A& a, const B& b) {
+template <class A, class B> bool equal(const A& a, const B& b) {
   if constexpr (Number<A> && Number<B>) {
     return std::cmp_equal(a, b);  // by value, whatever their signs
   } else {
@@ -110,10 +109,10 @@ void check_equal(const A& a, const B& b, const char* text_a, const char* text_b,
 
 }  // namespace pccl::check
 
-#define TEST(name)                                                                                          \
-  static void test_##name();                                                                                \
-  [[maybe_unused]] static const bool registered_##name =                                                    \
-      ::pccl::check::add_test(__FILE__, #name, &test_##name);                                               \
+#define TEST(name)                                            \
+  static void test_##name();                                  \
+  [[maybe_unused]] static const bool registered_##name =      \
+      ::pccl::check::add_test(__FILE__, #name, &test_##name); \
   static void test_##name()
 
 #define CHECK(...) \
@@ -122,8 +121,9 @@ void check_equal(const A& a, const B& b, const char* text_a, const char* text_b,
 #define CHECK_EQ(a, b) ::pccl::check::check_equal((a), (b), #a, #b, std::source_location::current())
 
 // Where going on would only crash: REQUIRE(result.ok()); use(*result);
-#define REQUIRE(...)                                                                                        \
-  do {                                                                                                      \
-    if (!::pccl::check::check(static_cast<bool>(__VA_ARGS__), #__VA_ARGS__, std::source_location::current())) \
-      throw ::pccl::check::Stopped{};                                                                       \
+#define REQUIRE(...)                                                        \
+  do {                                                                      \
+    if (!::pccl::check::check(static_cast<bool>(__VA_ARGS__), #__VA_ARGS__, \
+                              std::source_location::current()))             \
+      throw ::pccl::check::Stopped{};                                       \
   } while (false)

@@ -1,9 +1,10 @@
-// Executors of one operation in one program: frames leave, land, arrive and are acknowledged in any order that a seed
-// draws. A Store is what one position has instead of sockets: the operation's memory, symbolic or real. It offers
+// Executors of one operation in one program: frames leave, land, arrive and are acknowledged in any order
+// that a seed draws. A Store is what one position has instead of sockets: the operation's memory, symbolic or
+// real. It offers
 //   Content read(executor, send)            what leaves (also called again while the frame is under way)
-//   SlotId prepare(executor, send, landing) a slot, or the output kept if that is asked for, and half overwritten
-//   void put(executor, send, slot, content) all bytes are there
-//   void run(executor, work), void give(slot)
+//   SlotId prepare(executor, send, landing) a slot, or the output kept if that is asked for, and half
+//   overwritten void put(executor, send, slot, content) all bytes are there void run(executor, work), void
+//   give(slot)
 #pragma once
 #include <algorithm>
 #include <vector>
@@ -51,7 +52,8 @@ template <class Store, class Content> class Network {
   }
 
   void run_to_the_end() {
-    while (step()) {}
+    while (step()) {
+    }
     for (const auto& node : nodes) CHECK(node.executor.complete());
     CHECK(frames_.empty());
   }
@@ -73,20 +75,26 @@ template <class Store, class Content> class Network {
   };
 
   std::size_t under_way(std::uint32_t from, std::uint32_t to) const {
-    return std::size_t(std::ranges::count_if(frames_, [&](const Frame& f) { return f.from == from && f.send.position == to; }));
+    return std::size_t(std::ranges::count_if(
+        frames_, [&](const Frame& f) { return f.from == from && f.send.position == to; }));
   }
 
   void act(const Action& action) {
     switch (action.kind) {
-      case Kind::start: return start(action.index);
+      case Kind::start:
+        return start(action.index);
       case Kind::ready:
         nodes[readies_[action.index].first].executor.on_ready(readies_[action.index].second);
         readies_.erase(readies_.begin() + action.index);
         return;
-      case Kind::send: return send(action.index, action.target);
-      case Kind::leave: return leave(frames_[action.index]);
-      case Kind::land: return land(frames_[action.index]);
-      case Kind::arrive: return arrive(action.index);
+      case Kind::send:
+        return send(action.index, action.target);
+      case Kind::leave:
+        return leave(frames_[action.index]);
+      case Kind::land:
+        return land(frames_[action.index]);
+      case Kind::arrive:
+        return arrive(action.index);
     }
   }
 
@@ -129,7 +137,8 @@ template <class Store, class Content> class Network {
   }
 
   Landing offer(const Frame& frame) {
-    return nodes[frame.send.position].executor.land(frame.from, frame.send.step, frame.send.chunk, frame.send.bytes);
+    return nodes[frame.send.position].executor.land(frame.from, frame.send.step, frame.send.chunk,
+                                                    frame.send.bytes);
   }
 
   void land(Frame& frame) {

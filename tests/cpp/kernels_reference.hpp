@@ -37,24 +37,21 @@ struct Brain {
   static Brain from(float value) { return {kernels::bfloat16_from_float(value)}; }
   float acc() const { return kernels::float_from_bfloat16(bits); }
 };
-template <class T>
-struct Own {
+template <class T> struct Own {
   using Acc = T;
   T value;
   static Own from(T value) { return {value}; }
   T acc() const { return value; }
 };
 
-template <class A>
-A canonical(A value) {
+template <class A> A canonical(A value) {
   if constexpr (std::is_floating_point_v<A>) {
     if (std::isnan(value)) return std::numeric_limits<A>::quiet_NaN();
   }
   return value;
 }
 
-template <class A>
-A expected_extreme(A a, A b, bool smallest) {
+template <class A> A expected_extreme(A a, A b, bool smallest) {
   if constexpr (std::is_floating_point_v<A>) {
     if (std::isnan(a) || std::isnan(b)) return std::numeric_limits<A>::quiet_NaN();
     if (a == 0 && b == 0) return (std::signbit(a) == smallest) ? a : b;
@@ -62,8 +59,7 @@ A expected_extreme(A a, A b, bool smallest) {
   return (smallest ? a < b : a > b) ? a : b;
 }
 
-template <class A>
-A expected(ReduceOp op, A a, A b) {
+template <class A> A expected(ReduceOp op, A a, A b) {
   if (op == ReduceOp::min || op == ReduceOp::max) return expected_extreme(a, b, op == ReduceOp::min);
   const bool product = op == ReduceOp::prod;
   if constexpr (std::is_floating_point_v<A>) {
@@ -75,8 +71,7 @@ A expected(ReduceOp op, A a, A b) {
   }
 }
 
-template <class A>
-A expected_quotient(A value, double divisor) {
+template <class A> A expected_quotient(A value, double divisor) {
   if constexpr (std::is_floating_point_v<A>) {
     return canonical(value / static_cast<A>(divisor));
   } else {
@@ -85,8 +80,7 @@ A expected_quotient(A value, double divisor) {
   }
 }
 
-template <class Body>
-void for_all_dtypes(const Body& body) {
+template <class Body> void for_all_dtypes(const Body& body) {
   body(DType::float32, Own<float>{});
   body(DType::float64, Own<double>{});
   body(DType::float16, Half{});
@@ -123,8 +117,7 @@ struct Random {
 };
 
 // Any bits, every second item one that is likely to break something.
-template <class T>
-T item(Random& random) {
+template <class T> T item(Random& random) {
   const std::uint64_t bits = random.next();
   T any;
   std::memcpy(&any, &bits, sizeof(T));
@@ -165,18 +158,15 @@ class Buffer {
     start_ = 64 - reinterpret_cast<std::uintptr_t>(room_.data()) % 64 + offset_;
   }
   std::uint8_t* data() { return room_.data() + start_; }
-  template <class T>
-  T get(std::size_t index) {
+  template <class T> T get(std::size_t index) {
     T value;
     std::memcpy(&value, data() + index * sizeof(T), sizeof(T));
     return value;
   }
-  template <class T>
-  void set(std::size_t index, T value) {
+  template <class T> void set(std::size_t index, T value) {
     std::memcpy(data() + index * sizeof(T), &value, sizeof(T));
   }
-  template <class T>
-  void fill(std::size_t count, Random& random) {
+  template <class T> void fill(std::size_t count, Random& random) {
     for (std::size_t i = 0; i < count; ++i) set(i, item<T>(random));
   }
   void take(Buffer& other) { std::memcpy(data(), other.data(), bytes_); }
@@ -244,15 +234,20 @@ void expect(const Case& one, std::size_t count, Buffer& incoming, Buffer& own, B
       value = expected(one.op, a, b);
     }
     if (one.divisor != 1.0) value = expected_quotient(value, one.divisor);
-    if (one.out == Wire::element) out.set(i, E::from(value));
-    else out.set(i, value);
+    if (one.out == Wire::element)
+      out.set(i, E::from(value));
+    else
+      out.set(i, value);
   }
 }
 
 inline void call(const kernels::Set& set, const Case& one, const ReduceArgs& args, void* keep) {
-  if (one.kind == Kind::keep) set.combine_keep(one.element, one.op, one.incoming, args, keep);
-  else if (one.kind == Kind::plain) set.combine(one.element, one.op, one.incoming, one.out, args);
-  else CHECK(set.combine_weighted(one.element, one.incoming, one.out, args, one.weight));
+  if (one.kind == Kind::keep)
+    set.combine_keep(one.element, one.op, one.incoming, args, keep);
+  else if (one.kind == Kind::plain)
+    set.combine(one.element, one.op, one.incoming, one.out, args);
+  else
+    CHECK(set.combine_weighted(one.element, one.incoming, one.out, args, one.weight));
 }
 
 template <class E>
@@ -262,8 +257,10 @@ bool holds(const kernels::Set& set, const Case& one, std::size_t count, std::siz
   Buffer incoming(count * bytes_of(one.element, one.incoming), offset * 3 % 64),
       own(own_bytes, offset * 7 % 64);
   Buffer out(count * bytes_of(one.element, one.out), offset), keep(own_bytes, offset * 5 % 64);
-  if (one.incoming == Wire::element) incoming.fill<E>(count, random);
-  else incoming.fill<Own<Acc>>(count, random);
+  if (one.incoming == Wire::element)
+    incoming.fill<E>(count, random);
+  else
+    incoming.fill<Own<Acc>>(count, random);
   own.fill<E>(count, random);
   Buffer wanted(count * bytes_of(one.element, one.out), 0), own_before(own_bytes, 0);
   own_before.take(own);
@@ -278,8 +275,7 @@ bool holds(const kernels::Set& set, const Case& one, std::size_t count, std::siz
          (one.place == Place::on_own || own.same(own_before));
 }
 
-template <class E>
-void check_case(const Case& one) {
+template <class E> void check_case(const Case& one) {
   for (const kernels::Set* set : all_levels()) {
     Random random{static_cast<std::uint64_t>(one.element) * 1000003 + 77};
     std::size_t failures = 0, first = 0;
@@ -295,8 +291,7 @@ void check_case(const Case& one) {
   }
 }
 
-template <class Body>
-void for_all_wires(DType element, const Body& body) {
+template <class Body> void for_all_wires(DType element, const Body& body) {
   body(Wire::element, Wire::element);
   if (accumulator_of(element) == element) return;
   body(Wire::element, Wire::accumulator);

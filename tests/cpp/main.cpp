@@ -18,7 +18,7 @@ namespace pccl::check {
 namespace {
 
 std::mutex failures_mutex;
-int failures = 0;  // of the running test; guarded by failures_mutex
+int failures = 0;   // of the running test; guarded by failures_mutex
 char running[256];  // its name, where a signal handler can read it
 
 struct Options {
@@ -127,8 +127,8 @@ int run_all(int argc, char** argv) {
     return 0;
   }
   std::signal(SIGALRM, on_deadline);
-  const auto passed = std::ranges::count_if(
-      chosen, [&](const TestCase& test) { return passes(test, options.deadline_s); });
+  const auto passed =
+      std::ranges::count_if(chosen, [&](const TestCase& test) { return passes(test, options.deadline_s); });
   const auto failed = std::ssize(chosen) - passed;
   std::printf("%lld passed, %lld failed\n", static_cast<long long>(passed), static_cast<long long>(failed));
   return failed == 0 && passed > 0 ? 0 : 1;

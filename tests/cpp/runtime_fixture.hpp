@@ -27,7 +27,8 @@ struct Run {
     o.timing = timing;
     return o;
   }
-  std::unique_ptr<PeerRuntime> peer(std::uint32_t min_islands, std::function<void(PeerOptions&)> change = {}) const {
+  std::unique_ptr<PeerRuntime> peer(std::uint32_t min_islands,
+                                    std::function<void(PeerOptions&)> change = {}) const {
     auto o = options(min_islands);
     if (change) change(o);
     auto created = PeerRuntime::create(std::move(o));
@@ -52,7 +53,8 @@ struct Float32Operation {
 };
 
 // `value` of a peer at index i is a small integer, so that sums are exact.
-inline std::shared_ptr<Float32Operation> start_sum(PeerRuntime& peer, std::size_t count, float value, bool in_place, std::uint32_t name = 0,
+inline std::shared_ptr<Float32Operation> start_sum(PeerRuntime& peer, std::size_t count, float value,
+                                                   bool in_place, std::uint32_t name = 0,
                                                    Scope scope = Scope::group) {
   auto operation = std::make_shared<Float32Operation>();
   operation->in.resize(count);

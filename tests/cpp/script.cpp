@@ -71,8 +71,8 @@ class Player {
 
   Scenario scenario_;
   std::unique_ptr<World> world_;
-  std::map<std::uint32_t, OpKey> latest_;   // by process
-  std::vector<std::string> said_;           // since the last step, in the form of the script
+  std::map<std::uint32_t, OpKey> latest_;  // by process
+  std::vector<std::string> said_;          // since the last step, in the form of the script
 };
 
 // ---- the transcript ---------------------------------------------------------------------------------------
@@ -159,15 +159,22 @@ void Player::command(const std::string& line) {
     return;
   }
   const bool at_once = words.back() == "&";
-  if (words[0] == "peers") begin(std::uint32_t(number(words[1])), 1);
+  if (words[0] == "peers")
+    begin(std::uint32_t(number(words[1])), 1);
   else if (words[0] == "islands")
     begin(std::uint32_t(number(split(words[1], 'x')[0])), std::uint32_t(number(split(words[1], 'x')[1])));
-  else if (words[0] == "after") return pass(duration(words[1]));
-  else if (words[0] == "break") break_what(words);
-  else if (words[0] == "join") join(words.size() == 1);
-  else if (line == "master dies") world_->end_master();
-  else if (line == "master starts") world_->start_master(true);
-  else on_each(words);
+  else if (words[0] == "after")
+    return pass(duration(words[1]));
+  else if (words[0] == "break")
+    break_what(words);
+  else if (words[0] == "join")
+    join(words.size() == 1);
+  else if (line == "master dies")
+    world_->end_master();
+  else if (line == "master starts")
+    world_->start_master(true);
+  else
+    on_each(words);
   if (!at_once) pass(a_while);
 }
 
@@ -197,20 +204,28 @@ void Player::on_each(const Words& words) {
 }
 
 void Player::one(const std::string& verb, Process& process, const Settings& settings) {
-  const std::map<std::string, Call> calls = {{"all_reduce", Call::all_reduce}, {"broadcast", Call::broadcast},
-                                             {"barrier", Call::barrier}, {"sync_state", Call::sync_state}};
+  const std::map<std::string, Call> calls = {{"all_reduce", Call::all_reduce},
+                                             {"broadcast", Call::broadcast},
+                                             {"barrier", Call::barrier},
+                                             {"sync_state", Call::sync_state}};
   auto& session = process.session;
   const auto now = world_->now();
   session.set_stuck(true);  // a script's peers have one thread, which waits in the call
   if (const auto call = calls.find(verb); call != calls.end()) return post(call->second, process, settings);
   if (verb == "kill") return process.end(false);
   if (verb == "silence") return process.end(true);
-  if (verb == "oversleep") process.oversleeps = true;
-  else if (verb == "wake") wake(process);
-  else if (verb == "cut") cut(process);
-  else if (verb == "mend") process.cut_off = false;
-  else if (verb == "leave") session.leave(now);
-  else if (verb == "leave_boundary") session.leave_boundary(now);
+  if (verb == "oversleep")
+    process.oversleeps = true;
+  else if (verb == "wake")
+    wake(process);
+  else if (verb == "cut")
+    cut(process);
+  else if (verb == "mend")
+    process.cut_off = false;
+  else if (verb == "leave")
+    session.leave(now);
+  else if (verb == "leave_boundary")
+    session.leave_boundary(now);
   else if (verb == "cancel")
     session.abandon(latest_[process.index], ErrorCode::cancelled, process.name() + " cancelled it", now);
   else if (verb == "update_topology") {
@@ -236,8 +251,10 @@ void Player::post(Call call, Process& process, const Settings& settings) {
   if (settings.get("on_loss") == "raise") intent.on_loss = OnLoss::raise;
   if (settings.has("timeout")) intent.timeout = duration(settings.get("timeout"));
   const auto key = process.post(intent);
-  if (key) latest_[process.index] = key.value();
-  else world_->note(process.name() + " may not: " + key.error().text);
+  if (key)
+    latest_[process.index] = key.value();
+  else
+    world_->note(process.name() + " may not: " + key.error().text);
 }
 
 void Player::wake(Process& process) {

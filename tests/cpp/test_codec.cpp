@@ -45,7 +45,11 @@ struct Map {
   void operator()(bool&) { choices.push_back({at++, 0, 1}); }
   template <std::integral T> void operator()(T&) { at += sizeof(T); }
   void operator()(ErrorCode&) { choices.push_back({at++, 0, error_code_last}); }
-  template <class E> requires std::is_enum_v<E> void operator()(E&) { choices.push_back({at++, 1, last_of<E>}); }
+  template <class E>
+    requires std::is_enum_v<E>
+  void operator()(E&) {
+    choices.push_back({at++, 1, last_of<E>});
+  }
   template <std::size_t N> void operator()(std::array<std::uint8_t, N>&) { at += N; }
   template <HasFields T> void operator()(T& value) { value.fields(*this); }
   void operator()(std::string& value, std::size_t max) {
@@ -72,7 +76,8 @@ struct Footprint {
   }
 };
 
-// Also what was decoded before a decoder gave up must be small. 16: a list of short elements, grown by doubling.
+// Also what was decoded before a decoder gave up must be small. 16: a list of short elements, grown by
+// doubling.
 template <class Variant> void check_memory(ByteView bytes) {
   each_kind<Variant>([&]<class M>(std::type_identity<M>) {
     if (bytes.empty() || bytes[0] != std::uint8_t(M::id)) return;
@@ -157,10 +162,10 @@ TEST(bytes_of_a_message) {
   done.view = {0x01020304, 5};
   done.key = {Scope::run, 0, {6, 7, 8}};
   done.verdicts_seen = 0x1122334455667788;
-  const Bytes expected{5,                                  // id
-                       4, 3, 2, 1, 5, 0, 0, 0,             // view
-                       2, 0, 0, 0, 0,                      // scope, group
-                       6, 0, 0, 0, 7, 0, 0, 0, 8, 0, 0, 0, // tag
+  const Bytes expected{5,                                                          // id
+                       4,    3,    2,    1,    5,    0,    0,    0,                // view
+                       2,    0,    0,    0,    0,                                  // scope, group
+                       6,    0,    0,    0,    7,    0,    0,    0,   8, 0, 0, 0,  // tag
                        0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11};
   CHECK_EQ(encoded(done), expected);
   Refused refused{ErrorCode::version, "no"};
@@ -190,7 +195,8 @@ TEST(choices_out_of_range) {
     for (const auto& choice : map.choices) {
       auto wrong = bytes;
       CHECK(bytes[choice.at] >= choice.first && bytes[choice.at] <= choice.last);
-      for (const int value : {int(choice.first) - 1, int(choice.last) + 1, 255, int(choice.last + 1 + rng.below(100))}) {
+      for (const int value :
+           {int(choice.first) - 1, int(choice.last) + 1, 255, int(choice.last + 1 + rng.below(100))}) {
         if (value < 0) continue;
         wrong[choice.at] = std::uint8_t(value);
         CHECK(!decodes<V>(wrong));
@@ -205,7 +211,8 @@ TEST(huge_counts) {
     Map map;
     message.fields(map);
     for (const auto& count : map.counts) {
-      for (const std::uint64_t value : {std::uint64_t{0xffffffff}, std::uint64_t{0x80000000}, std::uint64_t{count.max} + 1}) {
+      for (const std::uint64_t value :
+           {std::uint64_t{0xffffffff}, std::uint64_t{0x80000000}, std::uint64_t{count.max} + 1}) {
         auto wrong = bytes;
         store_little(wrong.data() + count.at, std::uint32_t(value));
         CHECK(!decodes<V>(wrong));
@@ -247,7 +254,8 @@ TEST(flipped_bits) {
     for (int i = 0; i < 60; ++i) {
       auto wrong = bytes;
       const auto flips = 1 + rng.below(4);
-      for (std::uint64_t f = 0; f < flips; ++f) wrong[rng.below(wrong.size())] ^= std::uint8_t(1u << rng.below(8));
+      for (std::uint64_t f = 0; f < flips; ++f)
+        wrong[rng.below(wrong.size())] ^= std::uint8_t(1u << rng.below(8));
       directions_that_take(wrong);
     }
   });
@@ -283,7 +291,8 @@ TEST(fingerprints) {
   }
 }
 
-// ---- frames --------------------------------------------------------------------------------------------------------
+// ---- frames
+// --------------------------------------------------------------------------------------------------------
 
 template <class Header> Header random_header(Rng& rng) {
   Generate generate(rng);

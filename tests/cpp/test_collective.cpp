@@ -1,5 +1,5 @@
-// Layouts, plans and executors without a network: every sum is an expression, so that who is in it, how often and in
-// which order is plain to see.
+// Layouts, plans and executors without a network: every sum is an expression, so that who is in it, how often
+// and in which order is plain to see.
 #include "executor_network.hpp"
 
 #include <map>
@@ -14,7 +14,6 @@ std::string numbered(const char* what, std::uint64_t number) {
   text += std::to_string(number);
   return text;
 }
-
 
 using Shapes = std::vector<TensorShape>;
 
@@ -35,7 +34,8 @@ Shapes random_shapes(Rng& rng, std::uint64_t elements_max) {
 
 bool is_half(DType dtype) { return accumulator_of(dtype) != dtype; }
 
-// ---- layouts -------------------------------------------------------------------------------------------------------
+// ---- layouts
+// -------------------------------------------------------------------------------------------------------
 
 void check_layout(const Shapes& shapes, std::uint32_t segments, std::uint32_t chunk_bytes, bool weighted) {
   const Layout layout(shapes, segments, chunk_bytes, weighted);
@@ -77,7 +77,8 @@ TEST(layouts_cover_everything_once) {
   for (std::uint64_t seed = 1; seed <= 2000; ++seed) {
     Rng rng(seed);
     const auto shapes = random_shapes(rng, 3000);
-    check_layout(shapes, std::uint32_t(1 + rng.below(9)), std::uint32_t(64 + rng.below(4000)), rng.chance(0.5));
+    check_layout(shapes, std::uint32_t(1 + rng.below(9)), std::uint32_t(64 + rng.below(4000)),
+                 rng.chance(0.5));
   }
   check_layout({}, 4, 4096, true);
   check_layout({{DType::float64, 0}, {DType::int8, 0}}, 4, 4096, true);
@@ -96,11 +97,13 @@ TEST(chunk_sizes_are_bounded) {
     CHECK_EQ(bytes % 64, 0);
   }
   CHECK_EQ(choose_chunk_bytes(std::uint64_t{1} << 40, 4, 2, 0), limits::chunk_bytes_default);
-  CHECK_EQ(choose_chunk_bytes(std::uint64_t{1} << 40, 4, 2, 1), limits::chunk_bytes_min);  // a hint that makes no sense
+  CHECK_EQ(choose_chunk_bytes(std::uint64_t{1} << 40, 4, 2, 1),
+           limits::chunk_bytes_min);  // a hint that makes no sense
   CHECK_EQ(choose_chunk_bytes(1000, 4, 2, 0), limits::chunk_bytes_min);
 }
 
-// ---- plans ---------------------------------------------------------------------------------------------------------
+// ---- plans
+// ---------------------------------------------------------------------------------------------------------
 
 void check_plans(const std::vector<Plan>& plans) {
   std::set<std::tuple<std::uint32_t, std::uint16_t>> fed;
@@ -147,7 +150,8 @@ TEST(plans_fit_together) {
   }
 }
 
-// ---- executors -----------------------------------------------------------------------------------------------------
+// ---- executors
+// -----------------------------------------------------------------------------------------------------
 
 // The bytes of one chunk: an expression, and whether they are elements or accumulators.
 struct Symbol {
@@ -194,8 +198,10 @@ class SymbolicStore {
   }
 
   void put(const Executor& executor, const ChunkSend& send, SlotId slot, const Symbol& symbol) {
-    if (slot != no_slot) slots_.at(slot) = symbol;
-    else write(executor, send.chunk, symbol);
+    if (slot != no_slot)
+      slots_.at(slot) = symbol;
+    else
+      write(executor, send.chunk, symbol);
   }
 
   void give(SlotId slot) { CHECK_EQ(slots_.erase(slot), 1); }
@@ -218,14 +224,16 @@ class SymbolicStore {
     if (half && step.out == Wire::element) sum.text = std::string("round ") + sum.text;
     if (work.keep) keep(work.chunk);
     if (work.to_output) {
-      CHECK(step.write || !in_place_);                       // a partial sum never takes the place of an input
-      CHECK(!half || step.out == Wire::element);             // it would not fit
+      CHECK(step.write || !in_place_);            // a partial sum never takes the place of an input
+      CHECK(!half || step.out == Wire::element);  // it would not fit
       write(executor, work.chunk, sum);
     }
     CHECK_EQ(work.to_slot, !work.free_slot);
     CHECK(work.to_slot || work.to_output);
-    if (work.to_slot) slots_.at(work.slot) = sum;
-    else give(work.slot);
+    if (work.to_slot)
+      slots_.at(work.slot) = sum;
+    else
+      give(work.slot);
   }
 
   const std::vector<Symbol>& output() const { return output_; }
@@ -288,7 +296,8 @@ Scene random_scene(Rng& rng, bool may_be_weighted) {
   return scene;
 }
 
-SymbolicNetwork network_of(Rng& rng, const Scene& scene, const std::vector<Plan>& plans, std::uint32_t segments) {
+SymbolicNetwork network_of(Rng& rng, const Scene& scene, const std::vector<Plan>& plans,
+                           std::uint32_t segments) {
   SymbolicNetwork network(rng, scene.eager);
   const Layout layout(scene.shapes, segments, scene.chunk_bytes, scene.weighted);
   const bool in_place = scene.in_place && scene.world > 1;
@@ -352,7 +361,8 @@ TEST(all_reduce_in_any_order) {
     Rng rng(seed);
     const auto scene = random_scene(rng, true);
     std::vector<Plan> plans;
-    for (std::uint32_t p = 0; p < scene.world; ++p) plans.push_back(plan_ring_all_reduce(p, scene.world, scene.weighted));
+    for (std::uint32_t p = 0; p < scene.world; ++p)
+      plans.push_back(plan_ring_all_reduce(p, scene.world, scene.weighted));
     auto network = network_of(rng, scene, plans, scene.world);
     network.run_to_the_end();
     check_all_reduce(scene, network);
@@ -360,7 +370,10 @@ TEST(all_reduce_in_any_order) {
 }
 
 TEST(every_world_and_shape) {
-  const std::vector<Shapes> all{{}, {{DType::float32, 0}}, {{DType::float64, 1}}, {{DType::int8, 5}},
+  const std::vector<Shapes> all{{},
+                                {{DType::float32, 0}},
+                                {{DType::float64, 1}},
+                                {{DType::int8, 5}},
                                 {{DType::bfloat16, 3}, {DType::float64, 0}, {DType::float16, 700}},
                                 {{DType::int8, 1}, {DType::float64, 33}, {DType::int16, 1001}}};
   for (std::uint32_t world = 1; world <= 9; ++world)
@@ -383,7 +396,8 @@ TEST(broadcast_in_any_order) {
     const auto scene = random_scene(rng, false);
     const auto root = std::uint32_t(rng.below(scene.world));
     std::vector<Plan> plans;
-    for (std::uint32_t p = 0; p < scene.world; ++p) plans.push_back(plan_ring_broadcast(p, scene.world, root));
+    for (std::uint32_t p = 0; p < scene.world; ++p)
+      plans.push_back(plan_ring_broadcast(p, scene.world, root));
     auto network = network_of(rng, scene, plans, 1);
     network.run_to_the_end();
     std::uint64_t sent = 0;
@@ -430,7 +444,8 @@ TEST(few_slots_are_enough) {
   }
 }
 
-// ---- hostile input -------------------------------------------------------------------------------------------------
+// ---- hostile input
+// -------------------------------------------------------------------------------------------------
 
 TEST(nothing_unexpected_lands) {
   for (std::uint64_t seed = 1; seed <= 200; ++seed) {
@@ -438,17 +453,23 @@ TEST(nothing_unexpected_lands) {
     auto scene = random_scene(rng, true);
     const auto position = std::uint32_t(rng.below(scene.world));
     const bool broadcast = !scene.weighted && rng.chance(0.3);
-    const auto plan = broadcast ? plan_ring_broadcast(position, scene.world, std::uint32_t(rng.below(scene.world)))
-                                : plan_ring_all_reduce(position, scene.world, scene.weighted);
+    const auto plan = broadcast
+                          ? plan_ring_broadcast(position, scene.world, std::uint32_t(rng.below(scene.world)))
+                          : plan_ring_all_reduce(position, scene.world, scene.weighted);
     const Layout layout(scene.shapes, broadcast ? 1 : scene.world, scene.chunk_bytes, scene.weighted);
-    Executor executor(plan, layout, {scene.in_place && scene.world > 1, scene.eager, scene.weighted, scene.slots_max});
+    Executor executor(plan, layout,
+                      {scene.in_place && scene.world > 1, scene.eager, scene.weighted, scene.slots_max});
     std::set<std::pair<std::uint16_t, std::uint32_t>> expected, landed;
     for (std::uint16_t s = 0; s < plan.steps.size(); ++s)
-      for (auto c = layout.segment_begin(plan.steps[s].segment); c < layout.segment_end(plan.steps[s].segment); ++c)
+      for (auto c = layout.segment_begin(plan.steps[s].segment);
+           c < layout.segment_end(plan.steps[s].segment); ++c)
         if (plan.steps[s].from >= 0) expected.emplace(s, c);
     for (int i = 0; i < 4000; ++i) {
-      const auto any = [&](std::uint64_t near) { return rng.chance(0.9) ? rng.below(near + 2) : rng.next() >> rng.below(64); };
-      const auto from = rng.chance(0.5) ? (position + scene.world - 1) % scene.world : std::uint32_t(any(scene.world));
+      const auto any = [&](std::uint64_t near) {
+        return rng.chance(0.9) ? rng.below(near + 2) : rng.next() >> rng.below(64);
+      };
+      const auto from =
+          rng.chance(0.5) ? (position + scene.world - 1) % scene.world : std::uint32_t(any(scene.world));
       const auto step = std::uint16_t(any(plan.steps.size()));
       const auto chunk = std::uint32_t(any(layout.chunks()));
       const bool real = expected.contains({step, chunk}) && std::int32_t(from) == plan.steps[step].from;

@@ -1,4 +1,5 @@
-// Valid messages that no honest peer would send, in any order and from anybody: whoever hears them goes on, within bounds.
+// Valid messages that no honest peer would send, in any order and from anybody: whoever hears them goes on,
+// within bounds.
 #include <algorithm>
 #include <set>
 
@@ -31,7 +32,8 @@ Join join_of(const std::string& island, std::uint32_t group = 0) {
   return join;
 }
 
-// ---- the master ----------------------------------------------------------------------------------------------------
+// ---- the master
+// ----------------------------------------------------------------------------------------------------
 
 // A master and whoever is connected to it. What it says is kept by connection, and Close is carried out.
 class Court {
@@ -55,7 +57,8 @@ class Court {
       settle();
     }
   }
-  // The peer that this connection was let in as; every question of the master is answered as an honest peer does.
+  // The peer that this connection was let in as; every question of the master is answered as an honest peer
+  // does.
   PeerId admit(ConnectionId connection, const Join& join) {
     say(connection, join);
     return peers.contains(connection) ? peers.at(connection) : no_peer;
@@ -72,7 +75,8 @@ class Court {
   void settle() {
     for (auto effects = master.take_effects(); !effects.empty(); effects = master.take_effects())
       for (auto& e : effects) {
-        if (auto* send = std::get_if<master_effect::Send>(&e)) heard(*send);
+        if (auto* send = std::get_if<master_effect::Send>(&e))
+          heard(*send);
         else if (auto* close = std::get_if<master_effect::Close>(&e))
           if (closed_.insert(close->connection).second) master.on_closed(close->connection, now);
       }
@@ -82,7 +86,8 @@ class Court {
   void heard(const master_effect::Send& send) {
     check_encodes<ToPeer>(send.message);
     if (const auto* welcome = std::get_if<Welcome>(&send.message)) peers[send.to] = welcome->peer;
-    if (const auto* prove = std::get_if<Prove>(&send.message); prove != nullptr && honest && !closed_.contains(send.to))
+    if (const auto* prove = std::get_if<Prove>(&send.message);
+        prove != nullptr && honest && !closed_.contains(send.to))
       master.on(send.to, Reachable{prove->round, {}, {}}, now);
   }
 
@@ -92,11 +97,20 @@ class Court {
 // Names that exist, so that random messages mean something.
 void know(Generate& generate, Rng& rng, const View& view) {
   generate.views = {view.id, {view.id.incarnation, view.id.number + 1}, {view.id.incarnation + 1, 0}};
-  generate.numbers = {0, 1, 2, 3, ~std::uint64_t{0}, view.boundaries, view.boundaries + 1u, view.id.number, view.id.incarnation};
+  generate.numbers = {0,
+                      1,
+                      2,
+                      3,
+                      ~std::uint64_t{0},
+                      view.boundaries,
+                      view.boundaries + 1u,
+                      view.id.number,
+                      view.id.incarnation};
   for (const auto& member : view.members) generate.numbers.push_back(member.peer);
   generate.keys.clear();
   for (int i = 0; i < 6; ++i)
-    generate.keys.push_back({static_cast<Scope>(1 + rng.below(2)), std::uint32_t(rng.below(2)),
+    generate.keys.push_back({static_cast<Scope>(1 + rng.below(2)),
+                             std::uint32_t(rng.below(2)),
                              {view.boundaries, std::uint32_t(rng.below(2)), std::uint32_t(rng.below(3))}});
 }
 
@@ -120,7 +134,8 @@ TEST(masters_hear_anything) {
       know(generate, rng, court.master.view());
       court.honest = rng.chance(0.9);
       if (last < 3 || rng.chance(0.08)) {
-        auto join = join_of(rng.chance(0.5) ? "" : std::string(1, char('a' + rng.below(6))), std::uint32_t(rng.below(2)));
+        auto join = join_of(rng.chance(0.5) ? "" : std::string(1, char('a' + rng.below(6))),
+                            std::uint32_t(rng.below(2)));
         join.role = rng.chance(0.2) ? Role::keeper : Role::trainer;
         join.island_size = std::uint16_t(1 + rng.below(2));
         join.island_rank = std::uint16_t(rng.below(join.island_size));
@@ -131,7 +146,8 @@ TEST(masters_hear_anything) {
       auto message = generate.message<ToMaster>();
       if (auto* registration = std::get_if<Register>(&message)) {
         if (rng.chance(0.8)) registration->run = 1;
-        if (rng.chance(0.4) && court.peers.contains(from)) registration->peer = court.peers.at(from), registration->view = court.master.view();
+        if (rng.chance(0.4) && court.peers.contains(from))
+          registration->peer = court.peers.at(from), registration->view = court.master.view();
         court.say(++last, message);
       } else {
         court.say(from, message);
@@ -144,13 +160,15 @@ TEST(masters_hear_anything) {
   }
 }
 
-// An honest pair and a third, who talks without end: it is put out, or costs nothing; the pair stays and can work.
+// An honest pair and a third, who talks without end: it is put out, or costs nothing; the pair stays and can
+// work.
 template <class F> void flood(F next_message, std::size_t messages, std::size_t bytes_most) {
   Court court;
   const auto a = court.admit(1, join_of("a")), b = court.admit(2, join_of("b"));
   const auto c = court.admit(3, join_of("c"));
   for (const auto peer : {a, b, c}) REQUIRE(peer != no_peer);
-  for (ConnectionId i = 1; i <= 3; ++i) court.say(i, EnterBoundary{court.master.view().id, court.master.view().boundaries + 1});
+  for (ConnectionId i = 1; i <= 3; ++i)
+    court.say(i, EnterBoundary{court.master.view().id, court.master.view().boundaries + 1});
   REQUIRE(court.is_member(a) && court.is_member(b) && court.is_member(c));
   const auto before = allocated_bytes();
   std::size_t most = 0;
@@ -169,40 +187,51 @@ template <class F> void flood(F next_message, std::size_t messages, std::size_t 
   REQUIRE(court.is_member(a) && court.is_member(b) && !court.is_member(c));
 }
 
-OpKey nth_key(std::size_t i, const View& view) { return {Scope::group, 0, {view.boundaries, 1, std::uint32_t(i)}}; }
+OpKey nth_key(std::size_t i, const View& view) {
+  return {Scope::group, 0, {view.boundaries, 1, std::uint32_t(i)}};
+}
 
 TEST(a_flood_of_votes) {
-  flood([](std::size_t i, const View& view) -> ToMaster { return Done{view.id, nth_key(i, view), 0}; }, 20'000, 4 * mebibyte);
+  flood([](std::size_t i, const View& view) -> ToMaster { return Done{view.id, nth_key(i, view), 0}; },
+        20'000, 4 * mebibyte);
 }
 
 TEST(a_flood_of_offers) {
-  flood([](std::size_t i, const View& view) -> ToMaster {
-    StateOffer offer;
-    offer.view = view.id;
-    offer.key = nth_key(i, view);
-    offer.entries.resize(5000);
-    return offer;
-  }, 200, 8 * mebibyte);
+  flood(
+      [](std::size_t i, const View& view) -> ToMaster {
+        StateOffer offer;
+        offer.view = view.id;
+        offer.key = nth_key(i, view);
+        offer.entries.resize(5000);
+        return offer;
+      },
+      200, 8 * mebibyte);
 }
 
 TEST(a_flood_of_waiting) {
-  flood([](std::size_t i, const View& view) -> ToMaster {
-    Waiting waiting{view.id, false, false, {}};
-    for (std::size_t k = 0; k < 1000; ++k) waiting.calls.push_back({nth_key(1000 * i + k, view), Call::barrier, false});
-    return waiting;
-  }, 20, 8 * mebibyte);
+  flood(
+      [](std::size_t i, const View& view) -> ToMaster {
+        Waiting waiting{view.id, false, false, {}};
+        for (std::size_t k = 0; k < 1000; ++k)
+          waiting.calls.push_back({nth_key(1000 * i + k, view), Call::barrier, false});
+        return waiting;
+      },
+      20, 8 * mebibyte);
 }
 
 TEST(a_flood_of_abandoned_calls) {
-  flood([](std::size_t i, const View& view) -> ToMaster {
-    return Abandon{nth_key(i, view), ErrorCode::cancelled, "x"};
-  }, 60'000, 16 * mebibyte);
+  flood([](std::size_t i,
+           const View& view) -> ToMaster { return Abandon{nth_key(i, view), ErrorCode::cancelled, "x"}; },
+        60'000, 16 * mebibyte);
 }
 
 TEST(a_flood_of_lost_links) {
-  flood([](std::size_t i, const View& view) -> ToMaster {
-    return LinkLost{view.id, view.members[i % view.members.size()].peer, true, false, std::string(4096, 'x')};
-  }, 5000, mebibyte);
+  flood(
+      [](std::size_t i, const View& view) -> ToMaster {
+        return LinkLost{view.id, view.members[i % view.members.size()].peer, true, false,
+                        std::string(4096, 'x')};
+      },
+      5000, mebibyte);
 }
 
 TEST(a_flood_of_registrations) {
@@ -233,10 +262,15 @@ TEST(operations_of_others) {
     const auto view = court.master.view();
     if (view.members.size() != 3) return false;
     for (const ConnectionId from : {2, 3}) {
-      std::visit([&](auto& m) { if constexpr (requires { m.view = view.id; }) m.view = court.master.view().id; }, message);
+      std::visit(
+          [&](auto& m) {
+            if constexpr (requires { m.view = view.id; }) m.view = court.master.view().id;
+          },
+          message);
       court.say(from, message);
     }
-    return !court.is_member(court.peers.at(2)) && !court.is_member(court.peers.at(3)) && court.is_member(court.peers.at(1));
+    return !court.is_member(court.peers.at(2)) && !court.is_member(court.peers.at(3)) &&
+           court.is_member(court.peers.at(1));
   };
   const OpKey key{Scope::group, 0, {1, 0, 0}};
   CHECK(put_out(Done{{}, key, 0}));
@@ -299,12 +333,14 @@ TEST(two_introductions_while_the_master_listens) {
   CHECK(!court.peers.contains(1));
 }
 
-// ---- a peer --------------------------------------------------------------------------------------------------------
+// ---- a peer
+// --------------------------------------------------------------------------------------------------------
 
 // A session and its exchange, with everything that they ask for done at once or not at all.
 class Household {
  public:
-  Household(std::uint64_t seed, Join join) : rng(seed), session(std::move(join), Timing{}), exchange(session, {}, {4096, 4, 2}) {
+  Household(std::uint64_t seed, Join join)
+      : rng(seed), session(std::move(join), Timing{}), exchange(session, {}, {4096, 4, 2}) {
     session.on_master_up(now);
     drain();
   }
@@ -417,7 +453,8 @@ class Household {
   void apply(effect::ViewChanged&) { exchange.view_changed(); }
   void apply(effect::Deliver& e) {
     CHECK_EQ(open.erase(e.key), 1);
-    if (e.outcome.error.code == ErrorCode::none) CHECK(held_.contains(e.key));  // success is what this peer holds
+    if (e.outcome.error.code == ErrorCode::none)
+      CHECK(held_.contains(e.key));  // success is what this peer holds
     forget_arriving(e.key);
     exchange.drop(e.key);
     ++delivered;
@@ -457,8 +494,10 @@ class Household {
   // Every dial fails or succeeds in the end.
   void answer_dials() {
     for (const auto peer : std::exchange(dialled, {})) {
-      if (rng.chance(0.4)) session.on_link_up(peer, now), exchange.on_link_up(peer);
-      else session.on_dial_failed(peer, rng.chance(0.5), "no", now);
+      if (rng.chance(0.4))
+        session.on_link_up(peer, now), exchange.on_link_up(peer);
+      else
+        session.on_dial_failed(peer, rng.chance(0.5), "no", now);
       drain();
     }
   }
@@ -487,7 +526,8 @@ wire::DataHeader random_frame(Household& home, Generate& generate) {
   generate(header.view);
   generate(header.key);
   const auto* attempt = home.exchange.find(header.key);
-  header.fingerprint = attempt != nullptr && rng.chance(0.95) ? attempt->fingerprint : std::uint32_t(rng.next());
+  header.fingerprint =
+      attempt != nullptr && rng.chance(0.95) ? attempt->fingerprint : std::uint32_t(rng.next());
   header.step = std::uint16_t(rng.below(6));
   header.bytes = std::uint32_t(rng.below(limits::chunk_bytes_max + 1));
   if (attempt == nullptr || attempt->executor == nullptr) return header;
@@ -510,14 +550,17 @@ void hostile_link(Household& home, Generate& generate) {
       CHECK(home.exchange.on_ready(from, ready));
       break;
     }
-    case 1: home.finish_one(); break;
+    case 1:
+      home.finish_one();
+      break;
     case 2:
       if (const auto outgoing = home.exchange.next(from)) {
         CHECK(outgoing->header.bytes <= limits::chunk_bytes_max);
         home.exchange.sent(*outgoing);
       }
       break;
-    default: home.frame(from, random_frame(home, generate));
+    default:
+      home.frame(from, random_frame(home, generate));
   }
   home.drain();
 }
@@ -526,15 +569,35 @@ void local_event(Household& home) {
   auto& rng = home.rng;
   const PeerId peer = rng.below(5);
   switch (rng.below(10)) {
-    case 0: home.session.on_link_up(peer, home.now); home.exchange.on_link_up(peer); break;
-    case 1: home.session.on_link_down(peer, rng.chance(0.3), "cut", home.now); break;
-    case 2: home.session.on_dial_failed(peer, rng.chance(0.3), "no", home.now); break;
-    case 3: (void)home.session.enter_boundary(std::uint32_t(rng.below(3)), rng.chance(0.5) ? never : second, home.now); break;
-    case 4: home.session.leave_boundary(home.now); break;
-    case 5: if (!home.open.empty()) home.session.abandon(*home.open.begin(), ErrorCode::cancelled, "", home.now); break;
-    case 6: if (rng.chance(0.1)) home.session.on_master_down(home.now, ""), home.session.on_master_up(home.now); break;
-    case 7: if (!home.open.empty()) home.session.attempt_broken(*home.open.begin(), peer, "broken", home.now); break;
-    case 8: home.answer_dials(); break;
+    case 0:
+      home.session.on_link_up(peer, home.now);
+      home.exchange.on_link_up(peer);
+      break;
+    case 1:
+      home.session.on_link_down(peer, rng.chance(0.3), "cut", home.now);
+      break;
+    case 2:
+      home.session.on_dial_failed(peer, rng.chance(0.3), "no", home.now);
+      break;
+    case 3:
+      (void)home.session.enter_boundary(std::uint32_t(rng.below(3)), rng.chance(0.5) ? never : second,
+                                        home.now);
+      break;
+    case 4:
+      home.session.leave_boundary(home.now);
+      break;
+    case 5:
+      if (!home.open.empty()) home.session.abandon(*home.open.begin(), ErrorCode::cancelled, "", home.now);
+      break;
+    case 6:
+      if (rng.chance(0.1)) home.session.on_master_down(home.now, ""), home.session.on_master_up(home.now);
+      break;
+    case 7:
+      if (!home.open.empty()) home.session.attempt_broken(*home.open.begin(), peer, "broken", home.now);
+      break;
+    case 8:
+      home.answer_dials();
+      break;
     default:
       home.now += Duration(rng.below(30 * millisecond));
       home.session.tick(home.now);
@@ -551,11 +614,13 @@ void know_home(Generate& generate, Household& home) {
 ToPeer message_for(Household& home, Generate& generate) {
   auto& rng = home.rng;
   auto message = generate.message<ToPeer>();
-  const bool ends = std::holds_alternative<Refused>(message) || std::holds_alternative<Evicted>(message) || std::holds_alternative<Suspended>(message);
+  const bool ends = std::holds_alternative<Refused>(message) || std::holds_alternative<Evicted>(message) ||
+                    std::holds_alternative<Suspended>(message);
   if (ends && rng.chance(0.98)) return Pulse{std::uint32_t(rng.below(3))};
   if (auto* view = std::get_if<ViewMessage>(&message); view != nullptr && rng.chance(0.95)) {
     view->view.members = home.session.view().members;  // else it is over at once
-    view->view.id = {home.session.view().id.incarnation, home.session.view().id.number + std::uint32_t(rng.below(3))};
+    view->view.id = {home.session.view().id.incarnation,
+                     home.session.view().id.number + std::uint32_t(rng.below(3))};
     if (rng.chance(0.2)) view->view.members.push_back(generate.value<Member>());
   }
   return message;
@@ -572,10 +637,14 @@ TEST(peers_hear_anything) {
     for (; i < 500 && !home.gone; ++i) {
       Generate generate(home.rng);
       know_home(generate, home);
-      if (home.rng.chance(0.15)) home.post(random_operation(home.rng), std::uint32_t(home.rng.below(3)), home.rng.chance(0.5));
-      else if (home.rng.chance(0.5)) hostile_link(home, generate);
-      else if (home.rng.chance(0.5)) local_event(home);
-      else home.hear(message_for(home, generate));
+      if (home.rng.chance(0.15))
+        home.post(random_operation(home.rng), std::uint32_t(home.rng.below(3)), home.rng.chance(0.5));
+      else if (home.rng.chance(0.5))
+        hostile_link(home, generate);
+      else if (home.rng.chance(0.5))
+        local_event(home);
+      else
+        home.hear(message_for(home, generate));
     }
     long_lives += i > 100;
     home.session.leave(home.now);
@@ -596,8 +665,10 @@ TEST(a_commit_of_what_is_not_held) {
     const auto key = home.post(reduce(10));
     REQUIRE(key.has_value());
     const Verdict verdict{*key, home.session.view().id, ErrorCode::none, 0, {}, ""};
-    if (fails) home.hear(Failed{5, verdict});
-    else home.hear(Commit{5, 0, verdict});
+    if (fails)
+      home.hear(Failed{5, verdict});
+    else
+      home.hear(Commit{5, 0, verdict});
     CHECK_EQ(home.delivered, 1);  // with an error: Household looks
   }
 }
@@ -636,7 +707,8 @@ TEST(keepers_post_nothing) {
 TEST(rings_are_permutations) {
   Household home(1, join_of("me"));
   home.enter(3);
-  for (const auto& order : std::vector<std::vector<PeerId>>{{1, 1, 3}, {1, 2}, {2, 2, 2}, {7, 8, 9}, {3, 2, 1, 3}, {1, 3, 2}}) {
+  for (const auto& order :
+       std::vector<std::vector<PeerId>>{{1, 1, 3}, {1, 2}, {2, 2, 2}, {7, 8, 9}, {3, 2, 1, 3}, {1, 3, 2}}) {
     auto view = home.session.view();
     ++view.id.number;
     view.order = order;
@@ -689,7 +761,8 @@ TEST(plans_of_another_state) {
   CHECK(home.session.find(*key)->state == OperationState::held);
 }
 
-// ---- what a peer keeps for later -----------------------------------------------------------------------------------
+// ---- what a peer keeps for later
+// -----------------------------------------------------------------------------------
 
 TEST(parked_frames_are_bounded) {
   for (const std::uint32_t bytes : {0u, 1u, 4096u}) {
@@ -748,7 +821,8 @@ TEST(proofs_without_end) {
     prove.targets.resize(limits::peers_named_max);
     for (auto& target : prove.targets) target.peer = 1000 + home.rng.next() / 2;
     home.hear(prove);
-    for (const auto& target : prove.targets) home.session.on_dial_failed(target.peer, true, "nobody", home.now);
+    for (const auto& target : prove.targets)
+      home.session.on_dial_failed(target.peer, true, "nobody", home.now);
     home.drain();
     home.dialled.clear();
   }
@@ -760,7 +834,8 @@ TEST(verdicts_without_end) {
   home.enter(3);
   const auto before = allocated_bytes();
   for (std::uint32_t i = 1; i <= 60'000; ++i) {
-    const Verdict verdict{{Scope::group, 0, {0, 1, i}}, home.session.view().id, ErrorCode::cancelled, 0, {}, "x"};
+    const Verdict verdict{
+        {Scope::group, 0, {0, 1, i}}, home.session.view().id, ErrorCode::cancelled, 0, {}, "x"};
     home.hear(Failed{i, verdict});
   }
   CHECK(allocated_bytes() <= before + 16 * mebibyte);

@@ -1,5 +1,5 @@
-// The arithmetic of whole operations on real memory: executors joined by hand, every result against plain C++, bit for
-// bit; and the caller's input, which must come back from any point of an attempt.
+// The arithmetic of whole operations on real memory: executors joined by hand, every result against plain
+// C++, bit for bit; and the caller's input, which must come back from any point of an attempt.
 #include <map>
 #include <memory>
 #include <numeric>
@@ -77,7 +77,8 @@ class Bench {
         spans.push_back({in, case_.in_place ? in : position->out.back()->data(), shape.count, shape.dtype});
       }
       const auto weight = case_.weights.empty() ? std::nullopt : std::optional(case_.weights[p]);
-      position->memory = std::make_unique<OperationMemory>(std::move(spans), case_.op, weight, position->undo);
+      position->memory =
+          std::make_unique<OperationMemory>(std::move(spans), case_.op, weight, position->undo);
     }
   }
 
@@ -88,9 +89,11 @@ class Bench {
     layout_ = std::make_unique<Layout>(case_.shapes, segments, case_.chunk_bytes, weighted);
     check::Network<RealStore, Bytes> network(rng_, rng_.chance(0.5));
     for (std::uint32_t p = 0; p < case_.world; ++p) {
-      auto plan = case_.root ? plan_ring_broadcast(p, case_.world, *case_.root) : plan_ring_all_reduce(p, case_.world, weighted);
+      auto plan = case_.root ? plan_ring_broadcast(p, case_.world, *case_.root)
+                             : plan_ring_all_reduce(p, case_.world, weighted);
       auto& position = *positions_[p];
-      Executor executor(std::move(plan), *layout_, {position.memory->in_place() && case_.world > 1, true, weighted, case_.slots_max});
+      Executor executor(std::move(plan), *layout_,
+                        {position.memory->in_place() && case_.world > 1, true, weighted, case_.slots_max});
       position.memory->begin(executor);
       network.add(std::move(executor), {*position.memory, position.slots});
     }
@@ -98,7 +101,8 @@ class Bench {
       network.run_to_the_end();
       for (const auto& position : positions_) CHECK_EQ(position->slots.used(), 0);
     } else {
-      for (std::uint64_t i = 0; i < *steps && network.step(); ++i) {}
+      for (std::uint64_t i = 0; i < *steps && network.step(); ++i) {
+      }
     }
   }
 
@@ -157,7 +161,8 @@ class Bench {
     if (!case_.weights.empty()) return weighted_reference<T>(segment, tensor, i);
     if (case_.world == 1) return given<T>(0, tensor, i);
     A sum = given<T>(segment, tensor, i).acc();
-    for (std::uint32_t t = 1; t < case_.world; ++t) sum = expected(case_.op, sum, given<T>(segment + t, tensor, i).acc());
+    for (std::uint32_t t = 1; t < case_.world; ++t)
+      sum = expected(case_.op, sum, given<T>(segment + t, tensor, i).acc());
     return T::from(case_.op == ReduceOp::avg ? expected_quotient(sum, case_.world) : sum);
   }
 
@@ -181,7 +186,8 @@ class Bench {
       for (auto c = layout_->segment_begin(s); c < layout_->segment_end(s); ++c) {
         const auto& chunk = layout_->chunk(c);
         if (chunk.dtype != dtype) continue;
-        for (std::uint64_t i = chunk.offset; i < chunk.offset + chunk.count; ++i) check_element<T>(s, chunk.tensor, i);
+        for (std::uint64_t i = chunk.offset; i < chunk.offset + chunk.count; ++i)
+          check_element<T>(s, chunk.tensor, i);
       }
   }
 
@@ -190,7 +196,8 @@ class Bench {
     for (const auto& position : positions_) {
       const auto got = (case_.in_place ? position->in : position->out)[tensor]->template get<T>(i);
       if (std::memcmp(&got, &wanted, sizeof got) != 0) {
-        CHECK_EQ(std::string("element ") + std::to_string(i) + " of tensor " + std::to_string(tensor), "as in the reference");
+        CHECK_EQ(std::string("element ") + std::to_string(i) + " of tensor " + std::to_string(tensor),
+                 "as in the reference");
         return;
       }
     }
@@ -229,7 +236,8 @@ TEST(lists_of_tensors) {
     Rng rng(seed);
     Case about;
     about.shapes.resize(rng.below(6));
-    for (auto& shape : about.shapes) shape = {static_cast<DType>(1 + rng.below(dtypes_count)), rng.below(rng.chance(0.3) ? 4 : 400)};
+    for (auto& shape : about.shapes)
+      shape = {static_cast<DType>(1 + rng.below(dtypes_count)), rng.below(rng.chance(0.3) ? 4 : 400)};
     about.op = all_ops[rng.below(5)];
     about.world = std::uint32_t(1 + rng.below(5));
     about.in_place = rng.chance(0.5);
@@ -246,8 +254,10 @@ TEST(sums_of_halves_are_rounded_once) {
     // 1 + eps/2 + eps/2 of the half type: rounded after each addition it would stay 1.
     const auto one = dtype == DType::float16 ? kernels::half_from_float(1) : kernels::bfloat16_from_float(1);
     const float tiny = dtype == DType::float16 ? 0x1p-11f : 0x1p-8f;
-    const auto half_step = dtype == DType::float16 ? kernels::half_from_float(tiny) : kernels::bfloat16_from_float(tiny);
-    std::vector<std::array<std::uint16_t, 3>> tensors{{one, one, one}, {half_step, half_step, half_step}, {half_step, half_step, half_step}};
+    const auto half_step =
+        dtype == DType::float16 ? kernels::half_from_float(tiny) : kernels::bfloat16_from_float(tiny);
+    std::vector<std::array<std::uint16_t, 3>> tensors{
+        {one, one, one}, {half_step, half_step, half_step}, {half_step, half_step, half_step}};
     UndoPool undo;
     SlotPool slots;
     Rng rng(1);
@@ -256,7 +266,8 @@ TEST(sums_of_halves_are_rounded_once) {
     check::Network<RealStore, Bytes> network(rng, true);
     for (std::uint32_t p = 0; p < 3; ++p) {
       auto* data = reinterpret_cast<std::uint8_t*>(tensors[p].data());
-      memories.push_back(std::make_unique<OperationMemory>(std::vector<TensorSpan>{{data, data, 3, dtype}}, ReduceOp::sum, std::nullopt, undo));
+      memories.push_back(std::make_unique<OperationMemory>(std::vector<TensorSpan>{{data, data, 3, dtype}},
+                                                           ReduceOp::sum, std::nullopt, undo));
       Executor executor(plan_ring_all_reduce(p, 3, false), layout, {true, true, false, 64});
       memories.back()->begin(executor);
       network.add(std::move(executor), {*memories.back(), slots});
@@ -275,7 +286,10 @@ TEST(weighted_averages) {
         for (int kind = 0; kind < 4; ++kind) {
           Case about{{{dtype, 500}, {DType::float32, 3}}, ReduceOp::avg, world, in_place, {}, 0, 256, 64, {}};
           for (std::uint32_t p = 0; p < world; ++p)
-            about.weights.push_back(kind == 0 ? 0 : kind == 1 ? double(p) : kind == 2 ? 0.1 * (p + 1) : 1e6 * (p + 1) + 1.0 / 3);
+            about.weights.push_back(kind == 0   ? 0
+                                    : kind == 1 ? double(p)
+                                    : kind == 2 ? 0.1 * (p + 1)
+                                                : 1e6 * (p + 1) + 1.0 / 3);
           about.offset = seed % 3;
           about.slots_max = seed % 2 == 0 ? 1 : 64;
           Bench bench(about, ++seed);
@@ -289,7 +303,15 @@ TEST(weighted_averages) {
 TEST(nobody_has_a_weight) {
   for (const bool in_place : {false, true})
     for (std::uint32_t world = 1; world <= 3; ++world) {
-      Case about{{{DType::bfloat16, 100}, {DType::float64, 9}}, ReduceOp::avg, world, in_place, std::vector<double>(world, 0.0), 0, 64, 64, {}};
+      Case about{{{DType::bfloat16, 100}, {DType::float64, 9}},
+                 ReduceOp::avg,
+                 world,
+                 in_place,
+                 std::vector<double>(world, 0.0),
+                 0,
+                 64,
+                 64,
+                 {}};
       whole(about, 7);  // inputs with infinities and NaNs among them: zeros all the same
     }
 }
@@ -299,7 +321,15 @@ TEST(results_larger_than_the_caches) {
   for (const auto dtype : {DType::float32, DType::bfloat16})
     for (const bool in_place : {false, true})
       for (const bool weighted : {false, true}) {
-        Case about{{{dtype, (2u << 20) / size_of(dtype) + 1001}}, ReduceOp::avg, 3, in_place, {}, 0, 64u << 10, 8, {}};
+        Case about{{{dtype, (2u << 20) / size_of(dtype) + 1001}},
+                   ReduceOp::avg,
+                   3,
+                   in_place,
+                   {},
+                   0,
+                   64u << 10,
+                   8,
+                   {}};
         if (weighted) about.weights = {1, 2, 0.5};
         about.offset = seed % 2 == 0 ? 8 : 0;
         whole(about, ++seed);
@@ -311,7 +341,8 @@ TEST(inputs_come_back_after_any_prefix) {
     Rng rng(seed);
     Case about;
     about.shapes.resize(1 + rng.below(4));
-    for (auto& shape : about.shapes) shape = {static_cast<DType>(1 + rng.below(dtypes_count)), rng.below(200)};
+    for (auto& shape : about.shapes)
+      shape = {static_cast<DType>(1 + rng.below(dtypes_count)), rng.below(200)};
     about.op = all_ops[rng.below(5)];
     about.world = std::uint32_t(2 + rng.below(3));
     about.in_place = rng.chance(0.8);
@@ -351,8 +382,10 @@ TEST(some_in_place_and_some_not) {
       const auto* source = reinterpret_cast<const std::uint8_t*>((p == 0 ? first : second).data());
       auto* out = reinterpret_cast<std::uint8_t*>(apart[p].data());
       memories.push_back(std::make_unique<OperationMemory>(
-          std::vector<TensorSpan>{{own, own, 3, DType::float32}, {source, out, 3, DType::float32}}, ReduceOp::sum, std::nullopt, undo));
-      Executor executor(broadcast ? plan_ring_broadcast(p, 2, 0) : plan_ring_all_reduce(p, 2, false), layout, {true, true, false, 64});
+          std::vector<TensorSpan>{{own, own, 3, DType::float32}, {source, out, 3, DType::float32}},
+          ReduceOp::sum, std::nullopt, undo));
+      Executor executor(broadcast ? plan_ring_broadcast(p, 2, 0) : plan_ring_all_reduce(p, 2, false), layout,
+                        {true, true, false, 64});
       memories.back()->begin(executor);
       network.add(std::move(executor), {*memories.back(), slots});
     }

@@ -8,10 +8,12 @@ using namespace pccl::testing;
 TEST(three_peers_sum_in_place_and_out_of_place) {
   Run run;
   auto peers = run.peers(3);
-  for (const std::size_t count : {std::size_t{0}, std::size_t{1}, std::size_t{2}, std::size_t{1000}, std::size_t{300000}})
+  for (const std::size_t count :
+       {std::size_t{0}, std::size_t{1}, std::size_t{2}, std::size_t{1000}, std::size_t{300000}})
     for (const bool in_place : {false, true}) {
       std::vector<std::shared_ptr<Float32Operation>> operations;
-      for (std::size_t i = 0; i < peers.size(); ++i) operations.push_back(start_sum(*peers[i], count, float(1 << i), in_place));
+      for (std::size_t i = 0; i < peers.size(); ++i)
+        operations.push_back(start_sum(*peers[i], count, float(1 << i), in_place));
       for (auto& operation : operations) {
         const auto result = finish(*operation);
         CHECK_EQ(int(result.outcome.error.code), 0);
@@ -25,8 +27,10 @@ TEST(many_operations_in_flight_by_tag_posted_in_different_orders) {
   Run run;
   auto peers = run.peers(2);
   std::vector<std::shared_ptr<Float32Operation>> operations;
-  for (std::uint32_t tag = 1; tag <= 20; ++tag) operations.push_back(start_sum(*peers[0], 50000, float(tag), true, tag));
-  for (std::uint32_t tag = 20; tag >= 1; --tag) operations.push_back(start_sum(*peers[1], 50000, float(100 * tag), true, tag));
+  for (std::uint32_t tag = 1; tag <= 20; ++tag)
+    operations.push_back(start_sum(*peers[0], 50000, float(tag), true, tag));
+  for (std::uint32_t tag = 20; tag >= 1; --tag)
+    operations.push_back(start_sum(*peers[1], 50000, float(100 * tag), true, tag));
   for (auto& operation : operations) CHECK_EQ(int(finish(*operation).outcome.error.code), 0);
   for (std::uint32_t tag = 1; tag <= 20; ++tag) CHECK(holds(operations[tag - 1]->in, float(101 * tag), 2));
 }
@@ -61,7 +65,8 @@ TEST(a_newcomer_comes_in_at_the_boundary) {
     CHECK(promise->wait_for(10 * second));
     CHECK(promise->get().changed);
   }
-  auto a = start_sum(*peers[0], 10, 1, true), b = start_sum(*peers[1], 10, 2, true), c = start_sum(*third, 10, 4, true);
+  auto a = start_sum(*peers[0], 10, 1, true), b = start_sum(*peers[1], 10, 2, true),
+       c = start_sum(*third, 10, 4, true);
   for (const auto& operation : {a, b, c}) {
     CHECK_EQ(int(finish(*operation).outcome.error.code), 0);
     CHECK(holds(operation->in, 7, 3));

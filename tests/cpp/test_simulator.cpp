@@ -96,7 +96,8 @@ TEST(every_rule_is_needed) {
                 rule.flavour, what.substr(0, what.find('\n')).c_str());
     if (what.empty())
       check::fail(std::source_location::current(), std::string("nothing misses rule ") + rule.name);
-    else CHECK_EQ(World(draw(flavour, seed)).run(), "");
+    else
+      CHECK_EQ(World(draw(flavour, seed)).run(), "");
   }
 }
 

@@ -151,8 +151,10 @@ void Controls::process_ended(Process& process, bool silent) {
     auto& control = *controls_[index];
     if (control.process != &process) continue;
     control.peer_open = false;
-    if (silent) control.broken = true;
-    else lose(index);
+    if (silent)
+      control.broken = true;
+    else
+      lose(index);
   }
   process.control = UINT32_MAX;
 }

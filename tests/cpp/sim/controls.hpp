@@ -19,9 +19,9 @@ struct Control {
   ConnectionId id = no_connection;
   Process* process = nullptr;
   MasterHost* master = nullptr;
-  bool peer_open = true, master_open = true;   // what each side believes
+  bool peer_open = true, master_open = true;  // what each side believes
   bool broken = false;
-  std::deque<std::optional<ToMaster>> up;      // nothing: the sender closed
+  std::deque<std::optional<ToMaster>> up;  // nothing: the sender closed
   std::deque<std::optional<ToPeer>> down;
   Instant up_busy = 0, down_busy = 0;
 };
@@ -33,9 +33,9 @@ class Controls {
   void dial(Process& process);
   void send(Process& process, ToMaster message);
   void send(ConnectionId connection, ToPeer message);
-  void close(ConnectionId connection);       // by the master, after what was sent
+  void close(ConnectionId connection);  // by the master, after what was sent
   void reconnect(Process& process);
-  void leave(Process& process);              // its session is over: last words still arrive
+  void leave(Process& process);  // its session is over: last words still arrive
   void lose(std::uint32_t control);
   void process_ended(Process& process, bool silent);
   void master_ended(MasterHost& master);

@@ -18,9 +18,12 @@ void World::apply(const Fault& fault) {
   note(std::string("FAULT ") + name(fault.kind) + " (" + process->name() + ")");
   const auto draw = fault.draw >> 8;
   switch (fault.kind) {
-    case FaultKind::kill: return process->end(false);
-    case FaultKind::silent_kill: return process->end(true);
-    case FaultKind::pause: return pause(*process, fault.length);
+    case FaultKind::kill:
+      return process->end(false);
+    case FaultKind::silent_kill:
+      return process->end(true);
+    case FaultKind::pause:
+      return pause(*process, fault.length);
     case FaultKind::link_loss:
     case FaultKind::half_open: {
       const auto up = links.up();
@@ -40,9 +43,12 @@ void World::apply(const Fault& fault) {
       });
       return;
     }
-    case FaultKind::second_master: return second_master(draw);
-    case FaultKind::join: return join(draw, true);
-    case FaultKind::unreachable_join: return join(draw, false);
+    case FaultKind::second_master:
+      return second_master(draw);
+    case FaultKind::join:
+      return join(draw, true);
+    case FaultKind::unreachable_join:
+      return join(draw, false);
     case FaultKind::broken_attempt: {
       if (process->session.operations().empty()) return;
       process->session.attempt_broken(process->session.operations().begin()->first, no_peer, "drawn", now());

@@ -12,7 +12,7 @@ const Flavour& flavour_named(const std::string& name);
 
 struct NumberedRule {
   const char* name;
-  bool Rules::*rule;
+  bool Rules::* rule;
   const char* flavour;
 };
 std::vector<NumberedRule> numbered_rules();

@@ -15,9 +15,8 @@ void Links::dial(Process& from, PeerId to, const std::vector<Address>& addresses
   const auto serial = from.dialling[to] = ++from.dials;
   const auto address = addresses.empty() ? 0u : addresses.front().port;
   auto* process = &from;
-  world_.for_process(from, world_.data_delay(from), [this, process, to, address, serial] {
-    arrive_dial(*process, to, address, serial);
-  });
+  world_.for_process(from, world_.data_delay(from),
+                     [this, process, to, address, serial] { arrive_dial(*process, to, address, serial); });
 }
 
 void Links::arrive_dial(Process& from, PeerId to, std::uint32_t address, std::uint64_t serial) {
@@ -141,8 +140,10 @@ void Links::process_ended(Process& process, bool silent) {
     auto& link = *links_[index];
     if (!link.joins(&process)) continue;
     link.ends[link.side_of(&process)].state = LinkEnd::State::closed;
-    if (silent) cut(link);
-    else lose(index, true, true);
+    if (silent)
+      cut(link);
+    else
+      lose(index, true, true);
   }
   process.links.clear();
   process.dialling.clear();
@@ -271,8 +272,10 @@ void Links::finish(Lane lane) {
   if (!heard(lane)) return;
   const auto from = sender(lane).process->session.peer();
   if (world_.tracing(2)) note(lane, flying, incoming);
-  if (flying.ready) end.process->exchange.on_ready(from, *flying.ready);
-  else if (incoming) end.process->data.landed(from, *incoming, std::move(flying.content));
+  if (flying.ready)
+    end.process->exchange.on_ready(from, *flying.ready);
+  else if (incoming)
+    end.process->data.landed(from, *incoming, std::move(flying.content));
   end.process->drain();
 }
 

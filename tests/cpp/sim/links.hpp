@@ -46,8 +46,8 @@ struct LinkEnd {
   Process* process = nullptr;
   State state = State::coming;
   std::array<std::deque<Outgoing>, stripes> outbox;
-  std::array<std::deque<Flying>, stripes> flying;        // that this end has sent
-  std::array<Instant, stripes> busy_until{};             // no later frame of the stripe arrives before
+  std::array<std::deque<Flying>, stripes> flying;  // that this end has sent
+  std::array<Instant, stripes> busy_until{};       // no later frame of the stripe arrives before
   std::array<std::optional<Incoming>, stripes> incoming;
   std::size_t queued() const { return outbox[0].size() + outbox[1].size(); }
 };
@@ -70,7 +70,7 @@ class Links {
   void hang_up(Process& from, PeerId to);
   void send_ready(Process& from, PeerId to, const Ready& ready);
   void pull(Process& from, PeerId to);
-  void ask(Fetch fetch);        // a donor of shared state, for one entry
+  void ask(Fetch fetch);  // a donor of shared state, for one entry
   void detach(Process& from, const OpKey& key);
   void forget_incoming(Process& at, const OpKey& key);
 

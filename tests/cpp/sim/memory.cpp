@@ -36,7 +36,8 @@ namespace {
 void append(Content& to, const Piece& piece) {
   if (!to.empty() && to.back().end == piece.begin && to.back().value == piece.value)
     to.back().end = piece.end;
-  else to.push_back(piece);
+  else
+    to.push_back(piece);
 }
 
 bool same_range(const Content& a, std::uint64_t begin, std::uint64_t end) {

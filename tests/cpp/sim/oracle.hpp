@@ -29,7 +29,7 @@ class Oracle {
   void passed(Process& process, std::uint32_t boundaries, bool skipped);
   void boundary_failed(Process& process, const Error& why);
   void gone(Process& process, const Error& why);
-  void settled();               // nothing moves any more: do all that live agree?
+  void settled();  // nothing moves any more: do all that live agree?
 
   std::uint64_t commits = 0, failures = 0, aborts = 0, joins = 0, skips = 0, ends = 0;
 
@@ -38,8 +38,8 @@ class Oracle {
     ErrorCode code = ErrorCode::none;
     std::set<std::uint32_t> contributors;  // processes
     std::uint32_t group = 0, waiting = 0;
-    Version state{};                       // after a synchronization
-    ViewId view;                           // the last that its process was told
+    Version state{};  // after a synchronization
+    ViewId view;      // the last that its process was told
   };
   struct Told {
     std::set<std::uint32_t> members, left;

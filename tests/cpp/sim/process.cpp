@@ -146,8 +146,10 @@ void Process::complete(const OpKey& key) {
 void Process::apply(effect::Admitted&) {
   world_.oracle.admitted(*this);
   boundary_ = session.view().boundaries;
-  if (session.keeper()) state_ = State::finished;
-  else if (!scripted) start_round();
+  if (session.keeper())
+    state_ = State::finished;
+  else if (!scripted)
+    start_round();
 }
 
 void Process::apply(effect::BoundaryPassed& e) {

@@ -21,12 +21,12 @@ class Process {
   World& world() const { return world_; }
   Instant now() const;
   std::string name() const { return numbered('p', index); }
-  std::string describe() const;       // one line for a person who looks for what hangs
+  std::string describe() const;  // one line for a person who looks for what hangs
   bool over() const { return session.stage() == Session::Stage::gone; }
   bool finished() const { return state_ == State::finished; }
-  void drain();                       // does what the session and the exchange want done
-  void arm();                         // the next tick
-  void advance();                     // the program goes on as far as it can
+  void drain();    // does what the session and the exchange want done
+  void arm();      // the next tick
+  void advance();  // the program goes on as far as it can
   void enter_boundary(std::uint32_t islands);
   std::uint32_t boundaries() const { return boundary_; }
   bool impatient() const { return impatient_; }
@@ -34,7 +34,7 @@ class Process {
   void cancel(const OpKey& key);
   void complete(const OpKey& key);
   void wake(PeerId peer) { woken_.insert(peer); }  // something may be sent to it when all effects are done
-  void end(bool silently);            // killed, or it has ended by itself
+  void end(bool silently);                         // killed, or it has ended by itself
 
   const std::uint32_t index;
   Session session;
@@ -42,21 +42,21 @@ class Process {
   DataPlane data;
   SharedStates states;
   bool alive = true, silent = false, reaches_others = true, scripted = false;
-  bool oversleeps = false;                      // it does not say that its part of an operation is complete
+  bool oversleeps = false;  // it does not say that its part of an operation is complete
   std::vector<OpKey> overslept;
-  bool cut_off = false;                         // it does not reach the master
-  Instant paused_until = 0;                     // 0: it is not
-  std::vector<Action> missed;                   // while it was paused
-  std::map<PeerId, LinkIndex> links;            // those that this end believes in
+  bool cut_off = false;               // it does not reach the master
+  Instant paused_until = 0;           // 0: it is not
+  std::vector<Action> missed;         // while it was paused
+  std::map<PeerId, LinkIndex> links;  // those that this end believes in
   std::map<PeerId, std::uint64_t> dialling;
   std::uint64_t dials = 0;
-  std::uint32_t control = UINT32_MAX;           // connection to a master that this end believes in
+  std::uint32_t control = UINT32_MAX;  // connection to a master that this end believes in
 
  private:
   enum class State : std::uint8_t { outside, posting, waiting, at_boundary, finished };
   struct Running {
     Intent intent;
-    PeerId root = no_peer;                      // of a broadcast
+    PeerId root = no_peer;  // of a broadcast
   };
 
   void apply(effect::SendMaster& e);
@@ -98,13 +98,13 @@ class Process {
   std::set<PeerId> woken_;
 
   Round round_;
-  std::uint32_t boundary_ = 0, rounds_ = 0;     // rounds since the boundary
-  bool impatient_ = false;                      // at this boundary
+  std::uint32_t boundary_ = 0, rounds_ = 0;  // rounds since the boundary
+  bool impatient_ = false;                   // at this boundary
   std::size_t batch_ = 0;
-  std::vector<std::size_t> to_post_;            // of the batch, in this process's order
-  std::vector<PeerId> group_;                   // when the round began
+  std::vector<std::size_t> to_post_;  // of the batch, in this process's order
+  std::vector<PeerId> group_;         // when the round began
   std::map<OpKey, Running> running_;
-  std::set<OpKey> held_;                        // the attempt was complete, and has not been dropped since
+  std::set<OpKey> held_;  // the attempt was complete, and has not been dropped since
 };
 
 }  // namespace pccl::sim

@@ -21,9 +21,12 @@ std::vector<TensorShape> draw_tensors(const Shape& shape, Rng& rng) {
 Intent draw_call(const Shape& shape, Rng& rng) {
   Intent call;
   const auto roll = double(rng.next() >> 11) * 0x1.0p-53;
-  if (roll < shape.broadcast) call.call = Call::broadcast;
-  else if (roll < shape.broadcast + shape.barrier) call.call = Call::barrier;
-  else if (roll < shape.broadcast + shape.barrier + shape.sync_state) call.call = Call::sync_state;
+  if (roll < shape.broadcast)
+    call.call = Call::broadcast;
+  else if (roll < shape.broadcast + shape.barrier)
+    call.call = Call::barrier;
+  else if (roll < shape.broadcast + shape.barrier + shape.sync_state)
+    call.call = Call::sync_state;
   if (rng.chance(shape.run_scope)) call.scope = Scope::run;
   if (call.call == Call::all_reduce || call.call == Call::broadcast) call.tensors = draw_tensors(shape, rng);
   call.in_place = rng.chance(shape.in_place);

@@ -14,15 +14,15 @@ struct Intent {
   bool in_place = false, weighted = false;
   OnLoss on_loss = OnLoss::retry;
   Duration timeout = never;
-  std::uint32_t root = 0;               // position in the group when the round began
-  std::uint32_t canceller = UINT32_MAX; // process that cancels it
+  std::uint32_t root = 0;                // position in the group when the round began
+  std::uint32_t canceller = UINT32_MAX;  // process that cancels it
   Duration cancel_after = 0;
 };
 
 struct Round {
   std::vector<std::vector<Intent>> batches;  // all of a batch are in flight together
   bool sloppy = false;
-  std::uint32_t islands = 0;                // what update_topology() at its end waits for
+  std::uint32_t islands = 0;  // what update_topology() at its end waits for
 };
 
 Round round_of(std::uint64_t seed, const Shape& shape, std::uint32_t boundary, std::uint32_t round);

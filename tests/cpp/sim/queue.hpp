@@ -14,7 +14,9 @@ namespace pccl::sim {
 class Action {
  public:
   Action() = default;
-  template <class F> requires(!std::is_same_v<std::decay_t<F>, Action>) Action(F f) {
+  template <class F>
+    requires(!std::is_same_v<std::decay_t<F>, Action>)
+  Action(F f) {
     static_assert(std::is_trivially_copyable_v<F> && sizeof(F) <= sizeof(space_));
     new (space_) F(f);
     call_ = [](void* space) { (*static_cast<F*>(space))(); };

@@ -17,17 +17,17 @@ inline std::string numbered(char kind, std::size_t index) {
 }
 
 enum class FaultKind : std::uint8_t {
-  kill,             // its kernel closes its connections; nobody listens there any more
-  silent_kill,      // power or network is gone: nothing breaks, nothing answers
-  pause,            // stopped for a while, then goes on as if nothing had been
-  link_loss,        // a data link breaks, each end learns at its own time
-  half_open,        // a data link breaks, and only one end learns
-  control_loss,     // a connection to the master breaks
+  kill,          // its kernel closes its connections; nobody listens there any more
+  silent_kill,   // power or network is gone: nothing breaks, nothing answers
+  pause,         // stopped for a while, then goes on as if nothing had been
+  link_loss,     // a data link breaks, each end learns at its own time
+  half_open,     // a data link breaks, and only one end learns
+  control_loss,  // a connection to the master breaks
   master_restart,
-  second_master,    // a master starts while the old one lives on for some peers
+  second_master,  // a master starts while the old one lives on for some peers
   join,
   unreachable_join,
-  broken_attempt,   // the data plane of one peer gives up an attempt
+  broken_attempt,  // the data plane of one peer gives up an attempt
 };
 inline constexpr std::uint32_t fault_kinds = 11;
 const char* name(FaultKind kind);
@@ -35,7 +35,7 @@ const char* name(FaultKind kind);
 struct Fault {
   FaultKind kind = FaultKind::kill;
   std::uint64_t at_event = 0;
-  std::uint64_t draw = 0;     // picks the victim among those that live then
+  std::uint64_t draw = 0;  // picks the victim among those that live then
   Duration length = 0;
 };
 
@@ -47,28 +47,28 @@ struct Delays {
 
 // What the peers' programs look like.
 struct Shape {
-  std::uint32_t boundaries = 6;        // non-skipped boundaries until the end
-  std::uint32_t rounds_max = 3;        // rounds between two of them, each ended by update_topology()
+  std::uint32_t boundaries = 6;  // non-skipped boundaries until the end
+  std::uint32_t rounds_max = 3;  // rounds between two of them, each ended by update_topology()
   std::uint32_t batches_max = 3, operations_max = 4;
   std::uint32_t kib_max = 48;
   double in_place = 0.5, broadcast = 0.15, barrier = 0.1, sync_state = 0.1, weighted = 0.15, run_scope = 0.3;
   double raise = 0.05, cancel = 0.03, timeout = 0.03, several_tensors = 0.3, named = 0.4, slow_start = 0.02;
-  double impatient = 0.05;             // times out of update_topology() or leaves it, and comes back
-  double sloppy = 0;                   // calls update_topology() before it has waited for its operations
+  double impatient = 0.05;  // times out of update_topology() or leaves it, and comes back
+  double sloppy = 0;        // calls update_topology() before it has waited for its operations
   double leave = 0.3;
 };
 
 struct Flavour {
   std::string name = "mixed";
-  double island_runs = 0.35;           // 2 islands of 2 ranks; else plain peers
+  double island_runs = 0.35;  // 2 islands of 2 ranks; else plain peers
   std::uint32_t peers_min = 2, peers_max = 4;
   std::uint32_t faults_min = 0, faults_max = 4;
   std::vector<double> weights = {3, 1, 1, 2, 2, 2, 2, 0.5, 2, 0.3, 0.5};  // by FaultKind
   double store = 0.5, keeper = 0.1;
-  std::uint64_t events = 3000;         // faults come within so many
+  std::uint64_t events = 3000;  // faults come within so many
   double tail_chance_max = 0.05;
   Duration tail_max = 400 * millisecond;
-  double slow_control = 0.2;           // verdicts and views take much longer than data
+  double slow_control = 0.2;  // verdicts and views take much longer than data
   Shape shape;
 };
 
@@ -79,10 +79,10 @@ struct Scenario {
   Timing timing;
   std::uint32_t islands = 3, island_size = 1;
   bool store = true;
-  bool keeper = false;                 // one more process, which takes no part in operations and boundaries
-  bool through_codec = false;          // every message is encoded and decoded on its way
-  bool prompt = false;                 // the master writes after every event
-  bool split_frames = false;           // a frame's header and its end are two events
+  bool keeper = false;         // one more process, which takes no part in operations and boundaries
+  bool through_codec = false;  // every message is encoded and decoded on its way
+  bool prompt = false;         // the master writes after every event
+  bool split_frames = false;   // a frame's header and its end are two events
   std::uint32_t frames_in_flight = 2;
   std::uint32_t eager_kib = 16, slots = 64;
   Delays data, control;

@@ -32,20 +32,20 @@ class SharedStates {
   void started(const OpKey& key, ViewId view);
   void elected(const StatePlan& plan);
   void on_link_up(PeerId peer);
-  bool serve(const Fetch& fetch);                  // at the donor
-  void landed(const Fetch& fetch);                 // at the fetcher
-  void dropped(const OpKey& key);                  // the attempt
-  Version finished(const OpKey& key);              // what it holds in the end
+  bool serve(const Fetch& fetch);      // at the donor
+  void landed(const Fetch& fetch);     // at the fetcher
+  void dropped(const OpKey& key);      // the attempt
+  Version finished(const OpKey& key);  // what it holds in the end
 
  private:
   struct State {
     Version holds{};
     std::uint64_t revision = 0;
     bool torn = false;  // some entries of another version have come, others have not
-    ViewId attempt;                                // in which view
+    ViewId attempt;     // in which view
     Version wanted{};
     std::uint64_t wanted_revision = 0;
-    std::map<std::uint32_t, PeerId> missing;       // entry -> the donor that was asked
+    std::map<std::uint32_t, PeerId> missing;  // entry -> the donor that was asked
   };
   void offer(const OpKey& key, ViewId view);
   void ask(const OpKey& key, const State& state, std::uint32_t entry, PeerId donor);

@@ -117,20 +117,25 @@ std::string World::run() {
 }
 
 bool World::settled() const {
-  return std::all_of(processes_.begin(), processes_.end(), [](const auto& p) {
-    return !p->alive || p->finished() || p->over() || p->session.stage() != Session::Stage::member;
-  }) && std::any_of(processes_.begin(), processes_.end(), [](const auto& p) {
-    return p->session.stage() == Session::Stage::member || !p->alive || p->over();
-  });
+  return std::all_of(processes_.begin(), processes_.end(),
+                     [](const auto& p) {
+                       return !p->alive || p->finished() || p->over() ||
+                              p->session.stage() != Session::Stage::member;
+                     }) &&
+         std::any_of(processes_.begin(), processes_.end(), [](const auto& p) {
+           return p->session.stage() == Session::Stage::member || !p->alive || p->over();
+         });
 }
 
 // And nothing takes so long that a living peer seems dead.
 bool World::only_links_fail() const {
   return !recording_ && std::max(scenario.control.tail, scenario.data.tail) < 400 * millisecond &&
-         std::all_of(scenario.faults.begin(), scenario.faults.end(), [](const Fault& fault) {
-           return fault.kind == FaultKind::link_loss || fault.kind == FaultKind::half_open ||
-                  fault.kind == FaultKind::broken_attempt || fault.kind == FaultKind::join;
-         });
+         std::all_of(
+             scenario.faults.begin(), scenario.faults.end(),
+             [](const Fault& fault) {
+               return fault.kind == FaultKind::link_loss || fault.kind == FaultKind::half_open ||
+                      fault.kind == FaultKind::broken_attempt || fault.kind == FaultKind::join;
+             });
 }
 
 std::string World::dump() {

@@ -33,8 +33,10 @@ class World {
   // For a process that is paused it happens when it goes on, in the same order.
   template <class F> void for_process(Process& process, Duration delay, F action) {
     queue.after(delay, [&process, action] {
-      if (process.paused_until == 0) action();
-      else process.missed.emplace_back(action);
+      if (process.paused_until == 0)
+        action();
+      else
+        process.missed.emplace_back(action);
     });
   }
   Duration data_delay(const Process& process) { return delay(scenario.data, process); }

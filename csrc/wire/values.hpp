@@ -1,0 +1,105 @@
+// Values that several control messages carry, each a list of fields like the messages themselves.
+#pragma once
+#include <array>
+
+#include "base/limits.hpp"
+#include "base/result.hpp"
+#include "wire/types.hpp"
+
+namespace pccl {
+
+inline constexpr std::uint16_t protocol_version = 1;
+enum class MessageId : std::uint8_t {
+  join = 1,
+  register_ = 2,
+  heartbeat = 3,
+  reachable = 4,
+  done = 5,
+  broken = 6,
+  link_lost = 7,
+  waiting = 8,
+  enter_boundary = 9,
+  abandon = 10,
+  leave = 11,
+  state_offer = 12,
+  welcome = 32,
+  refused = 33,
+  prove = 34,
+  view = 35,
+  commit = 36,
+  failed = 37,
+  passed = 38,
+  evicted = 39,
+  missing = 40,
+  pulse = 41,
+  state_plan = 42,
+  suspended = 43,
+  link_hello = 64,
+  ready = 65,
+  block_request = 66,
+  block_failed = 67,
+};
+
+using Digest = std::array<std::uint8_t, 16>;
+
+struct TensorShape {
+  DType dtype = DType::float32;
+  std::uint64_t count = 0;
+  bool operator==(const TensorShape&) const = default;
+  template <class V> void fields(V&& v) { v(dtype), v(count); }
+};
+
+// What an operation is. Two peers that differ in any field cannot reduce together.
+struct Descriptor {
+  Call call = Call::barrier;
+  ReduceOp op = ReduceOp::sum;
+  Algorithm algorithm = Algorithm::automatic;
+  OnLoss on_loss = OnLoss::retry;
+  bool weighted = false;
+  Quantization quantization = Quantization::none;
+  std::uint32_t quantization_block = 0;
+  PeerId root = no_peer;  // of a broadcast
+  std::uint32_t chunk_bytes = 0;
+  std::vector<TensorShape> tensors;
+  bool operator==(const Descriptor&) const = default;
+  template <class V> void fields(V&& v) {
+    v(call), v(op), v(algorithm), v(on_loss), v(weighted), v(quantization), v(quantization_block), v(root),
+        v(chunk_bytes), v(tensors, limits::tensors_max);
+  }
+};
+
+// An operation that a peer has open: `held` when it holds the result and waits for the verdict.
+struct OpenOperation {
+  OpKey key;
+  ViewId view;
+  bool held = false;
+  bool operator==(const OpenOperation&) const = default;
+  template <class V> void fields(V&& v) { v(key), v(view), v(held); }
+};
+
+// The fate of an operation: committed, with what everybody must repeat about it, or failed for all.
+struct Verdict {
+  OpKey key;
+  ViewId view;
+  ErrorCode code = ErrorCode::none;  // none: committed
+  std::uint32_t waiting = 0;         // islands at the door, fixed by the first commit
+  std::vector<PeerId> contributors;  // of the receiver's group; empty: the members of `view`
+  std::string text;
+  bool operator==(const Verdict&) const = default;
+  template <class V> void fields(V&& v) {
+    v(key), v(view), v(code), v(waiting), v(contributors, limits::members_max),
+        v(text, limits::text_bytes_max);
+  }
+};
+
+// One tensor of a shared state as a peer holds it.
+struct StateEntry {
+  std::string name;
+  DType dtype = DType::float32;
+  std::uint64_t count = 0;
+  Digest root{};
+  bool operator==(const StateEntry&) const = default;
+  template <class V> void fields(V&& v) { v(name, limits::name_bytes_max), v(dtype), v(count), v(root); }
+};
+
+}  // namespace pccl
