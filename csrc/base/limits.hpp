@@ -28,6 +28,10 @@ inline constexpr std::uint64_t elements_max = std::uint64_t{1} << 44;
 inline constexpr std::size_t records_max = 1 << 14;
 // Peers named by one message (missing, donors, failing links).
 inline constexpr std::size_t peers_named_max = 64;
+// Breaks that a peer may report in a row while nothing commits: then it goes, so that the others get on.
+inline constexpr std::uint32_t complaints_max = 16;
+// Blocks of shared state on their way to one peer: far more than it asks for at a time.
+inline constexpr std::size_t blocks_in_flight_max = 1 << 10;
 // A control message: the largest is a view of members_max peers.
 inline constexpr std::size_t message_bytes_max = 16u << 20;
 // A message before the sender has proved who it is: nothing but a hello.

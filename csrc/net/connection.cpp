@@ -103,7 +103,7 @@ void Connection::finish() {
   handler_.on_closed(*this, why);  // may have destroyed *this
 }
 
-// ---- reading ----------------------------------------------------------------------------------------------
+// ---- reading ----
 
 // A stream transform (TLS) would take the bytes between recvmsg() and the inbox, and between the outbox and
 // sendmsg().
@@ -219,7 +219,7 @@ bool Connection::offer(const Inbox::Item& item) {
   return !landing.close;
 }
 
-// ---- writing ----------------------------------------------------------------------------------------------
+// ---- writing ----
 
 bool Connection::write_some(std::size_t budget) {
   std::array<iovec, write_parts_max> parts;

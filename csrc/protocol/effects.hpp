@@ -77,6 +77,10 @@ struct Send {
 struct Close {
   ConnectionId connection;
 };  // after what was sent has left
+struct Knock {  // does anybody still listen there? on_refused() where every address refuses
+  PeerId peer;
+  std::vector<Address> addresses;
+};
 struct Persist {
   std::uint32_t incarnation;
   View view;
@@ -86,8 +90,8 @@ struct Notice {
 };
 }  // namespace master_effect
 
-using MasterEffect =
-    std::variant<master_effect::Send, master_effect::Close, master_effect::Persist, master_effect::Notice>;
+using MasterEffect = std::variant<master_effect::Send, master_effect::Close, master_effect::Knock,
+                                  master_effect::Persist, master_effect::Notice>;
 using MasterEffects = std::vector<MasterEffect>;
 
 }  // namespace pccl

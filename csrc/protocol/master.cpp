@@ -85,6 +85,15 @@ void Master::on_closed(ConnectionId c, Instant now) {
   if (!member(peer))
     return drop_from_door(peer, "peer " + std::to_string(peer) + " went away while it waited at the door");
   judge_links(now);
+  if (member(peer)) emit(master_effect::Knock{peer, it->second.join.reachable_at});
+}
+
+// The second witness where no other peer has a link to it. Whoever came back meanwhile lives.
+void Master::on_refused(PeerId peer, Instant now) {
+  const auto it = peers_.find(peer);
+  if (it == peers_.end() || it->second.lost_since == never || !member(peer)) return;
+  suspicions_[{no_peer, peer}].why = "nobody listens at its address any more";
+  judge_links(now);
 }
 
 // When it counts as lost, if nothing more is heard of it.

@@ -36,6 +36,7 @@ class Master {
 
   void on(ConnectionId connection, const ToMaster& message, Instant now);
   void on_closed(ConnectionId connection, Instant now);
+  void on_refused(PeerId peer, Instant now);  // nobody listens at its addresses
   void tick(Instant now);
   Instant next_deadline() const;
   MasterEffects take_effects();
@@ -58,6 +59,7 @@ class Master {
     std::optional<std::uint32_t> proof_round;  // at the door: links asked for, not yet answered
     bool proven = false;
     std::uint32_t failures = 0;
+    std::uint32_t complaints = 0;  // breaks that it reported since its last commit
   };
   struct DoorIsland {
     std::uint16_t size = 1;
@@ -110,6 +112,7 @@ class Master {
   void remove(const std::set<std::string>& islands, const std::string& why, ErrorCode code, Instant now);
   void evict(PeerId peer, const std::string& why, Instant now);
   void same_members(const std::string& why, Instant now);
+  bool complains_too_often(PeerId peer, Instant now);
   void judge_links(Instant now);
   void check_silence(Instant now);
   void try_pass_boundary(Instant now);
@@ -178,7 +181,7 @@ class Master {
     bool broke = false, gave_up = false;  // neither: only a witness that nobody listens there
     std::string why;
   };
-  std::map<std::pair<PeerId, PeerId>, Suspicion> suspicions_;  // (reporter, suspect), of this view
+  std::map<std::pair<PeerId, PeerId>, Suspicion> suspicions_;  // (reporter, suspect); no_peer: the master
   Instant judge_at_ = never;
   Instant pulse_at_ = 0;     // soon, when who waits at the door has changed
   Instant liveness_at_ = 0;  // nobody's time is over before

@@ -5,6 +5,16 @@
 
 namespace pccl {
 
+namespace {
+// What a peer that names no island is called.
+std::string plain_name(PeerId peer) { return "peer-" + std::to_string(peer); }
+
+bool is_plain_name(const std::string& island) {
+  return island.size() > 5 && island.starts_with("peer-") &&
+         island.find_first_not_of("0123456789", 5) == std::string::npos;
+}
+}  // namespace
+
 Error Master::admissible(const Join& join, const std::string& island) const {
   const auto no = [&](const std::string& why) {
     return Error{ErrorCode::refused, "the master refused to let this peer in: " + why};
@@ -12,6 +22,8 @@ Error Master::admissible(const Join& join, const std::string& island) const {
   if (join.island_size < 1 || join.island_rank >= join.island_size)
     return no("rank " + std::to_string(join.island_rank) + " of an island of " +
               std::to_string(join.island_size));
+  if (is_plain_name(join.island))
+    return no("island names like '" + join.island + "' stand for peers without one; choose another");
   if (join.reachable_at.empty()) return no("it offers no address that other peers can reach");
   if (index_.has_island(island))
     return no(
@@ -34,7 +46,7 @@ void Master::on(ConnectionId c, PeerId, const Join& m, Instant now) {
     return phase_ == Phase::suspended ? suspend() : void();
   }
   const PeerId peer = (PeerId{incarnation_} << 32) + next_peer_;
-  const auto island = m.island.empty() ? "peer-" + std::to_string(peer) : m.island;
+  const auto island = m.island.empty() ? plain_name(peer) : m.island;
   if (auto error = admissible(m, island)) return refuse(c, error.code, error.text);
   ++next_peer_;
   connections_[c] = peer;

@@ -69,6 +69,7 @@ void Master::publish(Verdict verdict) {
   const auto minimum = minimum_seen();
   for (const auto peer : index_.concerned(record.verdict.key)) {
     auto& state = peers_.at(peer);
+    if (record.verdict.code == ErrorCode::none) state.complaints = 0;
     if (state.waiting) {
       state.waiting.reset();
       note_blocked(peer);
@@ -148,7 +149,7 @@ void Master::on(ConnectionId, PeerId peer, const StateOffer& m, Instant now) {
     send(other, StatePlan{view_.id, m.key, election->revision, election->entries});
 }
 
-// ---- waiting ----------------------------------------------------------------------------------------------
+// ---- waiting ----
 
 void Master::on(ConnectionId, PeerId peer, const Waiting& m, Instant now) {
   if (phase_ != Phase::serving || !member(peer) || m.view != view_.id) return;
@@ -233,7 +234,7 @@ void Master::find_deadlock() {
   for (const auto peer : std::set(at_boundary_)) fail_boundary(peer, ErrorCode::order, text);
 }
 
-// ---- deadlines --------------------------------------------------------------------------------------------
+// ---- deadlines ----
 
 void Master::note_duration(Duration took) {
   durations_.push_back(took);

@@ -68,18 +68,29 @@ void Master::on(ConnectionId, PeerId peer, const Leave&, Instant now) {
   drop_from_door(peer, "peer " + std::to_string(peer) + " of the island left");
 }
 
+// Each complaint costs everybody a new attempt.
+bool Master::complains_too_often(PeerId peer, Instant now) {
+  if (++peers_.at(peer).complaints <= limits::complaints_max) return false;
+  evict(peer,
+        "it reported " + std::to_string(limits::complaints_max) + " breaks in a row, and nothing got done",
+        now);
+  return true;
+}
+
 void Master::on(ConnectionId, PeerId peer, const Broken& m, Instant now) {
-  if (!member(peer) || m.view != view_.id) return;
+  if (!member(peer) || m.view != view_.id || complains_too_often(peer, now)) return;
   for (auto& [key, operation] : operations_) operation.done.withdraw(peer);
   same_members(describe(m.key) + " broke at peer " + std::to_string(peer) + ": " + m.why, now);
 }
 
 void Master::on(ConnectionId, PeerId peer, const LinkLost& m, Instant now) {
   if (!member(peer) || m.view != view_.id || !member(m.peer)) return;  // stale news
+  const bool breaks = !m.refused || m.gave_up;
+  if (breaks && !suspicions_.contains({peer, m.peer}) && complains_too_often(peer, now)) return;
   auto& suspicion = suspicions_[{peer, m.peer}];
   suspicion.gave_up |= m.gave_up;
   suspicion.why = m.why;
-  if (!m.refused || m.gave_up) {
+  if (breaks) {
     suspicion.broke = true;
     for (auto& [key, operation] : operations_) operation.done.withdraw(peer);
     judge_at_ = std::min(judge_at_, now + timing_.settle);

@@ -28,6 +28,7 @@ void Master::register_again(ConnectionId c, const Register& m, Instant now) {
   state.connection = c;
   state.lost_since = never;
   state.heard = now;
+  std::erase_if(suspicions_, [&](const auto& s) { return s.first.second == m.peer && !s.second.broke; });
   state.verdicts_seen = std::max(state.verdicts_seen, m.verdicts_seen);
   if (!member(m.peer)) {
     if (const auto door = door_.find(state.join.island); door != door_.end() && complete(door->second))

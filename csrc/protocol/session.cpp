@@ -172,7 +172,7 @@ void Session::on(const ViewMessage& m, Instant now) {
   restart_operations(before, now);
 }
 
-// ---- boundaries -------------------------------------------------------------------------------------------
+// ---- boundaries ----
 
 bool Session::may_skip_boundary() const { return shared_waiting_ && *shared_waiting_ == 0; }
 
@@ -249,7 +249,7 @@ void Session::pass_boundary(std::uint32_t boundaries, bool skipped) {
   emit(effect::BoundaryPassed{skipped});
 }
 
-// ---- time -------------------------------------------------------------------------------------------------
+// ---- time ----
 
 void Session::tick(Instant now) {
   if (stage_ == Stage::gone) return;

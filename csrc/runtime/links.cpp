@@ -17,8 +17,7 @@ bool Links::Link::complete() const {
          std::none_of(stripes.begin(), stripes.end(), [](auto* s) { return s == nullptr; });
 }
 
-// ---- dialling
-// ------------------------------------------------------------------------------------------------------
+// ---- dialling ----
 
 void Links::dial(PeerId peer, std::vector<Address> addresses) {
   if (up_.contains(peer) || dialling_.contains(peer)) return;
@@ -77,8 +76,7 @@ void Links::dial_over(PeerId peer, bool refused, std::string why) {  // a copy: 
   owner_.dial_failed(peer, refused, why);
 }
 
-// ---- hellos
-// --------------------------------------------------------------------------------------------------------
+// ---- hellos ----
 
 void Links::accept(net::Accepted accepted) {
   const auto strangers =
@@ -168,8 +166,7 @@ void Links::establish(PeerId peer, Link link) {
     }
 }
 
-// ---- closing
-// -------------------------------------------------------------------------------------------------------
+// ---- closing ----
 
 // Forget the roles first: closing calls back, and these closings are nobody's loss.
 void Links::drop(Link& link, const Error& why) {
@@ -248,8 +245,7 @@ void Links::tick(Instant now) {
     if (roles_.contains(c)) c->close({ErrorCode::timeout, "it did not say hello within 5 s"});
 }
 
-// ---- traffic
-// -------------------------------------------------------------------------------------------------------
+// ---- traffic ----
 
 Links::Link* Links::link_of(const Role& role, bool* is_up) {
   const auto it = up_.find(role.peer);

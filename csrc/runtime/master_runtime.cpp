@@ -76,6 +76,7 @@ void MasterRuntime::run() {
     const auto now = monotonic_now();
     if (now >= master_->next_deadline()) master_->tick(now);
     check_strangers(now);
+    knocker_.tick(now);
     drain();
     hub_->turn(next_deadline(), monotonic_now);
     drain();
@@ -84,10 +85,11 @@ void MasterRuntime::run() {
   std::vector<net::Connection*> open;
   for (auto& [id, c] : connections_) open.push_back(c);
   for (auto* c : open) c->close({ErrorCode::closed, "the master was stopped"});
+  knocker_.close_all();
 }
 
 Instant MasterRuntime::next_deadline() const {
-  auto next = master_->next_deadline();
+  auto next = std::min(master_->next_deadline(), knocker_.next_deadline());
   if (!strangers_.empty() || !closing_.empty()) next = std::min(next, monotonic_now() + 200 * millisecond);
   return next;
 }
@@ -171,6 +173,10 @@ void MasterRuntime::apply(master_effect::Close& e) {
   closing_[e.connection] = monotonic_now() + second;
   it->second->close_when_sent({ErrorCode::closed, "told to go"});
   hub_->touch(*it->second);
+}
+
+void MasterRuntime::apply(master_effect::Knock& e) {
+  knocker_.knock(e.peer, std::move(e.addresses), monotonic_now());
 }
 
 // A store that outlives the master comes with its restart; without one a view lives in the peers' memory.

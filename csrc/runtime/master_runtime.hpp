@@ -6,6 +6,7 @@
 #include "net/address.hpp"
 #include "protocol/master.hpp"
 #include "runtime/hub.hpp"
+#include "runtime/knocker.hpp"
 #include "wire/codec.hpp"
 
 namespace pccl {
@@ -44,6 +45,7 @@ class MasterRuntime final : net::Connection::Handler {
   void drain();
   void apply(master_effect::Send& e);
   void apply(master_effect::Close& e);
+  void apply(master_effect::Knock& e);
   void apply(master_effect::Persist& e);
   void apply(master_effect::Notice& e);
   void check_strangers(Instant now);
@@ -63,6 +65,8 @@ class MasterRuntime final : net::Connection::Handler {
   std::unique_ptr<Hub> hub_;
   Address address_;
   std::unique_ptr<Master> master_;  // I/O thread only, as all below
+  Knocker knocker_{*hub_, options_.secret,
+                   [this](PeerId peer) { master_->on_refused(peer, monotonic_now()); }};
   std::map<ConnectionId, net::Connection*> connections_;
   std::map<const net::Connection*, ConnectionId> ids_;
   std::map<ConnectionId, Stranger> strangers_;  // have not introduced themselves yet

@@ -84,7 +84,7 @@ void PeerRuntime::leave_boundary(std::shared_ptr<Promise<BoundaryResult>> entere
   entered->wait_for(second);
 }
 
-// ---- shared state -----------------------------------------------------------------------------------------
+// ---- shared state ----
 
 std::shared_ptr<StateHandle> PeerRuntime::post_state(Posting posting) {
   auto handle = std::make_shared<StateHandle>();
@@ -154,7 +154,7 @@ void PeerRuntime::cancel_state(std::shared_ptr<StateHandle> handle, std::string 
   });
 }
 
-// ---- status and end ---------------------------------------------------------------------------------------
+// ---- status and end ----
 
 PeerStatus PeerRuntime::status(bool with_links) {
   if (with_links && !forked()) {

@@ -7,8 +7,7 @@
 
 namespace pccl {
 
-// ---- links
-// ---------------------------------------------------------------------------------------------------------
+// ---- links ----
 
 void PeerRuntime::link_up(PeerId peer) {
   forget_in_flight(peer);  // of a link that this one replaces
@@ -35,9 +34,10 @@ void PeerRuntime::dial_failed(PeerId peer, bool refused, const std::string& why)
 bool PeerRuntime::link_message(PeerId peer, const BetweenPeers& message) {
   if (const auto* ready = std::get_if<Ready>(&message)) {
     if (!exchange_->on_ready(peer, *ready)) return false;
-  } else if (const auto* request = std::get_if<BlockRequest>(&message))
+  } else if (const auto* request = std::get_if<BlockRequest>(&message)) {
+    if (blocks_in_flight(peer) >= limits::blocks_in_flight_max) return false;
     serve_block(peer, *request);
-  else if (const auto* failed = std::get_if<BlockFailed>(&message)) {
+  } else if (const auto* failed = std::get_if<BlockFailed>(&message)) {
     if (const auto it = states_.find(failed->key); it != states_.end() && it->second->view == failed->view) {
       StateEvent event(StateEvent::Kind::failed);
       event.entry = failed->entry;
@@ -58,8 +58,7 @@ net::Landing PeerRuntime::link_payload(PeerId peer, net::Connection& stripe, wir
 
 void PeerRuntime::stripe_closed(net::Connection& stripe) { incoming_.erase(&stripe); }
 
-// ---- sending
-// -------------------------------------------------------------------------------------------------------
+// ---- sending ----
 
 void PeerRuntime::pump(PeerId peer) {
   while (auto* stripe = links_.stripe_for_chunk(peer)) {
@@ -147,8 +146,7 @@ void PeerRuntime::stop_using(const OpKey& key) {
   if (const auto it = states_.find(key); it != states_.end()) it->second->served.clear();
 }
 
-// ---- receiving
-// -----------------------------------------------------------------------------------------------------
+// ---- receiving ----
 
 // Where the bytes of an accepted chunk go; the output's old bytes are kept first when they are the caller's
 // input.
@@ -223,8 +221,7 @@ void PeerRuntime::offer_parked(PeerId from, const wire::DataHeader& header,
   exchange_->arrived(header, incoming.slot);
 }
 
-// ---- the exchange's effects
-// ----------------------------------------------------------------------------------------
+// ---- the exchange's effects ----
 
 void PeerRuntime::apply(exchange_effect::SendReady& e) { links_.send(e.to, std::move(e.ready)); }
 void PeerRuntime::apply(exchange_effect::Wake& e) { woken_.push_back(e.peer); }
@@ -252,8 +249,13 @@ void PeerRuntime::apply(exchange_effect::Discard& e) {
   parked_headers_.erase(e.parked);
 }
 
-// ---- blocks of shared state
-// ----------------------------------------------------------------------------------------
+// ---- blocks of shared state ----
+
+std::size_t PeerRuntime::blocks_in_flight(PeerId peer) const {
+  return std::size_t(std::count_if(in_flight_.begin(), in_flight_.end(), [&](const InFlight& record) {
+    return record.peer == peer && record.block;
+  }));
+}
 
 void PeerRuntime::serve_block(PeerId peer, const BlockRequest& request) {
   const auto it = states_.find(request.key);

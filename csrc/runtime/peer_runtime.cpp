@@ -137,8 +137,7 @@ std::vector<Address> PeerRuntime::reachable() const {
   return addresses;
 }
 
-// ---- the master's connection
-// ---------------------------------------------------------------------------------------
+// ---- the master's connection ----
 
 void PeerRuntime::master_up() {
   if (session_ == nullptr) {
@@ -175,8 +174,7 @@ void PeerRuntime::master_unreachable(const Error& why, bool hopeless) {
   if (hopeless || monotonic_now() >= give_up_dialling_) end(why);
 }
 
-// ---- the session's effects
-// -----------------------------------------------------------------------------------------
+// ---- the session's effects ----
 
 void PeerRuntime::drain() {
   if (session_ == nullptr || draining_) return;

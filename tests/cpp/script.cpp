@@ -75,7 +75,7 @@ class Player {
   std::vector<std::string> said_;          // since the last step, in the form of the script
 };
 
-// ---- the transcript ---------------------------------------------------------------------------------------
+// ---- the transcript ----
 
 bool interesting(const std::string& line) {
   for (const auto* noise : {" posts ", " starts ", "FAULT", " is started", " dies", " is admitted",
@@ -147,7 +147,7 @@ std::string Player::play(const std::string& script) {
   return differs ? "another transcript:\n" + transcript : "";
 }
 
-// ---- commands ---------------------------------------------------------------------------------------------
+// ---- commands ----
 
 void Player::command(const std::string& line) {
   const auto words = split(line, ' ');

@@ -291,8 +291,7 @@ TEST(fingerprints) {
   }
 }
 
-// ---- frames
-// --------------------------------------------------------------------------------------------------------
+// ---- frames ----
 
 template <class Header> Header random_header(Rng& rng) {
   Generate generate(rng);

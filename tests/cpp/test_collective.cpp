@@ -34,8 +34,7 @@ Shapes random_shapes(Rng& rng, std::uint64_t elements_max) {
 
 bool is_half(DType dtype) { return accumulator_of(dtype) != dtype; }
 
-// ---- layouts
-// -------------------------------------------------------------------------------------------------------
+// ---- layouts ----
 
 void check_layout(const Shapes& shapes, std::uint32_t segments, std::uint32_t chunk_bytes, bool weighted) {
   const Layout layout(shapes, segments, chunk_bytes, weighted);
@@ -102,8 +101,7 @@ TEST(chunk_sizes_are_bounded) {
   CHECK_EQ(choose_chunk_bytes(1000, 4, 2, 0), limits::chunk_bytes_min);
 }
 
-// ---- plans
-// ---------------------------------------------------------------------------------------------------------
+// ---- plans ----
 
 void check_plans(const std::vector<Plan>& plans) {
   std::set<std::tuple<std::uint32_t, std::uint16_t>> fed;
@@ -150,8 +148,7 @@ TEST(plans_fit_together) {
   }
 }
 
-// ---- executors
-// -----------------------------------------------------------------------------------------------------
+// ---- executors ----
 
 // The bytes of one chunk: an expression, and whether they are elements or accumulators.
 struct Symbol {
@@ -444,8 +441,7 @@ TEST(few_slots_are_enough) {
   }
 }
 
-// ---- hostile input
-// -------------------------------------------------------------------------------------------------
+// ---- hostile input ----
 
 TEST(nothing_unexpected_lands) {
   for (std::uint64_t seed = 1; seed <= 200; ++seed) {

@@ -32,8 +32,7 @@ Join join_of(const std::string& island, std::uint32_t group = 0) {
   return join;
 }
 
-// ---- the master
-// ----------------------------------------------------------------------------------------------------
+// ---- the master ----
 
 // A master and whoever is connected to it. What it says is kept by connection, and Close is carried out.
 class Court {
@@ -333,8 +332,7 @@ TEST(two_introductions_while_the_master_listens) {
   CHECK(!court.peers.contains(1));
 }
 
-// ---- a peer
-// --------------------------------------------------------------------------------------------------------
+// ---- a peer ----
 
 // A session and its exchange, with everything that they ask for done at once or not at all.
 class Household {
@@ -761,8 +759,7 @@ TEST(plans_of_another_state) {
   CHECK(home.session.find(*key)->state == OperationState::held);
 }
 
-// ---- what a peer keeps for later
-// -----------------------------------------------------------------------------------
+// ---- what a peer keeps for later ----
 
 TEST(parked_frames_are_bounded) {
   for (const std::uint32_t bytes : {0u, 1u, 4096u}) {

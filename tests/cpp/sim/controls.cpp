@@ -47,7 +47,7 @@ void Controls::arrive_dial(Process& process) {
   process.drain();
 }
 
-// ---- traffic ----------------------------------------------------------------------------------------------
+// ---- traffic ----
 
 void Controls::send(Process& process, ToMaster message) {
   if (process.control != UINT32_MAX) push_up(process.control, through_codec(world_, std::move(message)));
@@ -95,7 +95,7 @@ void Controls::deliver_down(std::uint32_t index) {
   control.process->drain();
 }
 
-// ---- closing and loss -------------------------------------------------------------------------------------
+// ---- closing and loss ----
 
 void Controls::peer_learns(std::uint32_t index) {
   auto& control = *controls_[index];

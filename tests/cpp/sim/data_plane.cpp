@@ -23,7 +23,7 @@ void DataPlane::stop_using(const OpKey& key) {
     std::erase_if(slots_, [&](const auto& entry) { return entry.second.attempt == attempt->id; });
 }
 
-// ---- arithmetic -------------------------------------------------------------------------------------------
+// ---- arithmetic ----
 
 void DataPlane::run(const exchange_effect::Do& effect) {
   const auto* attempt = process_.exchange.find(effect.key);
@@ -43,7 +43,7 @@ void DataPlane::run(const exchange_effect::Do& effect) {
   if (work.to_output) m->write(layout, work.chunk, result);
 }
 
-// ---- sending ----------------------------------------------------------------------------------------------
+// ---- sending ----
 
 Content DataPlane::read(const Outgoing& outgoing) const {
   const auto* attempt = process_.exchange.find(outgoing.key);
@@ -65,7 +65,7 @@ void DataPlane::sent(const Outgoing& outgoing) {
   if (process_.exchange.sent(outgoing)) slots_.erase(outgoing.send.slot);
 }
 
-// ---- receiving --------------------------------------------------------------------------------------------
+// ---- receiving ----
 
 Incoming DataPlane::prepare(const wire::DataHeader& header, const Landing& landing) {
   const auto* attempt = process_.exchange.find(header.key);

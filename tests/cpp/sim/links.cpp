@@ -8,7 +8,7 @@
 
 namespace pccl::sim {
 
-// ---- dialling ---------------------------------------------------------------------------------------------
+// ---- dialling ----
 
 void Links::dial(Process& from, PeerId to, const std::vector<Address>& addresses) {
   if (from.links.contains(to) || from.dialling.contains(to)) return;
@@ -84,7 +84,7 @@ void Links::raise(LinkIndex index, std::uint16_t side) {
   process.drain();
 }
 
-// ---- loss -------------------------------------------------------------------------------------------------
+// ---- loss ----
 
 // Some of what is on its way still arrives, the rest never.
 void Links::cut(Link& link) {
@@ -156,7 +156,7 @@ std::vector<LinkIndex> Links::up() const {
   return all;
 }
 
-// ---- sending ----------------------------------------------------------------------------------------------
+// ---- sending ----
 
 void Links::send_ready(Process& from, PeerId to, const Ready& ready) {
   const auto it = from.links.find(to);
@@ -244,7 +244,7 @@ void Links::bring(const Fetch& fetch) {
   fetch.fetcher->drain();
 }
 
-// ---- receiving --------------------------------------------------------------------------------------------
+// ---- receiving ----
 
 bool Links::heard(Lane lane) const {
   const auto& to = links_[lane.link]->ends[1u - lane.side];

@@ -56,6 +56,19 @@ void MasterHost::lets_pass(ConnectionId to, std::uint32_t boundaries) {
 }
 
 void MasterHost::apply(master_effect::Close& e) { world_.controls.close(e.connection); }
+
+// The master's host reaches every living process, also one whose control connection broke.
+void MasterHost::apply(master_effect::Knock& e) {
+  if (e.addresses.empty()) return;
+  auto* target = world_.process_at(e.addresses.front().port);
+  if (target == nullptr) return;
+  world_.queue.after(world_.data_delay(*target), [this, target, peer = e.peer] {
+    if (!alive || target->alive || target->silent) return;
+    master.on_refused(peer, world_.now());
+    after_event();
+  });
+}
+
 void MasterHost::apply(master_effect::Persist& e) {
   if (world_.store.kept) world_.store.stored = Stored{e.incarnation, e.view};
 }

@@ -38,6 +38,7 @@ class MasterHost {
   void lets_pass(ConnectionId to, std::uint32_t boundaries);
   void apply(master_effect::Send& e);
   void apply(master_effect::Close& e);
+  void apply(master_effect::Knock& e);
   void apply(master_effect::Persist& e);
   void apply(master_effect::Notice& e);
 

@@ -23,7 +23,7 @@ std::set<std::uint32_t> Oracle::processes_of(const std::vector<PeerId>& peers) c
   return all;
 }
 
-// ---- views ------------------------------------------------------------------------------------------------
+// ---- views ----
 
 // Islands are whole, and nobody whom this master has removed comes back.
 void Oracle::announced(std::uint32_t master, const View& view) {
@@ -89,7 +89,7 @@ void Oracle::boundary_failed(Process& process, const Error& why) {
     world_.violated(process.name() + " fails at the boundary out of nowhere: " + why.text);
 }
 
-// ---- operations -------------------------------------------------------------------------------------------
+// ---- operations ----
 
 void Oracle::posted(Process& process, const OpKey& key) {
   world_.note(process.name() + " posts " + pccl::describe(key));

@@ -76,7 +76,7 @@ void Process::end(bool silently) {
   world_.controls.process_ended(*this, silently);
 }
 
-// ---- the session's effects --------------------------------------------------------------------------------
+// ---- the session's effects ----
 
 void Process::apply(effect::SendMaster& e) { world_.controls.send(*this, std::move(e.message)); }
 void Process::apply(effect::ReconnectMaster&) { world_.controls.reconnect(*this); }
@@ -171,7 +171,7 @@ void Process::apply(effect::Gone& e) {
     world_.for_process(*this, Duration(world_.rng.below(50 * millisecond)), [this] { end(false); });
 }
 
-// ---- the exchange's effects -------------------------------------------------------------------------------
+// ---- the exchange's effects ----
 
 void Process::apply(exchange_effect::SendReady& e) { world_.links.send_ready(*this, e.to, e.ready); }
 void Process::apply(exchange_effect::Do& e) { data.run(e); }

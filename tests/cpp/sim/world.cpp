@@ -66,7 +66,7 @@ Process* World::process_at(std::uint32_t port) {
   return port >= 1 && port <= processes_.size() ? processes_[port - 1].get() : nullptr;
 }
 
-// ---- a run ------------------------------------------------------------------------------------------------
+// ---- a run ----
 
 Process& World::add_process(const std::string& island, std::uint16_t rank, std::uint16_t size,
                             std::uint32_t min_islands, Role role) {
@@ -148,7 +148,7 @@ std::string World::dump() {
   return all;
 }
 
-// ---- masters ----------------------------------------------------------------------------------------------
+// ---- masters ----
 
 MasterHost& World::start_master(bool restarted) {
   MasterConfig config;
