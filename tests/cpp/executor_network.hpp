@@ -1,10 +1,16 @@
 // Executors of one operation in one program: frames leave, land, arrive and are acknowledged in any order
 // that a seed draws. A Store is what one position has instead of sockets: the operation's memory, symbolic or
 // real. It offers
-//   Content read(executor, send)            what leaves (also called again while the frame is under way)
-//   SlotId prepare(executor, send, landing) a slot, or the output kept if that is asked for, and half
-//   overwritten void put(executor, send, slot, content) all bytes are there void run(executor, work), void
-//   give(slot)
+//
+//   Content read(executor, send)             what leaves (called again while the frame is under way)
+//
+//   SlotId prepare(executor, send, landing)  a slot, or the output: kept if asked for, half overwritten
+//
+//   void put(executor, send, slot, content)  all bytes are there
+//
+//   void run(executor, work)
+//
+//   void give(slot)
 #pragma once
 #include <algorithm>
 #include <vector>

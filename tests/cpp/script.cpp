@@ -64,6 +64,7 @@ class Player {
   void break_what(const Words& words);
   void join(bool reachable);
   void pass(Duration time);
+  std::vector<std::string> opening() const;
   void drain_transcript();
   Process& process(const std::string& number_text) {
     return world_->process(std::uint32_t(number(number_text) - 1));
@@ -119,6 +120,21 @@ bool matches(const std::string& expected, const std::string& actual) {
   return false;
 }
 
+bool begins(const std::string& line) { return line.starts_with("peers ") || line.starts_with("islands "); }
+
+// What every run says first.
+std::vector<std::string> Player::opening() const {
+  std::string peers;
+  for (std::uint32_t i = 0; i < world_->processes(); ++i) {
+    if (i > 0) peers += ',';
+    peers += 'p';
+    peers += std::to_string(i + 1);
+  }
+  std::string begins = "> m1: view 1 of ";
+  begins += std::to_string(world_->processes());
+  return {begins + " peers: the run begins", "> " + peers + " view 0.1[" + peers + "]"};
+}
+
 std::string Player::play(const std::string& script) {
   std::string transcript;
   std::vector<std::string> wanted;
@@ -141,6 +157,7 @@ std::string Player::play(const std::string& script) {
     if (!wanted.empty()) settle();
     transcript += "  " + line + "\n";
     command(line);
+    if (begins(line)) wanted = opening();
   }
   settle();
   if (world_ && !world_->violation().empty()) return "violated: " + world_->violation() + "\n" + transcript;

@@ -2,7 +2,8 @@
 // simulator's, with the same delay for everything, so that a script always tells the same story.
 //
 //   option NAME=VALUE ...          before `peers`: deadline= heartbeat= store=yes
-//   peers N | islands NxM          a master and so many peers, which join and wait for each other
+//   peers N | islands NxM          a master and so many peers, which join and wait for each other; that the
+//                                  run then begins with a view of all is checked without being written
 //   CALL on P,.. [WORD=VALUE ...]  all_reduce, broadcast, barrier, sync_state; tag= count= root= timeout=
 //                                  scope=run on_loss=raise
 //   update_topology on P,..        timeout= islands=

@@ -6,8 +6,6 @@ using pccl::sim::plays;
 TEST(kill_during_all_reduce) {
   plays(R"(
     peers 3
-    > m1: view 1 of 3 peers: the run begins
-    > p1,p2,p3 view 0.1[p1,p2,p3]
     all_reduce on 1,2
     kill on 3
     > m1: view 2 of 2 peers: peer 3 is gone (its connections broke: connection reset)
@@ -20,8 +18,6 @@ TEST(kill_during_all_reduce) {
 TEST(kill_during_all_reduce_that_must_not_be_retried) {
   plays(R"(
     peers 3
-    > m1: view 1 of 3 peers: the run begins
-    > p1,p2,p3 view 0.1[p1,p2,p3]
     all_reduce on 1,2 on_loss=raise
     kill on 3
     > m1: view 2 of 2 peers: peer 3 is gone (its connections broke: connection reset)
@@ -34,8 +30,6 @@ TEST(kill_during_all_reduce_that_must_not_be_retried) {
 TEST(withdrawal_while_the_master_is_out_of_reach) {
   plays(R"(
     peers 3
-    > m1: view 1 of 3 peers: the run begins
-    > p1,p2,p3 view 0.1[p1,p2,p3]
     update_topology on 1,2
     cut on 1
     leave_boundary on 1
@@ -55,8 +49,6 @@ TEST(withdrawal_while_the_master_is_out_of_reach) {
 TEST(broken_link_with_the_same_members) {
   plays(R"(
     peers 3
-    > m1: view 1 of 3 peers: the run begins
-    > p1,p2,p3 view 0.1[p1,p2,p3]
     all_reduce on 1,2
     break link 1-2
     > m1: view 2 of 3 peers: the link between peers 1 and 2 broke: ...; ... 2 and 1 broke: ...
@@ -70,8 +62,6 @@ TEST(broken_link_with_the_same_members) {
 TEST(half_open_link) {
   plays(R"(
     peers 3
-    > m1: view 1 of 3 peers: the run begins
-    > p1,p2,p3 view 0.1[p1,p2,p3]
     all_reduce on 1,2
     break half 1-2
     > m1: view 2 of 3 peers: the link between peers 1 and 2 broke: connection reset
@@ -87,8 +77,6 @@ TEST(half_open_link) {
 TEST(an_island_is_removed_whole) {
   plays(R"(
     islands 2x2
-    > m1: view 1 of 4 peers: the run begins
-    > p1,p2,p3,p4 view 0.1[p1,p2,p3,p4]
     all_reduce on 1,2,3
     > p1,p3 delivers call 0 of group 0: p1,p3, waiting 0
     kill on 4
@@ -103,8 +91,6 @@ TEST(an_island_is_removed_whole) {
 TEST(joiner_that_cannot_be_reached) {
   plays(R"(
     peers 2
-    > m1: view 1 of 2 peers: the run begins
-    > p1,p2 view 0.1[p1,p2]
     join unreachable
     update_topology on 1,2
     > p1,p2 passes boundary 1
@@ -116,8 +102,6 @@ TEST(joiner_that_cannot_be_reached) {
 TEST(silent_peer) {
   plays(R"(
     peers 3
-    > m1: view 1 of 3 peers: the run begins
-    > p1,p2,p3 view 0.1[p1,p2,p3]
     all_reduce on 1,2
     silence on 3
     after 1s
@@ -135,8 +119,6 @@ TEST(operation_deadline) {
   plays(R"(
     option deadline=3s
     peers 3
-    > m1: view 1 of 3 peers: the run begins
-    > p1,p2,p3 view 0.1[p1,p2,p3]
     oversleep on 3
     all_reduce on 1,2,3
     after 2s
@@ -153,8 +135,6 @@ TEST(operation_deadline) {
 TEST(peer_leaves) {
   plays(R"(
     peers 3
-    > m1: view 1 of 3 peers: the run begins
-    > p1,p2,p3 view 0.1[p1,p2,p3]
     all_reduce on 1,2
     leave on 3
     > p3 is gone: this peer has left the run
@@ -168,8 +148,6 @@ TEST(peer_leaves) {
 TEST(master_restart_with_quorum) {
   plays(R"(
     peers 3
-    > m1: view 1 of 3 peers: the run begins
-    > p1,p2,p3 view 0.1[p1,p2,p3]
     all_reduce on 1,2
     master dies
     kill on 3
@@ -187,8 +165,6 @@ TEST(master_restart_with_quorum) {
 TEST(master_restart_without_quorum) {
   plays(R"(
     peers 3
-    > m1: view 1 of 3 peers: the run begins
-    > p1,p2,p3 view 0.1[p1,p2,p3]
     all_reduce on 1,2,3
     > p1,p2,p3 delivers call 0 of group 0: p1,p2,p3, waiting 0
     all_reduce on 1
@@ -207,8 +183,6 @@ TEST(master_restart_with_a_store) {
   plays(R"(
     option store=yes
     peers 3
-    > m1: view 1 of 3 peers: the run begins
-    > p1,p2,p3 view 0.1[p1,p2,p3]
     all_reduce on 1
     master dies
     kill on 2,3
@@ -224,8 +198,6 @@ TEST(master_restart_with_a_store) {
 TEST(master_is_gone_for_good) {
   plays(R"(
     peers 2
-    > m1: view 1 of 2 peers: the run begins
-    > p1,p2 view 0.1[p1,p2]
     all_reduce on 1
     master dies
     after 4s
@@ -238,8 +210,6 @@ TEST(master_is_gone_for_good) {
 TEST(master_restart_while_all_hold_the_result) {
   plays(R"(
     peers 2
-    > m1: view 1 of 2 peers: the run begins
-    > p1,p2 view 0.1[p1,p2]
     cut on 1
     all_reduce on 1,2
     master dies
@@ -255,8 +225,6 @@ TEST(master_restart_while_all_hold_the_result) {
 TEST(master_restart_while_one_does_not_hold_the_result) {
   plays(R"(
     peers 2
-    > m1: view 1 of 2 peers: the run begins
-    > p1,p2 view 0.1[p1,p2]
     oversleep on 2
     all_reduce on 1,2
     master dies
@@ -271,8 +239,6 @@ TEST(master_restart_while_one_does_not_hold_the_result) {
 TEST(master_restart_with_a_verdict_that_one_lacks) {
   plays(R"(
     peers 2
-    > m1: view 1 of 2 peers: the run begins
-    > p1,p2 view 0.1[p1,p2]
     oversleep on 2
     all_reduce on 1,2
     cut on 1
@@ -291,8 +257,6 @@ TEST(master_restart_with_a_verdict_that_one_lacks) {
 TEST(verdict_after_a_reconnection) {
   plays(R"(
     peers 2
-    > m1: view 1 of 2 peers: the run begins
-    > p1,p2 view 0.1[p1,p2]
     oversleep on 2
     all_reduce on 1,2
     cut on 1
@@ -306,8 +270,6 @@ TEST(verdict_after_a_reconnection) {
 TEST(cut_off_for_too_long_while_it_holds_a_result) {
   plays(R"(
     peers 2
-    > m1: view 1 of 2 peers: the run begins
-    > p1,p2 view 0.1[p1,p2]
     oversleep on 2
     all_reduce on 1,2
     cut on 1

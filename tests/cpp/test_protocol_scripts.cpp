@@ -6,8 +6,6 @@ using pccl::sim::plays;
 TEST(join_at_a_boundary) {
   plays(R"(
     peers 2
-    > m1: view 1 of 2 peers: the run begins
-    > p1,p2 view 0.1[p1,p2]
     join
     all_reduce on 1,2
     > p1,p2 delivers call 0 of group 0: p1,p2, waiting 1
@@ -28,8 +26,6 @@ TEST(join_at_a_boundary) {
 TEST(nobody_waits_and_the_boundary_is_skipped) {
   plays(R"(
     peers 2
-    > m1: view 1 of 2 peers: the run begins
-    > p1,p2 view 0.1[p1,p2]
     all_reduce on 1,2
     > p1,p2 delivers call 0 of group 0: p1,p2, waiting 0
     update_topology on 1,2
@@ -43,8 +39,6 @@ TEST(nobody_waits_and_the_boundary_is_skipped) {
 TEST(boundary_with_an_operation_in_flight) {
   plays(R"(
     peers 2
-    > m1: view 1 of 2 peers: the run begins
-    > p1,p2 view 0.1[p1,p2]
     all_reduce on 1
     update_topology on 1
     > p1 may not: update_topology with an operation in flight (all_reduce, call 0 ...): wait for it first
@@ -56,8 +50,6 @@ TEST(boundary_with_an_operation_in_flight) {
 TEST(mismatch) {
   plays(R"(
     peers 3
-    > m1: view 1 of 3 peers: the run begins
-    > p1,p2,p3 view 0.1[p1,p2,p3]
     all_reduce on 1,2 count=1000
     all_reduce on 3 count=2000
     > p1,p2,p3 aborts call 0 of group 0
@@ -68,8 +60,6 @@ TEST(mismatch) {
 TEST(one_in_all_reduce_the_other_in_update_topology) {
   plays(R"(
     peers 2
-    > m1: view 1 of 2 peers: the run begins
-    > p1,p2 view 0.1[p1,p2]
     all_reduce on 1
     update_topology on 2
     after 1200ms
@@ -85,8 +75,6 @@ TEST(one_in_all_reduce_the_other_in_update_topology) {
 TEST(crossed_tags) {
   plays(R"(
     peers 2
-    > m1: view 1 of 2 peers: the run begins
-    > p1,p2 view 0.1[p1,p2]
     all_reduce on 1 tag=1
     all_reduce on 2 tag=2
     after 1200ms
@@ -102,8 +90,6 @@ TEST(crossed_tags) {
 TEST(cancel) {
   plays(R"(
     peers 3
-    > m1: view 1 of 3 peers: the run begins
-    > p1,p2,p3 view 0.1[p1,p2,p3]
     all_reduce on 1,2
     cancel on 2
     > p1,p2 aborts call 0 of group 0
@@ -118,8 +104,6 @@ TEST(cancel) {
 TEST(time_out_names_who_is_missing) {
   plays(R"(
     peers 3
-    > m1: view 1 of 3 peers: the run begins
-    > p1,p2,p3 view 0.1[p1,p2,p3]
     all_reduce on 1,2 timeout=1500ms
     after 1100ms
     > p1: waiting in all_reduce, call 0 of group 0 for peer 2 (island peer-2), peer 3 (island peer-3)
@@ -135,8 +119,6 @@ TEST(time_out_names_who_is_missing) {
 TEST(time_out_of_a_boundary) {
   plays(R"(
     peers 3
-    > m1: view 1 of 3 peers: the run begins
-    > p1,p2,p3 view 0.1[p1,p2,p3]
     update_topology on 1 timeout=1500ms
     update_topology on 2
     after 2s
@@ -152,8 +134,6 @@ TEST(time_out_of_a_boundary) {
 TEST(withdrawal_in_time) {
   plays(R"(
     peers 2
-    > m1: view 1 of 2 peers: the run begins
-    > p1,p2 view 0.1[p1,p2]
     update_topology on 1
     leave_boundary on 1 &
     update_topology on 2
@@ -166,8 +146,6 @@ TEST(withdrawal_in_time) {
 TEST(withdrawal_too_late) {
   plays(R"(
     peers 2
-    > m1: view 1 of 2 peers: the run begins
-    > p1,p2 view 0.1[p1,p2]
     update_topology on 1
     update_topology on 2 &
     leave_boundary on 1
@@ -178,8 +156,6 @@ TEST(withdrawal_too_late) {
 TEST(withdrawal_and_second_thoughts) {
   plays(R"(
     peers 2
-    > m1: view 1 of 2 peers: the run begins
-    > p1,p2 view 0.1[p1,p2]
     update_topology on 1
     leave_boundary on 1 &
     update_topology on 1
@@ -191,8 +167,6 @@ TEST(withdrawal_and_second_thoughts) {
 TEST(run_scope_waits_for_all_groups) {
   plays(R"(
     islands 2x2
-    > m1: view 1 of 4 peers: the run begins
-    > p1,p2,p3,p4 view 0.1[p1,p2,p3,p4]
     all_reduce on 1,2,3 scope=run
     all_reduce on 4 scope=run
     > p1,p3 delivers call 0 of the run: p1,p3, waiting 0

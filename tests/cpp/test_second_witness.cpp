@@ -6,8 +6,6 @@ using pccl::sim::plays;
 TEST(a_refusal_at_its_port_is_the_second_witness) {
   plays(R"(
     islands 2x2
-    > m1: view 1 of 4 peers: the run begins
-    > p1,p2,p3,p4 view 0.1[p1,p2,p3,p4]
     kill on 1,2,3
     > m1: view 2 of 2 peers: peer 1 is gone (its connections broke: nobody listens at its address any more)
     > m1: view 3 of 0 peers: peer 3 is gone (its connections broke: nobody listens at its address any more)
@@ -19,8 +17,6 @@ TEST(a_refusal_at_its_port_is_the_second_witness) {
 TEST(who_only_lost_its_connection_comes_back) {
   plays(R"(
     peers 2
-    > m1: view 1 of 2 peers: the run begins
-    > p1,p2 view 0.1[p1,p2]
     cut on 2
     after 1s
     mend on 2

@@ -1,0 +1,167 @@
+// Executors without a network, on expressions for sums: whatever happens in whichever order, the result is
+// the same, and so is what was sent.
+#include <algorithm>
+#include <string>
+
+#include "executor_scene.hpp"
+#include "symbolic_store.hpp"
+
+namespace pccl {
+namespace {
+
+using check::all_reduce_plans;
+using check::broadcast_plans;
+using check::bytes_of;
+using check::is_half;
+using check::numbered;
+using check::random_scene;
+using check::Scene;
+using check::Shapes;
+using check::SymbolicNetwork;
+using check::SymbolicStore;
+
+// Every position's executor and store; `segments`: of the plans.
+SymbolicNetwork network_of(Rng& rng, const Scene& scene, const std::vector<Plan>& plans,
+                           std::uint32_t segments) {
+  SymbolicNetwork network(rng, scene.eager);
+  const Layout layout(scene.shapes, segments, scene.chunk_bytes, scene.weighted);
+  const bool in_place = scene.in_place && scene.world > 1;
+  for (std::uint32_t p = 0; p < scene.world; ++p)
+    network.add({plans[p], layout, {in_place, scene.eager, scene.weighted, scene.slots_max}},
+                {layout, p, in_place, scene.weighted});
+  return network;
+}
+
+std::string expected_sum(const Scene& scene, std::uint32_t segment, bool half) {
+  if (segment >= scene.world) return numbered("w", segment - scene.world);
+  const auto leaf = [&](std::uint32_t p) {
+    return (scene.weighted ? numbered("w", p) + "*" : std::string()) + numbered("x", p);
+  };
+  if (scene.world == 1) return "x0";
+  auto sum = leaf(segment);
+  for (std::uint32_t t = 1; t < scene.world; ++t)
+    sum = std::string("(") + sum + "+" + leaf((segment + t) % scene.world) + ")";
+  if (scene.weighted) {
+    sum += "/";
+    for (std::uint32_t p = 0; p < scene.world; ++p) sum += numbered("w", p);
+  }
+  return half ? std::string("round ") + sum : sum;
+}
+
+// What a ring sends, counted by the formula and not by the plan.
+std::uint64_t expected_bytes(const Scene& scene) {
+  const std::uint64_t p = scene.world;
+  std::uint64_t bytes = scene.weighted ? p * (p - 1) * sizeof(double) : 0;
+  for (const auto& shape : scene.shapes) {
+    const auto elements = shape.count * size_of(shape.dtype);
+    const auto sums = shape.count * size_of(accumulator_of(shape.dtype));
+    if (p > 1) bytes += (scene.weighted ? sums : elements) + (p - 2) * sums + (p - 1) * elements;
+  }
+  return bytes;
+}
+
+void check_all_reduce(const Scene& scene, SymbolicNetwork& network) {
+  std::uint64_t sent = 0;
+  for (auto& node : network.nodes) {
+    const auto& layout = node.executor.layout();
+    const auto segments = scene.world * (scene.weighted ? 2 : 1);
+    for (std::uint32_t s = 0; s < segments; ++s)
+      for (auto c = layout.segment_begin(s); c < layout.segment_end(s); ++c) {
+        const bool half = is_half(layout.chunk(c).dtype) && scene.world > 1;
+        CHECK_EQ(node.store.output()[c].text, expected_sum(scene, s, half));
+        CHECK_EQ(node.store.output()[c].wire, Wire::element);
+        CHECK_EQ(node.store.kept[c], scene.in_place && scene.world > 1 && !layout.hidden(c) ? 1 : 0);
+      }
+    CHECK(node.store.slots_free());
+    sent += node.sent;
+    // No peer sends more than its share: segments differ by a cache line and an element.
+    if (!scene.weighted && std::ranges::none_of(scene.shapes, [](const auto& t) { return is_half(t.dtype); }))
+      CHECK(node.sent <= 2 * (scene.world - 1) * (bytes_of(scene.shapes) / scene.world + 80));
+  }
+  CHECK_EQ(sent, expected_bytes(scene));
+}
+
+void run_all_reduce(Rng& rng, const Scene& scene) {
+  auto network = network_of(rng, scene, all_reduce_plans(scene.world, scene.weighted), scene.world);
+  network.run_to_the_end();
+  check_all_reduce(scene, network);
+}
+
+TEST(all_reduce_in_any_order) {
+  for (std::uint64_t seed = 1; seed <= 400; ++seed) {
+    Rng rng(seed);
+    const auto scene = random_scene(rng, true);
+    run_all_reduce(rng, scene);
+  }
+}
+
+TEST(every_world_and_shape) {
+  const std::vector<Shapes> all{{},
+                                {{DType::float32, 0}},
+                                {{DType::float64, 1}},
+                                {{DType::int8, 5}},
+                                {{DType::bfloat16, 3}, {DType::float64, 0}, {DType::float16, 700}},
+                                {{DType::int8, 1}, {DType::float64, 33}, {DType::int16, 1001}}};
+  for (std::uint32_t world = 1; world <= 9; ++world)
+    for (const auto& shapes : all)
+      for (const bool in_place : {false, true})
+        for (const bool weighted : {false, true}) {
+          Rng rng(world);
+          const Scene scene{shapes, world, 256, 1, in_place, weighted, false};
+          run_all_reduce(rng, scene);
+        }
+}
+
+TEST(broadcast_in_any_order) {
+  for (std::uint64_t seed = 1; seed <= 300; ++seed) {
+    Rng rng(seed);
+    const auto scene = random_scene(rng, false);
+    const auto root = std::uint32_t(rng.below(scene.world));
+    auto network = network_of(rng, scene, broadcast_plans(scene.world, root), 1);
+    network.run_to_the_end();
+    std::uint64_t sent = 0;
+    const auto wanted = numbered("x", root);
+    for (std::uint32_t p = 0; p < scene.world; ++p) {
+      const auto& store = network.nodes[p].store;
+      for (const auto& symbol : store.output()) CHECK_EQ(symbol.text, wanted);
+      for (const auto kept : store.kept) CHECK_EQ(kept, scene.in_place && p != root ? 1 : 0);
+      CHECK(store.slots_free());
+      sent += network.nodes[p].sent;
+    }
+    CHECK_EQ(sent, (scene.world - 1) * bytes_of(scene.shapes));
+  }
+}
+
+// A stalled receiver: sums that wait to be sent lie in the output, not in ever more slots.
+TEST(few_slots_are_enough) {
+  for (const std::uint32_t slots_max : {1u, 4u}) {
+    const Layout layout({{DType::float32, 16 * 3000}}, 3, 64, false);
+    Executor executor(plan_ring_all_reduce(1, 3, false), layout, {false, false, false, slots_max});
+    SymbolicStore store(layout, 1, false, false);
+    std::vector<Work> work;
+    executor.start(work);
+    for (const auto& item : work) store.run(executor, item);
+    for (auto c = layout.segment_begin(0); c < layout.segment_end(0); ++c) {
+      const ChunkSend send{1, 0, 1, c, 64, Place::input, no_slot, false};
+      const auto landing = executor.land(0, 1, c, 64);
+      REQUIRE(landing.kind == Landing::Kind::slot);
+      const auto slot = store.prepare(executor, send, landing);
+      store.put(executor, send, slot, {"x0", Wire::element});
+      work.clear();
+      executor.arrived(1, c, slot, work);
+      for (const auto& item : work) store.run(executor, item);
+    }
+    CHECK(layout.chunks_in(0) > 900);
+    CHECK_EQ(store.slots_most, slots_max + 1);
+    CHECK(!executor.sendable(2));  // it has not said READY
+    executor.on_ready(2);
+    while (const auto send = executor.next(2)) {
+      if (send->step == 2) CHECK_EQ(store.read(executor, *send).text, "(x0+x1)");
+      if (executor.sent(*send)) store.give(send->slot);
+    }
+    CHECK(store.slots_free());
+  }
+}
+
+}  // namespace
+}  // namespace pccl

@@ -1,0 +1,82 @@
+// What a peer keeps for later is bounded, whoever sends it and however often.
+#include "household.hpp"
+
+namespace pccl::hostile {
+namespace {
+
+TEST(parked_frames_are_bounded) {
+  for (const std::uint32_t bytes : {0u, 1u, 4096u}) {
+    Household home;
+    home.enter(3);
+    wire::DataHeader header;
+    header.view = {0, 1'000'000};
+    header.bytes = bytes;
+    for (std::uint32_t i = 0; i < 400'000 && home.exchange.may_park(1, bytes); ++i) {
+      header.chunk = i;
+      home.frame(1, header);
+    }
+    CHECK(!home.exchange.may_park(1, bytes));
+    CHECK(home.exchange.may_park(3, limits::chunk_bytes_max));  // others have room all the same
+    // What nobody can use any more goes: its sender has left, and no link to it is there.
+    home.change_view([](View& view) { view.members.erase(view.members.begin()); });
+    CHECK(home.parked.empty());
+    CHECK(home.exchange.may_park(1, bytes));
+  }
+}
+
+TEST(parked_announcements_are_bounded) {
+  Household home;
+  home.enter(3);
+  const auto before = allocated_bytes();
+  Ready ready;
+  ready.view = {0, 1'000'000};
+  ready.descriptor.tensors.resize(1000);
+  std::uint32_t taken = 0;
+  for (; taken < 100'000; ++taken) {
+    ready.key.tag.count = taken;
+    if (!home.exchange.on_ready(1, ready)) break;
+  }
+  CHECK(taken >= 1000);
+  CHECK(taken <= limits::ready_tensors_max / 1000);
+  CHECK(home.exchange.on_ready(3, ready));
+  CHECK(allocated_bytes() <= before + 32 * mebibyte);
+  ready.descriptor.tensors.clear();
+  for (taken = 0; taken < 100'000; ++taken) {
+    ready.key.tag.count = taken;
+    if (!home.exchange.on_ready(3, ready)) break;
+  }
+  CHECK_EQ(taken, limits::operations_open_max);
+}
+
+TEST(proofs_without_end) {
+  Household home;
+  home.hear(Welcome{2, 1, 0, 500, "me"});
+  const auto before = allocated_bytes();
+  Prove prove;
+  for (std::uint32_t round = 1; round <= 2000; ++round) {
+    prove.round = round;
+    prove.targets.resize(limits::peers_named_max);
+    for (auto& target : prove.targets) target.peer = 1000 + home.rng.next() / 2;
+    home.hear(prove);
+    for (const auto& target : prove.targets)
+      home.session.on_dial_failed(target.peer, true, "nobody", home.now);
+    home.drain();
+    home.dialled.clear();
+  }
+  CHECK(allocated_bytes() <= before + mebibyte);
+}
+
+TEST(verdicts_without_end) {
+  Household home;
+  home.enter(3);
+  const auto before = allocated_bytes();
+  for (std::uint32_t i = 1; i <= 60'000; ++i) {
+    const Verdict verdict{
+        {Scope::group, 0, {0, 1, i}}, home.session.view().id, ErrorCode::cancelled, 0, {}, "x"};
+    home.hear(Failed{i, verdict});
+  }
+  CHECK(allocated_bytes() <= before + 16 * mebibyte);
+}
+
+}  // namespace
+}  // namespace pccl::hostile

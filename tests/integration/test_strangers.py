@@ -1,0 +1,71 @@
+"""Strangers who connect and talk nonsense."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import numpy as np
+
+from pccl_py import Communicator, Master
+
+from .peers import together
+
+
+def hostile(seed: int) -> Iterator[bytes]:
+    """Garbage, half a message, huge lengths; some of it behind a proper hello."""
+    draw = random.Random(seed)
+    hello = b"PCCLpy\r\n" + (1).to_bytes(2, "little") + bytes(6) + draw.randbytes(16)
+    yield b""
+    yield hello[: draw.randrange(32)]
+    yield hello
+    for _ in range(30):
+        start = hello if draw.random() < 0.8 else b""
+        length = draw.choice([0, 1, 16, 2**31 - 1, 2**32 - 1, draw.randrange(2000)])
+        head = length.to_bytes(4, "little") + draw.randbytes(draw.randrange(40))
+        yield start + head + draw.randbytes(draw.randrange(2000))
+
+
+def test_strangers_hurt_nobody(master: Master) -> None:
+    """They attack the master's port and a peer's while two peers reduce; only their connections die."""
+
+    def attack(address: str, seed: int) -> None:
+        host, port = address.rsplit(":", 1)
+        for words in hostile(seed):
+            with suppress(OSError), socket.create_connection((host, int(port)), 5) as connection:
+                connection.sendall(words)
+                if seed % 2:
+                    connection.settimeout(0.01)
+                    connection.recv(100)
+
+    def play(comm: Communicator, index: int) -> int:
+        addresses = [master.address, *(address for peer in comm.peers() for address in peer.addresses)]
+        if index:
+            attackers = [
+                threading.Thread(target=attack, args=(address, seed))
+                for seed in range(2)
+                for address in addresses
+            ]
+            for attacker in attackers:
+                attacker.start()
+        steps = 0
+        begin = time.monotonic()
+        going = np.ones(1)
+        while going[0]:
+            array = np.full(10_000, 1.0)
+            comm.all_reduce(array)
+            assert np.all(array == 2)
+            going[0] = time.monotonic() - begin < 1.5
+            comm.all_reduce(going, "min")
+            steps += 1
+        if index:
+            for attacker in attackers:
+                attacker.join()
+        return steps
+
+    assert min(together(master.address, 2, play)) > 10
+    assert master.status()["view"] >= 1
