@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Literal, Protocol, TypedDict, Unpack, overload
 
 from . import arguments
 from .arguments import OnLoss, Op, Scope
@@ -40,13 +40,28 @@ class Poster(Protocol):
     ) -> Operation: ...
 
 
+class _Options(TypedDict, total=False):
+    """What every operation takes, for the overloads; defaults and their meaning are all_reduce's."""
+
+    tag: int | None
+    scope: Scope
+    on_loss: OnLoss
+    timeout: float | None
+
+
+class _ReduceOptions(_Options, total=False):
+    out: Tensors | None
+    algorithm: str
+    quantization: str | None
+    weight: float | None
+
+
 class Collectives:
     """Operations of a member. Who it is, and with whom, is said by the class that derives from this one."""
 
     _config: Config
-    _untagged: dict[
-        int, tuple[int, weakref.ref[Work]]
-    ]  # by scope: the last one without a tag, and its thread
+    # By scope: the last one without a tag, and its thread.
+    _untagged: dict[int, tuple[int, weakref.ref[Work]]]
 
     @property
     def _peer(self) -> Poster:
@@ -61,15 +76,8 @@ class Collectives:
         tensors: Tensors,
         op: Op = ...,
         *,
-        out: Tensors | None = ...,
-        tag: int | None = ...,
-        scope: Scope = ...,
-        algorithm: str = ...,
-        quantization: str | None = ...,
-        weight: float | None = ...,
-        on_loss: OnLoss = ...,
         async_op: Literal[False] = ...,
-        timeout: float | None = ...,
+        **options: Unpack[_ReduceOptions],
     ) -> OpInfo: ...
     @overload
     def all_reduce(
@@ -77,15 +85,8 @@ class Collectives:
         tensors: Tensors,
         op: Op = ...,
         *,
-        out: Tensors | None = ...,
-        tag: int | None = ...,
-        scope: Scope = ...,
-        algorithm: str = ...,
-        quantization: str | None = ...,
-        weight: float | None = ...,
-        on_loss: OnLoss = ...,
         async_op: Literal[True],
-        timeout: float | None = ...,
+        **options: Unpack[_ReduceOptions],
     ) -> Work: ...
     def all_reduce(
         self,
@@ -138,27 +139,11 @@ class Collectives:
 
     @overload
     def broadcast(
-        self,
-        tensors: Tensors,
-        root: int,
-        *,
-        tag: int | None = ...,
-        scope: Scope = ...,
-        on_loss: OnLoss = ...,
-        async_op: Literal[False] = ...,
-        timeout: float | None = ...,
+        self, tensors: Tensors, root: int, *, async_op: Literal[False] = ..., **options: Unpack[_Options]
     ) -> OpInfo: ...
     @overload
     def broadcast(
-        self,
-        tensors: Tensors,
-        root: int,
-        *,
-        tag: int | None = ...,
-        scope: Scope = ...,
-        on_loss: OnLoss = ...,
-        async_op: Literal[True],
-        timeout: float | None = ...,
+        self, tensors: Tensors, root: int, *, async_op: Literal[True], **options: Unpack[_Options]
     ) -> Work: ...
     def broadcast(
         self,
@@ -191,25 +176,9 @@ class Collectives:
         )
 
     @overload
-    def barrier(
-        self,
-        *,
-        tag: int | None = ...,
-        scope: Scope = ...,
-        on_loss: OnLoss = ...,
-        async_op: Literal[False] = ...,
-        timeout: float | None = ...,
-    ) -> OpInfo: ...
+    def barrier(self, *, async_op: Literal[False] = ..., **options: Unpack[_Options]) -> OpInfo: ...
     @overload
-    def barrier(
-        self,
-        *,
-        tag: int | None = ...,
-        scope: Scope = ...,
-        on_loss: OnLoss = ...,
-        async_op: Literal[True],
-        timeout: float | None = ...,
-    ) -> Work: ...
+    def barrier(self, *, async_op: Literal[True], **options: Unpack[_Options]) -> Work: ...
     def barrier(
         self,
         *,
