@@ -8,6 +8,7 @@ import random
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 # One thread per process: peers are many, cores are few. Before numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -101,20 +102,15 @@ def main(arguments: list[str]) -> int:
 
 def run(args: argparse.Namespace, command: str) -> Report:
     report = Report(args.scenario, args.seed, command, args.peers)
+    if args.scenario == "churn":
+        churn = churn_plan(args)
+        report.peers = churn.peers
+        return run_churn(churn, report)
+    steady: dict[str, Any] = {"seed": args.seed, "peers": args.peers, "size": args.bytes}
+    steady |= {"hang_s": args.hang_seconds, "keep": args.keep}
     if args.scenario == "recovery":
-        workers = args.forked_workers
-        plan = RecoveryPlan(
-            args.seed, args.kills, args.peers, args.bytes, workers, args.hang_seconds, args.keep
-        )
-        return run_recovery(plan, report)
-    if args.scenario == "pause":
-        pause = PausePlan(
-            args.seed, args.rounds, args.peers, args.bytes, hang_s=args.hang_seconds, keep=args.keep
-        )
-        return run_pause(pause, report)
-    churn = churn_plan(args)
-    report.peers = churn.peers
-    return run_churn(churn, report)
+        return run_recovery(RecoveryPlan(kills=args.kills, workers=args.forked_workers, **steady), report)
+    return run_pause(PausePlan(rounds=args.rounds, **steady), report)
 
 
 if __name__ == "__main__":

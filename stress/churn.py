@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import insort
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,10 +59,8 @@ class _Armed:
 def run_churn(plan: ChurnPlan, report: Report) -> Report:
     with Scene(report, plan.hang_s, plan.keep) as scene:
         churn = _Churn(plan, scene)
-        try:
+        with suppress(Hang):
             churn.run()
-        except Hang:
-            pass
         churn.close_ledger(float("inf"))
     return report
 
@@ -97,8 +96,7 @@ class _Churn:
         self.close_ledger(time.monotonic() - 5)
         scene.end(self._on_record)
 
-    # ---- who sits where
-    # --------------------------------------------------------------------------------------------
+    # ---- who sits where ----
 
     def _fill(self, place: int) -> None:
         for rank in range(self._plan.ranks):
@@ -136,8 +134,7 @@ class _Churn:
         needed = 2 if self._plan.groups == 1 and self._plan.islands > 2 else 1
         return len(others) >= needed
 
-    # ---- faults
-    # ----------------------------------------------------------------------------------------------------
+    # ---- faults ----
 
     def _next_due(self, began: float) -> float:
         due = [armed.gives_up if armed.at is None else armed.at for armed in self._armed]
@@ -208,8 +205,7 @@ class _Churn:
             rank = actor.group if self._plan.ranks > 1 else 0
             self._fill_at[actor.place, rank] = time.monotonic() + fault.replaced_s
 
-    # ---- what peers say
-    # --------------------------------------------------------------------------------------------
+    # ---- what peers say ----
 
     def _on_record(self, actor: Actor, record: Record) -> None:
         what = record["what"]

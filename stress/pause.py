@@ -3,44 +3,36 @@ CPU, and it learns of it and comes back."""
 
 from __future__ import annotations
 
-import random
 import time
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .latency import summary
 from .records import Record
-from .recovery import SteadyGroup
 from .report import Report
 from .scene import Actor, Hang, Scene
+from .steady_group import SteadyGroup, SteadyPlan
 
 # Waiting is free when it costs less than this share of a core.
 BUSY_MAX = 0.05
 
 
-@dataclass(frozen=True)
-class PausePlan:
+@dataclass(frozen=True, kw_only=True)
+class PausePlan(SteadyPlan):
     """`rounds`: how often one is stopped. `after_s`: how long it stays stopped once the others have gone
     on.
     """
 
-    seed: int
     rounds: int
-    peers: int
-    size: int
     after_s: float = 0.2
-    hang_s: float = 15.0
-    keep: Path | None = None
 
 
 def run_pause(plan: PausePlan, report: Report) -> Report:
     with Scene(report, plan.hang_s, plan.keep) as scene:
         pause = _Pause(plan, scene)
-        try:
+        with suppress(Hang):
             pause.run()
-        except Hang:
-            pass
         report.more |= pause.results()
     return report
 
@@ -49,8 +41,7 @@ class _Pause:
     def __init__(self, plan: PausePlan, scene: Scene) -> None:
         self._plan = plan
         self._scene = scene
-        self._group = SteadyGroup(scene, plan.peers, plan.size, 0)
-        self._draw = random.Random(f"{plan.seed} pause")
+        self._group = SteadyGroup(scene, plan, "pause")
         self._limits_ms: list[float] = []
         self._busy: list[float] = []
         self._told_ms: list[float] = []
@@ -71,21 +62,16 @@ class _Pause:
         }
 
     def run(self) -> None:
-        scene, group = self._scene, self._group
-        for place in range(self._plan.peers):
-            group.fill(place, self._plan.peers)
+        self._group.begin()
         for _ in range(self._plan.rounds):
-            scene.until(group.is_calm, group.on_record)
             self._stop_one()
-        scene.until(group.is_calm, group.on_record)
-        scene.end(group.on_record)
+            self._group.calm_down()
+        self._scene.end(self._group.on_record)
 
     def _stop_one(self) -> None:
         scene, group = self._scene, self._group
-        scene.run_for(0.02 + self._draw.random() * 0.1, group.on_record)
-        well = sorted((a for a in scene.actors if a.is_well), key=lambda actor: actor.place)
-        victim = self._draw.choice(well)
-        survivors = [actor for actor in well if actor is not victim]
+        victim = group.next_victim(within_s=0.1)
+        survivors = [actor for actor in group.well() if actor is not victim]
         stopped = victim.peer
         scene.stop(victim)
         at = time.monotonic()

@@ -118,8 +118,7 @@ class Scene:
                     raise RuntimeError(f"the master ended at once:\n{child.log_tail()}")
         raise RuntimeError("the master said nothing within 20 s")
 
-    # ---- peers
-    # -----------------------------------------------------------------------------------------------------
+    # ---- peers ----
 
     def start_peer(self, main: PeerMain, place: int, group: int = 0, island: str | None = None) -> Actor:
         address = self.address
@@ -180,8 +179,7 @@ class Scene:
                 other.excused_until = time.monotonic() + EXCUSED_S
                 self.recovery.disturbed(other.child.pid)
 
-    # ---- news
-    # ------------------------------------------------------------------------------------------------------
+    # ---- news ----
 
     def _note_trouble(self, actor: Actor) -> None:
         if actor.island is not None:
