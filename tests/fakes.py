@@ -1,38 +1,13 @@
-"""Peers as threads: with a communicator that averages in the order of ranks, or with real ones."""
+"""A world of peers in one process, whose communicators average in the order of ranks."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from pccl_py import OpInfo, SharedState, SyncInfo
-
-T = TypeVar("T")
-
-
-def in_threads(functions: list[Callable[[], T]]) -> list[T]:
-    """Their results in order; raises the first one's exception."""
-    results: list[Any] = [None] * len(functions)
-    errors: list[BaseException] = []
-
-    def run(index: int) -> None:
-        try:
-            results[index] = functions[index]()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(len(functions))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(50)
-    if errors:
-        raise errors[0]
-    assert not any(thread.is_alive() for thread in threads)
-    return results
 
 
 class FakeWorld:

@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from pccl_py import Communicator, Config
+from tests.threads import in_threads
 
 # Quick to notice what is dead; slow enough for a busy machine.
 QUICK = Config(heartbeat_ms=100, heartbeats_missed_max=10)
 # Gives up soon where no master answers.
 IMPATIENT = Config(heartbeat_ms=100, heartbeats_missed_max=10, master_lost_ms=300)
-
-
-def at_once(calls: Sequence[Callable[[], Any]], limit_s: float = 50) -> list[Any]:
-    """Every call on a thread of its own; what they returned, or raises the first error."""
-    results: list[Any] = [None] * len(calls)
-    errors: list[BaseException] = []
-
-    def run(index: int) -> None:
-        try:
-            results[index] = calls[index]()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(limit_s)
-    if errors:
-        raise errors[0]
-    assert not any(thread.is_alive() for thread in threads), "a peer hangs"
-    return results
 
 
 def together(
@@ -49,7 +27,7 @@ def together(
         with Communicator(address, min_islands=count, config=QUICK, **options) as comm:
             return play(comm, index)
 
-    return at_once([partial(member, index) for index in range(count)], limit_s)
+    return in_threads([partial(member, index) for index in range(count)], limit_s)
 
 
 # What a peer in a process starts with: `python -c PEER + "..."  ADDRESS`; it says what it does, line by line.

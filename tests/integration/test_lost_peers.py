@@ -14,8 +14,9 @@ import pytest
 
 from pccl_py import Communicator, Master, PeerLost, SharedState
 from tests.conftest import Spawn
+from tests.threads import in_threads
 
-from .peers import PEER, QUICK, at_once, expect
+from .peers import PEER, QUICK, expect
 
 SURVIVE = """
 comm = Communicator(address, min_islands=3, config=config)
@@ -65,7 +66,7 @@ def test_a_killed_peer_costs_one_repetition(master: Master, spawn: Spawn, count:
                     victim.kill()
             return lost, after
 
-    results = at_once([partial(survive, 0), partial(survive, 1), watch])[:2]
+    results = in_threads([partial(survive, 0), partial(survive, 1), watch])[:2]
     assert [after for _, after in results] == [20, 20]
     assert on_loss == "raise" or not any(lost for lost, _ in results)
 

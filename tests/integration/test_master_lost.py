@@ -10,8 +10,9 @@ import pytest
 
 from pccl_py import ClosedError, Communicator, Config, ConnectError, MasterLost, OutcomeUnknown
 from tests.conftest import Spawn
+from tests.threads import in_threads
 
-from .peers import at_once, expect
+from .peers import expect
 
 
 def test_the_master_is_killed(spawn: Spawn) -> None:
@@ -41,5 +42,5 @@ def test_the_master_is_killed(spawn: Spawn) -> None:
         process.kill()
         return time.monotonic()
 
-    killed_at = at_once([play, play, end_master])[2]
+    killed_at = in_threads([play, play, end_master])[2]
     assert time.monotonic() - killed_at < 8

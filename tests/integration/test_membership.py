@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from pccl_py import Communicator, Master, OperationTimeout, RefusedError
+from tests.threads import in_threads
 
-from .peers import QUICK, at_once
+from .peers import QUICK
 
 
 def let_in(comm: Communicator, first: Communicator) -> None:
@@ -26,7 +27,7 @@ def test_ranks_follow_admission_and_close_gaps(master: Master) -> None:
     try:
         for _ in range(2):
             members = [partial(let_in, comm, comms[0]) for comm in comms]
-            comms.append(at_once([partial(Communicator, master.address), *members])[0])
+            comms.append(in_threads([partial(Communicator, master.address), *members])[0])
         assert [comm.rank for comm in comms] == [0, 1, 2]
         assert len({comm.id for comm in comms}) == 3
         peers = comms[2].peers()
@@ -55,7 +56,7 @@ def test_wait_for(master: Master) -> None:
             comm.all_reduce(array)
             return int(array[0])
 
-    assert at_once([partial(peer, index) for index in range(3)]) == [3, 3, 3]
+    assert in_threads([partial(peer, index) for index in range(3)]) == [3, 3, 3]
 
 
 def test_wait_for_ends_in_time(master: Master) -> None:
@@ -79,7 +80,7 @@ def test_groups_reduce_apart_and_scope_run_commits_together(master: Master) -> N
             comm.barrier(scope="run")
             return comm.id, set(info.contributors)
 
-    results = at_once([partial(play, index) for index in range(4)])
+    results = in_threads([partial(play, index) for index in range(4)])
     ids = [peer for peer, _ in results]
     assert [contributors for _, contributors in results] == 2 * [{ids[0], ids[2]}, {ids[1], ids[3]}]
 
@@ -103,7 +104,7 @@ def test_a_joiner_and_the_waiting_number(master: Master) -> None:
             assert first.all_reduce(array).waiting == 0
             assert np.all(array == 11)
 
-        at_once([join, wait_and_let_in])
+        in_threads([join, wait_and_let_in])
 
 
 def test_not_admitted_in_time(master: Master) -> None:

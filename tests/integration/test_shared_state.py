@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from pccl_py import Communicator, Master, MismatchError, OperationTimeout, SharedState, SyncInfo, UsageError
 from tests.conftest import Spawn
+from tests.threads import in_threads
 
 from .peers import PEER, QUICK, expect, together
 
@@ -183,22 +185,21 @@ def test_wrong_arguments(master: Master) -> None:
 
 def test_a_joiner_gets_the_state(master: Master) -> None:
     with Communicator(master.address, config=QUICK) as first:
-        joined: list[Any] = []
 
-        def join() -> None:
+        def join() -> tuple[SyncInfo, int, bytes]:
             with Communicator(master.address, config=QUICK) as comm:
                 state = SharedState({"w": np.zeros(2 * MIB, np.float32)})
-                joined.append((comm.sync_shared_state(state), state.revision, state.digest()))
+                return comm.sync_shared_state(state), state.revision, state.digest()
 
-        thread = threading.Thread(target=join)
-        thread.start()
-        while not first.update_topology():
-            time.sleep(0.005)
-        state = SharedState({"w": np.arange(2 * MIB, dtype=np.float32)}, 41)
-        info = first.sync_shared_state(state)
-        thread.join(20)
-        assert joined[0][1:] == (41, state.digest())
-        assert joined[0][0].bytes_received == info.bytes_sent >= 8 * MIB
+        def let_in() -> tuple[SyncInfo, int, bytes]:
+            while not first.update_topology():
+                time.sleep(0.005)
+            state = SharedState({"w": np.arange(2 * MIB, dtype=np.float32)}, 41)
+            return first.sync_shared_state(state), 41, state.digest()
+
+        (received, *joined), (sent, *wanted) = in_threads([join, let_in])
+        assert joined == wanted
+        assert received.bytes_received == sent.bytes_sent >= 8 * MIB
 
 
 DONOR = """
@@ -224,40 +225,25 @@ def test_a_donor_that_dies_is_replaced(master: Master, spawn: Spawn, delay_ms: i
         time.sleep(delay_ms / 1000)
         victim.kill()
 
-    threading.Thread(target=kill, daemon=True).start()
-    results: list[Any] = []
-
-    def member(index: int) -> None:
+    def member(index: int) -> tuple[bytes, int]:
         with Communicator(master.address, min_islands=3, config=QUICK) as comm:
             array = np.arange(64 << 18, dtype=np.float32) if index == 0 else np.zeros(64 << 18, np.float32)
             state = SharedState({"w": array}, 9 if index == 0 else 0)
             begun.set()
-            info = comm.sync_shared_state(state)
-            results.append((state.digest(), state.revision, info))
+            comm.sync_shared_state(state)
             comm.barrier()
+            return state.digest(), state.revision
 
-    threads = [threading.Thread(target=member, args=(index,), daemon=True) for index in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(50)
-    assert [result[:2] for result in results] == [(wanted, 9)] * 2
+    assert in_threads([partial(member, 0), partial(member, 1), kill])[:2] == [(wanted, 9)] * 2
 
 
 def test_scope_run_synchronizes_each_group(master: Master) -> None:
-    results: list[Any] = [None] * 4
-
-    def run(index: int) -> None:
+    def play(index: int) -> tuple[int, int]:
         island, group = divmod(index, 2)
         options: Any = {"island": f"island-{island}", "island_size": 2, "group": group}
         with Communicator(master.address, min_islands=2, config=QUICK, **options) as comm:
             state = SharedState({"shard": np.full(10, 10 * island + group)}, 1 - island)
             comm.sync_shared_state(state, scope="run")
-            results[index] = (int(state.tensors["shard"][0]), state.revision)
+            return int(state.tensors["shard"][0]), state.revision
 
-    threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert results == [(0, 1), (1, 1), (0, 1), (1, 1)]
+    assert in_threads([partial(play, index) for index in range(4)]) == [(0, 1), (1, 1), (0, 1), (1, 1)]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from pccl_py import Communicator, Master, UsageError
+from tests.threads import in_threads
 
-from .peers import at_once, together
+from .peers import together
 
 
 def test_tags_meet_whatever_the_order(master: Master) -> None:
@@ -33,7 +34,7 @@ def test_threads_with_tags(master: Master) -> None:
                 comm.all_reduce(array, tag=tag)
                 assert np.all(array == 2 * (step * 10 + tag))
 
-        at_once([partial(thread, tag) for tag in range(4)])
+        in_threads([partial(thread, tag) for tag in range(4)])
 
     together(master.address, 2, play)
 
@@ -49,7 +50,7 @@ def test_threads_without_tags_are_told(master: Master) -> None:
                 with pytest.raises(UsageError, match="give each thread its tags"):
                     comm.all_reduce(np.ones(3))
 
-            at_once([other])
+            in_threads([other])
             comm.barrier(tag=1)
             work.wait()
         else:

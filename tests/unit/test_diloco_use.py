@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import pccl_py as pccl
 from pccl_py.optim import DiLoCo
 from tests.conftest import ROOT
-from tests.fakes import FakeComm, FakeWorld, in_threads
+from tests.fakes import FakeComm, FakeWorld
+from tests.threads import in_threads
 from tests.toy import OUTER, H, alone, batches, flat, inner_step, net, reference, sgd
 
 # ---- failures ----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import ctypes
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from pccl_py import Cancelled, ProtocolError, SharedState, SyncInfo, hashing, state_sync
 from pccl_py.hashing import memory
 from pccl_py.state_sync import StateSync
+from tests.threads import in_threads
 
 CHUNK = 64  # instead of 1 MiB
 
@@ -151,22 +153,15 @@ class FakeOperation:
 
 def synchronize(states: list[SharedState], core: Core) -> list[SyncInfo | Exception]:
     """One thread per peer; what each returned or raised."""
-    results: list[SyncInfo | Exception] = [RuntimeError("did not end")] * len(states)
 
-    def run(index: int) -> None:
+    def run(index: int) -> SyncInfo | Exception:
         state = states[index]
         try:
-            sync = StateSync(core.operations[index + 1], state.entries(), state.revision, 1)
-            results[index] = sync.run()
+            return StateSync(core.operations[index + 1], state.entries(), state.revision, 1).run()
         except Exception as error:
-            results[index] = error
+            return error
 
-    threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(len(states))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    return results
+    return in_threads([partial(run, index) for index in range(len(states))], 30)
 
 
 def infos(results: list[SyncInfo | Exception]) -> list[SyncInfo]:
@@ -225,11 +220,7 @@ def test_many_requests_stay_bounded() -> None:
 
     sync = [StateSync(core.operations[1], SharedState(tensors[0], 1).entries(), 1, 1)]
     sync.append(Counting(core.operations[2], SharedState(tensors[1]).entries(), 0, 1))
-    threads = [threading.Thread(target=one.run) for one in sync]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    in_threads([one.run for one in sync], 30)
     assert np.array_equal(tensors[1]["a"], counting(300))
     assert max(held) <= state_sync.REQUESTS_PER_DONOR
     assert len(sync[1]._buffers) <= state_sync.REQUESTS_PER_DONOR
