@@ -43,6 +43,15 @@ inline constexpr std::size_t chunk_bytes_max = 4u << 20;
 inline constexpr std::size_t chunk_bytes_default = 256u << 10;
 // Below this a chunk costs more in headers and wake-ups than it gains in overlap.
 inline constexpr std::size_t chunk_bytes_min = 4u << 10;
+// Groups in which every peer has a link to every other: beyond, links and proofs grow faster than they gain.
+inline constexpr std::size_t mesh_max = 16;
+// Operations that everybody sends to everybody at once: one hop, and what it costs in bytes does not matter.
+inline constexpr std::size_t exchange_bytes_max = 64u << 10;
+inline constexpr std::size_t exchange_world_max = 8;
+// Two hops instead of a ring's 2(P-1), with as many bytes but from all sides at once.
+inline constexpr std::size_t direct_bytes_max = 1u << 20;
+// Parts of sums that wait for other parts, in one operation.
+inline constexpr std::size_t fold_bytes_max = 32u << 20;
 // Operations up to this size are sent before the receiver said READY; it parks them if it is behind.
 inline constexpr std::size_t eager_bytes = 64u << 10;
 // What a link may park: eager chunks of operations that are not posted yet. More is a broken peer.

@@ -8,12 +8,14 @@ Executor::Executor(Plan plan, Layout layout, Options options)
     : plan_(std::move(plan)),
       layout_(std::move(layout)),
       options_(options),
+      arrived_(plan_.steps.size()),
       kept_(layout_.chunks()),
+      unsent_(layout_.chunks()),
       ready_(plan_.world, options.eager) {
   for (const auto& step : plan_.steps) {
     const auto chunks = layout_.chunks_in(step.segment);
     state_.emplace_back(step.from < 0 ? 0 : chunks, Chunkstate::expected);
-    missing_ += state_.back().size();
+    missing_ += step.merge == Merge::fold ? chunks : state_.back().size();
     for (const auto& hop : step.to) pending_[hop.position];
     if (options_.weighted && step.segment >= plan_.world && step.from >= 0) weights_missing_ += chunks;
   }
@@ -63,13 +65,18 @@ void Executor::arrived(std::uint16_t step, std::uint32_t chunk, SlotId slot, std
   auto& now = state(step, chunk);
   if (now == Chunkstate::arrived) return;
   now = Chunkstate::arrived;
+  ++arrived_[step];
   const auto& s = plan_.steps[step];
+  if (s.merge == Merge::collect) return collect(step, chunk, slot, work);
   if (s.merge == Merge::replace) {
     --missing_;
     forward(step, chunk, Place::output, no_slot);
     if (!options_.weighted || s.segment < plan_.world || --weights_missing_ != 0) return;
-    for (const auto& held : held_) merge(held.step, held.chunk, held.slot, work);
-    held_.clear();
+    for (const auto& held : std::exchange(held_, {})) merge(held.step, held.chunk, held.slot, work);
+    for (auto it = parts_.begin(); it != parts_.end();) {
+      const auto [fold, due] = (it++)->first;  // it ends where the fold is done
+      fold_if_due(fold, due, work);
+    }
   } else if (s.finish && weights_missing_ != 0) {
     held_.push_back({step, chunk, slot});
     slot_users_[slot] = 1;
@@ -102,15 +109,70 @@ void Executor::merge(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::
   forward(step, chunk, from_slot ? Place::slot : Place::output, from_slot ? slot : no_slot);
 }
 
+void Executor::collect(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work) {
+  --missing_;
+  const auto fold = std::uint16_t(plan_.steps[step].fold);
+  const auto& order = plan_.steps[fold].parts;
+  auto& parts = parts_[{fold, chunk}];
+  if (parts.slots.empty()) {
+    parts.slots.assign(order.size(), no_slot);
+    parts.missing = order.size() - 1;
+  }
+  parts.slots[std::size_t(std::find(order.begin(), order.end(), step) - order.begin())] = slot;
+  --parts.missing;
+  slot_users_[slot] = 1;
+  fold_if_due(fold, chunk, work);
+}
+
+// When all parts are there, the weights too, and the caller's bytes are not needed any more where the sum
+// takes their place.
+void Executor::fold_if_due(std::uint16_t step, std::uint32_t chunk, std::vector<Work>& work) {
+  const auto it = parts_.find({step, chunk});
+  if (it == parts_.end() || it->second.missing != 0 || weights_missing_ != 0) return;
+  if (options_.in_place && unsent_[chunk] != 0) return;
+  auto parts = std::move(it->second.slots);
+  parts_.erase(it);
+  fold(step, chunk, std::move(parts), work);
+}
+
+void Executor::fold(std::uint16_t step, std::uint32_t chunk, std::vector<SlotId> parts,
+                    std::vector<Work>& work) {
+  const auto& s = plan_.steps[step];
+  --missing_;
+  for (const auto slot : parts) slot_users_.erase(slot);
+  const auto slot = *std::find_if(parts.begin(), parts.end(), [](SlotId id) { return id != no_slot; });
+  const bool spill = s.write && slot_users_.size() >= options_.slots_max;
+  const bool from_slot = !s.to.empty() && !spill;
+  work.push_back({.step = step,
+                  .chunk = chunk,
+                  .slot = slot,
+                  .merge = Merge::fold,
+                  .to_output = s.write,
+                  .keep = s.write && take_keep(chunk),
+                  .to_slot = from_slot,
+                  .free_slot = !from_slot,
+                  .parts = std::move(parts)});
+  if (from_slot) slot_users_[slot] = std::uint32_t(s.to.size());
+  forward(step, chunk, from_slot ? Place::slot : Place::output, from_slot ? slot : no_slot);
+}
+
 void Executor::forward(std::uint16_t step, std::uint32_t chunk, Place place, SlotId slot) {
   const auto& s = plan_.steps[step];
+  if (place == Place::input) unsent_[chunk] += std::uint32_t(s.to.size());
   for (std::size_t hop = 0; hop < s.to.size(); ++hop)
     pending_.at(s.to[hop].position).push({step, chunk, place, slot, hop});
 }
 
 bool Executor::sendable(std::uint32_t position) const {
   const auto it = pending_.find(position);
-  return it != pending_.end() && !it->second.empty() && ready_.at(position);
+  return it != pending_.end() && !it->second.empty() && ready_.at(position) && gate_open(it->second.top());
+}
+
+bool Executor::gate_open(const Pending& pending) const {
+  const auto& step = plan_.steps[pending.step];
+  if (step.gate < 0) return true;
+  return pending.chunk - layout_.segment_begin(step.segment) <
+         arrived_[std::size_t(step.gate)] + options_.window;
 }
 
 std::optional<ChunkSend> Executor::next(std::uint32_t position) {
@@ -132,7 +194,13 @@ std::optional<ChunkSend> Executor::next(std::uint32_t position) {
   return send;
 }
 
-bool Executor::sent(const ChunkSend& send) {
+bool Executor::sent(const ChunkSend& send, std::vector<Work>& work) {
+  if (send.place == Place::input && --unsent_[send.chunk] == 0) {
+    const auto& segment = plan_.steps[send.own_step].segment;
+    for (std::uint16_t step = 0; options_.in_place && step < plan_.steps.size(); ++step)
+      if (plan_.steps[step].merge == Merge::fold && plan_.steps[step].segment == segment)
+        fold_if_due(step, send.chunk, work);
+  }
   if (send.place != Place::slot) return false;
   const auto it = slot_users_.find(send.slot);
   if (it == slot_users_.end() || --it->second > 0) return false;
@@ -143,7 +211,7 @@ bool Executor::sent(const ChunkSend& send) {
 std::vector<std::uint32_t> Executor::sources() const {
   std::vector<std::uint32_t> positions;
   for (const auto& step : plan_.steps)
-    if (step.from >= 0 && layout_.chunks_in(step.segment) > 0) positions.push_back(std::uint32_t(step.from));
+    if (step.from >= 0) positions.push_back(std::uint32_t(step.from));
   std::sort(positions.begin(), positions.end());
   positions.erase(std::unique(positions.begin(), positions.end()), positions.end());
   return positions;

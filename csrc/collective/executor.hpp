@@ -33,6 +33,8 @@ struct Work {
   bool keep = false;
   bool to_slot = false;    // the outcome is needed in the slot (it is sent from there)
   bool free_slot = false;  // the slot is not needed any more
+  // Of a fold, in the order of addition; no_slot: the own input. All but `slot` are free afterwards.
+  std::vector<SlotId> parts{};
 };
 
 struct ChunkSend {
@@ -54,6 +56,7 @@ class Executor {
     bool weighted = false;
     std::uint32_t slots_max =
         64;  // beyond it, what can be sent from the output is, so that memory stays bounded
+    std::uint32_t window = 16;  // chunks that a fold's parts may be ahead of its sums
   };
   Executor(Plan plan, Layout layout, Options options);
 
@@ -64,7 +67,7 @@ class Executor {
   void arrived(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work);
   bool sendable(std::uint32_t position) const;
   std::optional<ChunkSend> next(std::uint32_t position);
-  bool sent(const ChunkSend& send);  // true: its slot is free again
+  bool sent(const ChunkSend& send, std::vector<Work>& work);  // true: its slot is free again
   bool complete() const { return missing_ == 0; }
   bool owns(SlotId slot) const { return slot_users_.contains(slot); }
 
@@ -89,6 +92,10 @@ class Executor {
   };
   void forward(std::uint16_t step, std::uint32_t chunk, Place place, SlotId slot);
   void merge(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work);
+  void collect(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work);
+  void fold_if_due(std::uint16_t step, std::uint32_t chunk, std::vector<Work>& work);
+  void fold(std::uint16_t step, std::uint32_t chunk, std::vector<SlotId> parts, std::vector<Work>& work);
+  bool gate_open(const Pending& pending) const;
   bool take_keep(std::uint32_t chunk);
   Chunkstate& state(std::uint16_t step, std::uint32_t chunk);
 
@@ -96,9 +103,16 @@ class Executor {
   Layout layout_;
   Options options_;
   std::vector<std::vector<Chunkstate>> state_;  // [step][chunk of its segment]
+  std::vector<std::uint32_t> arrived_;          // [step]: chunks that have
   std::vector<bool> kept_;                      // [chunk]: the caller's bytes are in the undo copy
-  std::vector<bool> ready_;                     // [position]
-  std::map<std::uint32_t, std::priority_queue<Pending>> pending_;  // by receiver
+  std::vector<std::uint32_t> unsent_;           // [chunk]: sends of the caller's bytes that are to come
+  struct Parts {
+    std::vector<SlotId> slots;
+    std::size_t missing = 0;
+  };
+  std::map<std::pair<std::uint16_t, std::uint32_t>, Parts> parts_;  // by fold and chunk
+  std::vector<bool> ready_;                                         // [position]
+  std::map<std::uint32_t, std::priority_queue<Pending>> pending_;   // by receiver
   std::map<SlotId, std::uint32_t> slot_users_;
   struct Held {
     std::uint16_t step;

@@ -14,7 +14,12 @@ enum class Merge : std::uint8_t {
   own,      // nothing is received: the peer's own input starts its way
   reduce,   // incoming (op) own input
   replace,  // the incoming bytes are the result
+  collect,  // what comes waits until all parts of a fold are there
+  fold,     // nothing is received: the collected parts and the own input, in one fixed order
 };
+
+// Among the parts of a fold: the peer's own input.
+inline constexpr std::uint16_t own_part = UINT16_MAX;
 
 struct Hop {
   std::uint32_t position = 0;
@@ -24,12 +29,16 @@ struct Hop {
 struct Step {
   std::uint32_t segment = 0;
   Merge merge = Merge::own;
-  std::int32_t from = -1;    // position that sends; -1: nobody
-  bool write = false;        // the outcome belongs into the output
-  bool finish = false;       // the sum is whole here: divide, round
-  Wire in = Wire::element;   // what arrives
-  Wire out = Wire::element;  // what leaves
-  std::vector<Hop> to;
+  std::int32_t from = -1;              // position that sends; -1: nobody
+  bool write = false;                  // the outcome belongs into the output
+  bool finish = false;                 // the sum is whole here: divide, round
+  Wire in = Wire::element;             // what arrives
+  Wire out = Wire::element;            // what leaves
+  std::int32_t fold = -1;              // of a collect: the step that adds it up
+  std::vector<std::uint16_t> parts{};  // of a fold: its collects in the order of addition
+  // Chunk k leaves when k - window chunks of that step have arrived: what the receiver must hold is bounded.
+  std::int32_t gate = -1;
+  std::vector<Hop> to{};
 };
 
 struct Plan {
@@ -41,6 +50,14 @@ struct Plan {
 // is summed around the ring, finished by position s-1 and copied verbatim from there. Weighted: the weights
 // go round first.
 Plan plan_ring_all_reduce(std::uint32_t position, std::uint32_t world, bool weighted);
+
+// Direct reduce-scatter and all-gather on a full mesh, 2 hops: each segment's owner hears all others, adds in
+// the order of positions, and sends the sum to everybody.
+Plan plan_direct_all_reduce(std::uint32_t position, std::uint32_t world, bool weighted);
+
+// One hop on a full mesh, for what is small: everybody sends everything to everybody, and all add in the
+// order of positions. One segment; not weighted.
+Plan plan_exchange_all_reduce(std::uint32_t position, std::uint32_t world);
 
 // A chain from the root around the ring; chunks follow each other.
 Plan plan_ring_broadcast(std::uint32_t position, std::uint32_t world, std::uint32_t root);

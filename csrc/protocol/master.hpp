@@ -112,8 +112,11 @@ class Master {
   void remove(const std::set<std::string>& islands, const std::string& why, ErrorCode code, Instant now);
   void evict(PeerId peer, const std::string& why, Instant now);
   void same_members(const std::string& why, Instant now);
+  bool has_complained(PeerId peer) const;
   bool complains_too_often(PeerId peer, Instant now);
   void judge_links(Instant now);
+  bool neighbours(PeerId a, PeerId b) const;
+  bool mesh();
   void check_silence(Instant now);
   void try_pass_boundary(Instant now);
   void fail_boundary(PeerId peer, ErrorCode code, const std::string& text);
@@ -182,6 +185,7 @@ class Master {
     std::string why;
   };
   std::map<std::pair<PeerId, PeerId>, Suspicion> suspicions_;  // (reporter, suspect); no_peer: the master
+  std::set<std::pair<PeerId, PeerId>> unreachable_;  // (smaller, larger): no link, and none is needed
   Instant judge_at_ = never;
   Instant pulse_at_ = 0;     // soon, when who waits at the door has changed
   Instant liveness_at_ = 0;  // nobody's time is over before

@@ -90,15 +90,16 @@ Member member_of(PeerId peer, const Join& join) {
 }  // namespace
 
 // Members and those at the door who would be ring neighbours: the first and the last of the group, and who
-// waits.
+// waits. In a small group all members: plans on a full mesh need them, the run does not.
 void Master::start_proof(const std::string& island, Instant now) {
   auto& proving = door_.at(island);
   for (const auto& [rank, peer] : proving.ranks) {
     auto& state = peers_.at(peer);
     Prove prove{state.proof_round.value_or(0) + 1, {}};
     const auto& group = index_.group(state.join.group);
-    if (!group.empty()) prove.targets.push_back(*index_.find(group.front()));
-    if (group.size() > 1) prove.targets.push_back(*index_.find(group.back()));
+    for (std::size_t i = 0; i < group.size(); ++i)
+      if (group.size() < limits::mesh_max || i == 0 || i + 1 == group.size())
+        prove.targets.push_back(*index_.find(group[i]));
     for (const auto& [other_name, other] : door_) {
       if (prove.targets.size() >= limits::peers_named_max) break;
       for (const auto& [other_rank, other_peer] : other.ranks)
@@ -121,9 +122,16 @@ void Master::on(ConnectionId, PeerId peer, const Reachable& m, Instant now) {
       std::all_of(m.failed.begin(), m.failed.end(), [&](PeerId target) { return !peers_.contains(target); });
   if (!m.failed.empty() && all_gone)
     return start_proof(island, now);  // it tried to reach peers that are no more
-  if (!m.failed.empty())
-    return drop_from_door(peer,
-                          "peer " + std::to_string(peer) + " cannot open the links that it needs: " + m.why);
+  const auto& group = index_.group(state.join.group);
+  for (const auto target : m.failed) {
+    // Between two that would not be neighbours in the ring: the mesh ends, nothing else.
+    const bool inner = member(target) && index_.find(target)->group == state.join.group &&
+                       target != group.front() && target != group.back();
+    if (!inner)
+      return drop_from_door(
+          peer, "peer " + std::to_string(peer) + " cannot open the links that it needs: " + m.why);
+    unreachable_.insert(std::minmax(peer, target));
+  }
   state.proven = true;
   update_ready(door_.at(island), now);
   if (!door_.at(island).ready) return;

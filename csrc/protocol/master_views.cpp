@@ -10,6 +10,7 @@ void Master::new_view(std::vector<Member> members, const std::string& why, Insta
   view_.members = std::move(members);
   index_.rebuild(view_);
   view_.waiting = waiting();
+  view_.hints.mesh = mesh();
   operations_.clear();  // votes belong to a view
   suspicions_.clear();
   judge_at_ = never;
@@ -24,6 +25,26 @@ void Master::new_view(std::vector<Member> members, const std::string& why, Insta
   emit(master_effect::Notice{"view " + std::to_string(view_.id.number) + " of " +
                              std::to_string(view_.members.size()) + " peers: " + why});
   forget(minimum_seen());
+}
+
+// Every peer can have a link to every other of its group, and groups are small enough for it.
+bool Master::mesh() {
+  std::erase_if(unreachable_, [&](const auto& pair) {
+    return !peers_.contains(pair.first) || !peers_.contains(pair.second);
+  });
+  const bool broken = std::any_of(unreachable_.begin(), unreachable_.end(), [&](const auto& pair) {
+    const auto *a = index_.find(pair.first), *b = index_.find(pair.second);
+    return a != nullptr && b != nullptr && a->group == b->group;
+  });
+  return !broken && index_.largest_group() <= limits::mesh_max;
+}
+
+// In the ring of their group, where a link is needed whatever the plan.
+bool Master::neighbours(PeerId a, PeerId b) const {
+  const auto& group = index_.group(index_.find(a)->group);
+  const auto place = [&](PeerId peer) { return std::find(group.begin(), group.end(), peer) - group.begin(); };
+  const auto apart = std::abs(place(a) - place(b)), count = std::ptrdiff_t(group.size());
+  return apart == 1 || apart == count - 1;
 }
 
 // One dead rank takes its whole island out, in every group.
@@ -68,6 +89,11 @@ void Master::on(ConnectionId, PeerId peer, const Leave&, Instant now) {
   drop_from_door(peer, "peer " + std::to_string(peer) + " of the island left");
 }
 
+bool Master::has_complained(PeerId peer) const {
+  return std::any_of(suspicions_.begin(), suspicions_.end(),
+                     [&](const auto& s) { return s.first.first == peer && s.second.broke; });
+}
+
 // Each complaint costs everybody a new attempt.
 bool Master::complains_too_often(PeerId peer, Instant now) {
   if (++peers_.at(peer).complaints <= limits::complaints_max) return false;
@@ -86,7 +112,7 @@ void Master::on(ConnectionId, PeerId peer, const Broken& m, Instant now) {
 void Master::on(ConnectionId, PeerId peer, const LinkLost& m, Instant now) {
   if (!member(peer) || m.view != view_.id || !member(m.peer)) return;  // stale news
   const bool breaks = !m.refused || m.gave_up;
-  if (breaks && !suspicions_.contains({peer, m.peer}) && complains_too_often(peer, now)) return;
+  if (breaks && !has_complained(peer) && complains_too_often(peer, now)) return;
   auto& suspicion = suspicions_[{peer, m.peer}];
   suspicion.gave_up |= m.gave_up;
   suspicion.why = m.why;
@@ -98,8 +124,9 @@ void Master::on(ConnectionId, PeerId peer, const LinkLost& m, Instant now) {
   judge_links(now);
 }
 
-// Shrink at once where two witnesses agree; after a short wait for such news, the same members try again; a
-// link that could not be opened again costs the side with more broken links its place.
+// Shrink at once where two witnesses agree; after a short wait for such news, the same members try again. A
+// link that could not be opened again ends the mesh, or between neighbours in the ring costs the side with
+// more broken links its place.
 void Master::judge_links(Instant now) {
   if (phase_ != Phase::serving) return;
   std::set<std::string> dead;
@@ -120,7 +147,10 @@ void Master::judge_links(Instant now) {
   std::string reports;
   for (const auto& [pair, suspicion] : suspicions_) {
     if (!suspicion.broke) continue;
-    if (suspicion.gave_up) ++broken[pair.first], ++broken[pair.second];
+    if (suspicion.gave_up && view_.hints.mesh && !neighbours(pair.first, pair.second))
+      unreachable_.insert(std::minmax(pair.first, pair.second));
+    else if (suspicion.gave_up)
+      ++broken[pair.first], ++broken[pair.second];
     reports += (reports.empty() ? "" : "; ") + ("the link between peers " + std::to_string(pair.first)) +
                " and " + std::to_string(pair.second) + " broke: " + suspicion.why;
   }

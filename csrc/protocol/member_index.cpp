@@ -48,4 +48,10 @@ bool MemberIndex::concerns(const OpKey& key, PeerId peer) const {
   return key.group == (key.scope == Scope::run ? 0 : m->group);
 }
 
+std::size_t MemberIndex::largest_group() const {
+  std::size_t most = 0;
+  for (const auto& [group, peers] : groups_) most = std::max(most, peers.size());
+  return most;
+}
+
 }  // namespace pccl

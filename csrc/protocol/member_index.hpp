@@ -20,6 +20,7 @@ class MemberIndex {
   const std::vector<PeerId>& trainers() const { return trainers_; }  // of all groups
   const std::vector<PeerId>& concerned(const OpKey& key) const;      // whose votes an operation needs
   bool concerns(const OpKey& key, PeerId peer) const;
+  std::size_t largest_group() const;
   std::size_t islands() const { return islands_.size(); }
   bool has_island(const std::string& island) const { return islands_.contains(island); }
   // Trainers that are not among these, at most so many.

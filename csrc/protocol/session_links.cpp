@@ -13,16 +13,19 @@ void Session::dial(PeerId peer, Link& link, Instant now) {
   emit(effect::Dial{peer, link.addresses});
 }
 
-// Ring neighbours need a link. The one that joined later dials, and whoever saw the old link break: the other
-// end may believe that it still works. It may believe so without this end remembering: then this end dials a
-// little later.
+// Who must be linked: ring neighbours, or where the view says so all of the group. The one that joined later
+// dials, and whoever saw the old link break: the other end may believe that it still works. It may believe so
+// without this end remembering: then this end dials a little later.
 void Session::reconcile_links(Instant now) {
   const auto peers = ring();
   const auto at = std::find(peers.begin(), peers.end(), me_) - peers.begin();
   const auto count = std::ptrdiff_t(peers.size());
   std::set<PeerId> neighbours;
-  if (at < count && count > 1)
+  if (at < count && count > 1 && view_.hints.mesh)
+    neighbours = {peers.begin(), peers.end()};
+  else if (at < count && count > 1)
     neighbours = {peers[std::size_t((at + 1) % count)], peers[std::size_t((at + count - 1) % count)]};
+  neighbours.erase(me_);
   for (auto& [peer, link] : links_) {
     link.wanted = false;
     link.needed = link.needed && neighbours.contains(peer);
@@ -64,7 +67,8 @@ void Session::on_link_up(PeerId peer, Instant now) {
   if (stage_ == Stage::gone) return;
   auto& link = links_[peer];
   // A link that replaces one which seemed to work: frames may have died with the old one.
-  if (link.up) report_lost(peer, link, false, false, "the other end opened it anew");
+  if (link.up && rules_.lost_link_ends_view)
+    report_lost(peer, link, false, false, "the other end opened it anew");
   link.up = true;
   link.dialling = link.lost = link.refused = false;
   link.wanted_since = link.retry_at = never;

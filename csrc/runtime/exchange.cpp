@@ -10,10 +10,22 @@ namespace {
 
 constexpr std::uint32_t stripes_assumed = 2;  // for the chunk size, where the view does not say
 
+Plan plan_of(Algorithm algorithm, std::uint32_t position, std::uint32_t world, bool weighted) {
+  if (algorithm == Algorithm::exchange) return plan_exchange_all_reduce(position, world);
+  if (algorithm == Algorithm::direct) return plan_direct_all_reduce(position, world, weighted);
+  return plan_ring_all_reduce(position, world, weighted);
+}
+
 std::uint64_t total_bytes(const Descriptor& d) {
   std::uint64_t bytes = 0;
   for (const auto& tensor : d.tensors) bytes += tensor.count * size_of(tensor.dtype);
   return bytes;
+}
+
+// Parts of sums that one peer holds at most, of one operation.
+std::uint32_t window_of(std::uint32_t world, std::uint32_t chunk_bytes) {
+  const auto chunks = limits::fold_bytes_max / (std::uint64_t{world} * std::max(chunk_bytes, 1u));
+  return std::uint32_t(std::max<std::uint64_t>(chunks, 2));
 }
 
 bool moves_data(const Descriptor& d) { return d.call == Call::all_reduce || d.call == Call::broadcast; }
@@ -44,13 +56,28 @@ const Exchange::Attempt* Exchange::find(const OpKey& key) const {
   return it == attempts_.end() ? nullptr : &it->second;
 }
 
+// Where the mesh is not complete, or the plan does not exist for a call, the ring does it.
+Algorithm Exchange::choose_algorithm(const Descriptor& d, std::uint32_t world) const {
+  const bool meshed = session_.view().hints.mesh && d.call == Call::all_reduce && world > 1;
+  if (!meshed || d.algorithm == Algorithm::ring || d.algorithm == Algorithm::two_level)
+    return Algorithm::ring;
+  const auto bytes = total_bytes(d);
+  const bool small =
+      bytes <= limits::exchange_bytes_max && world <= limits::exchange_world_max && !d.weighted;
+  if (d.algorithm == Algorithm::exchange) return small ? Algorithm::exchange : Algorithm::direct;
+  if (d.algorithm == Algorithm::direct) return Algorithm::direct;
+  if (small) return Algorithm::exchange;
+  return bytes <= limits::direct_bytes_max ? Algorithm::direct : Algorithm::ring;
+}
+
 // Everything that the choice depends on is in the view or in the descriptor: every peer chooses the same.
 Descriptor Exchange::plan_descriptor(const Descriptor& descriptor, std::uint32_t world) const {
   auto planned = descriptor;
   const auto& hints = session_.view().hints;
-  if (planned.algorithm == Algorithm::automatic) planned.algorithm = Algorithm::ring;
+  planned.algorithm = choose_algorithm(planned, world);
   const auto stripes = hints.stripes != 0 ? hints.stripes : stripes_assumed;
-  const auto parts = descriptor.call == Call::all_reduce ? world : 1;
+  const bool cut = descriptor.call == Call::all_reduce && planned.algorithm != Algorithm::exchange;
+  const auto parts = cut ? world : 1;
   if (!planned.tensors.empty())
     planned.chunk_bytes = choose_chunk_bytes(total_bytes(planned), parts, stripes, hints.chunk_bytes);
   return planned;
@@ -63,8 +90,8 @@ std::unique_ptr<Executor> Exchange::make_executor(const Attempt& attempt, bool i
   Plan plan{attempt.position, world, {}};
   std::uint32_t segments = 1;
   if (d.call == Call::all_reduce) {
-    plan = plan_ring_all_reduce(attempt.position, world, d.weighted);
-    segments = world;
+    plan = plan_of(d.algorithm, attempt.position, world, d.weighted);
+    segments = d.algorithm == Algorithm::exchange ? 1 : world;
   } else if (d.call == Call::broadcast) {
     plan = plan_ring_broadcast(attempt.position, world, attempt.position_of(d.root));
   }
@@ -75,6 +102,7 @@ std::unique_ptr<Executor> Exchange::make_executor(const Attempt& attempt, bool i
   options.eager = total_bytes(d) <= limits_.eager_bytes && unacknowledged < limits_.eager_operations;
   options.slots_max = limits_.slots;
   options.weighted = d.weighted;
+  options.window = window_of(world, d.chunk_bytes);
   return std::make_unique<Executor>(std::move(plan), Layout(d.tensors, segments, d.chunk_bytes, d.weighted),
                                     options);
 }
@@ -98,10 +126,9 @@ void Exchange::begin(const OpKey& key, bool in_place) {
   started.executor->start(work_);
   do_all(started, work_);
   const auto& d = started.descriptor;
-  if (started.ring.size() > 1 && moves_data(d)) {
-    const auto upstream = started.ring[(started.position + started.ring.size() - 1) % started.ring.size()];
-    if (session_.link_up(upstream)) send_ready(started, upstream);
-  }
+  if (started.ring.size() > 1 && moves_data(d))
+    for (const auto source : sources_of(started))
+      if (session_.link_up(source)) send_ready(started, source);
   for (const auto peer : started.ring)
     if (const auto parked = ready_parked_.find({peer, key});
         parked != ready_parked_.end() && parked->second.view == started.view) {
@@ -111,6 +138,16 @@ void Exchange::begin(const OpKey& key, bool in_place) {
     }
   settle(started);
   replay_parked();
+}
+
+// Who sends to this peer, and waits for its READY: also the peer before it in a ring that the plan leaves
+// out, as in a broadcast, so that everybody hears whether all do the same.
+std::vector<PeerId> Exchange::sources_of(const Attempt& attempt) const {
+  std::vector<PeerId> sources;
+  for (const auto position : attempt.executor->sources()) sources.push_back(attempt.ring[position]);
+  const auto before = attempt.ring[(attempt.position + attempt.ring.size() - 1) % attempt.ring.size()];
+  if (std::find(sources.begin(), sources.end(), before) == sources.end()) sources.push_back(before);
+  return sources;
 }
 
 void Exchange::send_ready(const Attempt& attempt, PeerId to) {
@@ -132,7 +169,7 @@ void Exchange::settle(Attempt& attempt) {
   for (const auto position : attempt.executor->targets())
     if (!attempt.heard.contains(position)) return;
   attempt.complete_said = true;
-  emit(exchange_effect::Complete{attempt.key});
+  emit(exchange_effect::Complete{attempt.id, attempt.key});
 }
 
 void Exchange::drop(const OpKey& key) {
@@ -152,9 +189,9 @@ void Exchange::view_changed() {
 
 void Exchange::on_link_up(PeerId peer) {
   for (auto& [key, attempt] : attempts_) {
-    const auto world = attempt.ring.size();
-    if (attempt.executor == nullptr || world < 2 || !moves_data(attempt.descriptor)) continue;
-    if (attempt.ring[(attempt.position + world - 1) % world] == peer) send_ready(attempt, peer);
+    if (attempt.executor == nullptr || attempt.ring.size() < 2 || !moves_data(attempt.descriptor)) continue;
+    const auto sources = sources_of(attempt);
+    if (std::find(sources.begin(), sources.end(), peer) != sources.end()) send_ready(attempt, peer);
   }
   emit(exchange_effect::Wake{peer});
 }
@@ -194,9 +231,10 @@ void Exchange::use_ready(Attempt& attempt, PeerId from, const Descriptor& theirs
   const auto position = attempt.position_of(from);
   if (attempt.executor == nullptr || position >= attempt.ring.size()) return;
   if (theirs != attempt.descriptor) {
-    emit(exchange_effect::Mismatch{attempt.key, "peer " + std::to_string(session_.peer()) + " calls " +
-                                                    describe(attempt.descriptor) + ", peer " +
-                                                    std::to_string(from) + " calls " + describe(theirs)});
+    emit(exchange_effect::Mismatch{attempt.id, attempt.key,
+                                   "peer " + std::to_string(session_.peer()) + " calls " +
+                                       describe(attempt.descriptor) + ", peer " + std::to_string(from) +
+                                       " calls " + describe(theirs)});
     return;
   }
   attempt.heard.insert(position);
@@ -290,8 +328,12 @@ std::optional<Outgoing> Exchange::next(PeerId peer) {
 
 bool Exchange::sent(const Outgoing& outgoing) {
   const auto it = attempts_.find(outgoing.key);
-  return it != attempts_.end() && it->second.id == outgoing.attempt &&
-         it->second.executor->sent(outgoing.send);
+  if (it == attempts_.end() || it->second.id != outgoing.attempt) return false;
+  const bool free = it->second.executor->sent(outgoing.send, work_);
+  if (work_.empty()) return free;
+  do_all(it->second, work_);
+  settle(it->second);
+  return free;
 }
 
 bool Exchange::take_effects(std::vector<ExchangeEffect>& into) {

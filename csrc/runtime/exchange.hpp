@@ -29,9 +29,11 @@ struct Wake {
   PeerId peer;
 };  // there is something to send to it
 struct Complete {
+  AttemptId attempt;
   OpKey key;
 };
 struct Mismatch {
+  AttemptId attempt;
   OpKey key;
   std::string text;
 };
@@ -98,6 +100,11 @@ class Exchange {
   bool sent(const Outgoing& outgoing);  // true: its slot is free
 
   const Attempt* find(const OpKey& key) const;
+  // An effect may be looked at when its attempt is over already: it says nothing about the next one.
+  bool current(const OpKey& key, AttemptId attempt) const {
+    const auto* found = find(key);
+    return found != nullptr && found->id == attempt;
+  }
   bool take_effects(std::vector<ExchangeEffect>& into);
 
  private:
@@ -105,8 +112,10 @@ class Exchange {
     PeerId from;
     wire::DataHeader header;
   };
+  Algorithm choose_algorithm(const Descriptor& descriptor, std::uint32_t world) const;
   Descriptor plan_descriptor(const Descriptor& descriptor, std::uint32_t world) const;
   std::unique_ptr<Executor> make_executor(const Attempt& attempt, bool in_place) const;
+  std::vector<PeerId> sources_of(const Attempt& attempt) const;
   void send_ready(const Attempt& attempt, PeerId to);
   bool may_park_ready(PeerId from, const Ready& ready) const;
   bool departed(PeerId peer) const;

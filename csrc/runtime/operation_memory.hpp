@@ -38,6 +38,10 @@ class OperationMemory {
  private:
   void reduce(const Executor& executor, const Work& work, std::uint8_t* slot);
   void finish(const Executor& executor, const Work& work, std::uint8_t* slot);
+  void fold(const Executor& executor, const Work& work, SlotPool& slots);
+  void fold_plain(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts, double divisor,
+                  std::uint8_t* to);
+  void fold_weighted(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts, std::uint8_t* to);
   std::uint8_t* undo_of(const Chunk& chunk);
   bool hidden(const Chunk& chunk) const { return chunk.tensor == tensors_.size(); }
 
@@ -47,7 +51,8 @@ class OperationMemory {
   std::optional<double> weight_;
   bool in_place_ = false;
   bool streaming_ = false;
-  std::vector<double> weights_;  // by position
+  std::vector<double> weights_;    // by position
+  std::vector<std::uint8_t> sum_;  // of a fold whose accumulators are wider than its elements
   UndoPool& undo_pool_;
   UndoPool::Buffer undo_;
   std::vector<std::uint8_t> narrow_;  // 16-bit floats on their way to float32 sums

@@ -225,9 +225,12 @@ void PeerRuntime::offer_parked(PeerId from, const wire::DataHeader& header,
 
 void PeerRuntime::apply(exchange_effect::SendReady& e) { links_.send(e.to, std::move(e.ready)); }
 void PeerRuntime::apply(exchange_effect::Wake& e) { woken_.push_back(e.peer); }
-void PeerRuntime::apply(exchange_effect::Complete& e) { session_->attempt_complete(e.key, monotonic_now()); }
+void PeerRuntime::apply(exchange_effect::Complete& e) {
+  if (exchange_->current(e.key, e.attempt)) session_->attempt_complete(e.key, monotonic_now());
+}
 void PeerRuntime::apply(exchange_effect::Mismatch& e) {
-  session_->abandon(e.key, ErrorCode::mismatch, e.text, monotonic_now());
+  if (exchange_->current(e.key, e.attempt))
+    session_->abandon(e.key, ErrorCode::mismatch, e.text, monotonic_now());
 }
 
 void PeerRuntime::apply(exchange_effect::Do& e) {

@@ -116,11 +116,13 @@ struct PlanHints {
   Algorithm algorithm = Algorithm::automatic;
   std::uint32_t chunk_bytes = 0;  // 0: the default of the path
   std::uint8_t stripes = 0;       // 0: by path
+  bool mesh = false;              // every peer has a link to every other of its group
   bool operator==(const PlanHints&) const = default;
   template <class V> void fields(V&& v) {
     v(algorithm);
     v(chunk_bytes);
     v(stripes);
+    v(mesh);
   }
 };
 

@@ -139,7 +139,9 @@ template <class Store, class Content> class Network {
     // Nobody has written where these bytes lie while they were on their way out.
     if (!frame.send.scale_own) CHECK(node.store.read(node.executor, frame.send) == frame.content);
     frame.left = true;
-    if (node.executor.sent(frame.send)) node.store.give(frame.send.slot);
+    std::vector<Work> work;
+    if (node.executor.sent(frame.send, work)) node.store.give(frame.send.slot);
+    do_all(node, work);
   }
 
   Landing offer(const Frame& frame) {

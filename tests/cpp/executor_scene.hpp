@@ -10,7 +10,7 @@ namespace pccl::check {
 
 struct Scene {
   Shapes shapes;
-  std::uint32_t world = 1, chunk_bytes = 4096, slots_max = 64;
+  std::uint32_t world = 1, chunk_bytes = 4096, slots_max = 64, window = 16;
   bool in_place = false, weighted = false, eager = false;
 };
 
@@ -20,6 +20,7 @@ inline Scene random_scene(Rng& rng, bool may_be_weighted) {
   scene.chunk_bytes = std::uint32_t(64 + rng.below(1000));
   scene.shapes = random_shapes(rng, 1 + scene.chunk_bytes * rng.below(12) / 8);
   scene.slots_max = rng.chance(0.5) ? std::uint32_t(rng.below(3)) : 64;
+  scene.window = rng.chance(0.5) ? std::uint32_t(1 + rng.below(3)) : 16;
   scene.in_place = rng.chance(0.5);
   scene.weighted = may_be_weighted && rng.chance(0.4);
   scene.eager = rng.chance(0.3);
@@ -31,6 +32,18 @@ inline Scene random_scene(Rng& rng, bool may_be_weighted) {
 inline std::vector<Plan> all_reduce_plans(std::uint32_t world, bool weighted) {
   std::vector<Plan> plans;
   for (std::uint32_t p = 0; p < world; ++p) plans.push_back(plan_ring_all_reduce(p, world, weighted));
+  return plans;
+}
+
+inline std::vector<Plan> direct_plans(std::uint32_t world, bool weighted) {
+  std::vector<Plan> plans;
+  for (std::uint32_t p = 0; p < world; ++p) plans.push_back(plan_direct_all_reduce(p, world, weighted));
+  return plans;
+}
+
+inline std::vector<Plan> exchange_plans(std::uint32_t world) {
+  std::vector<Plan> plans;
+  for (std::uint32_t p = 0; p < world; ++p) plans.push_back(plan_exchange_all_reduce(p, world));
   return plans;
 }
 

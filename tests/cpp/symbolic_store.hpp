@@ -79,6 +79,7 @@ class SymbolicStore {
       return write(executor, work.chunk, {own(layout, work.chunk), Wire::element});
     }
     REQUIRE(slots_.contains(work.slot));
+    if (work.merge == Merge::fold) return fold(executor, work);
     const auto incoming = slots_.at(work.slot);
     const bool half = is_half(layout.chunk(work.chunk).dtype);
     CHECK_EQ(incoming.wire, step.in);
@@ -105,6 +106,25 @@ class SymbolicStore {
   std::size_t slots_most = 0;
 
  private:
+  void fold(const Executor& executor, const Work& work) {
+    const auto& layout = executor.layout();
+    const auto& step = executor.plan().steps[work.step];
+    CHECK(step.write && step.finish && work.to_output);
+    std::string sum;
+    for (std::size_t i = 0; i < work.parts.size(); ++i) {
+      auto part = work.parts[i] == no_slot ? own(layout, work.chunk) : slots_.at(work.parts[i]).text;
+      if (weighted_) part = numbered("w", i) + "*" + part;
+      sum = i == 0 ? part : std::string("(") + sum + "+" + part + ")";
+      if (work.parts[i] != no_slot) CHECK_EQ(slots_.at(work.parts[i]).wire, Wire::element);
+    }
+    sum = finished(executor, sum);
+    if (is_half(layout.chunk(work.chunk).dtype)) sum = std::string("round ") + sum;
+    for (const auto slot : work.parts)
+      if (slot != no_slot && (slot != work.slot || work.free_slot)) give(slot);
+    if (work.keep) keep(work.chunk);
+    write(executor, work.chunk, {sum, Wire::element});
+    if (work.to_slot) slots_.at(work.slot) = {sum, Wire::element};
+  }
   std::string own(const Layout& layout, std::uint32_t chunk) const {
     return in_place_ && !layout.hidden(chunk) ? output_[chunk].text : input_[chunk];
   }

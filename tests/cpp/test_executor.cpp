@@ -27,7 +27,7 @@ SymbolicNetwork network_of(Rng& rng, const Scene& scene, const std::vector<Plan>
   const Layout layout(scene.shapes, segments, scene.chunk_bytes, scene.weighted);
   const bool in_place = scene.in_place && scene.world > 1;
   for (std::uint32_t p = 0; p < scene.world; ++p)
-    network.add({plans[p], layout, {in_place, scene.eager, scene.weighted, scene.slots_max}},
+    network.add({plans[p], layout, {in_place, scene.eager, scene.weighted, scene.slots_max, scene.window}},
                 {layout, p, in_place, scene.weighted});
   return network;
 }
@@ -157,7 +157,7 @@ TEST(few_slots_are_enough) {
     executor.on_ready(2);
     while (const auto send = executor.next(2)) {
       if (send->step == 2) CHECK_EQ(store.read(executor, *send).text, "(x0+x1)");
-      if (executor.sent(*send)) store.give(send->slot);
+      if (executor.sent(*send, work)) store.give(send->slot);
     }
     CHECK(store.slots_free());
   }

@@ -9,12 +9,35 @@ namespace {
 
 using check::all_reduce_plans;
 using check::broadcast_plans;
+using check::direct_plans;
+using check::exchange_plans;
+
+// A fold adds what every other position sends for its segment, and the own input, each once, by position.
+void check_fold(const Plan& plan, const Step& step) {
+  if (step.merge == Merge::collect) {
+    REQUIRE(step.fold >= 0 && std::size_t(step.fold) < plan.steps.size());
+    CHECK(plan.steps[std::size_t(step.fold)].merge == Merge::fold);
+  }
+  if (step.merge != Merge::fold) return;
+  CHECK_EQ(step.parts.size(), plan.world);
+  for (std::uint32_t p = 0; p < plan.world; ++p) {
+    if (p == plan.position) {
+      CHECK_EQ(step.parts[p], own_part);
+      continue;
+    }
+    const auto& part = plan.steps.at(step.parts[p]);
+    CHECK_EQ(part.from, std::int32_t(p));
+    CHECK_EQ(part.segment, step.segment);
+    CHECK(&plan.steps[std::size_t(part.fold)] == &step);
+  }
+}
 
 void check_plans(const std::vector<Plan>& plans) {
   std::set<std::tuple<std::uint32_t, std::uint16_t>> fed;
   for (const auto& plan : plans)
     for (const auto& step : plan.steps) {
-      CHECK_EQ(step.from < 0, step.merge == Merge::own);
+      CHECK_EQ(step.from < 0, step.merge == Merge::own || step.merge == Merge::fold);
+      check_fold(plan, step);
       for (const auto& hop : step.to) {
         REQUIRE(hop.position < plans.size());
         REQUIRE(hop.step < plans[hop.position].steps.size());
@@ -31,21 +54,27 @@ void check_plans(const std::vector<Plan>& plans) {
   CHECK_EQ(fed.size(), expecting);
 }
 
+// Every position writes each segment once, and finishes one sum.
+void check_outcome(const std::vector<Plan>& plans, std::size_t segments) {
+  check_plans(plans);
+  for (const auto& plan : plans) {
+    std::set<std::uint32_t> written, finished;
+    for (const auto& step : plan.steps) {
+      if (step.write) CHECK(written.insert(step.segment).second);
+      if (step.finish) CHECK(finished.insert(step.segment).second);
+    }
+    CHECK_EQ(written.size(), segments);
+    CHECK_EQ(finished.size(), plans.size() == 1 ? 0u : 1u);
+  }
+}
+
 TEST(plans_fit_together) {
   for (std::uint32_t world = 1; world <= 9; ++world) {
     for (const bool weighted : {false, true}) {
-      const auto plans = all_reduce_plans(world, weighted);
-      check_plans(plans);
-      for (const auto& plan : plans) {
-        std::set<std::uint32_t> written, finished;
-        for (const auto& step : plan.steps) {
-          if (step.write) CHECK(written.insert(step.segment).second);
-          if (step.finish) CHECK(finished.insert(step.segment).second);
-        }
-        CHECK_EQ(written.size(), world * (weighted ? 2 : 1));
-        CHECK_EQ(finished.size(), world == 1 ? 0u : 1u);
-      }
+      check_outcome(all_reduce_plans(world, weighted), world * (weighted ? 2 : 1));
+      check_outcome(direct_plans(world, weighted), world * (weighted ? 2 : 1));
     }
+    check_outcome(exchange_plans(world), 1);
     for (std::uint32_t root = 0; root < world; ++root) check_plans(broadcast_plans(world, root));
   }
 }

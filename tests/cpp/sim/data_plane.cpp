@@ -32,6 +32,7 @@ void DataPlane::run(const exchange_effect::Do& effect) {
   const auto& work = effect.work;
   const auto& layout = attempt->executor->layout();
   auto result = m->input(layout, work.chunk);
+  if (work.merge == Merge::fold) result = fold(work, result);
   if (work.merge == Merge::reduce) {
     const auto slot = slots_.find(work.slot);
     if (slot == slots_.end()) return process_.world().violated("work in a slot that is free");
@@ -39,8 +40,27 @@ void DataPlane::run(const exchange_effect::Do& effect) {
     if (work.to_slot) slot->second.content = result;
     if (work.free_slot) slots_.erase(slot);
   }
+  if (work.merge == Merge::fold) {
+    if (work.to_slot) slots_.at(work.slot).content = result;
+    for (const auto slot : work.parts)
+      if (slot != work.slot || work.free_slot) slots_.erase(slot);
+  }
   if (work.keep) m->keep(layout, work.chunk);
   if (work.to_output) m->write(layout, work.chunk, result);
+}
+
+Content DataPlane::fold(const Work& work, const Content& own) {
+  Content sum;
+  for (std::size_t i = 0; i < work.parts.size(); ++i) {
+    const auto slot = slots_.find(work.parts[i]);
+    if (work.parts[i] != no_slot && slot == slots_.end()) {
+      process_.world().violated("a fold of a slot that is free");
+      return own;
+    }
+    const auto& part = work.parts[i] == no_slot ? own : slot->second.content;
+    sum = i == 0 ? part : add(sum, part);
+  }
+  return sum;
 }
 
 // ---- sending ----

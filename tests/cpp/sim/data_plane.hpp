@@ -39,6 +39,7 @@ class DataPlane {
     wire::DataHeader header;
     Content content;
   };
+  Content fold(const Work& work, const Content& own);
   Incoming prepare(const wire::DataHeader& header, const Landing& landing);
   void put(const Incoming& incoming, Content content);
   void offer_parked(PeerId from, const wire::DataHeader& header, Content content);

@@ -194,6 +194,7 @@ void Links::transmit(Lane lane) {
   flying.content = process.data.read(outgoing);
   fly(lane, std::move(flying));
   process.data.sent(outgoing);
+  process.drain();
   pull(process, receiver(lane).process->session.peer());
 }
 

@@ -176,9 +176,11 @@ void Process::apply(effect::Gone& e) {
 void Process::apply(exchange_effect::SendReady& e) { world_.links.send_ready(*this, e.to, e.ready); }
 void Process::apply(exchange_effect::Do& e) { data.run(e); }
 void Process::apply(exchange_effect::Wake& e) { woken_.insert(e.peer); }
-void Process::apply(exchange_effect::Complete& e) { complete(e.key); }
+void Process::apply(exchange_effect::Complete& e) {
+  if (exchange.current(e.key, e.attempt)) complete(e.key);
+}
 void Process::apply(exchange_effect::Mismatch& e) {
-  session.abandon(e.key, ErrorCode::mismatch, e.text, now());
+  if (exchange.current(e.key, e.attempt)) session.abandon(e.key, ErrorCode::mismatch, e.text, now());
 }
 void Process::apply(exchange_effect::Replay& e) { data.replay(e.parked); }
 void Process::apply(exchange_effect::Discard& e) { data.discard(e.parked); }

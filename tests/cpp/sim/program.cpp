@@ -31,6 +31,12 @@ Intent draw_call(const Shape& shape, Rng& rng) {
   if (call.call == Call::all_reduce || call.call == Call::broadcast) call.tensors = draw_tensors(shape, rng);
   call.in_place = rng.chance(shape.in_place);
   call.weighted = call.call == Call::all_reduce && rng.chance(shape.weighted);
+  if (call.call == Call::all_reduce) {  // where there is no mesh, or it is too large, the ring does it
+    constexpr Algorithm plans[] = {Algorithm::ring,     Algorithm::ring,   Algorithm::ring,
+                                   Algorithm::ring,     Algorithm::direct, Algorithm::exchange,
+                                   Algorithm::automatic};
+    call.algorithm = plans[rng.below(std::size(plans))];
+  }
   call.root = std::uint32_t(rng.below(4));
   if (rng.chance(shape.raise)) call.on_loss = OnLoss::raise;
   if (rng.chance(shape.timeout)) call.timeout = 1 + Duration(rng.below(500 * millisecond));
@@ -64,6 +70,7 @@ Descriptor descriptor_of(const Intent& call, PeerId root) {
   d.call = call.call;
   d.on_loss = call.on_loss;
   d.weighted = call.weighted;
+  d.algorithm = call.algorithm;
   if (call.weighted) d.op = ReduceOp::avg;
   if (call.call == Call::broadcast) d.root = root;
   d.tensors = call.tensors;

@@ -12,6 +12,7 @@ struct Intent {
   std::uint32_t name = 0;
   std::vector<TensorShape> tensors;
   bool in_place = false, weighted = false;
+  Algorithm algorithm = Algorithm::automatic;
   OnLoss on_loss = OnLoss::retry;
   Duration timeout = never;
   std::uint32_t root = 0;                // position in the group when the round began
