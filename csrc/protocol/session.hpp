@@ -121,6 +121,7 @@ class Session {
   void drop_attempt(Operation& operation);
   void restart_operations(const View& before, Instant now);
   void finish(const OpKey& key, Outcome outcome);
+  void fail_early(const Verdict& verdict);
   void ask_abandon(Operation& operation, ErrorCode code, const std::string& text, Instant now);
   void remember(std::uint64_t index, const Verdict& verdict);
   std::vector<Operation*> in_posted_order();

@@ -207,13 +207,21 @@ void Session::on(const Failed& m, Instant) {
   if (m.index <= verdicts_seen_) return;
   remember(m.index, m.verdict);
   const auto it = operations_.find(m.verdict.key);
-  if (it == operations_.end()) {
-    if (!decided(m.verdict.key) && failed_early_.size() < limits::records_max)
-      failed_early_[m.verdict.key] = m.verdict;
-    return;
-  }
+  if (it == operations_.end()) return fail_early(m.verdict);
   drop_attempt(it->second);
   finish(m.verdict.key, {{reason(m.verdict.code), m.verdict.text}, {}, 0, it->second.attempts});
+}
+
+// A call that this peer has not come to yet. Where calls could never meet it will not come to it at all: it
+// counts as made, so that the peers are in step again; else it fails when it comes.
+void Session::fail_early(const Verdict& verdict) {
+  if (decided(verdict.key)) return;
+  const auto& tag = verdict.key.tag;
+  auto& count = counters_[{verdict.key.scope, tag.name}];
+  if (verdict.code == ErrorCode::order)
+    count = std::max(count, tag.count + 1);
+  else if (failed_early_.size() < limits::records_max)
+    failed_early_[verdict.key] = verdict;
 }
 
 void Session::on(const StatePlan& m, Instant) {

@@ -79,6 +79,11 @@ inline const char* name(Call call) {
   return names[static_cast<std::uint8_t>(call)];
 }
 
+inline const char* name(Algorithm algorithm) {
+  constexpr const char* names[] = {"?", "automatic", "ring", "direct", "exchange", "two-level"};
+  return names[static_cast<std::uint8_t>(algorithm)];
+}
+
 std::string describe(const Tag& tag);
 std::string describe(const OpKey& key);
 
