@@ -19,14 +19,19 @@ FLAGS = "-std=c++20 -O2 -Wall -Wextra -Wshadow".split()
 
 
 def program() -> Path:
-    """The compiled program. Raises NoEmulator where there is no compiler, or it fails."""
+    """The compiled program. Raises NoEmulator where there is no compiler, it fails, or may not write."""
     compiler = shlex.split(os.environ.get("CXX", "g++"))
     path = BUILD / f"wan-{_fingerprint(compiler)}"
-    BUILD.mkdir(parents=True, exist_ok=True)
-    with open(BUILD / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be at it; then its result is found here
-        if not path.exists():
-            _compile(compiler, path)
+    if path.exists():
+        return path
+    try:
+        BUILD.mkdir(parents=True, exist_ok=True)
+        with open(BUILD / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be at it; then its result is found here
+            if not path.exists():
+                _compile(compiler, path)
+    except OSError as error:
+        raise NoEmulator(f"a place for its program: {error}") from error
     return path
 
 
