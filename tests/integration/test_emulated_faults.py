@@ -127,6 +127,7 @@ def test_link_cut_one_way(inside: Inside, link: tuple[int, int]) -> None:
             told.wait_for_sum(3, since=healed, within_s=30)
 
 
+@pytest.mark.deadline(100)
 def test_link_cut_for_good(inside: Inside) -> None:
     """Two of three cannot reach each other any more, though both reach the master: one is left out, and told;
     the others go on."""
@@ -134,6 +135,10 @@ def test_link_cut_for_good(inside: Inside) -> None:
         cut = time.monotonic()
         net.cut(0, 1)
         peers[2].wait_for_sum(2, since=cut, within_s=50)
+        stayed = [told for told in peers[:2] if not gone(told)]
+        assert len(stayed) == 1
+        stayed[0].wait_for_sum(2, since=cut, within_s=5)
+        assert not gone(peers[2])
 
 
 def test_peer_isolated(inside: Inside) -> None:

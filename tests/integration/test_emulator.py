@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -331,6 +332,16 @@ def test_bench_wan() -> None:
         assert row["bound"] == min(row["bounds"].values())
         assert row["bound_ratio"] == pytest.approx(row["seconds"] / row["bound"])
         assert row["bound_ratio_with_commit"] >= 1
+
+
+def test_bench_wan_without_the_tree(tmp_path: Path) -> None:
+    """As in a wheel, which carries the package alone."""
+    shutil.copytree(ROOT / "pccl_py", tmp_path / "pccl_py")
+    command = [sys.executable, "-m", "pccl_py", "bench", "wan"]
+    environ = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, cwd=tmp_path, env=environ)
+    assert (done.returncode, done.stdout) == (77, ""), done.stderr
+    assert "checkout" in done.stderr
 
 
 def test_bench_wan_without_rights() -> None:
