@@ -38,7 +38,8 @@ def inside() -> Iterator[Inside]:
 
     def start(net: Emulator, peer: int, source: str, *arguments: object) -> subprocess.Popen[str]:
         words = net.command(peer, sys.executable, "-u", "-c", source, *map(str, arguments))
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, cwd=ROOT)
         processes.append(process)
         return process
 
@@ -46,5 +47,6 @@ def inside() -> Iterator[Inside]:
     for process in processes:
         process.kill()
         process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()

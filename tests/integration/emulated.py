@@ -40,21 +40,18 @@ for number in range(count):
 print(json.dumps(seconds))
 """
 
-# `python -c UDP_COUNT IDLE_S`: numbered datagrams in the order in which they came, as a list in JSON, once
-# none has come for so long.
+# `python -c UDP_COUNT`: numbered datagrams in the order in which they came, as a list in JSON, once its
+# standard input has ended.
 UDP_COUNT = """
-import json, socket, sys
+import json, select, socket, sys
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.setsockopt(socket.SOL_SOCKET, 33, 1 << 26)  # SO_RCVBUFFORCE
 server.bind(("", 7000))
 print("ready", flush=True)
 came = []
-try:
-    while True:
-        came.append(int(server.recv(2048)[:8]))
-        server.settimeout(float(sys.argv[1]))
-except TimeoutError:
-    print(json.dumps(came))
+while server in select.select([server, sys.stdin], [], [])[0]:
+    came.append(int(server.recv(2048)[:8]))
+print(json.dumps(came))
 """
 
 # `python -c UDP_SEND ADDRESS COUNT BYTES PER_SECOND`: numbered datagrams.
@@ -72,7 +69,7 @@ for number in range(count):
         time.sleep(ahead)
 """
 
-# `python -c TCP_SINK IDLE_S`: takes one connection; bytes, and seconds from its first byte to its last.
+# `python -c TCP_SINK`: takes one connection; bytes, and seconds from its first byte to its last.
 TCP_SINK = """
 import json, socket, time
 server = socket.create_server(("", 7000))

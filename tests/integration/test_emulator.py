@@ -1,6 +1,6 @@
 """The emulated network: delay, rate, loss, order and cuts are what was asked for, and nothing is left of it.
 
-Bounds are generous, and medians are compared where there are times: a busy machine is no fault.
+Bounds are generous, and where there are times the least disturbed counts: a busy machine is no fault.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def answer(process: subprocess.Popen[str]) -> Any:
+    """What it prints last, once it is told that its input has ended."""
     output, _ = process.communicate(timeout=40)
     return json.loads(output.splitlines()[-1])
 
@@ -55,11 +56,12 @@ def pings(inside: Inside, net: Emulator, a: int, b: int, count: int = 10, wait: 
 
 
 def sent(
-    inside: Inside, net: Emulator, count: int, size: int = 100, rate: int = 4000, idle: float = 1.0
+    inside: Inside, net: Emulator, count: int, size: int = 100, rate: int = 4000, a: int = 0, b: int = 1
 ) -> list[int]:
-    """Numbers of the datagrams that came from 0 to 1, in that order."""
-    counter = ready(inside(net, 1, UDP_COUNT, idle))
-    inside(net, 0, UDP_SEND, net.addresses[1], count, size, rate)
+    """Numbers of the datagrams that came from a to b, in that order."""
+    counter = ready(inside(net, b, UDP_COUNT))
+    inside(net, a, UDP_SEND, net.addresses[b], count, size, rate).wait(40)
+    time.sleep(0.5)  # the last ones are on their way
     came: list[int] = answer(counter)
     return came
 
@@ -75,8 +77,7 @@ def test_round_trips(inside: Inside) -> None:
             ready(inside(net, peer, UDP_ECHO))
         for a, b, expected in ((0, 1, 0.030), (0, 2, 0.060), (1, 2, 0.065)):
             seconds = pings(inside, net, a, b)
-            assert expected <= min(seconds)
-            assert statistics.median(seconds) < expected + 0.015
+            assert expected <= min(seconds) < expected + 0.010
         assert net.stats().links[0, 1].packets == 10
 
 
@@ -97,7 +98,7 @@ def test_jitter_is_even(inside: Inside) -> None:
         ready(inside(net, 1, UDP_ECHO))
         seconds = pings(inside, net, 0, 1, count=30)
     assert 0.010 <= min(seconds)
-    assert 0.030 < statistics.median(seconds) < 0.075  # 0.050 expected, 0.003 its deviation
+    assert 0.030 < statistics.median(seconds) < 0.090  # 0.050 expected, 0.003 its deviation
     assert max(seconds) - min(seconds) > 0.020
 
 
@@ -192,38 +193,28 @@ def test_cut_and_restore(inside: Inside) -> None:
 
 
 def test_cut_one_way(inside: Inside) -> None:
+    def sent_either_way() -> tuple[int, int]:
+        return len(sent(inside, net, 5)), len(sent(inside, net, 5, a=1, b=0))
+
     with emulator(2, rtt_ms=2) as net:
         net.cut(0, 1, one_way=True)
-        assert sent_either_way(inside, net) == ([], list(range(5)))
+        assert sent_either_way() == (0, 5)
         net.restore(0, 1)
         net.cut(1, 0, one_way=True)
-        assert sent_either_way(inside, net) == (list(range(5)), [])
+        assert sent_either_way() == (5, 0)
         stats = net.stats()
         assert (stats.links[0, 1].cut, stats.links[1, 0].cut) == (5, 5)
 
 
-def sent_either_way(inside: Inside, net: Emulator) -> tuple[list[int], list[int]]:
-    """Five datagrams from 0 to 1, and five back: which came."""
-    # A counter that nothing reaches waits for ever: both get a last datagram from their own namespace.
-    counters = [ready(inside(net, peer, UDP_COUNT, 0.5)) for peer in (1, 0)]
-    for peer in (0, 1):
-        inside(net, peer, UDP_SEND, net.addresses[1 - peer], 5, 100, 1000).wait()
-    time.sleep(0.1)
-    for peer in (0, 1):
-        inside(net, peer, UDP_SEND, net.addresses[peer], 1, 100, 1000).wait()
-    came = [answer(counter)[:-1] for counter in counters]
-    return came[0], came[1]
-
-
 def test_a_cut_loses_what_is_on_its_way(inside: Inside) -> None:
-    with emulator(2, rtt_ms=2000) as net:
-        counter = ready(inside(net, 1, UDP_COUNT, 0.5))
-        inside(net, 0, UDP_SEND, net.addresses[1], 5, 100, 1000).wait()
+    with emulator(2, rtt_ms=10_000) as net:
+        inside(net, 0, UDP_SEND, net.addresses[1], 5, 100, 1000).wait(40)
         net.cut(0, 1)
         net.restore(0, 1)
-        inside(net, 0, UDP_SEND, net.addresses[1], 2, 100, 1000).wait()
-        assert answer(counter) == [0, 1]
-        assert net.stats().links[0, 1].cut == 5
+        net.set(rtt_ms=2)
+        time.sleep(5.5)  # they would have arrived
+        stats = net.stats()
+        assert (stats.links[0, 1].packets, stats.links[0, 1].cut, stats.on_their_way) == (0, 5, 0)
 
 
 def test_tcp_survives_a_cut(inside: Inside) -> None:
