@@ -78,7 +78,8 @@ class Master {
     std::optional<std::pair<PeerId, Call>> called;  // what it is, by the first who said
     std::set<PeerId> askers;                        // that wait to hear who is missing
     Instant answer_at = never;
-    Instant all_posted_at = never;
+    std::map<PeerId, std::uint64_t> moved;  // as they last said
+    Instant all_posted_at = never;          // or when data last moved
     Instant first_heard = never;
   };
   struct Record {

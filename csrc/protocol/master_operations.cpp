@@ -208,8 +208,9 @@ void Master::answer_waiting(PeerId peer, const Waiting& m, Instant now) {
       std::erase_if(*operation.absent, [&](PeerId other) { return operation.done.has(other); });
     }
     operation.absent->erase(peer);
+    const auto before = std::exchange(operation.moved[peer], call.moved);
     if (operation.absent->empty()) {
-      operation.all_posted_at = std::min(operation.all_posted_at, now);
+      operation.all_posted_at = call.moved > before ? now : std::min(operation.all_posted_at, now);
     } else {
       operation.askers.insert(peer);
       operation.answer_at = std::min(operation.answer_at, now + timing_.waiting_answer);
@@ -283,7 +284,8 @@ Duration Master::adaptive_deadline() const {
                   median + Duration(timing_.deadline_k * double(sorted[sorted.size() / 2])));
 }
 
-// All members have posted the operation and yet it does not end: whoever is not done overslept it.
+// All members have posted the operation, nothing moves, and yet it does not end: whoever is not done
+// overslept it.
 void Master::judge_deadlines(Instant now) {
   for (const auto& [key, operation] : operations_) {
     if (operation.all_posted_at == never || now - operation.all_posted_at <= adaptive_deadline()) continue;

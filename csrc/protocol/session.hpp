@@ -48,6 +48,7 @@ class Session {
   void set_stuck(bool stuck) { stuck_ = stuck; }
 
   // The data plane.
+  void note_moved(const OpKey& key);  // data came for the attempt
   void attempt_complete(const OpKey& key, Instant now);
   void attempt_broken(const OpKey& key, PeerId link, const std::string& why, Instant now);
   // What this peer holds of a shared state, for the attempt in `view`; a stale offer is dropped.

@@ -78,6 +78,7 @@ void Session::begin_attempt(Operation& operation, Instant now) {
   operation.offer.reset();
   operation.missing.clear();
   ++operation.attempts;
+  operation.moved = 0;
   operation.attempt_live = true;
   transition(operation, OperationState::running);
   emit(effect::StartAttempt{operation.key});
@@ -106,6 +107,10 @@ void Session::restart_operations(const View& before, Instant now) {
         begin_attempt(*operation, now);
     }
   }
+}
+
+void Session::note_moved(const OpKey& key) {
+  if (const auto it = operations_.find(key); it != operations_.end()) ++it->second.moved;
 }
 
 void Session::attempt_complete(const OpKey& key, Instant now) {
@@ -259,8 +264,8 @@ void Session::on(const Missing& m, Instant) {
 void Session::send_waiting(Instant now) {
   Waiting waiting{view_.id, stuck_, boundary_.number != 0, {}};
   for (auto* operation : in_posted_order())
-    waiting.calls.push_back(
-        {operation->key, operation->descriptor.call, operation->state == OperationState::held});
+    waiting.calls.push_back({operation->key, operation->descriptor.call,
+                             operation->state == OperationState::held, operation->moved});
   waiting_said_at_ = now;
   to_master(std::move(waiting));
 }

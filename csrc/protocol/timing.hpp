@@ -1,5 +1,7 @@
 // How long the protocol waits for whom. Set by configuration, passed through constructors.
 #pragma once
+#include <algorithm>
+
 #include "base/clock.hpp"
 
 namespace pccl {
@@ -20,6 +22,12 @@ struct Timing {
   // Deadline of an operation that all members have posted: median + k * MAD of past ones, at least the floor.
   Duration deadline_floor = 30 * second;
   double deadline_k = 16;
+
+  // Data that nobody confirms for so long ends a data link: well above what heartbeats allow, since queues on
+  // a slow way may hold seconds, and below what the kernel would do (minutes).
+  Duration unacked_max() const {
+    return std::clamp<Duration>(4 * heartbeat * heartbeats_missed_max, 4 * second, 20 * second);
+  }
 };
 
 }  // namespace pccl

@@ -97,14 +97,17 @@ class Told:
 
 
 @contextmanager
-def group(inside: Inside, net: Emulator, size: int = 256 << 10) -> Iterator[list[Told]]:
+def group(
+    inside: Inside, net: Emulator, size: int = 256 << 10, *, count: int = 3, config: str = _CONFIG
+) -> Iterator[list[Told]]:
     """Peers 0 to 2 and the master in 3, reducing; at the end no value was wrong."""
-    master = inside(net, 3, MASTER, net.addresses[3])
+    master = inside(net, count, MASTER.replace(_CONFIG, config), net.addresses[count])
     assert master.stdout is not None
     address = master.stdout.readline().split()[1]
-    peers = [Told(inside(net, i, PEER, address, 3, size)) for i in range(3)]
+    script = PEER.replace(_CONFIG, config)
+    peers = [Told(inside(net, i, script, address, count, size)) for i in range(count)]
     for told in peers:
-        told.wait_for_sum(3, since=0, within_s=20)
+        told.wait_for_sum(count, since=0, within_s=20)
     yield peers
     for told in peers:
         assert all(record["right"] for record in told.records if record["what"] == "sum")
@@ -175,4 +178,16 @@ def test_lossy_reordering_links(inside: Inside) -> None:
             now = time.monotonic()
             for told in peers:
                 told.wait_for_sum(3, since=now + 5, within_s=30)
+                assert not gone(told)
+
+
+def test_slow_is_not_stuck(inside: Inside) -> None:
+    """An operation that takes three times its deadline, and moves all the while, is neither repeated nor
+    blamed on anybody."""
+    config = _CONFIG.replace("Config(", "Config(deadline_floor_ms=1000, ")
+    with emulator(3, rtt_ms=20, rate_mbit=8) as net:
+        with group(inside, net, 3 << 20, count=2, config=config) as peers:
+            for told in peers:
+                first = told.wait_for_sum(2, since=0, within_s=1)
+                assert first["attempts"] == 1
                 assert not gone(told)
