@@ -21,7 +21,9 @@ LEVELS = {"int8": 254.0, "uint8": 255.0, "int4": 14 / (1 + 2**-7), "fp8": 28.0, 
 
 def encode(kind: str, data: Array, *, stochastic: bool = False, seed: int = 0) -> bytes | None:
     code, block = _core.QUANTIZATIONS[kind], BLOCKS.get(kind, 256)
-    return _core.quantize_encode(code, block, stochastic, DTYPE_CODES[data.dtype.name], data.data, seed)
+    dtype = DTYPE_CODES[data.dtype.name]
+    encoded: bytes | None = _core.quantize_encode(code, block, stochastic, dtype, data.data, seed)
+    return encoded
 
 
 def decode(kind: str, encoded: bytes, like: Array) -> Array:
