@@ -27,6 +27,7 @@ from .errors import (
     MasterLost,
     MismatchError,
     NoQuorumError,
+    NonFiniteError,
     NotBuilt,
     OperationTimeout,
     OrderError,
@@ -39,6 +40,7 @@ from .errors import (
     VersionError,
 )
 from .master import Master
+from .quantization import QuantConfig
 from .shared_state import SharedState, SyncInfo
 from .work import OpInfo, Work
 
@@ -60,6 +62,7 @@ __all__ = [
     "MasterLost",
     "MismatchError",
     "NoQuorumError",
+    "NonFiniteError",
     "NotBuilt",
     "OnLoss",
     "Op",
@@ -71,6 +74,7 @@ __all__ = [
     "PeerInfo",
     "PeerLost",
     "ProtocolError",
+    "QuantConfig",
     "RefusedError",
     "Scope",
     "SharedState",

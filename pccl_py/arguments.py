@@ -17,6 +17,7 @@ Strategy = Literal["enforce_popular", "send_only", "receive_only"]
 
 OPS = {"sum": 1, "avg": 2, "prod": 3, "min": 4, "max": 5}
 SCOPES = {"group": 1, "run": 2}
+ALGORITHMS = {"auto": 1, "ring": 2, "direct": 3, "exchange": 4}
 ON_LOSS = {"retry": 1, "raise": 2}
 STRATEGIES = {"enforce_popular": 1, "send_only": 2, "receive_only": 3}
 ROLES = {"trainer": 1, "keeper": 2}
@@ -73,14 +74,18 @@ def weight_of(weight: float, op: str, tensors: Sequence[Operand]) -> float:
     return value
 
 
-def check_algorithm(algorithm: str) -> None:
-    if algorithm not in ("auto", "ring"):
-        raise NotBuilt(f"algorithm={algorithm!r} waits for more plans than the ring; pass 'auto' or 'ring'")
+def algorithm_of(algorithm: str) -> int:
+    if algorithm == "two_level":
+        raise NotBuilt("algorithm='two_level' waits for plans of two levels; pass 'auto', 'ring' or 'direct'")
+    return number_of(algorithm, ALGORITHMS, "algorithm")
 
 
-def check_quantization(quantization: object) -> None:
-    if quantization is not None:
-        raise NotBuilt(f"quantization={quantization!r} waits for the quantized data plane; pass None")
+def check_quantized(op: str, tensors: Sequence[Operand]) -> None:
+    """Codes of few bits have a meaning for sums and averages of floating dtypes."""
+    if op not in ("sum", "avg"):
+        raise UsageError(f"quantization with op={op!r}: it takes 'sum' or 'avg'")
+    if any(tensor.code not in FLOATING for tensor in tensors):
+        raise UsageError("quantization with a tensor of an integer dtype: it takes floating dtypes")
 
 
 def role_number(role: str) -> int:

@@ -11,6 +11,7 @@ from . import arguments
 from .arguments import OnLoss, Op, Scope
 from .config import Config
 from .errors import UsageError
+from .quantization import NO_QUANTIZATION, QuantConfig, numbers_of
 from .tensors import Operand, Tensor, operands
 from .work import Operation, OpInfo, Work
 
@@ -35,6 +36,8 @@ class Poster(Protocol):
         weight: float | None,
         on_loss: int,
         seconds: float,
+        algorithm: int,
+        quantization: tuple[int, int, bool],
         tensors: Any,
         keep: object,
     ) -> Operation: ...
@@ -52,7 +55,7 @@ class _Options(TypedDict, total=False):
 class _ReduceOptions(_Options, total=False):
     out: Tensors | None
     algorithm: str
-    quantization: str | None
+    quantization: str | QuantConfig | None
     weight: float | None
 
 
@@ -97,7 +100,7 @@ class Collectives:
         tag: int | None = None,
         scope: Scope = "group",
         algorithm: str = "auto",
-        quantization: str | None = None,
+        quantization: str | QuantConfig | None = None,
         weight: float | None = None,
         on_loss: OnLoss = "retry",
         async_op: bool = False,
@@ -113,15 +116,23 @@ class Collectives:
         weight    op="avg" only: the result is sum(weight * tensor) / sum(weight), 0 where all weights are 0
         tag       names the operation, 0 .. 2**32 - 3. None: numbered in the order of the calls of one thread
         scope     "run": commits in all groups or in none
+        algorithm "auto": by size and number of peers. "ring", "direct" (two hops), "exchange" (one hop, at most
+                  64 KiB and 8 peers, else direct). Those two need a link between each two peers, which groups
+                  of up to 16 have; else the ring does it
+        quantization  "int8", "uint8", "int4", "fp8", "bf16" or a QuantConfig: few bits per value on the way,
+                  op sum or avg of floating dtypes, plan "direct" (values as they are where that is not
+                  possible). NonFiniteError where a value is NaN or infinite
         on_loss   "retry": a peer that leaves costs one repetition among the survivors. "raise": PeerLost
         timeout   seconds until it fails on every peer; None: `operation_timeout_s` of the configuration
         async_op  True: returns a Work at once, and the tensors are the library's until its wait()
 
         Inputs are intact when it raises a CollectiveError; `out` is undefined until it has returned.
         """
-        arguments.check_algorithm(algorithm)
-        arguments.check_quantization(quantization)
+        plan = arguments.algorithm_of(algorithm)
+        code = numbers_of(quantization)
         items = operands(tensors, out)
+        if quantization is not None:
+            arguments.check_quantized(op, items)
         number = arguments.number_of(op, arguments.OPS, "op")
         factor = None if weight is None else arguments.weight_of(weight, op, items)
         return self._post(
@@ -129,6 +140,8 @@ class Collectives:
             items,
             (_frozen(tensors), _frozen(out)),
             op=number,
+            algorithm=plan,
+            quantization=code,
             tag=tag,
             scope=scope,
             weight=factor,
@@ -201,6 +214,8 @@ class Collectives:
         *,
         op: int = 1,
         root: int = 0,
+        algorithm: int = 1,
+        quantization: tuple[int, int, bool] = NO_QUANTIZATION,
         tag: int | None,
         scope: Scope,
         weight: float | None = None,
@@ -222,6 +237,8 @@ class Collectives:
             weight=weight,
             on_loss=arguments.number_of(on_loss, arguments.ON_LOSS, "on_loss"),
             seconds=arguments.seconds_of(timeout, self._config.operation_timeout_s),
+            algorithm=algorithm,
+            quantization=quantization,
             tensors=items,
             keep=keep,
         )

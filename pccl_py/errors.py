@@ -13,6 +13,7 @@ PcclError
     OperationTimeout    the caller's time was over (also a TimeoutError)
     Cancelled           some peer cancelled it
     PeerLost            a peer left and `on_loss="raise"`
+    NonFiniteError      a value to be quantized is NaN or infinite
   MasterLost            the master does not answer; start it again and join anew
   Evicted               the run goes on without this peer; `rejoin()` comes back as a new one
   OutcomeUnknown        this peer held a result whose fate it cannot learn; `rejoin()`, then synchronize
@@ -35,6 +36,7 @@ __all__ = [
     "MasterLost",
     "MismatchError",
     "NoQuorumError",
+    "NonFiniteError",
     "NotBuilt",
     "OperationTimeout",
     "OrderError",
@@ -101,6 +103,10 @@ class PeerLost(CollectiveError):
     """A peer left during the operation, which was aborted on every survivor. Call it again."""
 
 
+class NonFiniteError(CollectiveError):
+    """A value to be quantized is NaN or infinite. The text names the peer and the tensor that hold it."""
+
+
 class MasterLost(PcclError):
     """The master does not answer any more. Start it again, then create a new Communicator or `rejoin()`."""
 
@@ -148,6 +154,7 @@ _BY_CODE: dict[int, type[PcclError]] = {
     15: ProtocolError,
     16: ClosedError,
     17: InternalError,
+    18: NonFiniteError,
 }
 
 

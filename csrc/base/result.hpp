@@ -28,8 +28,9 @@ enum class ErrorCode : std::uint8_t {
   protocol = 15,         // bytes that no honest peer sends
   closed = 16,           // the communicator was closed
   internal = 17,         // our own logic broke
+  non_finite = 18,       // a value that cannot be quantized
 };
-inline constexpr std::uint8_t error_code_last = 17;
+inline constexpr std::uint8_t error_code_last = 18;
 
 struct Error {
   ErrorCode code = ErrorCode::none;

@@ -1,5 +1,6 @@
 #include "bindings/peer.hpp"
 
+#include "kernels/quantize.hpp"
 #include "net/address.hpp"
 
 namespace pccl::bindings {
@@ -50,15 +51,30 @@ void connect(const PeerObject& self, double seconds) {
   if (const auto error = admitted->get()) raise(error);
 }
 
+void set_quantization(Descriptor& d, const std::tuple<int, std::uint32_t, bool>& quantization) {
+  const auto [kind, block, stochastic] = quantization;
+  if (kind < 1 || kind > last_of<Quantization>) raise({ErrorCode::usage, "unknown quantization"});
+  d.quantization = static_cast<Quantization>(kind);
+  if (d.quantization == Quantization::none) return;
+  d.quantization_block = block;
+  d.stochastic = stochastic;
+}
+
+bool codec_exists(const Descriptor& d, DType dtype) {
+  return valid(dtype) &&
+         kernels::Codec::of({d.quantization, d.quantization_block, d.stochastic}, dtype).has_value();
+}
+
 std::shared_ptr<OperationObject> post(
     const PeerObject& self, int call, int scope, std::uint32_t name, int op, PeerId root,
-    std::optional<double> weight, int on_loss, double seconds,
+    std::optional<double> weight, int on_loss, double seconds, int algorithm,
+    const std::tuple<int, std::uint32_t, bool>& quantization,
     const std::vector<std::tuple<std::uintptr_t, std::uintptr_t, std::uint64_t, int>>& tensors,
     py::object keep) {
   check_not_forked(self);
   if (call < 1 || call > last_of<Call> || scope < 1 || scope > last_of<Scope> || op < 1 ||
-      op > last_of<ReduceOp> || on_loss < 1 || on_loss > 2)
-    raise({ErrorCode::usage, "unknown call, scope, op or on_loss"});
+      op > last_of<ReduceOp> || on_loss < 1 || on_loss > 2 || algorithm < 1 || algorithm > last_of<Algorithm>)
+    raise({ErrorCode::usage, "unknown call, scope, op, on_loss or algorithm"});
   if (tensors.size() > limits::tensors_max) raise({ErrorCode::usage, "too many tensors in one operation"});
   PostRequest request;
   request.weight = weight;
@@ -71,7 +87,11 @@ std::shared_ptr<OperationObject> post(
   d.root = root;
   d.on_loss = static_cast<OnLoss>(on_loss);
   d.weighted = weight.has_value();
+  d.algorithm = static_cast<Algorithm>(algorithm);
+  set_quantization(d, quantization);
   for (const auto& [in, out, count, dtype] : tensors) {
+    if (d.quantization != Quantization::none && !codec_exists(d, static_cast<DType>(dtype)))
+      raise({ErrorCode::usage, "no such quantization of this dtype"});
     if (!valid(static_cast<DType>(dtype)) || count > limits::elements_max)
       raise({ErrorCode::usage, "unknown dtype, or too large a tensor"});
     d.tensors.push_back({static_cast<DType>(dtype), count});
@@ -151,8 +171,8 @@ void bind_peer(py::module_& module) {
            py::arg("congestion_control"))
       .def("connect", &connect, py::arg("seconds"))
       .def("post", &post, py::kw_only(), py::arg("call"), py::arg("scope"), py::arg("name"), py::arg("op"),
-           py::arg("root"), py::arg("weight"), py::arg("on_loss"), py::arg("seconds"), py::arg("tensors"),
-           py::arg("keep"))
+           py::arg("root"), py::arg("weight"), py::arg("on_loss"), py::arg("seconds"), py::arg("algorithm"),
+           py::arg("quantization"), py::arg("tensors"), py::arg("keep"))
       .def("update_topology", &update_topology, py::arg("islands"), py::arg("seconds"))
       .def("sync_state", &sync_state, py::kw_only(), py::arg("scope"), py::arg("name"), py::arg("seconds"))
       .def("members", &members)

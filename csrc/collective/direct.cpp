@@ -55,28 +55,33 @@ void gather_weights(Plan& plan, const Numbering& number) {
 
 }  // namespace
 
-Plan plan_direct_all_reduce(std::uint32_t position, std::uint32_t world, bool weighted) {
+Plan plan_direct_all_reduce(std::uint32_t position, std::uint32_t world, bool weighted, Wire wire) {
   if (world == 1) return plan_ring_all_reduce(position, world, weighted);
   Plan plan{position, world, {}};
   const Numbering number{world};
   each_other(world, position, [&](std::uint32_t owner) {
     plan.steps.push_back({.segment = owner,
                           .merge = Merge::own,
+                          .out = wire,
                           .gate = number.replace(owner, position),
                           .to = {{owner, number.collect(position, owner)}}});
   });
   each_other(world, position, [&](std::uint32_t from) {
-    plan.steps.push_back(
-        {.segment = position, .merge = Merge::collect, .from = std::int32_t(from), .fold = number.fold()});
+    plan.steps.push_back({.segment = position,
+                          .merge = Merge::collect,
+                          .from = std::int32_t(from),
+                          .in = wire,
+                          .fold = number.fold()});
   });
-  Step fold{.segment = position, .merge = Merge::fold, .write = true, .finish = true};
+  Step fold{
+      .segment = position, .merge = Merge::fold, .write = true, .finish = true, .in = wire, .out = wire};
   fold.parts = parts_in_order(world, position, number.others());
   each_other(world, position,
              [&](std::uint32_t to) { fold.to.push_back({to, number.replace(position, to)}); });
   plan.steps.push_back(std::move(fold));
   each_other(world, position, [&](std::uint32_t owner) {
     plan.steps.push_back(
-        {.segment = owner, .merge = Merge::replace, .from = std::int32_t(owner), .write = true});
+        {.segment = owner, .merge = Merge::replace, .from = std::int32_t(owner), .write = true, .in = wire});
   });
   if (weighted) gather_weights(plan, number);
   return plan;

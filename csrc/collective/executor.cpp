@@ -39,6 +39,10 @@ Executor::Chunkstate& Executor::state(std::uint16_t step, std::uint32_t chunk) {
 
 std::uint32_t Executor::chunk_bytes(std::uint32_t chunk, Wire wire) const {
   const auto& c = layout_.chunk(chunk);
+  if (wire == Wire::quantized) {
+    const auto codec = kernels::Codec::of(options_.code, c.dtype);
+    return codec ? std::uint32_t(codec->encoded_bytes(c.count)) : 0;
+  }
   return std::uint32_t(c.count * size_of(wire == Wire::accumulator ? accumulator_of(c.dtype) : c.dtype));
 }
 
@@ -51,7 +55,7 @@ Landing Executor::land(std::uint32_t from, std::uint16_t step, std::uint32_t chu
     return {};
   if (bytes != chunk_bytes(chunk, s.in) || state(step, chunk) != Chunkstate::expected) return {};
   state(step, chunk) = Chunkstate::arriving;
-  if (s.merge == Merge::replace) return {Landing::Kind::output, take_keep(chunk)};
+  if (s.merge == Merge::replace && s.in == Wire::element) return {Landing::Kind::output, take_keep(chunk)};
   return {Landing::Kind::slot, false};
 }
 
@@ -70,7 +74,8 @@ void Executor::arrived(std::uint16_t step, std::uint32_t chunk, SlotId slot, std
   if (s.merge == Merge::collect) return collect(step, chunk, slot, work);
   if (s.merge == Merge::replace) {
     --missing_;
-    forward(step, chunk, Place::output, no_slot);
+    if (s.in == Wire::quantized) decode(step, chunk, slot, work);
+    if (s.in == Wire::element) forward(step, chunk, Place::output, no_slot);
     if (!options_.weighted || s.segment < plan_.world || --weights_missing_ != 0) return;
     for (const auto& held : std::exchange(held_, {})) merge(held.step, held.chunk, held.slot, work);
     for (auto it = parts_.begin(); it != parts_.end();) {
@@ -109,6 +114,21 @@ void Executor::merge(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::
   forward(step, chunk, from_slot ? Place::slot : Place::output, from_slot ? slot : no_slot);
 }
 
+void Executor::decode(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work) {
+  const auto& s = plan_.steps[step];
+  work.push_back({.step = step,
+                  .chunk = chunk,
+                  .slot = slot,
+                  .merge = Merge::replace,
+                  .to_output = true,
+                  .keep = take_keep(chunk),
+                  .to_slot = !s.to.empty(),
+                  .free_slot = s.to.empty()});
+  if (s.to.empty()) return;
+  slot_users_[slot] = std::uint32_t(s.to.size());
+  forward(step, chunk, Place::slot, slot);
+}
+
 void Executor::collect(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work) {
   --missing_;
   const auto fold = std::uint16_t(plan_.steps[step].fold);
@@ -141,7 +161,7 @@ void Executor::fold(std::uint16_t step, std::uint32_t chunk, std::vector<SlotId>
   --missing_;
   for (const auto slot : parts) slot_users_.erase(slot);
   const auto slot = *std::find_if(parts.begin(), parts.end(), [](SlotId id) { return id != no_slot; });
-  const bool spill = s.write && slot_users_.size() >= options_.slots_max;
+  const bool spill = s.write && s.out == Wire::element && slot_users_.size() >= options_.slots_max;
   const bool from_slot = !s.to.empty() && !spill;
   work.push_back({.step = step,
                   .chunk = chunk,
@@ -188,9 +208,11 @@ std::optional<ChunkSend> Executor::next(std::uint32_t position) {
                  chunk_bytes(first.chunk, step.out),
                  first.place,
                  first.slot,
+                 false,
                  false};
   send.scale_own =
       first.place == Place::input && step.out == Wire::accumulator && !layout_.hidden(first.chunk);
+  send.encode = first.place == Place::input && step.out == Wire::quantized;
   return send;
 }
 

@@ -9,6 +9,7 @@
 
 #include "collective/layout.hpp"
 #include "collective/plan.hpp"
+#include "kernels/quantize.hpp"
 
 namespace pccl {
 
@@ -46,6 +47,7 @@ struct ChunkSend {
   Place place = Place::input;
   SlotId slot = no_slot;
   bool scale_own = false;  // the input leaves as accumulators, multiplied by the peer's weight
+  bool encode = false;     // the input leaves quantized
 };
 
 class Executor {
@@ -57,6 +59,7 @@ class Executor {
     std::uint32_t slots_max =
         64;  // beyond it, what can be sent from the output is, so that memory stays bounded
     std::uint32_t window = 16;  // chunks that a fold's parts may be ahead of its sums
+    kernels::BlockCode code{};  // of what travels quantized
   };
   Executor(Plan plan, Layout layout, Options options);
 
@@ -73,6 +76,7 @@ class Executor {
 
   const Plan& plan() const { return plan_; }
   const Layout& layout() const { return layout_; }
+  const kernels::BlockCode& code() const { return options_.code; }
   std::uint32_t chunk_bytes(std::uint32_t chunk, Wire wire) const;
   std::vector<std::uint32_t> sources() const;  // positions that send to us
   std::vector<std::uint32_t> targets() const;
@@ -92,6 +96,7 @@ class Executor {
   };
   void forward(std::uint16_t step, std::uint32_t chunk, Place place, SlotId slot);
   void merge(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work);
+  void decode(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work);
   void collect(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work);
   void fold_if_due(std::uint16_t step, std::uint32_t chunk, std::vector<Work>& work);
   void fold(std::uint16_t step, std::uint32_t chunk, std::vector<SlotId> parts, std::vector<Work>& work);

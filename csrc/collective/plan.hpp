@@ -52,8 +52,9 @@ struct Plan {
 Plan plan_ring_all_reduce(std::uint32_t position, std::uint32_t world, bool weighted);
 
 // Direct reduce-scatter and all-gather on a full mesh, 2 hops: each segment's owner hears all others, adds in
-// the order of positions, and sends the sum to everybody.
-Plan plan_direct_all_reduce(std::uint32_t position, std::uint32_t world, bool weighted);
+// the order of positions, and sends the sum to everybody. Quantized: parts and sums are encoded once each.
+Plan plan_direct_all_reduce(std::uint32_t position, std::uint32_t world, bool weighted,
+                            Wire wire = Wire::element);
 
 // One hop on a full mesh, for what is small: everybody sends everything to everybody, and all add in the
 // order of positions. One segment; not weighted.

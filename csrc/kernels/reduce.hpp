@@ -12,7 +12,8 @@ namespace pccl::kernels {
 
 // What a buffer holds: elements, or accumulator_of(element). They differ for float16 and bfloat16 only, which
 // always reduce in float32; accumulators between steps mean that the whole reduction is rounded once.
-enum class Wire : std::uint8_t { element, accumulator };
+// Quantized bytes are for a codec (quantize.hpp), never for the functions below.
+enum class Wire : std::uint8_t { element, accumulator, quantized };
 
 // `scalar` is compiled for the architecture's baseline (SSE2 on x86-64, NEON on aarch64).
 enum class Level : std::uint8_t { scalar, avx2, avx512 };

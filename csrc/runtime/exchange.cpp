@@ -11,10 +11,11 @@ namespace {
 constexpr std::size_t tensors_named = 4;      // in a description
 constexpr std::uint32_t stripes_assumed = 2;  // for the chunk size, where the view does not say
 
-Plan plan_of(Algorithm algorithm, std::uint32_t position, std::uint32_t world, bool weighted) {
-  if (algorithm == Algorithm::exchange) return plan_exchange_all_reduce(position, world);
-  if (algorithm == Algorithm::direct) return plan_direct_all_reduce(position, world, weighted);
-  return plan_ring_all_reduce(position, world, weighted);
+Plan plan_of(const Descriptor& d, std::uint32_t position, std::uint32_t world) {
+  const auto wire = d.quantization == Quantization::none ? Wire::element : Wire::quantized;
+  if (d.algorithm == Algorithm::exchange) return plan_exchange_all_reduce(position, world);
+  if (d.algorithm == Algorithm::direct) return plan_direct_all_reduce(position, world, d.weighted, wire);
+  return plan_ring_all_reduce(position, world, d.weighted);
 }
 
 std::uint64_t total_bytes(const Descriptor& d) {
@@ -45,6 +46,9 @@ std::string describe(const Descriptor& d) {
     text += (i > 0 ? ", " : "") + describe(d.tensors[i]);
   if (d.tensors.size() > tensors_named) text += ", ... " + std::to_string(d.tensors.size()) + " tensors";
   if (d.weighted) text += ", weighted";
+  if (d.quantization != Quantization::none)
+    text += ", " + std::string(name(d.quantization)) + " in blocks of " +
+            std::to_string(d.quantization_block) + (d.stochastic ? ", stochastic" : "");
   if (d.on_loss == OnLoss::raise) text += ", on_loss=raise";
   return text + ")";
 }
@@ -74,7 +78,9 @@ const Exchange::Attempt* Exchange::find(const OpKey& key) const {
 
 // Where the mesh is not complete, or the plan does not exist for a call, the ring does it.
 Algorithm Exchange::choose_algorithm(const Descriptor& d, std::uint32_t world) const {
+  const bool quantized = d.quantization != Quantization::none;
   const bool meshed = session_.view().hints.mesh && d.call == Call::all_reduce && world > 1;
+  if (meshed && quantized) return Algorithm::direct;  // every contribution is encoded once
   if (!meshed || d.algorithm == Algorithm::ring || d.algorithm == Algorithm::two_level)
     return Algorithm::ring;
   const auto bytes = total_bytes(d);
@@ -91,6 +97,7 @@ Descriptor Exchange::plan_descriptor(const Descriptor& descriptor, std::uint32_t
   auto planned = descriptor;
   const auto& hints = session_.view().hints;
   planned.algorithm = choose_algorithm(planned, world);
+  if (planned.algorithm != Algorithm::direct) planned.quantization = Quantization::none;
   const auto stripes = hints.stripes != 0 ? hints.stripes : stripes_assumed;
   const bool cut = descriptor.call == Call::all_reduce && planned.algorithm != Algorithm::exchange;
   const auto parts = cut ? world : 1;
@@ -106,7 +113,7 @@ std::unique_ptr<Executor> Exchange::make_executor(const Attempt& attempt, bool i
   Plan plan{attempt.position, world, {}};
   std::uint32_t segments = 1;
   if (d.call == Call::all_reduce) {
-    plan = plan_of(d.algorithm, attempt.position, world, d.weighted);
+    plan = plan_of(d, attempt.position, world);
     segments = d.algorithm == Algorithm::exchange ? 1 : world;
   } else if (d.call == Call::broadcast) {
     plan = plan_ring_broadcast(attempt.position, world, attempt.position_of(d.root));
@@ -118,6 +125,7 @@ std::unique_ptr<Executor> Exchange::make_executor(const Attempt& attempt, bool i
   options.eager = total_bytes(d) <= limits_.eager_bytes && unacknowledged < limits_.eager_operations;
   options.slots_max = limits_.slots;
   options.weighted = d.weighted;
+  options.code = {d.quantization, d.quantization_block, d.stochastic};
   options.window = window_of(world, d.chunk_bytes);
   return std::make_unique<Executor>(std::move(plan), Layout(d.tensors, segments, d.chunk_bytes, d.weighted),
                                     options);

@@ -65,26 +65,30 @@ void OperationMemory::scale_own(const Executor& executor, std::uint32_t index, s
   kernels::widen_scaled(chunk.dtype, to, input(chunk), chunk.count, weight_.value_or(1.0));
 }
 
-void OperationMemory::run(const Executor& executor, const Work& work, SlotPool& slots) {
-  const auto& chunk = executor.layout().chunk(work.chunk);
-  if (work.merge == Merge::own) {
-    if (executor.plan().world == 1 && weight_ && *weight_ == 0 &&
-        !hidden(chunk)) {  // alone, as with others: zeros
-      if (input(chunk) == output(chunk)) keep(executor, work.chunk);
-      std::memset(output(chunk), 0, chunk.element_bytes());
-      return;
-    }
-    if (input(chunk) != output(chunk))
-      kernels::copy(output(chunk), input(chunk), chunk.element_bytes(), streaming_);
-    return;
-  }
-  if (work.merge == Merge::fold)
-    fold(executor, work, slots);
+bool OperationMemory::run(const Executor& executor, const Work& work, SlotPool& slots) {
+  bool finite = true;
+  if (work.merge == Merge::own)
+    take_own(executor, work);
+  else if (work.merge == Merge::replace)
+    decode(executor, work, slots.data(work.slot));
+  else if (work.merge == Merge::fold)
+    finite = fold(executor, work, slots);
   else if (executor.plan().steps[work.step].finish)
     finish(executor, work, slots.data(work.slot));
   else
     reduce(executor, work, slots.data(work.slot));
   if (work.free_slot) slots.give(work.slot);
+  return finite;
+}
+
+void OperationMemory::take_own(const Executor& executor, const Work& work) {
+  const auto& chunk = executor.layout().chunk(work.chunk);
+  if (executor.plan().world == 1 && weight_ && *weight_ == 0 && !hidden(chunk)) {
+    if (input(chunk) == output(chunk)) keep(executor, work.chunk);
+    std::memset(output(chunk), 0, chunk.element_bytes());  // alone, as with others: zeros
+  } else if (input(chunk) != output(chunk)) {
+    kernels::copy(output(chunk), input(chunk), chunk.element_bytes(), streaming_);
+  }
 }
 
 // A partial sum: stays in the slot, or is spilled to the output when slots are short.
@@ -143,53 +147,6 @@ void OperationMemory::finish(const Executor& executor, const Work& work, std::ui
   args.streaming = streaming_ && !work.to_slot;
   kernels::combine(chunk.dtype, op_, step.in, Wire::element, args);
   if (work.to_slot) std::memcpy(slot, out, chunk.element_bytes());
-}
-
-// All parts in the order of positions: the same bits whoever came first. The sum grows in the cache, is
-// divided and rounded once, and leaves from there.
-void OperationMemory::fold(const Executor& executor, const Work& work, SlotPool& slots) {
-  const auto& chunk = executor.layout().chunk(work.chunk);
-  std::vector<const std::uint8_t*> parts;
-  for (const auto slot : work.parts) parts.push_back(slot == no_slot ? input(chunk) : slots.data(slot));
-  if (work.keep) keep(executor, work.chunk);
-  auto* to = work.to_slot ? slots.data(work.slot) : output(chunk);
-  sum_.resize(chunk.count * size_of(accumulator_of(chunk.dtype)));
-  if (weight_)
-    fold_weighted(chunk, parts, to);
-  else
-    fold_plain(chunk, parts, op_ == ReduceOp::avg ? double(executor.plan().world) : 1.0, to);
-  if (work.to_slot && work.to_output) kernels::copy(output(chunk), to, chunk.element_bytes(), streaming_);
-  for (const auto slot : work.parts)
-    if (slot != no_slot && slot != work.slot) slots.give(slot);
-}
-
-void OperationMemory::fold_plain(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts,
-                                 double divisor, std::uint8_t* to) {
-  kernels::ReduceArgs args{.incoming = parts[0], .count = chunk.count};
-  for (std::size_t i = 1; i < parts.size(); ++i) {
-    const bool last = i + 1 == parts.size();
-    args.out = last ? to : sum_.data();
-    args.own = parts[i];
-    args.divisor = last ? divisor : 1.0;
-    kernels::combine(chunk.dtype, op_, i == 1 ? Wire::element : Wire::accumulator,
-                     last ? Wire::element : Wire::accumulator, args);
-    args.incoming = sum_.data();
-  }
-}
-
-void OperationMemory::fold_weighted(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts,
-                                    std::uint8_t* to) {
-  auto* sum = sum_.data();
-  kernels::widen_scaled(chunk.dtype, sum, parts[0], chunk.count, weights_[0]);
-  for (std::size_t i = 1; i < parts.size(); ++i)
-    kernels::combine_weighted(chunk.dtype, Wire::accumulator, Wire::accumulator,
-                              {.out = sum, .incoming = sum, .own = parts[i], .count = chunk.count},
-                              weights_[i]);
-  const auto total = total_weight();
-  if (total > 0)
-    kernels::finish_avg(chunk.dtype, Wire::accumulator, to, sum, chunk.count, total);
-  else
-    std::memset(to, 0, chunk.element_bytes());
 }
 
 }  // namespace pccl

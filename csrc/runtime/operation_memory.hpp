@@ -25,20 +25,32 @@ class OperationMemory {
                   UndoPool& undo_pool);
 
   bool in_place() const { return in_place_; }
+  // What stochastic rounding depends on: the operation and who encodes.
+  void set_draw(std::uint64_t seed) { seed_ = seed; }
   void begin(const Executor& executor);  // a new attempt
   void keep(const Executor& executor, std::uint32_t chunk);
   void restore();  // the attempt is dropped: the caller's bytes come back
-  void run(const Executor& executor, const Work& work, SlotPool& slots);
+  // False: the sum that was to be encoded is not finite.
+  [[nodiscard]] bool run(const Executor& executor, const Work& work, SlotPool& slots);
   std::uint8_t* output(const Chunk& chunk);
   const std::uint8_t* input(const Chunk& chunk) const;
   void scale_own(const Executor& executor, std::uint32_t chunk, std::uint8_t* to) const;
+  // False: an element is not finite, and cannot be encoded.
+  [[nodiscard]] bool encode_own(const Executor& executor, std::uint32_t chunk, std::uint8_t* to) const;
+  bool own_is_finite(const Executor& executor, std::uint32_t chunk) const;
   double total_weight() const;
   UndoPool::Buffer release_undo() { return std::move(undo_); }
 
  private:
   void reduce(const Executor& executor, const Work& work, std::uint8_t* slot);
   void finish(const Executor& executor, const Work& work, std::uint8_t* slot);
-  void fold(const Executor& executor, const Work& work, SlotPool& slots);
+  void take_own(const Executor& executor, const Work& work);
+  [[nodiscard]] bool fold(const Executor& executor, const Work& work, SlotPool& slots);
+  [[nodiscard]] bool fold_quantized(const Executor& executor, const Chunk& chunk,
+                                    const std::vector<const std::uint8_t*>& parts, std::uint8_t* encoded);
+  void decode(const Executor& executor, const Work& work, const std::uint8_t* slot);
+  static std::optional<kernels::Codec> codec_of(const Executor& executor, const Chunk& chunk);
+  kernels::Draw draw_of(const Chunk& chunk, bool sum) const;
   void fold_plain(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts, double divisor,
                   std::uint8_t* to);
   void fold_weighted(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts, std::uint8_t* to);
@@ -58,6 +70,7 @@ class OperationMemory {
   std::vector<std::uint8_t> narrow_;  // 16-bit floats on their way to float32 sums
   std::vector<Chunk> kept_;
   std::uint64_t bytes_ = 0;
+  std::uint64_t seed_ = 0;
 };
 
 }  // namespace pccl

@@ -75,7 +75,14 @@ void PeerRuntime::send_chunk(PeerId peer, net::Connection& stripe, Outgoing outg
   const auto& chunk = executor.layout().chunk(send.chunk);
   InFlight record{peer, false, outgoing, outgoing.key, no_slot};
   const std::uint8_t* payload = nullptr;
-  if (send.scale_own) {
+  if (send.encode) {
+    record.temporary = slots_.take(outgoing.attempt, send.bytes);
+    if (!running.memory->encode_own(executor, send.chunk, slots_.data(record.temporary))) {
+      slots_.give(record.temporary);
+      return not_finite(outgoing.key, "tensor " + std::to_string(chunk.tensor));
+    }
+    payload = slots_.data(record.temporary);
+  } else if (send.scale_own) {
     record.temporary = slots_.take(outgoing.attempt, send.bytes);
     running.memory->scale_own(executor, send.chunk, slots_.data(record.temporary));
     payload = slots_.data(record.temporary);
@@ -90,6 +97,14 @@ void PeerRuntime::send_chunk(PeerId peer, net::Connection& stripe, Outgoing outg
   stripe.send_payload(wire::FrameKind::chunk, {head, sizeof head}, payload, send.bytes,
                       in_flight_token(std::move(record)));
   links_.touch(stripe);
+}
+
+// What cannot be quantized fails everywhere, with the name of who brought it.
+void PeerRuntime::not_finite(const OpKey& key, const std::string& what) {
+  session_->abandon(key, ErrorCode::non_finite,
+                    "peer " + std::to_string(session_->peer()) + " has values in " + what + " of " +
+                        describe(key) + " that are not finite and cannot be quantized",
+                    monotonic_now());
 }
 
 std::uint64_t PeerRuntime::in_flight_token(InFlight record) {
@@ -158,7 +173,9 @@ std::uint8_t* PeerRuntime::prepare(const wire::DataHeader& header, const Landing
   incoming.header = header;
   incoming.attempt = attempt->id;
   if (landing.kind == Landing::Kind::slot) {
-    incoming.slot = slots_.take(attempt->id, attempt->executor->chunk_bytes(header.chunk, Wire::accumulator));
+    // Encodings of a few elements are larger than these, scales and all.
+    const auto accumulators = attempt->executor->chunk_bytes(header.chunk, Wire::accumulator);
+    incoming.slot = slots_.take(attempt->id, std::max(accumulators, header.bytes));
     return slots_.data(incoming.slot);
   }
   if (landing.keep) running.memory->keep(*attempt->executor, header.chunk);
@@ -239,7 +256,11 @@ void PeerRuntime::apply(exchange_effect::Do& e) {
   const auto* attempt = exchange_->find(e.key);
   const auto it = running_.find(e.key);
   if (attempt == nullptr || attempt->id != e.attempt || it == running_.end()) return;
-  it->second.memory->run(*attempt->executor, e.work, slots_);
+  const auto& executor = *attempt->executor;
+  if (it->second.memory->run(executor, e.work, slots_)) return;
+  const auto tensor = "tensor " + std::to_string(executor.layout().chunk(e.work.chunk).tensor);
+  const bool own = !it->second.memory->own_is_finite(executor, e.work.chunk);
+  not_finite(e.key, own ? tensor : "the sum of " + tensor);
 }
 
 void PeerRuntime::apply(exchange_effect::Replay& e) {

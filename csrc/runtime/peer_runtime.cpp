@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "base/rng.hpp"
 #include "net/address.hpp"
 
 namespace pccl {
@@ -205,6 +206,18 @@ void PeerRuntime::apply(effect::HangUp& e) {
 }
 void PeerRuntime::apply(effect::Notice& e) { log(e.text); }
 
+namespace {
+// Different for every operation and peer, the same for every attempt.
+std::uint64_t draw_seed(std::uint64_t run, PeerId peer, const OpKey& key) {
+  auto seed = mix64(run ^ mix64(peer));
+  for (const std::uint64_t part :
+       {std::uint64_t(key.scope), std::uint64_t{key.group}, std::uint64_t{key.tag.boundary},
+        std::uint64_t{key.tag.name}, std::uint64_t{key.tag.count}})
+    seed = mix64(seed ^ part);
+  return seed;
+}
+}  // namespace
+
 void PeerRuntime::apply(effect::StartAttempt& e) {
   if (const auto state = states_.find(e.key); state != states_.end()) {
     state->second->view = session_->view().id;
@@ -215,6 +228,7 @@ void PeerRuntime::apply(effect::StartAttempt& e) {
   }
   const auto it = running_.find(e.key);
   if (it == running_.end()) return;
+  it->second.memory->set_draw(draw_seed(session_->run(), session_->peer(), e.key));
   exchange_->begin(e.key, it->second.memory->in_place());
   const auto* attempt = exchange_->find(e.key);
   if (attempt != nullptr && attempt->executor != nullptr) it->second.memory->begin(*attempt->executor);

@@ -143,6 +143,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   net::Landing land_block(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes);
   void offer_parked(PeerId from, const wire::DataHeader& header, std::unique_ptr<std::uint8_t[]> bytes);
   std::uint8_t* prepare(const wire::DataHeader& header, const Landing& landing, Incoming& incoming);
+  void not_finite(const OpKey& key, const std::string& what);
   std::size_t blocks_in_flight(PeerId peer) const;
   void serve_block(PeerId peer, const BlockRequest& request);
   void send_fetches(PeerId donor);

@@ -45,7 +45,7 @@ class RealStore {
     auto* to = slot != no_slot ? slots_->data(slot) : memory_->output(executor.layout().chunk(send.chunk));
     std::memcpy(to, bytes.data(), bytes.size());
   }
-  void run(const Executor& executor, const Work& work) { memory_->run(executor, work, *slots_); }
+  void run(const Executor& executor, const Work& work) { CHECK(memory_->run(executor, work, *slots_)); }
   void give(SlotId slot) { slots_->give(slot); }
 
  private:

@@ -75,6 +75,10 @@ TEST(plans_fit_together) {
       check_outcome(direct_plans(world, weighted), world * (weighted ? 2 : 1));
     }
     check_outcome(exchange_plans(world), 1);
+    std::vector<Plan> quantized;
+    for (std::uint32_t p = 0; p < world; ++p)
+      quantized.push_back(plan_direct_all_reduce(p, world, false, Wire::quantized));
+    check_outcome(quantized, world);
     for (std::uint32_t root = 0; root < world; ++root) check_plans(broadcast_plans(world, root));
   }
 }

@@ -33,10 +33,10 @@ void DataPlane::run(const exchange_effect::Do& effect) {
   const auto& layout = attempt->executor->layout();
   auto result = m->input(layout, work.chunk);
   if (work.merge == Merge::fold) result = fold(work, result);
-  if (work.merge == Merge::reduce) {
+  if (work.merge == Merge::reduce || work.merge == Merge::replace) {
     const auto slot = slots_.find(work.slot);
     if (slot == slots_.end()) return process_.world().violated("work in a slot that is free");
-    result = add(slot->second.content, result);
+    result = work.merge == Merge::replace ? slot->second.content : add(slot->second.content, result);
     if (work.to_slot) slot->second.content = result;
     if (work.free_slot) slots_.erase(slot);
   }

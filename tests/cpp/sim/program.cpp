@@ -1,5 +1,7 @@
 #include "sim/program.hpp"
 
+#include <algorithm>
+
 namespace pccl::sim {
 
 namespace {
@@ -37,6 +39,9 @@ Intent draw_call(const Shape& shape, Rng& rng) {
                                    Algorithm::automatic};
     call.algorithm = plans[rng.below(std::size(plans))];
   }
+  const auto is_float = [](const TensorShape& tensor) { return is_floating(tensor.dtype); };
+  if (call.call == Call::all_reduce && std::all_of(call.tensors.begin(), call.tensors.end(), is_float))
+    call.quantized = rng.chance(0.3);
   call.root = std::uint32_t(rng.below(4));
   if (rng.chance(shape.raise)) call.on_loss = OnLoss::raise;
   if (rng.chance(shape.timeout)) call.timeout = 1 + Duration(rng.below(500 * millisecond));
@@ -71,6 +76,7 @@ Descriptor descriptor_of(const Intent& call, PeerId root) {
   d.on_loss = call.on_loss;
   d.weighted = call.weighted;
   d.algorithm = call.algorithm;
+  if (call.quantized) d.quantization = Quantization::int8, d.quantization_block = 256;
   if (call.weighted) d.op = ReduceOp::avg;
   if (call.call == Call::broadcast) d.root = root;
   d.tensors = call.tensors;

@@ -13,6 +13,7 @@ struct Intent {
   std::vector<TensorShape> tensors;
   bool in_place = false, weighted = false;
   Algorithm algorithm = Algorithm::automatic;
+  bool quantized = false;
   OnLoss on_loss = OnLoss::retry;
   Duration timeout = never;
   std::uint32_t root = 0;                // position in the group when the round began

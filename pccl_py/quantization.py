@@ -1,0 +1,59 @@
+"""How the values of an all-reduce travel in few bits: `quantization="int8"`, or a `QuantConfig`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from . import _core
+from .errors import UsageError
+
+Kind = Literal["int8", "uint8", "int4", "fp8", "bf16"]
+Rounding = Literal["nearest", "stochastic"]
+
+KINDS: dict[str, int] = {name: number for name, number in _core.QUANTIZATIONS.items() if name != "none"}
+BLOCK_MAX = 1024
+NO_QUANTIZATION = (_core.QUANTIZATIONS["none"], 0, False)
+
+
+@dataclass(frozen=True)
+class QuantConfig:
+    """Each contribution is encoded once, summed in float32 (float64 for float64), and the sum encoded once.
+
+    kind      int8 (largest magnitude / 127), uint8 (smallest to largest value / 255), int4 (largest
+              magnitude / 7), fp8 (e4m3), each with a scale per block; bf16
+    block     elements that share a scale, a multiple of 32 up to 1024. None: 64 for int4, else 256
+    rounding  "nearest", or "stochastic": unbiased, with twice the largest error, and the same bits in every
+              attempt
+
+    With R = 2 * the largest magnitude of a block (uint8: largest - smallest value), an average is off by at
+    most R/254 (int8), R/255 (uint8), R/14 (int4), R/28 (fp8) of the largest R among the contributions; twice
+    that if stochastic. Block-wise scales: Dettmers et al. 2022, arXiv 2110.02861.
+    """
+
+    kind: Kind = "int8"
+    block: int | None = None
+    rounding: Rounding = "nearest"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"quantization kind {self.kind!r}: it is one of {', '.join(KINDS)}")
+        whole = isinstance(self.block, int) and not isinstance(self.block, bool)
+        if self.block is not None and not (
+            whole and 32 <= self.block <= BLOCK_MAX and self.block % 32 == 0
+        ):
+            raise UsageError(f"block={self.block!r}: it is a multiple of 32 up to {BLOCK_MAX}, or None")
+        if self.rounding not in ("nearest", "stochastic"):
+            raise UsageError(f"rounding={self.rounding!r}: it is 'nearest' or 'stochastic'")
+
+
+def numbers_of(quantization: str | QuantConfig | None) -> tuple[int, int, bool]:
+    """(kind, block, stochastic) as the core takes them."""
+    if quantization is None:
+        return NO_QUANTIZATION
+    if isinstance(quantization, str):
+        quantization = QuantConfig(quantization)  # type: ignore[arg-type]  # checked there
+    if not isinstance(quantization, QuantConfig):
+        raise UsageError(f"quantization={quantization!r}: it is a name, a QuantConfig, or None")
+    block = quantization.block or (64 if quantization.kind == "int4" else 256)
+    return KINDS[quantization.kind], block, quantization.rounding == "stochastic"
