@@ -216,6 +216,12 @@ std::vector<SocketAddress> interface_addresses() {
   return all;
 }
 
+std::vector<SocketAddress> served_by(const SocketAddress& wildcard, std::vector<SocketAddress> addresses) {
+  if (wildcard.family() == AF_INET)
+    std::erase_if(addresses, [](const auto& address) { return address.family() != AF_INET; });
+  return addresses;
+}
+
 SocketAddress local_address(int fd) { return address_by<name_of_socket>(fd); }
 SocketAddress remote_address(int fd) { return address_by<name_of_peer>(fd); }
 

@@ -47,6 +47,8 @@ Result<std::vector<SocketAddress>> resolve(const Address& address, Purpose purpo
 
 // Where other hosts may reach this one: running interfaces, no loopback, no link-local; IPv4 before IPv6.
 std::vector<SocketAddress> interface_addresses();
+// Those that a listener on this wildcard serves: the IPv4 one has no IPv6, the IPv6 one has both.
+std::vector<SocketAddress> served_by(const SocketAddress& wildcard, std::vector<SocketAddress> addresses);
 
 // Of a socket; empty (family 0) when it has none. The local address of a connected socket is the one that its
 // remote side reaches this host by.

@@ -29,7 +29,8 @@ Result<std::unique_ptr<MasterRuntime>> MasterRuntime::create(MasterOptions optio
   if (!nonce) return nonce.error();
   auto master = std::unique_ptr<MasterRuntime>(new MasterRuntime(std::move(options), std::move(*hub)));
   master->owner_process_ = getpid();
-  master->address_ = net::local_address(listener->fd()).address();
+  master->bound_ = net::local_address(listener->fd());
+  master->address_ = master->bound_.address();
   MasterConfig config{
       .timing = master->options_.timing, .rules = {}, .run = 0, .restarted = false, .stored = {}};
   config.run = load_little<std::uint64_t>(nonce->data()) | 1;
@@ -43,9 +44,10 @@ Result<std::unique_ptr<MasterRuntime>> MasterRuntime::create(MasterOptions optio
 }
 
 std::vector<Address> MasterRuntime::reachable() const {
-  if (address_.host != "0.0.0.0" && address_.host != "::") return {address_};
+  if (!bound_.is_any()) return {address_};
   std::vector<Address> all;
-  for (const auto& interface : net::interface_addresses()) all.push_back({interface.host(), address_.port});
+  for (const auto& interface : net::served_by(bound_, net::interface_addresses()))
+    all.push_back({interface.host(), address_.port});
   all.push_back({"127.0.0.1", address_.port});
   return all;
 }

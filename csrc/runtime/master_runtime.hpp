@@ -63,6 +63,7 @@ class MasterRuntime final : net::Connection::Handler {
   static constexpr Duration introduction_timeout = 5 * second;
   MasterOptions options_;
   std::unique_ptr<Hub> hub_;
+  net::SocketAddress bound_;
   Address address_;
   std::unique_ptr<Master> master_;  // I/O thread only, as all below
   Knocker knocker_{*hub_, options_.secret,

@@ -129,9 +129,10 @@ std::vector<Address> PeerRuntime::reachable() const {
   if (!addresses.empty()) return addresses;
   const auto bound = net::local_address(hub_->listener_fd());
   if (!bound.is_any()) return {bound.address()};
-  if (auto local = master_.local(); local.family() != 0 && !local.is_loopback())
-    return {{local.host(), port}};
-  for (const auto& interface : net::interface_addresses())
+  if (auto local = net::served_by(bound, {master_.local()});
+      !local.empty() && local[0].family() != 0 && !local[0].is_loopback())
+    return {{local[0].host(), port}};
+  for (const auto& interface : net::served_by(bound, net::interface_addresses()))
     if (addresses.size() < limits::addresses_max) addresses.push_back({interface.host(), port});
   if (addresses.empty()) addresses.push_back({"127.0.0.1", port});
   return addresses;
