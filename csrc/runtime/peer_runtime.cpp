@@ -13,6 +13,7 @@
 namespace pccl {
 
 Result<std::unique_ptr<PeerRuntime>> PeerRuntime::create(PeerOptions options) {
+  if (auto error = net::check_congestion(options.congestion)) return error;
   auto where = net::parse_address(options.master);
   if (!where) return where.error();
   auto addresses = net::resolve(*where, net::Purpose::connect);

@@ -157,6 +157,15 @@ TEST(one_wildcard_serves_both_families) {
   CHECK_EQ((*accepted)->from.host(), "127.0.0.1");
 }
 
+TEST(congestion_control_that_the_kernel_lacks_is_named) {
+  for (const auto* choice : {"auto", "system", "reno"}) CHECK(!check_congestion(choice));
+  for (const auto* choice : {"no-such-one", "", "a name that is far too long for the kernel"}) {
+    const auto error = check_congestion(choice);
+    CHECK_EQ(error.code, ErrorCode::usage);
+    CHECK(error.text.find("reno") != std::string::npos);  // every kernel has it
+  }
+}
+
 TEST(congestion_control_falls_back_silently) {
   const auto pair = connected_pair();
   const auto chosen = congestion_of(pair.dialler);
