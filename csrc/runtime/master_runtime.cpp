@@ -79,6 +79,7 @@ void MasterRuntime::run() {
     if (now >= master_->next_deadline()) master_->tick(now);
     check_strangers(now);
     knocker_.tick(now);
+    stranger_log_.tick(now);
     drain();
     hub_->turn(next_deadline(), monotonic_now);
     drain();
@@ -91,7 +92,7 @@ void MasterRuntime::run() {
 }
 
 Instant MasterRuntime::next_deadline() const {
-  auto next = std::min(master_->next_deadline(), knocker_.next_deadline());
+  auto next = std::min({master_->next_deadline(), knocker_.next_deadline(), stranger_log_.next_deadline()});
   if (!strangers_.empty() || !closing_.empty()) next = std::min(next, monotonic_now() + 200 * millisecond);
   return next;
 }
@@ -145,8 +146,7 @@ void MasterRuntime::on_closed(net::Connection& c, const Error& why) {
   ids_.erase(it);
   connections_.erase(id);
   closing_.erase(id);
-  if (strangers_.erase(id) > 0 && options_.log)
-    options_.log("a stranger at " + c.remote() + " went away: " + why.text);
+  if (strangers_.erase(id) > 0) stranger_log_.gone(c.remote(), why.text, monotonic_now());
   master_->on_closed(id, monotonic_now());
   drain();
 }

@@ -7,6 +7,7 @@
 #include "protocol/master.hpp"
 #include "runtime/hub.hpp"
 #include "runtime/knocker.hpp"
+#include "runtime/stranger_log.hpp"
 #include "wire/codec.hpp"
 
 namespace pccl {
@@ -71,7 +72,8 @@ class MasterRuntime final : net::Connection::Handler {
   std::map<ConnectionId, net::Connection*> connections_;
   std::map<const net::Connection*, ConnectionId> ids_;
   std::map<ConnectionId, Stranger> strangers_;  // have not introduced themselves yet
-  std::map<ConnectionId, Instant> closing_;     // told why, and given a moment to read it
+  StrangerLog stranger_log_{options_.log};
+  std::map<ConnectionId, Instant> closing_;  // told why, and given a moment to read it
   ConnectionId next_id_ = 1;
   bool stop_ = false;
   mutable std::mutex status_mutex_;  // guards status_
