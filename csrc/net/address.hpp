@@ -40,6 +40,7 @@ class SocketAddress {
 // "host:port", "[v6]:port", ":port" (every interface, or this host); "host" alone only with a default port.
 Result<Address> parse_address(std::string_view text, std::optional<std::uint16_t> default_port = {});
 std::string text_of(const Address& address);
+bool is_number(const std::string& host);  // no name: resolve() answers at once
 
 enum class Purpose : std::uint8_t { connect, listen };
 // All that the name stands for, best first. An empty host: this host (connect) or every interface (listen).

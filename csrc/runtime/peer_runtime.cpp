@@ -56,7 +56,7 @@ PeerRuntime::PeerRuntime(PeerOptions options, std::unique_ptr<Hub> hub,
                          std::vector<net::SocketAddress> master)
     : options_(std::move(options)),
       hub_(std::move(hub)),
-      links_(*hub_, *this, options_.secret, options_.congestion),
+      links_(*hub_, *this, options_.secret, options_.congestion, options_.look_up),
       master_(*hub_, *this, options_.secret, options_.master, std::move(master)),
       owner_process_(getpid()) {}
 

@@ -22,6 +22,7 @@ struct PeerOptions {
   std::string congestion = "auto";
   Timing timing;
   std::function<void(const std::string&)> log;
+  Resolver::LookUp look_up;  // of other peers' names; empty: the system's
 };
 
 struct PeerStatus {  // a copy for user threads
