@@ -19,7 +19,9 @@ namespace pccl {
 class UndoPool {
  public:
   struct Free {
-    std::size_t bytes = 0;
+    Free() : bytes(0) {}
+    explicit Free(std::size_t size) : bytes(size) {}
+    std::size_t bytes;
     void operator()(std::uint8_t* p) const {
       if (bytes < huge_page)
         ::operator delete(p, cache_line);
@@ -39,11 +41,11 @@ class UndoPool {
     if (const auto it = kept_.lower_bound(size); it != kept_.end() && it->first <= 2 * size)
       return take_kept(it);
     if (size < huge_page)
-      return Buffer(static_cast<std::uint8_t*>(::operator new(size, cache_line)), Free{size});
+      return Buffer(static_cast<std::uint8_t*>(::operator new(size, cache_line)), Free(size));
     auto* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
     ::madvise(memory, size, MADV_HUGEPAGE);
-    return Buffer(static_cast<std::uint8_t*>(memory), Free{size});
+    return Buffer(static_cast<std::uint8_t*>(memory), Free(size));
   }
   void give(Buffer buffer, Instant now) {
     if (buffer == nullptr) return;
