@@ -176,6 +176,15 @@ void PeerRuntime::master_unreachable(const Error& why, bool hopeless) {
   if (hopeless || monotonic_now() >= give_up_dialling_) end(why);
 }
 
+// The stage that was reached, and what is known of it.
+Error PeerRuntime::obstacle() const {
+  if (ended_) return ended_;
+  if (auto why = master_.obstacle()) return {ErrorCode::connect, why.text};
+  if (session_ == nullptr || session_->door().empty())
+    return {ErrorCode::timeout, "the master at " + options_.master + " has said nothing yet"};
+  return {ErrorCode::timeout, session_->door()};
+}
+
 // ---- the session's effects ----
 
 void PeerRuntime::drain() {
