@@ -1,4 +1,4 @@
-"""`python -m stress churn|recovery|pause`: see --help of each. Exit status 0: no fault."""
+"""`python -m stress churn|recovery|pause|net`: see --help of each. Exit status 0: no fault."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from .churn import ChurnPlan, run_churn
+from .net import NoEmulator
+from .net.build import program
 from .pause import PausePlan, run_pause
 from .recovery import RecoveryPlan, run_recovery
 from .report import Report
@@ -58,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
     pause.add_argument("--rounds", type=int, default=3)
     pause.add_argument("--peers", type=int, default=3)
     pause.add_argument("--bytes", type=size, default=4 << 20)
+
+    net = commands.add_parser("net", help="the emulated network of tests and of `pccl_py bench wan`")
+    net.add_argument("what", choices=["build"], help="compile its program, which its first use does else")
     return top
 
 
@@ -91,6 +96,8 @@ def churn_plan(args: argparse.Namespace) -> ChurnPlan:
 
 def main(arguments: list[str]) -> int:
     args = parser().parse_args(arguments)
+    if args.scenario == "net":
+        return build_net()
     if args.seed is None:
         args.seed = random.SystemRandom().randrange(1 << 31)
         arguments = [*arguments, "--seed", str(args.seed)]
@@ -98,6 +105,15 @@ def main(arguments: list[str]) -> int:
     report = run(args, command)
     print(report.as_json() if args.json else report.as_text())
     return 0 if report.faultless else 1
+
+
+def build_net() -> int:
+    try:
+        print(program())
+    except NoEmulator as error:
+        print(f"stress net: missing: {error}", file=sys.stderr)
+        return 77
+    return 0
 
 
 def run(args: argparse.Namespace, command: str) -> Report:

@@ -35,11 +35,13 @@ class Links : public net::Connection::Handler {
     ~Owner() = default;
   };
 
-  Links(Hub& hub, Owner& owner, Bytes secret, std::string congestion, Resolver::LookUp look_up)
+  Links(Hub& hub, Owner& owner, Bytes secret, std::string congestion, Duration unacked_max,
+        Resolver::LookUp look_up)
       : hub_(hub),
         owner_(owner),
         secret_(std::move(secret)),
         congestion_(std::move(congestion)),
+        unacked_max_(unacked_max),
         resolver_(hub, std::move(look_up)) {}
 
   void identify(std::uint64_t run, PeerId me) { run_ = run, me_ = me; }
@@ -116,6 +118,7 @@ class Links : public net::Connection::Handler {
   Owner& owner_;
   Bytes secret_;
   std::string congestion_;
+  Duration unacked_max_;
   std::uint64_t run_ = 0;
   PeerId me_ = no_peer;
   std::map<PeerId, Link> up_;
