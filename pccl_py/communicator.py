@@ -69,8 +69,9 @@ class Communicator(Collectives):
     config          None: `Config.load()`
 
     The constructor returns as a member, or raises ConnectError, AuthenticationError, VersionError,
-    RefusedError, OperationTimeout or UsageError. Any thread may call; several threads with operations in
-    flight name their tags.
+    RefusedError, OperationTimeout (its text says who or what has not come) or UsageError. A named island that
+    was killed may be started again at once: it waits until the old one is gone. Any thread may call; several
+    threads with operations in flight name their tags.
 
     Ctrl-C in a blocking operation cancels it on all peers, and the communicator stays usable. A forked child
     must not use it (UsageError). `leave()` with operations in flight ends them here with ClosedError, and the
@@ -202,6 +203,8 @@ class Communicator(Collectives):
         """This peer's id: never used again, not even after rejoin()."""
         return self._peer.peer_id
 
+    # Where the run has ended for this peer, all of these raise what its calls do: Evicted, MasterLost ...
+
     @property
     def world_size(self) -> int:
         """Trainers in this peer's group."""
@@ -210,16 +213,15 @@ class Communicator(Collectives):
     @property
     def rank(self) -> int:
         """This peer's position in its group, in order of admission; gaps are closed when somebody leaves."""
-        peer = self._peer
-        ids = self._ids()
-        if peer.peer_id in ids:
-            return ids.index(peer.peer_id)
-        raise from_code(*peer.end()) if peer.end()[0] else ClosedError("this peer is no member of the run")
+        ids, own = self._ids(), self._peer.peer_id
+        if own not in ids:
+            raise ClosedError("this peer has no rank: it is not among the trainers of the run")
+        return ids.index(own)
 
     @property
     def islands(self) -> int:
         """Islands in the run."""
-        return len({member[1] for member in self._peer.members()})
+        return len({member[1] for member in self._members()})
 
     @property
     def waiting(self) -> int:
@@ -238,7 +240,7 @@ class Communicator(Collectives):
     def peers(self) -> list[PeerInfo]:
         """All members of the run in order of admission, this one included."""
         links, ranks, peers = self._peer.links(), dict[tuple[int, int], int](), []
-        for peer, island, island_rank, group, role, addresses in self._peer.members():
+        for peer, island, island_rank, group, role, addresses in self._members():
             rank = ranks.setdefault((group, role), 0)
             ranks[group, role] += 1
             link = LinkInfo(**links[peer]) if peer in links else None
@@ -246,9 +248,17 @@ class Communicator(Collectives):
             peers.append(PeerInfo(peer, island, island_rank, rank, group, known, tuple(addresses), link))
         return peers
 
+    def _members(self) -> list[tuple[int, str, int, int, int, list[str]]]:
+        """Of the view; the last one says nothing any more once the run goes on without this peer."""
+        peer = self._peer
+        code, text = peer.end()
+        if code:
+            raise from_code(code, text)
+        return peer.members()
+
     def _ids(self) -> list[int]:
         trainer = arguments.ROLES["trainer"]
-        return [m[0] for m in self._peer.members() if m[3] == self._group and m[4] == trainer]
+        return [m[0] for m in self._members() if m[3] == self._group and m[4] == trainer]
 
     # ---- shared state --------------------------------------------------------------------------------------
 

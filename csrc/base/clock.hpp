@@ -3,6 +3,7 @@
 #pragma once
 #include <chrono>
 #include <cstdint>
+#include <string>
 
 namespace pccl {
 
@@ -13,6 +14,12 @@ inline constexpr Duration microsecond = 1'000;
 inline constexpr Duration millisecond = 1'000'000;
 inline constexpr Duration second = 1'000'000'000;
 inline constexpr Instant never = INT64_MAX;
+
+// "3 s", "1500 ms": for people.
+inline std::string in_words(Duration time) {
+  return time % second == 0 ? std::to_string(time / second) + " s"
+                            : std::to_string(time / millisecond) + " ms";
+}
 
 inline Instant monotonic_now() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(

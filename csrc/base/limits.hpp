@@ -13,6 +13,11 @@ inline constexpr std::size_t text_bytes_max = 4096;
 inline constexpr std::size_t addresses_max = 8;
 // A view names every peer; thousands are the goal, and 1 << 16 of them still make a message of some MiB only.
 inline constexpr std::size_t members_max = 1 << 16;
+// Peers that are gone and whose reason is still told, and how long it may be: some hundred KiB in all.
+inline constexpr std::size_t departures_max = 1 << 10;
+inline constexpr std::size_t reason_bytes_max = 512;
+// Names in one line for people; the rest is a number.
+inline constexpr std::size_t names_told_max = 4;
 // Operations that one peer may have open: each costs memory at the master.
 inline constexpr std::size_t operations_open_max = 1 << 12;
 // Shared states that one peer may offer at the same time: each offer names all its tensors.

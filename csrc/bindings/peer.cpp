@@ -46,8 +46,7 @@ void connect(const PeerObject& self, double seconds) {
   check_not_forked(self);
   const auto admitted = self.runtime->admitted();
   if (!wait_with_signals(seconds, [&](Duration time) { return admitted->wait_for(time); }))
-    raise({ErrorCode::timeout,
-           "not admitted in time: members let newcomers in when all of them call update_topology()"});
+    raise(without_gil([&] { return self.runtime->not_admitted(duration_of(seconds)); }));
   if (const auto error = admitted->get()) raise(error);
 }
 

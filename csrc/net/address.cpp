@@ -176,6 +176,12 @@ std::string text_of(const Address& address) {
   return (v6 ? "[" + address.host + "]" : address.host) + ":" + std::to_string(address.port);
 }
 
+bool is_number(const std::string& host) {
+  in6_addr any{};
+  const auto address = host.substr(0, host.find('%'));  // an interface's name may follow
+  return inet_pton(AF_INET, host.c_str(), &any) == 1 || inet_pton(AF_INET6, address.c_str(), &any) == 1;
+}
+
 Result<std::vector<SocketAddress>> resolve(const Address& address, Purpose purpose) {
   addrinfo hints{};
   hints.ai_family = AF_UNSPEC;
@@ -214,6 +220,12 @@ std::vector<SocketAddress> interface_addresses() {
   }
   std::ranges::stable_sort(all, {}, [](const auto& address) { return address.family() == AF_INET6; });
   return all;
+}
+
+std::vector<SocketAddress> served_by(const SocketAddress& wildcard, std::vector<SocketAddress> addresses) {
+  if (wildcard.family() == AF_INET)
+    std::erase_if(addresses, [](const auto& address) { return address.family() != AF_INET; });
+  return addresses;
 }
 
 SocketAddress local_address(int fd) { return address_by<name_of_socket>(fd); }

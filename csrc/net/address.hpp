@@ -40,6 +40,7 @@ class SocketAddress {
 // "host:port", "[v6]:port", ":port" (every interface, or this host); "host" alone only with a default port.
 Result<Address> parse_address(std::string_view text, std::optional<std::uint16_t> default_port = {});
 std::string text_of(const Address& address);
+bool is_number(const std::string& host);  // no name: resolve() answers at once
 
 enum class Purpose : std::uint8_t { connect, listen };
 // All that the name stands for, best first. An empty host: this host (connect) or every interface (listen).
@@ -47,6 +48,8 @@ Result<std::vector<SocketAddress>> resolve(const Address& address, Purpose purpo
 
 // Where other hosts may reach this one: running interfaces, no loopback, no link-local; IPv4 before IPv6.
 std::vector<SocketAddress> interface_addresses();
+// Those that a listener on this wildcard serves: the IPv4 one has no IPv6, the IPv6 one has both.
+std::vector<SocketAddress> served_by(const SocketAddress& wildcard, std::vector<SocketAddress> addresses);
 
 // Of a socket; empty (family 0) when it has none. The local address of a connected socket is the one that its
 // remote side reaches this host by.

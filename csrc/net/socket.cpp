@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <system_error>
 
 #include "net/fork_guard.hpp"
@@ -135,6 +136,17 @@ void set_congestion(const Socket& socket, std::string_view choice, const Path& p
   } else {
     try_congestion(socket.fd(), "bbr");
   }
+}
+
+Error check_congestion(std::string_view choice) {
+  if (choice == "auto" || choice == "system") return {};
+  const Socket probe(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!probe || try_congestion(probe.fd(), choice) || (errno != ENOENT && errno != EINVAL)) return {};
+  std::string available;
+  std::ifstream list("/proc/sys/net/ipv4/tcp_available_congestion_control");
+  for (std::string name; list >> name;) available += ", " + name;
+  return {ErrorCode::usage, "congestion_control=" + std::string(choice) +
+                                ": the kernel has no such algorithm; choose auto, system" + available};
 }
 
 std::string congestion_of(const Socket& socket) {

@@ -72,6 +72,8 @@ Path path_of(const Socket& socket);
 // trip is below 2 ms or stays on this host (bbr halves the speed there); bbr elsewhere (one lossy stream
 // gains 30 times).
 void set_congestion(const Socket& socket, std::string_view choice, const Path& path);
+// An error where the kernel has no such algorithm; one that exists and is not allowed here is fine.
+Error check_congestion(std::string_view choice);
 std::string congestion_of(const Socket& socket);  // the one in use; empty where it has none
 
 }  // namespace pccl::net

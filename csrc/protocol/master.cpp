@@ -50,6 +50,7 @@ void Master::on(ConnectionId c, const ToMaster& message, Instant now) {
   if (peer != no_peer && introduces) return evict(peer, "it introduced itself twice on one connection", now);
   if (peer != no_peer) peers_.at(peer).heard = now;
   std::visit([&](const auto& m) { on(c, peer, m, now); }, message);
+  let_held_in(now);
 }
 
 void Master::on(ConnectionId, PeerId peer, const Heartbeat& m, Instant) {
@@ -60,6 +61,14 @@ void Master::on(ConnectionId, PeerId peer, const Heartbeat& m, Instant) {
 void Master::refuse(ConnectionId c, ErrorCode code, const std::string& text) {
   early_joins_.erase(c);
   send_to(c, Refused{code, text});
+  emit(master_effect::Close{c});
+}
+
+// At once, or when it comes back and asks.
+void Master::tell_gone(ConnectionId c, PeerId peer, ErrorCode code) {
+  const auto why = departures_.why(peer);
+  send_to(c, Evicted{code, "the run goes on without this peer" + (why.empty() ? "" : ": " + why) +
+                               "; call rejoin() to come back as a new one"});
   emit(master_effect::Close{c});
 }
 
@@ -83,9 +92,11 @@ void Master::on_closed(ConnectionId c, Instant now) {
   it->second.lost_since = now;
   liveness_at_ = std::min(liveness_at_, silent_at(it->second));
   if (!member(peer))
-    return drop_from_door(peer, "peer " + std::to_string(peer) + " went away while it waited at the door");
-  judge_links(now);
+    drop_from_door(peer, "peer " + std::to_string(peer) + " went away while it waited at the door");
+  else
+    judge_links(now);
   if (member(peer)) emit(master_effect::Knock{peer, it->second.join.reachable_at});
+  let_held_in(now);
 }
 
 // The second witness where no other peer has a link to it. Whoever came back meanwhile lives.
@@ -94,6 +105,7 @@ void Master::on_refused(PeerId peer, Instant now) {
   if (it == peers_.end() || it->second.lost_since == never || !member(peer)) return;
   suspicions_[{no_peer, peer}].why = "nobody listens at its address any more";
   judge_links(now);
+  let_held_in(now);
 }
 
 // When it counts as lost, if nothing more is heard of it.
@@ -119,7 +131,8 @@ void Master::check_silence(Instant now) {
     if (const auto* m = index_.find(peer)) {
       gone.insert(m->island);
       why += (why.empty() ? "" : "; ") + ("peer " + std::to_string(peer)) +
-             (lost ? " lost its connection and did not come back" : " has been silent for too long");
+             (lost ? " lost its connection and did not come back for " + in_words(timing_.reconnect)
+                   : " was silent for " + in_words(timing_.heartbeat * timing_.heartbeats_missed_max));
     } else {
       waiting_at_door.push_back(peer);
     }
@@ -131,23 +144,27 @@ void Master::check_silence(Instant now) {
 }
 
 void Master::broadcast_pulse() {
-  for (const auto& [peer, state] : peers_) send_to(state.connection, Pulse{waiting()});
+  for (const auto& [peer, state] : peers_)
+    if (!door_.contains(state.join.island) || member(peer)) send_to(state.connection, Pulse{waiting(), {}});
 }
 
 void Master::tick(Instant now) {
   if (now >= pulse_at_) {
     pulse_at_ = now + timing_.heartbeat;
     broadcast_pulse();
+    door_news_at_ = now;
   }
+  if (now >= door_news_at_) tell_door(now);
   if (phase_ != Phase::serving) return try_recover(now);
   check_silence(now);
   judge_links(now);
   answer_askers(now);
   judge_deadlines(now);
+  let_held_in(now);
 }
 
 Instant Master::next_deadline() const {
-  Instant next = pulse_at_;
+  Instant next = std::min(pulse_at_, door_news_at_);
   if (phase_ != Phase::serving) return std::min(next, listen_until_);
   next = std::min({next, judge_at_, liveness_at_});
   Instant posted = never;

@@ -9,6 +9,7 @@
 
 #include "base/rng.hpp"
 #include "protocol/ballot.hpp"
+#include "protocol/departures.hpp"
 #include "protocol/effects.hpp"
 #include "protocol/member_index.hpp"
 #include "protocol/rules.hpp"
@@ -21,6 +22,9 @@ struct Stored {
   std::uint32_t incarnation = 0;
   View view;
 };
+
+// "a, b and c", or "a, b, c, d and 5 more".
+std::string some_of(const std::vector<std::string>& names);
 
 struct MasterConfig {
   Timing timing;
@@ -101,7 +105,10 @@ class Master {
   void on(ConnectionId c, PeerId peer, const StateOffer& m, Instant now);
 
   // door
-  Error admissible(const Join& join, const std::string& island) const;
+  Error admissible(const Join& join) const;
+  std::optional<PeerId> in_the_way(const Join& join) const;
+  void hold(ConnectionId c, const Join& join, Instant now);
+  void let_held_in(Instant now);
   void refuse(ConnectionId c, ErrorCode code, const std::string& text);
   bool complete(const DoorIsland& island) const;
   void start_proof(const std::string& island, Instant now);
@@ -110,6 +117,13 @@ class Master {
   void drop_from_door(PeerId peer, const std::string& why);
   void form_first_view(Instant now);
   std::vector<Member> door_members();
+  std::string who_has_not_come(const std::string& name, const DoorIsland& island) const;
+  std::string before_the_run() const;
+  std::string news_for(const std::string& name, const DoorIsland& island) const;
+  std::string news_for_held(const Join& join) const;
+  std::string door_line() const;
+  void tell_door(Instant now);
+  void note_door(Instant now);
 
   // views
   void new_view(std::vector<Member> members, const std::string& why, Instant now);
@@ -158,6 +172,7 @@ class Master {
   void recover(const View& base, const std::set<std::string>& islands, Instant now);
   void recover_verdicts(const View& base);
 
+  void tell_gone(ConnectionId c, PeerId peer, ErrorCode code);
   PeerId peer_of(ConnectionId c) const;
   bool member(PeerId peer) const { return index_.find(peer) != nullptr; }
   Instant silent_at(const Peer& state) const;
@@ -200,7 +215,13 @@ class Master {
   Instant listen_until_ = never;
   Instant run_over_at_ = never;  // no living peer of the old run waits for a master any longer
   std::map<PeerId, Register> heard_;
-  std::map<ConnectionId, Join> early_joins_;  // came while a restarted master listens
+  // Came while a restarted master listens, or while another has their place.
+  std::map<ConnectionId, Join> early_joins_;
+  bool names_freed_ = false;  // since they were last let in
+  Instant door_news_at_ = never;
+  Instant door_since_ = never, door_quiet_until_ = 0;  // somebody waits; and no line before
+  std::string door_said_;                              // the last one
+  Departures departures_;
   MasterEffects effects_;
   MasterEffects held_back_;  // rule [4] switched off: commits that leave after the view
 };

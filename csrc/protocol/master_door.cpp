@@ -15,7 +15,7 @@ bool is_plain_name(const std::string& island) {
 }
 }  // namespace
 
-Error Master::admissible(const Join& join, const std::string& island) const {
+Error Master::admissible(const Join& join) const {
   const auto no = [&](const std::string& why) {
     return Error{ErrorCode::refused, "the master refused to let this peer in: " + why};
   };
@@ -25,29 +25,46 @@ Error Master::admissible(const Join& join, const std::string& island) const {
   if (is_plain_name(join.island))
     return no("island names like '" + join.island + "' stand for peers without one; choose another");
   if (join.reachable_at.empty()) return no("it offers no address that other peers can reach");
-  if (index_.has_island(island))
-    return no(
-        "island '" + island +
-        "' is in the run already; a restarted island joins when the old one is gone, or under another name");
-  const auto it = door_.find(island);
-  if (it == door_.end()) return {};
-  if (it->second.size != join.island_size)
-    return no("island '" + island + "' has " + std::to_string(it->second.size) +
+  const auto it = door_.find(join.island);
+  if (it != door_.end() && it->second.size != join.island_size && !in_the_way(join))
+    return no("island '" + join.island + "' has " + std::to_string(it->second.size) +
               " ranks by its first one and " + std::to_string(join.island_size) + " by this one");
-  if (it->second.ranks.contains(join.island_rank))
-    return no("rank " + std::to_string(join.island_rank) + " of island '" + island +
-              "' is at the door already");
   return {};
+}
+
+// Who has this place already, in the run or at the door: mostly its own predecessor, which was killed and is
+// not gone yet.
+std::optional<PeerId> Master::in_the_way(const Join& join) const {
+  if (index_.has_island(join.island))
+    for (const auto& m : view_.members)
+      if (m.island == join.island) return m.peer;
+  const auto it = door_.find(join.island);
+  if (it == door_.end()) return std::nullopt;
+  const auto rank = it->second.ranks.find(join.island_rank);
+  return rank == it->second.ranks.end() ? std::nullopt : std::optional(rank->second);
+}
+
+// Its time-out is its own: it hangs up when it has waited long enough.
+void Master::hold(ConnectionId c, const Join& join, Instant now) {
+  early_joins_[c] = join;
+  door_news_at_ = std::min(door_news_at_, now + timing_.settle);
+}
+
+// Somebody has gone, and with it a name.
+void Master::let_held_in(Instant now) {
+  if (phase_ != Phase::serving || !std::exchange(names_freed_, false)) return;
+  for (const auto& [c, join] : std::exchange(early_joins_, {})) on(c, no_peer, join, now);
 }
 
 void Master::on(ConnectionId c, PeerId, const Join& m, Instant now) {
   if (phase_ != Phase::serving) {  // ids can be given once the incarnation is known
-    early_joins_[c] = m;
+    hold(c, m, now);
     return phase_ == Phase::suspended ? suspend() : void();
   }
   const PeerId peer = (PeerId{incarnation_} << 32) + next_peer_;
   const auto island = m.island.empty() ? plain_name(peer) : m.island;
-  if (auto error = admissible(m, island)) return refuse(c, error.code, error.text);
+  if (auto error = admissible(m)) return refuse(c, error.code, error.text);
+  if (in_the_way(m)) return hold(c, m, now);
   ++next_peer_;
   connections_[c] = peer;
   auto& state = peers_[peer];
@@ -62,6 +79,7 @@ void Master::on(ConnectionId c, PeerId, const Join& m, Instant now) {
   it->second.ranks[m.island_rank] = peer;
   it->second.min_islands = std::max(it->second.min_islands, m.min_islands);
   send(peer, Welcome{peer, run_, incarnation_, std::uint32_t(timing_.heartbeat / millisecond), island});
+  door_news_at_ = std::min(door_news_at_, now + timing_.settle);
   if (complete(it->second)) start_proof(island, now);
   form_first_view(now);
 }
@@ -148,7 +166,9 @@ void Master::drop_from_door(PeerId peer, const std::string& why) {
   if (door == door_.end()) return forget_peer(peer);
   const auto ranks = door->second.ranks;
   leave_door(door);
+  names_freed_ = true;
   for (const auto& [rank, other] : ranks) {
+    departures_.note(other, why);
     if (const auto c = peers_.at(other).connection; c != no_connection) refuse(c, ErrorCode::refused, why);
     forget_peer(other);
   }

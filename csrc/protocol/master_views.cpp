@@ -60,12 +60,12 @@ void Master::remove(const std::set<std::string>& islands, const std::string& why
   if (gone.empty()) return;
   for (const auto peer : gone) {
     const auto it = peers_.find(peer);
-    if (it != peers_.end() && it->second.connection != no_connection) {
-      send(peer, Evicted{code, "the run goes on without this peer: " + why});
-      emit(master_effect::Close{it->second.connection});
-    }
+    departures_.note(peer, why);
+    if (it != peers_.end() && it->second.connection != no_connection)
+      tell_gone(it->second.connection, peer, code);
     forget_peer(peer);
   }
+  names_freed_ = true;
   new_view(std::move(left), why, now);
   // Proofs at the door may name peers that are gone.
   std::vector<std::string> at_door;
@@ -193,8 +193,13 @@ void Master::try_pass_boundary(Instant now) {
   ++view_.boundaries;
   if (waiting() > 0) {
     auto all = view_.members;
-    for (auto& joiner : door_members()) all.push_back(std::move(joiner));
-    return new_view(std::move(all), "islands came in", now);
+    std::vector<std::string> names;
+    for (auto& joiner : door_members()) {
+      if (names.empty() || names.back() != joiner.island) names.push_back(joiner.island);
+      all.push_back(std::move(joiner));
+    }
+    const auto* what = names.size() == 1 ? "island " : "islands ";
+    return new_view(std::move(all), what + some_of(names) + " came in", now);
   }
   for (const auto& m : view_.members) {
     peers_.at(m.peer).boundary.reset();

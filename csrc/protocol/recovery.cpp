@@ -16,7 +16,8 @@ void Master::on(ConnectionId c, PeerId, const Register& m, Instant now) {
 void Master::register_again(ConnectionId c, const Register& m, Instant now) {
   const auto it = peers_.find(m.peer);
   if (it == peers_.end() || m.run != run_) {
-    send_to(c, Evicted{ErrorCode::evicted, "the run went on without this peer; join it again"});
+    if (m.run == run_) return tell_gone(c, m.peer, ErrorCode::evicted);
+    send_to(c, Evicted{ErrorCode::evicted, "this master serves another run; call rejoin() to join it"});
     return emit(master_effect::Close{c});
   }
   auto& state = it->second;
@@ -63,7 +64,7 @@ void Master::hear(ConnectionId c, const Register& m, Instant now) {
   }
   if (run_ == 0) run_ = m.run;
   if (m.run != run_) {
-    send_to(c, Evicted{ErrorCode::evicted, "this master serves another run; join it anew"});
+    send_to(c, Evicted{ErrorCode::evicted, "this master serves another run; call rejoin() to join it"});
     return emit(master_effect::Close{c});
   }
   auto& state = peers_[m.peer];
@@ -158,8 +159,8 @@ void Master::suspend() {
 void Master::evict_outsiders(const View& base) {
   for (const auto& [peer, r] : heard_) {
     if (base.find(peer) != nullptr || !peers_.contains(peer)) continue;
-    send(peer, Evicted{ErrorCode::evicted, "the run went on without this peer; join it again"});
-    if (const auto c = peers_.at(peer).connection; c != no_connection) emit(master_effect::Close{c});
+    departures_.note(peer, "it is not in the last view that the restarted master knows");
+    if (const auto c = peers_.at(peer).connection; c != no_connection) tell_gone(c, peer, ErrorCode::evicted);
     forget_peer(peer);
   }
 }

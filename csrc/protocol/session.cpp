@@ -14,6 +14,7 @@ void Session::on_master_up(Instant now) {
   master_heard_ = now;
   master_down_since_ = never;
   heartbeat_at_ = now + timing_.heartbeat;
+  if (door_notice_at_ == never) door_notice_at_ = now + timing_.waiting_notice;
   if (me_ == no_peer) return to_master(join_);
   to_master(registration());
   for (auto& [key, operation] : operations_)
@@ -78,7 +79,23 @@ void Session::on(const Evicted& m, Instant) { end_session({reason(m.code), m.tex
 
 void Session::on(const Suspended& m, Instant) { end_session({ErrorCode::no_quorum, m.text}); }
 
-void Session::on(const Pulse& m, Instant) { waiting_ = m.waiting; }
+void Session::on(const Pulse& m, Instant now) {
+  waiting_ = m.waiting;
+  door_ = m.door;
+  check_door(now);
+}
+
+bool Session::has_door_news() const {
+  return (stage_ == Stage::joining || stage_ == Stage::door) && !door_.empty() && door_ != door_said_;
+}
+
+// One line for each change, and never two within a second.
+void Session::check_door(Instant now) {
+  if (!has_door_news() || now < door_notice_at_) return;
+  door_said_ = door_;
+  door_notice_at_ = now + timing_.waiting_notice;
+  emit(effect::Notice{"not in the run yet: " + door_});
+}
 
 // A result that this peer holds may have been committed without it: it must not guess.
 Error Session::fate_of(const Operation& operation, const Error& why) const {
@@ -255,15 +272,27 @@ void Session::tick(Instant now) {
   if (stage_ == Stage::gone) return;
   check_master(now);
   if (stage_ == Stage::gone) return;
+  check_door(now);
   check_proof(now);
   check_links(now);
   check_operations(now);
-  if (boundary_.number != 0 && now >= boundary_.deadline) {
-    std::string missing;
-    for (const auto peer : boundary_.missing)
-      missing += (missing.empty() ? "; missing: peer " : ", peer ") + std::to_string(peer);
-    withdraw({ErrorCode::timeout, "not all peers came to update_topology in time" + missing});
+  if (boundary_.number != 0 && now >= boundary_.deadline)
+    withdraw({ErrorCode::timeout, why_boundary_timed_out()});
+}
+
+std::string Session::why_boundary_timed_out() const {
+  std::set<std::string_view> islands;
+  for (const auto& m : view_.members) islands.insert(m.island);
+  auto text = boundary_.islands > islands.size()
+                  ? "the run has " + std::to_string(islands.size()) + " of " +
+                        std::to_string(boundary_.islands) + " islands, and the time to wait for them is over"
+                  : "not all peers came to update_topology in time";
+  for (const auto peer : boundary_.missing) {
+    const auto* member = view_.find(peer);
+    text += (peer == boundary_.missing.front() ? "; missing: peer " : ", peer ") + std::to_string(peer) +
+            (member == nullptr ? "" : " (island " + member->island + ")");
   }
+  return text;
 }
 
 void Session::check_master(Instant now) {
@@ -294,6 +323,7 @@ Instant Session::next_deadline() const {
     consider(master_down_since_ + timing_.master_lost + 1);
   }
   if (!proof_.answered) consider(proof_.deadline);
+  if (has_door_news()) consider(door_notice_at_);
   for (const auto& [peer, link] : links_) {
     if (link.up || !(link.needed || link.wanted)) continue;
     if (!link.dialling) consider(link.retry_at);

@@ -66,6 +66,7 @@ class Session {
   const View& view() const { return view_; }
   const Error& end() const { return end_; }
   std::uint32_t waiting() const { return waiting_; }
+  const std::string& door() const { return door_; }  // what it waits for there, as the master last said
   bool at_boundary() const { return boundary_.number != 0; }
   bool link_up(PeerId peer) const {
     auto it = links_.find(peer);
@@ -141,6 +142,9 @@ class Session {
   void report_lost(PeerId peer, Link& link, bool refused, bool gave_up, const std::string& why);
   void check_links(Instant now);
   void check_proof(Instant now);
+  bool has_door_news() const;
+  void check_door(Instant now);
+  std::string why_boundary_timed_out() const;
   void check_operations(Instant now);
   void check_master(Instant now);
   void send_waiting(Instant now);
@@ -173,6 +177,8 @@ class Session {
   std::optional<std::uint32_t> shared_waiting_;  // `waiting` since the last boundary, where all read it
   Proof proof_;
   std::uint32_t waiting_ = 0;
+  std::string door_, door_said_;  // and what its caller was last told of it
+  Instant door_notice_at_ = never;
   bool stuck_ = false;
   bool master_up_ = false;
   Instant master_heard_ = 0, master_down_since_ = never, heartbeat_at_ = 0;

@@ -1,25 +1,18 @@
 #include "runtime/knocker.hpp"
 
-#include <arpa/inet.h>
-
 #include <algorithm>
 #include <cerrno>
 
+#include "net/address.hpp"
 #include "wire/values.hpp"
 
 namespace pccl {
 
-namespace {
-bool is_numeric(const std::string& host) {
-  in6_addr any{};
-  return inet_pton(AF_INET, host.c_str(), &any) == 1 || inet_pton(AF_INET6, host.c_str(), &any) == 1;
-}
-}  // namespace
-
 void Knocker::knock(PeerId peer, std::vector<Address> addresses, Instant now) {
   forget(peer);  // a newer question takes the place of an older one
-  const bool askable = !addresses.empty() && std::all_of(addresses.begin(), addresses.end(),
-                                                         [](const auto& a) { return is_numeric(a.host); });
+  const bool askable =
+      !addresses.empty() &&
+      std::all_of(addresses.begin(), addresses.end(), [](const auto& a) { return net::is_number(a.host); });
   if (!askable) return;
   auto& question = questions_[peer];
   question.addresses = std::move(addresses);

@@ -27,20 +27,30 @@ void Links::dial(PeerId peer, std::vector<Address> addresses) {
   dial_next(peer, dialling);
 }
 
-// Addresses are tried one after the other. Peers advertise numbers; a name is looked up here, on the I/O
-// thread, and only where the user gave one.
+// Addresses are tried one after the other. Peers advertise numbers, and names where the user gave one.
 void Links::dial_next(PeerId peer, Dialling& dialling) {
-  while (dialling.next_address < dialling.addresses.size()) {
-    const auto& address = dialling.addresses[dialling.next_address++];
-    auto resolved = net::resolve(address, net::Purpose::connect);
-    if (!resolved || resolved->empty()) {
-      dialling.refused = false;
-      dialling.why = resolved ? "no address for " + address.host : resolved.error().text;
-      continue;
-    }
-    return start_stripes(peer, dialling, resolved->front());
+  if (!dialling.found.empty()) {
+    const auto address = dialling.found.front();
+    dialling.found.pop_front();
+    return start_stripes(peer, dialling, address);
   }
-  dial_over(peer, dialling.refused, dialling.why);
+  if (dialling.next_address == dialling.addresses.size())
+    return dial_over(peer, dialling.refused, dialling.why);
+  dialling.look_up = ++look_ups_;
+  resolver_.ask(dialling.addresses[dialling.next_address++],
+                [this, peer, number = dialling.look_up](auto found) { looked_up(peer, number, found); });
+}
+
+void Links::looked_up(PeerId peer, std::uint64_t look_up, Resolver::Found found) {
+  const auto it = dialling_.find(peer);
+  if (it == dialling_.end() || it->second.look_up != look_up) return;  // nobody waits for it any more
+  if (found) {
+    it->second.found.assign(found->begin(), found->end());
+  } else {
+    it->second.refused = false;
+    it->second.why = found.error().text;
+  }
+  dial_next(peer, it->second);
 }
 
 void Links::start_stripes(PeerId peer, Dialling& dialling, const net::SocketAddress& address) {
@@ -53,7 +63,9 @@ void Links::start_stripes(PeerId peer, Dialling& dialling, const net::SocketAddr
     const auto nonce = net::random_nonce();
     if (!socket || !nonce) {
       dialling.refused = false;
-      return dial_over(peer, false, socket ? nonce.error().text : socket.error().text);
+      dialling.why = socket ? nonce.error().text : socket.error().text;
+      drop(dialling.link, {ErrorCode::closed, dialling.why});
+      return dial_next(peer, dialling);
     }
     auto& c = hub_.add(std::make_unique<net::Connection>(
         std::move(*socket), net::Handshake(net::Side::dialler, protocol_version, secret_, nonce.value()),
@@ -193,6 +205,7 @@ void Links::hang_up(PeerId peer) {
 }
 
 void Links::close_all() {
+  resolver_.close();
   std::vector<net::Connection*> all;
   for (auto& [c, role] : roles_) all.push_back(c);
   roles_.clear();

@@ -2,10 +2,11 @@
 // A link is up when all its stripes are; it is lost with the first stripe that breaks. Owned by the I/O
 // thread.
 #pragma once
+#include <deque>
 #include <map>
 #include <set>
 
-#include "runtime/hub.hpp"
+#include "runtime/resolver.hpp"
 #include "wire/codec.hpp"
 
 namespace pccl {
@@ -34,12 +35,14 @@ class Links : public net::Connection::Handler {
     ~Owner() = default;
   };
 
-  Links(Hub& hub, Owner& owner, Bytes secret, std::string congestion, Duration unacked_max)
+  Links(Hub& hub, Owner& owner, Bytes secret, std::string congestion, Duration unacked_max,
+        Resolver::LookUp look_up)
       : hub_(hub),
         owner_(owner),
         secret_(std::move(secret)),
         congestion_(std::move(congestion)),
-        unacked_max_(unacked_max) {}
+        unacked_max_(unacked_max),
+        resolver_(hub, std::move(look_up)) {}
 
   void identify(std::uint64_t run, PeerId me) { run_ = run, me_ = me; }
   void dial(PeerId peer, std::vector<Address> addresses);
@@ -88,6 +91,8 @@ class Links : public net::Connection::Handler {
     Link link;
     std::vector<Address> addresses;
     std::size_t next_address = 0;
+    std::deque<net::SocketAddress> found;  // what the last of them stands for, less those tried
+    std::uint64_t look_up = 0;             // its number
     Instant since = 0;
     bool refused = true;  // every address so far refused
     std::string why;
@@ -100,6 +105,7 @@ class Links : public net::Connection::Handler {
     Instant since = 0;
   };
   void dial_next(PeerId peer, Dialling& dialling);
+  void looked_up(PeerId peer, std::uint64_t look_up, Resolver::Found found);
   void start_stripes(PeerId peer, Dialling& dialling, const net::SocketAddress& address);
   void dial_over(PeerId peer, bool refused, std::string why);
   bool on_hello(net::Connection& c, Role& role, const LinkHello& hello);
@@ -119,7 +125,8 @@ class Links : public net::Connection::Handler {
   std::map<PeerId, Dialling> dialling_;
   std::map<PeerId, Link> arriving_;
   std::map<net::Connection*, Role> roles_;
-  std::uint64_t next_number_ = 1;
+  std::uint64_t next_number_ = 1, look_ups_ = 0;
+  Resolver resolver_;
 };
 
 }  // namespace pccl

@@ -1,5 +1,7 @@
 #include "runtime/master_link.hpp"
 
+#include <cerrno>
+
 namespace pccl {
 
 void MasterLink::tick(Instant now) {
@@ -15,7 +17,10 @@ void MasterLink::dial(Instant now) {
   net::SocketOptions options{"system", {}, 5 * second};
   auto socket = net::start_connect(address, options);
   const auto nonce = net::random_nonce();
-  if (!socket || !nonce) return owner_.master_unreachable(socket ? nonce.error() : socket.error(), false);
+  if (!socket || !nonce) {
+    last_failure_ = socket ? nonce.error() : socket.error();
+    return owner_.master_unreachable(last_failure_, false);
+  }
   const auto text = address.text() == name_ ? name_ : name_ + " (" + address.text() + ")";
   connection_ = &hub_.add(std::make_unique<net::Connection>(
       std::move(*socket), net::Handshake(net::Side::dialler, protocol_version, secret_, nonce.value()), text,
@@ -43,10 +48,25 @@ void MasterLink::on_closed(net::Connection& c, const Error& why) {
   hub_.retire(c);
   connection_ = nullptr;
   handshake_by_ = never;
+  last_failure_ = why;
+  if (c.system_error() == ECONNREFUSED)
+    last_failure_.text += "; is the master running there? start it with python -m pccl_py master";
   if (std::exchange(ready_, false)) return owner_.master_down(why);
   const bool hopeless = why.code == ErrorCode::authentication || why.code == ErrorCode::version ||
                         (why.code == ErrorCode::connect && c.system_error() == 0);
-  owner_.master_unreachable(why, hopeless);
+  owner_.master_unreachable(Error(last_failure_), hopeless);
+}
+
+// What failed last says more than a dial that has just begun anew.
+Error MasterLink::obstacle() const {
+  if (ready_) return {};
+  if (last_failure_ || connection_ == nullptr) return last_failure_;
+  const bool connected = net::remote_address(connection_->fd()).family() != 0;
+  return {ErrorCode::connect,
+          connection_->remote() + (connected ? ": connected, but no answer came to our greeting: is this the "
+                                               "port of a master?"
+                                             : ": no answer; is the address right, and does a firewall let "
+                                               "this through?")};
 }
 
 void MasterLink::send(const ToMaster& message) {

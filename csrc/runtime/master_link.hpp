@@ -33,6 +33,7 @@ class MasterLink : public net::Connection::Handler {
   void reconnect(const std::string& why);
   void close_politely();  // what was sent still goes out
   bool closed() const { return connection_ == nullptr; }
+  Error obstacle() const;  // why it is not ready yet, as far as that is known
   net::SocketAddress local() const {
     return connection_ == nullptr ? net::SocketAddress{} : net::local_address(connection_->fd());
   }
@@ -59,6 +60,7 @@ class MasterLink : public net::Connection::Handler {
   std::size_t next_address_ = 0;
   net::Connection* connection_ = nullptr;
   bool ready_ = false, stopped_ = false;
+  Error last_failure_;  // of a dial, or of the connection
   Instant dial_at_ = 0, handshake_by_ = never;
 };
 

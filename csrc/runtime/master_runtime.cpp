@@ -29,7 +29,8 @@ Result<std::unique_ptr<MasterRuntime>> MasterRuntime::create(MasterOptions optio
   if (!nonce) return nonce.error();
   auto master = std::unique_ptr<MasterRuntime>(new MasterRuntime(std::move(options), std::move(*hub)));
   master->owner_process_ = getpid();
-  master->address_ = net::local_address(listener->fd()).address();
+  master->bound_ = net::local_address(listener->fd());
+  master->address_ = master->bound_.address();
   MasterConfig config{
       .timing = master->options_.timing, .rules = {}, .run = 0, .restarted = false, .stored = {}};
   config.run = load_little<std::uint64_t>(nonce->data()) | 1;
@@ -43,9 +44,10 @@ Result<std::unique_ptr<MasterRuntime>> MasterRuntime::create(MasterOptions optio
 }
 
 std::vector<Address> MasterRuntime::reachable() const {
-  if (address_.host != "0.0.0.0" && address_.host != "::") return {address_};
+  if (!bound_.is_any()) return {address_};
   std::vector<Address> all;
-  for (const auto& interface : net::interface_addresses()) all.push_back({interface.host(), address_.port});
+  for (const auto& interface : net::served_by(bound_, net::interface_addresses()))
+    all.push_back({interface.host(), address_.port});
   all.push_back({"127.0.0.1", address_.port});
   return all;
 }
@@ -77,6 +79,7 @@ void MasterRuntime::run() {
     if (now >= master_->next_deadline()) master_->tick(now);
     check_strangers(now);
     knocker_.tick(now);
+    stranger_log_.tick(now);
     drain();
     hub_->turn(next_deadline(), monotonic_now);
     drain();
@@ -89,7 +92,7 @@ void MasterRuntime::run() {
 }
 
 Instant MasterRuntime::next_deadline() const {
-  auto next = std::min(master_->next_deadline(), knocker_.next_deadline());
+  auto next = std::min({master_->next_deadline(), knocker_.next_deadline(), stranger_log_.next_deadline()});
   if (!strangers_.empty() || !closing_.empty()) next = std::min(next, monotonic_now() + 200 * millisecond);
   return next;
 }
@@ -143,8 +146,7 @@ void MasterRuntime::on_closed(net::Connection& c, const Error& why) {
   ids_.erase(it);
   connections_.erase(id);
   closing_.erase(id);
-  if (strangers_.erase(id) > 0 && options_.log)
-    options_.log("a stranger at " + c.remote() + " went away: " + why.text);
+  if (strangers_.erase(id) > 0) stranger_log_.gone(c.remote(), why.text, monotonic_now());
   master_->on_closed(id, monotonic_now());
   drain();
 }

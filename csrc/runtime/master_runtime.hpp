@@ -7,6 +7,7 @@
 #include "protocol/master.hpp"
 #include "runtime/hub.hpp"
 #include "runtime/knocker.hpp"
+#include "runtime/stranger_log.hpp"
 #include "wire/codec.hpp"
 
 namespace pccl {
@@ -63,6 +64,7 @@ class MasterRuntime final : net::Connection::Handler {
   static constexpr Duration introduction_timeout = 5 * second;
   MasterOptions options_;
   std::unique_ptr<Hub> hub_;
+  net::SocketAddress bound_;
   Address address_;
   std::unique_ptr<Master> master_;  // I/O thread only, as all below
   Knocker knocker_{*hub_, options_.secret,
@@ -70,7 +72,8 @@ class MasterRuntime final : net::Connection::Handler {
   std::map<ConnectionId, net::Connection*> connections_;
   std::map<const net::Connection*, ConnectionId> ids_;
   std::map<ConnectionId, Stranger> strangers_;  // have not introduced themselves yet
-  std::map<ConnectionId, Instant> closing_;     // told why, and given a moment to read it
+  StrangerLog stranger_log_{options_.log};
+  std::map<ConnectionId, Instant> closing_;  // told why, and given a moment to read it
   ConnectionId next_id_ = 1;
   bool stop_ = false;
   mutable std::mutex status_mutex_;  // guards status_

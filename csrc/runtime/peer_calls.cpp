@@ -156,6 +156,14 @@ void PeerRuntime::cancel_state(std::shared_ptr<StateHandle> handle, std::string 
 
 // ---- status and end ----
 
+Error PeerRuntime::not_admitted(Duration waited) {
+  const auto asked = std::make_shared<Promise<Error>>();
+  hub_->call([this, asked] { asked->set(obstacle()); });
+  auto why = asked->wait_for(second) ? asked->get() : Error{ErrorCode::timeout, "nothing is known"};
+  why.text = "not admitted within " + in_words(waited) + ": " + why.text;
+  return why;
+}
+
 PeerStatus PeerRuntime::status(bool with_links) {
   if (with_links && !forked()) {
     auto asked = std::make_shared<Promise<std::map<PeerId, LinkInfo>>>();

@@ -14,6 +14,7 @@
 namespace pccl {
 
 Result<std::unique_ptr<PeerRuntime>> PeerRuntime::create(PeerOptions options) {
+  if (auto error = net::check_congestion(options.congestion)) return error;
   auto where = net::parse_address(options.master);
   if (!where) return where.error();
   auto addresses = net::resolve(*where, net::Purpose::connect);
@@ -56,7 +57,8 @@ PeerRuntime::PeerRuntime(PeerOptions options, std::unique_ptr<Hub> hub,
                          std::vector<net::SocketAddress> master)
     : options_(std::move(options)),
       hub_(std::move(hub)),
-      links_(*hub_, *this, options_.secret, options_.congestion, options_.timing.unacked_max()),
+      links_(*hub_, *this, options_.secret, options_.congestion, options_.timing.unacked_max(),
+             options_.look_up),
       master_(*hub_, *this, options_.secret, options_.master, std::move(master)),
       owner_process_(getpid()) {}
 
@@ -130,9 +132,10 @@ std::vector<Address> PeerRuntime::reachable() const {
   if (!addresses.empty()) return addresses;
   const auto bound = net::local_address(hub_->listener_fd());
   if (!bound.is_any()) return {bound.address()};
-  if (auto local = master_.local(); local.family() != 0 && !local.is_loopback())
-    return {{local.host(), port}};
-  for (const auto& interface : net::interface_addresses())
+  if (auto local = net::served_by(bound, {master_.local()});
+      !local.empty() && local[0].family() != 0 && !local[0].is_loopback())
+    return {{local[0].host(), port}};
+  for (const auto& interface : net::served_by(bound, net::interface_addresses()))
     if (addresses.size() < limits::addresses_max) addresses.push_back({interface.host(), port});
   if (addresses.empty()) addresses.push_back({"127.0.0.1", port});
   return addresses;
@@ -173,6 +176,15 @@ void PeerRuntime::master_down(const Error& why) {
 void PeerRuntime::master_unreachable(const Error& why, bool hopeless) {
   if (session_ != nullptr) return;
   if (hopeless || monotonic_now() >= give_up_dialling_) end(why);
+}
+
+// The stage that was reached, and what is known of it.
+Error PeerRuntime::obstacle() const {
+  if (ended_) return ended_;
+  if (auto why = master_.obstacle()) return {ErrorCode::connect, why.text};
+  if (session_ == nullptr || session_->door().empty())
+    return {ErrorCode::timeout, "the master at " + options_.master + " has said nothing yet"};
+  return {ErrorCode::timeout, session_->door()};
 }
 
 // ---- the session's effects ----

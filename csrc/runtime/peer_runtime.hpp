@@ -22,6 +22,7 @@ struct PeerOptions {
   std::string congestion = "auto";
   Timing timing;
   std::function<void(const std::string&)> log;
+  Resolver::LookUp look_up;  // of other peers' names; empty: the system's
 };
 
 struct PeerStatus {  // a copy for user threads
@@ -46,6 +47,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   ~PeerRuntime();
 
   std::shared_ptr<Promise<Error>> admitted() const { return admitted_; }  // no error: a member
+  Error not_admitted(Duration waited);  // what keeps it out, for a caller whose time is over
   std::shared_ptr<OperationHandle> post(PostRequest request);
   void cancel(std::shared_ptr<OperationHandle> handle, std::string why);
   std::shared_ptr<Promise<BoundaryResult>> enter_boundary(std::uint32_t islands, Duration timeout);
@@ -111,6 +113,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::vector<Address> reachable() const;
   void log(const std::string& line) const;
   void publish();
+  Error obstacle() const;
   void end(const Error& why);
   bool stuck() const;
 
@@ -192,7 +195,6 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   Error ended_;
   Instant links_ticked_ = 0;
   bool stop_ = false, draining_ = false;
-  Error last_dial_error_;
   Instant give_up_dialling_ = never;
 
   mutable std::mutex status_mutex_;  // guards status_ and threads_

@@ -77,7 +77,8 @@ struct Missing {  // answer to Waiting: who has not come to the call yet
 struct Pulse {  // the master lives; and how many islands are at the door
   static constexpr MessageId id = MessageId::pulse;
   std::uint32_t waiting = 0;
-  template <class V> void fields(V&& v) { v(waiting); }
+  std::string door;  // to those who are there, for people: what they wait for
+  template <class V> void fields(V&& v) { v(waiting), v(door, limits::text_bytes_max); }
 };
 
 // What was elected: each entry's root, and who holds it.

@@ -62,7 +62,8 @@ class Player {
   void wake(Process& process);
   void cut(Process& process);
   void break_what(const Words& words);
-  void join(bool reachable);
+  void join(const Words& words);
+  void join(const std::string& island, std::uint32_t rank, std::uint32_t size, bool reachable);
   void pass(Duration time);
   std::vector<std::string> opening() const;
   void drain_transcript();
@@ -185,7 +186,7 @@ void Player::command(const std::string& line) {
   else if (words[0] == "break")
     break_what(words);
   else if (words[0] == "join")
-    join(words.size() == 1);
+    join(words);
   else if (line == "master dies")
     world_->end_master();
   else if (line == "master starts")
@@ -231,6 +232,8 @@ void Player::one(const std::string& verb, Process& process, const Settings& sett
   if (const auto call = calls.find(verb); call != calls.end()) return post(call->second, process, settings);
   if (verb == "kill") return process.end(false);
   if (verb == "silence") return process.end(true);
+  const auto& identity = process.session.identity();
+  if (verb == "again") return join(identity.island, identity.island_rank, identity.island_size, true);
   if (verb == "oversleep")
     process.oversleeps = true;
   else if (verb == "wake")
@@ -293,8 +296,15 @@ void Player::break_what(const Words& words) {
   world_->links.lose(link->second, both || dialled, both || !dialled);
 }
 
-void Player::join(bool reachable) {
-  auto& joiner = world_->add_process("", 0, 1, 1);
+void Player::join(const Words& words) {
+  if (words.size() == 4)
+    join(words[1], std::uint32_t(number(words[2])), std::uint32_t(number(words[3])), true);
+  else
+    join("", 0, 1, words.size() == 1);
+}
+
+void Player::join(const std::string& island, std::uint32_t rank, std::uint32_t size, bool reachable) {
+  auto& joiner = world_->add_process(island, std::uint16_t(rank), std::uint16_t(size), 1);
   joiner.scripted = true;
   joiner.reaches_others = reachable;
   world_->controls.dial(joiner);

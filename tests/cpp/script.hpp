@@ -12,6 +12,8 @@
 //   cut | mend on P,..             it does not reach the master;  and reaches it again
 //   break link P-Q | break half P-Q (only P learns)
 //   join | join unreachable | master dies | master starts
+//   join ISLAND RANK SIZE
+//   again on P,..                  a new process joins in its place, under its name
 //   after T                        time passes: 250ms, 3s
 //   > LINE                         what has been said since the last of these; `...` stands for anything
 //

@@ -16,7 +16,7 @@ TEST(time_outs_of_a_peer_alone) {
         [](View& view) { std::erase_if(view.members, [](const Member& m) { return m.peer != 2; }); });
     for (int i = 0; i < 10; ++i) {
       home.now += 300 * millisecond;
-      home.hear(Pulse{0});
+      home.hear(Pulse{0, {}});
       home.session.tick(home.now);
       home.drain();
     }

@@ -81,7 +81,7 @@ TEST(an_island_is_removed_whole) {
     > p1,p3 delivers call 0 of group 0: p1,p3, waiting 0
     kill on 4
     > m1: view 2 of 2 peers: peer 4 is gone (its connections broke: connection reset)
-    > p3 is gone: the run goes on without this peer: peer 4 is gone (its connections broke: ...)
+    > p3 is gone: the run goes on without this peer: peer 4 is gone (its connections broke: ...); call rejoin() ...
     > p1,p2 view 0.2[p1,p2]
     > p2 aborts call 0 of group 1
     > p2 delivers call 0 of group 1: p2, waiting 0
@@ -95,6 +95,7 @@ TEST(joiner_that_cannot_be_reached) {
     update_topology on 1,2
     > p1,p2 passes boundary 1
     after 6s
+    > p3: not in the run yet: its links to the members are being tried
     > p3 is gone: peer 3 cannot open the links that it needs: peer 2 at sim:2: timed out
   )");
 }
@@ -107,7 +108,7 @@ TEST(silent_peer) {
     after 1s
     > p1,p2: waiting in all_reduce, call 0 of group 0 for peer 3 (island peer-3)
     after 2s
-    > m1: view 2 of 2 peers: peer 3 has been silent for too long
+    > m1: view 2 of 2 peers: peer 3 was silent for 2 s
     > p1,p2 aborts call 0 of group 0
     > p1,p2 view 0.2[p1,p2]
     > p1,p2 delivers call 0 of group 0: p1,p2, waiting 0
@@ -274,13 +275,13 @@ TEST(cut_off_for_too_long_while_it_holds_a_result) {
     cut on 1
     after 2s
     wake on 2
-    > m1: view 2 of 1 peers: peer 1 lost its connection and did not come back
+    > m1: view 2 of 1 peers: peer 1 lost its connection and did not come back for 1500 ms
     > p2 aborts call 0 of group 0
     > p2 view 0.2[p2]
     > p2 delivers call 0 of group 0: p2, waiting 0
     mend on 1
     > p1 aborts call 0 of group 0
     > p1 delivers ...: this peer held the whole result, and whether the others took it is unknown: ...
-    > p1 is gone: the run went on without this peer; join it again
+    > p1 is gone: the run goes on without this peer: peer 1 lost its connection ...; call rejoin() ...
   )");
 }

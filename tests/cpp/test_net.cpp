@@ -94,6 +94,14 @@ TEST(names_become_addresses) {
     CHECK(!address.is_loopback() && !address.is_any() && !address.is_link_local());
 }
 
+TEST(a_wildcard_serves_its_own_family) {
+  const auto address = [](const char* host) { return resolve({host, 85}, Purpose::connect)->front(); };
+  const std::vector here = {address("192.0.2.1"), address("2001:db8::1")};
+  CHECK_EQ(served_by(address("0.0.0.0"), here).size(), std::size_t{1});
+  CHECK_EQ(served_by(address("0.0.0.0"), here)[0].host(), "192.0.2.1");
+  CHECK_EQ(served_by(address("::"), here).size(), std::size_t{2});
+}
+
 TEST(sockets_connect_with_their_options) {
   SocketOptions options;
   options.unacked_max = 1500 * millisecond;
@@ -147,6 +155,15 @@ TEST(one_wildcard_serves_both_families) {
   auto accepted = accept_from(*listener);
   REQUIRE(accepted && accepted->has_value());
   CHECK_EQ((*accepted)->from.host(), "127.0.0.1");
+}
+
+TEST(congestion_control_that_the_kernel_lacks_is_named) {
+  for (const auto* choice : {"auto", "system", "reno"}) CHECK(!check_congestion(choice));
+  for (const auto* choice : {"no-such-one", "", "a name that is far too long for the kernel"}) {
+    const auto error = check_congestion(choice);
+    CHECK_EQ(error.code, ErrorCode::usage);
+    CHECK(error.text.find("reno") != std::string::npos);  // every kernel has it
+  }
 }
 
 TEST(congestion_control_falls_back_silently) {

@@ -111,7 +111,7 @@ ToPeer message_for(Household& home, Generate& generate) {
   auto message = generate.message<ToPeer>();
   const bool ends = std::holds_alternative<Refused>(message) || std::holds_alternative<Evicted>(message) ||
                     std::holds_alternative<Suspended>(message);
-  if (ends && rng.chance(0.98)) return Pulse{std::uint32_t(rng.below(3))};
+  if (ends && rng.chance(0.98)) return Pulse{std::uint32_t(rng.below(3)), rng.chance(0.5) ? "" : "who knows"};
   if (auto* view = std::get_if<ViewMessage>(&message); view != nullptr && rng.chance(0.95)) {
     view->view.members = home.session.view().members;  // else it is over at once
     view->view.id = {home.session.view().id.incarnation,

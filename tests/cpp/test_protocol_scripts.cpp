@@ -11,9 +11,11 @@ TEST(join_at_a_boundary) {
     > p1,p2 delivers call 0 of group 0: p1,p2, waiting 1
     update_topology on 1
     after 1200ms
+    > p3: not in the run yet: members let newcomers in at their next update_topology()
+    > m1: island peer-3 waits at the door for the members' next update_topology()
     > p1: waiting in update_topology for peer 2 (island peer-2)
     update_topology on 2
-    > m1: view 2 of 3 peers: islands came in
+    > m1: view 2 of 3 peers: island peer-3 came in
     > p1,p2,p3 view 0.2[p1,p2,p3]
     > p1,p2 passes boundary 1
     all_reduce on 1,2,3
@@ -138,7 +140,7 @@ TEST(time_out_of_a_boundary) {
     update_topology on 2
     after 2s
     > p1,p2: waiting in update_topology for peer 3 (island peer-3)
-    > p1 fails at the boundary: not all peers came to update_topology in time; missing: peer 3
+    > p1 fails at the boundary: not all peers came to update_topology in time; missing: peer 3 (island peer-3)
     > p2: waiting in update_topology for peer 1 (island peer-1), peer 3 (island peer-3)
     update_topology on 3
     update_topology on 1

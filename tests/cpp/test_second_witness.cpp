@@ -10,7 +10,7 @@ TEST(a_refusal_at_its_port_is_the_second_witness) {
     > m1: view 2 of 2 peers: peer 1 is gone (its connections broke: nobody listens at its address any more)
     > m1: view 3 of 0 peers: peer 3 is gone (its connections broke: nobody listens at its address any more)
     > p4 view 0.2[p3,p4]
-    > p4 is gone: the run goes on without this peer: peer 3 is gone (its connections broke: ...)
+    > p4 is gone: the run goes on without this peer: peer 3 is gone (its connections broke: ...); call rejoin() ...
   )");
 }
 

@@ -33,7 +33,7 @@ struct Peer {
   std::vector<PeerId> dials(Duration time) {
     std::vector<PeerId> all;
     for (const auto until = now + time; now <= until; now += millisecond) {
-      hear(Pulse{0});
+      hear(Pulse{0, {}});
       session.tick(now);
       for (auto& effect : session.take_effects()) {
         const auto* dial = std::get_if<effect::Dial>(&effect);

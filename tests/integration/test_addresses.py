@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pccl_py import Communicator, ConnectError, Master, OperationTimeout, UsageError, VersionError
+from pccl_py import Communicator, ConnectError, Master, UsageError, VersionError
 
 from .peers import IMPATIENT
 
@@ -22,6 +22,7 @@ def test_nobody_listens(free_port: int) -> None:
         Communicator(address, config=IMPATIENT)
     text = str(caught.value)
     assert address in text and "127.0.0.1" in text and "refused" in text.lower()
+    assert "python -m pccl_py master" in text
 
 
 def test_no_such_host() -> None:
@@ -76,7 +77,7 @@ def test_somebody_hangs_up_at_once() -> None:
 def test_somebody_who_never_answers() -> None:
     with service(b"", hang_up=False) as address:
         begin = time.monotonic()
-        with pytest.raises((ConnectError, OperationTimeout)):
+        with pytest.raises(ConnectError, match="connected, but no answer came to our greeting"):
             Communicator(address, config=IMPATIENT, timeout=1)
         assert time.monotonic() - begin < 5
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pccl_py import Communicator, Master, UsageError
+from pccl_py import Communicator, Config, Master, UsageError
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,7 @@ from pccl_py import Communicator, Master, UsageError
         ({"timeout": "1"}, "timeout='1'"),
         ({"advertise": 3}, "advertise"),
         ({"listen": "0.0.0.0:0"}, "not loopback"),
+        ({"config": Config(congestion_control="no-such-one")}, "no-such-one: the kernel has no .* reno"),
     ],
 )
 def test_wrong_options(master: Master, options: Any, text: str) -> None:

@@ -122,6 +122,19 @@ def test_ipv6() -> None:
             comm.all_reduce(np.ones(3))
 
 
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
+def test_every_address_that_it_names_answers(listen: str) -> None:
+    with Master(listen, insecure=True) as master:
+        for address in master.addresses():
+            with Communicator(address, insecure=True, timeout=10) as comm:
+                assert comm.world_size == 1
+
+
+def test_a_peer_offers_only_what_it_listens_on(master: Master) -> None:
+    with Communicator(master.address, listen="0.0.0.0:0", insecure=True) as comm:
+        assert not [address for address in comm.peers()[0].addresses if "[" in address]
+
+
 def test_host_names(master: Master) -> None:
     port = master.address.rsplit(":", 1)[1]
     with Communicator(f"localhost:{port}") as comm:

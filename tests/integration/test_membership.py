@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pccl_py import Communicator, Master, OperationTimeout, RefusedError
+from pccl_py import Communicator, Master, OperationTimeout
 from tests.threads import in_threads
 
 from .peers import QUICK
@@ -113,14 +113,6 @@ def test_not_admitted_in_time(master: Master) -> None:
         with pytest.raises(OperationTimeout, match="update_topology"):
             Communicator(master.address, timeout=0.2)
         assert time.monotonic() - begin < 3
-
-
-def test_an_island_that_is_there_already(master: Master) -> None:
-    with (
-        Communicator(master.address, island="blue"),
-        pytest.raises(RefusedError, match="island 'blue' is in the run already"),
-    ):
-        Communicator(master.address, island="blue", timeout=5)
 
 
 def test_two_communicators_in_one_process() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import numpy as np
+import pytest
 
 from pccl_py import Communicator, Master
 
@@ -69,3 +70,19 @@ def test_strangers_hurt_nobody(master: Master) -> None:
 
     assert min(together(master.address, 2, play)) > 10
     assert master.status()["view"] >= 1
+
+
+def test_strangers_do_not_fill_the_log(master: Master, caplog: pytest.LogCaptureFixture) -> None:
+    host, port = master.address.rsplit(":", 1)
+    for _ in range(200):
+        socket.create_connection((host, int(port)), 5).close()
+
+    def told() -> list[int]:
+        lines = [r.getMessage() for r in caplog.records if "stranger" in r.getMessage()]
+        return [int(line.split()[0].replace("a", "1")) for line in lines]
+
+    deadline = time.monotonic() + 10
+    while sum(told()) < 200 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert sum(told()) == 200
+    assert len(told()) < 20

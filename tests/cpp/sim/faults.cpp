@@ -54,6 +54,8 @@ void World::apply(const Fault& fault) {
       process->session.attempt_broken(process->session.operations().begin()->first, no_peer, "drawn", now());
       return process->drain();
     }
+    case FaultKind::restart:
+      return restart(*process, draw);
   }
 }
 
@@ -71,9 +73,25 @@ void World::resume(Process& process) {
 }
 
 void World::join(std::uint64_t draw, bool reachable) {
-  if (processes_.size() + scenario.island_size > processes_max) return;
   const auto island =
       scenario.island_size > 1 ? "joiner-" + std::to_string(joined_islands_++) : std::string();
+  join_as(island, reachable, draw);
+}
+
+// Whoever starts processes again does not know how the old ones are: one of them was killed, or all are
+// silent, or nothing is wrong with them and the name was given twice.
+void World::restart(Process& process, std::uint64_t draw) {
+  const auto island = scenario.island_size > 1 ? process.session.identity().island : std::string();
+  const auto how = draw % 8;
+  for (const auto& other : processes_)
+    if (how >= 4 && how < 7 && !island.empty() && other->session.identity().island == island)
+      other->end(how == 4);
+  if (how < 4) process.end(how == 0);
+  join_as(island, true, draw);
+}
+
+void World::join_as(const std::string& island, bool reachable, std::uint64_t draw) {
+  if (processes_.size() + scenario.island_size > processes_max) return;
   for (std::uint32_t rank = 0; rank < scenario.island_size; ++rank) {
     auto& process = add_process(island, std::uint16_t(rank), std::uint16_t(scenario.island_size), 1);
     process.reaches_others = reachable || rank != draw % scenario.island_size;

@@ -27,14 +27,14 @@ Flavour links() {
 }
 
 Flavour joins() {
-  auto flavour = make("joins", 3, 8, {0.5, 0, 0, 0, 0, 1, 0.3, 0, 4, 0.3, 0});
+  auto flavour = make("joins", 3, 8, {0.5, 0, 0, 0, 0, 1, 0.3, 0, 4, 0.3, 0, 2});
   flavour.shape.sloppy = 0.5;
   flavour.shape.raise = 0.3;
   return flavour;
 }
 
 Flavour slow() {
-  auto flavour = make("slow", 2, 6, {1, 1, 6, 1, 1, 3, 0.5, 0, 2, 0.3, 0.3});
+  auto flavour = make("slow", 2, 6, {1, 1, 6, 1, 1, 3, 0.5, 0, 2, 0.3, 0.3, 1});
   flavour.tail_max = 3 * second;
   flavour.tail_chance_max = 0.2;
   flavour.slow_control = 0.6;
@@ -53,8 +53,8 @@ Flavour state() {
 
 const std::vector<Flavour>& flavours() {
   static const std::vector<Flavour> all = {
-      make("mixed", 0, 4, {3, 1, 1, 2, 2, 2, 2, 0.5, 2, 0.3, 0.5}), links(), joins(),
-      make("masters", 1, 5, {1, 0, 0, 0, 0, 2, 3, 1, 1, 0, 0}),     slow(),  state(),
+      make("mixed", 0, 4, {3, 1, 1, 2, 2, 2, 2, 0.5, 2, 0.3, 0.5, 0.5}), links(), joins(),
+      make("masters", 1, 5, {1, 0, 0, 0, 0, 2, 3, 1, 1, 0, 0}),          slow(),  state(),
   };
   return all;
 }

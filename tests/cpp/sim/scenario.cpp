@@ -8,7 +8,7 @@ namespace pccl::sim {
 const char* name(FaultKind kind) {
   constexpr const char* names[] = {"kill",           "silent kill",      "pause",          "link loss",
                                    "half-open link", "control loss",     "master restart", "second master",
-                                   "join",           "unreachable join", "broken attempt"};
+                                   "join",           "unreachable join", "broken attempt", "restart"};
   return names[static_cast<std::uint8_t>(kind)];
 }
 

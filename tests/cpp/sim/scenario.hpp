@@ -28,8 +28,8 @@ enum class FaultKind : std::uint8_t {
   join,
   unreachable_join,
   broken_attempt,  // the data plane of one peer gives up an attempt
+  restart,         // an island comes again under its name, while the old one is dying, silent or well
 };
-inline constexpr std::uint32_t fault_kinds = 11;
 const char* name(FaultKind kind);
 
 struct Fault {

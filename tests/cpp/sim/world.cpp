@@ -79,6 +79,8 @@ Process& World::add_process(const std::string& island, std::uint16_t rank, std::
   join.role = role;
   join.min_islands = min_islands;
   join.reachable_at = {{"sim", std::uint16_t(index + 1)}};
+  join.host = "sim";
+  join.process = index + 1;
   processes_.push_back(std::make_unique<Process>(*this, index, std::move(join)));
   return *processes_.back();
 }

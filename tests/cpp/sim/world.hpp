@@ -73,6 +73,8 @@ class World {
  private:
   Duration delay(const Delays& delays, const Process& process);
   void join(std::uint64_t draw, bool reachable);
+  void join_as(const std::string& island, bool reachable, std::uint64_t draw);
+  void restart(Process& process, std::uint64_t draw);
   void pause(Process& process, Duration length);
   void resume(Process& process);
   void second_master(std::uint64_t draw);
