@@ -64,6 +64,8 @@ class SharedState:
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], revision: int = 0) -> None:
+        if not isinstance(tensors, Mapping):
+            raise UsageError(f"no names, but a {type(tensors).__qualname__}: pass {{'weights': weights}}")
         if not tensors:
             raise UsageError("a shared state needs at least one tensor")
         if len(tensors) > TENSORS_MAX:
@@ -103,6 +105,11 @@ class SharedState:
     def entries(self) -> list[Entry]:
         """The tensors as they are now, in the order of their names, on the host; not hashed yet."""
         return [Entry(label, host) for label, host in self._hosts()]
+
+    def __repr__(self) -> str:
+        size = sum(int(tensor.nbytes) for tensor in self._tensors.values())
+        torn = ", torn" if self.torn else ""
+        return f"<SharedState of {len(self._tensors)} tensors, {size} bytes: revision {self.revision}{torn}>"
 
     def _hosts(self) -> list[tuple[str, HostMemory]]:
         hosts = [self._labelled(name, tensor) for name, tensor in self._tensors.items()]

@@ -89,6 +89,20 @@ def test_a_list_is_one_operation(master: Master) -> None:
     together(master.address, 3, play)
 
 
+@pytest.mark.parametrize("count", [7, 40_000, 1 << 19])
+def test_inputs_may_share_memory_where_results_go_elsewhere(master: Master, count: int) -> None:
+    def play(comm: Communicator, index: int) -> None:
+        array = np.arange(count, dtype=np.float32) % 100 + comm.rank
+        array.flags.writeable = False
+        outs = [np.zeros(count, np.float32), np.zeros(count, np.float32), np.zeros(count - 5, np.float32)]
+        comm.all_reduce([array, array, array[5:]], out=outs)
+        wanted = np.arange(count) % 100 * 3 + 3
+        assert np.array_equal(outs[0], wanted) and np.array_equal(outs[1], wanted)
+        assert np.array_equal(outs[2], wanted[5:])
+
+    together(master.address, 3, play)
+
+
 def test_weights(master: Master) -> None:
     def play(comm: Communicator, index: int) -> None:
         rank = comm.rank
