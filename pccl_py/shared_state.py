@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from .hashing import DIGEST_BYTES, chunks_of, hash_all, memory, root_of
 from .host_memory import HostMemory, host_memory
 from .tensors import TENSORS_MAX, Tensor, check_disjoint
 
+# As the election words it: csrc/protocol/election.cpp. A layout is dtype[shape].
+_LABELS = re.compile(r"(.* differ in )names: '(.*) (\S+\[[\d, ]*\])' and '(.*) (\S+\[[\d, ]*\])'", re.DOTALL)
 NAME_BYTES_MAX = 256  # with dtype and shape: csrc/base/limits.hpp
 REVISION_MAX = 2**64 - 1
 
@@ -48,6 +51,20 @@ class Entry:
 
     def root(self) -> bytes:
         return root_of(self.digests, self.host.code, self.host.count)
+
+
+def readable(text: str) -> str:
+    """The core's message about two labels of which each is a name with its layout, told by name and layout.
+
+    "... differ in names: 'w float32[3]' and 'w float32[4]'" -> "... differ in 'w': float32[3] and float32[4]"
+    """
+    found = _LABELS.fullmatch(text)
+    if found is None:
+        return text
+    before, one, layout, other, other_layout = found.groups()
+    if one == other:
+        return f"{before}{one!r}: {layout} and {other_layout}"
+    return f"{before}names: {one!r} ({layout}) and {other!r} ({other_layout})"
 
 
 class SharedState:
