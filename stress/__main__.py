@@ -13,7 +13,7 @@ from typing import Any
 # One thread per process: peers are many, cores are few. Before numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from pccl_py.bench.units import parse_size
+from pccl_py.bench.units import parse_tensor
 from pccl_py.cli.numbers import above_zero, parsed, whole
 
 from .churn import ChurnPlan, run_churn
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     recovery.add_argument("--kills", type=whole(1), default=100)
     recovery.add_argument("--peers", type=whole(2, PEERS_MAX), default=3)
     recovery.add_argument(
-        "--bytes", type=parsed(size), default=4 << 20, help="reduced at a time; K, M and G are known"
+        "--bytes", type=parsed(parse_tensor), default=4 << 20, help="reduced at a time; K, M and G are known"
     )
     recovery.add_argument("--forked-workers", type=whole(0), nargs="?", const=2, default=0, metavar="N",
                           help="each peer has forked N processes (2) that outlive it")  # fmt: skip
@@ -67,16 +67,8 @@ def parser() -> argparse.ArgumentParser:
     pause = commands.add_parser("pause", parents=[common], help="a peer that is stopped is evicted")
     pause.add_argument("--rounds", type=whole(1), default=3)
     pause.add_argument("--peers", type=whole(2, PEERS_MAX), default=3)
-    pause.add_argument("--bytes", type=parsed(size), default=4 << 20)
+    pause.add_argument("--bytes", type=parsed(parse_tensor), default=4 << 20)
     return top
-
-
-def size(text: str) -> int:
-    """ "4M" in bytes, of whole float32 elements."""
-    found = parse_size(text)
-    if found % 4:
-        raise ValueError(f"{text!r}: a multiple of 4 bytes, of float32 elements")
-    return found
 
 
 def grid(text: str) -> tuple[int, int]:

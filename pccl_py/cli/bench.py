@@ -9,7 +9,7 @@ from typing import Any
 from ..bench import all_reduce, all_reduce_table, join, memory, pause, recovery, sync_state, topology
 from ..bench.all_reduce_peer import OURS, OURS_OUT
 from ..bench.report import Figure, print_figures
-from ..bench.units import bytes_text, parse_size, parse_sizes
+from ..bench.units import bytes_text, parse_tensor, parse_tensors
 from .numbers import parsed, whole
 
 Measure = Callable[[argparse.Namespace], Iterable[Figure]]
@@ -79,12 +79,12 @@ def _peers(bench: argparse.ArgumentParser) -> None:
 
 def _size(bench: argparse.ArgumentParser, default: int) -> None:
     text = f"of the tensor (default {bytes_text(default)})"
-    bench.add_argument("--size", type=parsed(parse_size), default=default, metavar="SIZE", help=text)
+    bench.add_argument("--size", type=parsed(parse_tensor), default=default, metavar="SIZE", help=text)
 
 
 def _sizes(bench: argparse.ArgumentParser, default: str) -> None:
     text = f"of the tensors, with K, M, G (default {default})"
-    bench.add_argument("--sizes", type=parsed(parse_sizes), default=default, metavar="LIST", help=text)
+    bench.add_argument("--sizes", type=parsed(parse_tensors), default=default, metavar="LIST", help=text)
 
 
 # ---- all_reduce --------------------------------------------------------------------------------------------

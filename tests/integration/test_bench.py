@@ -127,6 +127,8 @@ def test_wrong_arguments(arguments: tuple[str, ...]) -> None:
         ("all_reduce --repeats 0", "--repeats: '0'"),
         ("recovery --kills 0", "--kills: '0'"),
         ("memory --size 0", "'0' is no size"),
+        ("sync_state --size 1", "'1': sizes are multiples of 4 bytes"),
+        ("recovery --sizes 4,6", "'6': sizes are multiples of 4 bytes"),
     ],
 )
 def test_numbers_of_arguments(arguments: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:

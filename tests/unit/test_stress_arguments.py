@@ -27,7 +27,7 @@ from stress.report import Report
         ("churn --elements 9-5", "--elements: '9-5'"),
         ("recovery --kills 0", "--kills: '0': it is a whole number of at least 1"),
         ("recovery --peers 1", "--peers: '1': it is a whole number from 2 to 16"),
-        ("recovery --bytes 3", "'3': a multiple of 4 bytes"),
+        ("recovery --bytes 3", "'3': sizes are multiples of 4 bytes"),
         ("recovery --forked-workers -1", "--forked-workers: '-1'"),
         ("pause --rounds 0", "--rounds: '0'"),
         ("pause --bytes much", "'much' is no size"),
