@@ -107,9 +107,11 @@ class Collectives:
 
         tensors   a numpy array or torch CPU tensor, or a list of them as one atomic operation: contiguous, of
                   float32/64/16, bfloat16, int8..64 or uint8..64, at any alignment, also empty. Reduced in
-                  place
-        out       where the results go instead, one per input; an output may be exactly its input
-        op        sum, avg, prod, min, max. 16-bit floats are reduced in float32; integers wrap around
+                  place, which costs a copy of the input, kept to restore it: as much memory again
+        out       where the results go instead, one per input; an output may be exactly its input. Without
+                  that copy: recommended for large tensors
+        op        sum, avg, prod, min, max. 16-bit floats are reduced in float32; integers wrap around, and
+                  their avg is the wrapped sum divided, toward zero
         weight    op="avg" only: the result is sum(weight * tensor) / sum(weight), 0 where all weights are 0
         tag       names the operation, 0 .. 2**32 - 3. None: numbered in the order of the calls of one thread
         scope     "run": commits in all groups or in none

@@ -202,12 +202,14 @@ class Communicator(Collectives):
 
     @property
     def world_size(self) -> int:
-        """Trainers in this peer's group."""
+        """Trainers in this peer's group. Changes by itself when somebody dies; newcomers count from the
+        boundary that lets them in."""
         return len(self._ids())
 
     @property
     def rank(self) -> int:
-        """This peer's position in its group, in order of admission; gaps are closed when somebody leaves."""
+        """This peer's position in its group, in order of admission. Gaps are closed, at any time, when
+        somebody leaves."""
         peer = self._peer
         ids = self._ids()
         if peer.peer_id in ids:
