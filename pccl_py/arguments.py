@@ -14,11 +14,13 @@ from .errors import NotBuilt, UsageError
 from .tensors import FLOATING, Operand
 
 Op = Literal["sum", "avg", "prod", "min", "max"]
+Algorithm = Literal["auto", "ring", "direct", "exchange"]
 Scope = Literal["group", "run"]
 OnLoss = Literal["retry", "raise"]
 Strategy = Literal["enforce_popular", "send_only", "receive_only"]
 
 OPS = {"sum": 1, "avg": 2, "prod": 3, "min": 4, "max": 5}
+ALGORITHMS = {"auto": 1, "ring": 2, "direct": 3, "exchange": 4}
 SCOPES = {"group": 1, "run": 2}
 ON_LOSS = {"retry": 1, "raise": 2}
 STRATEGIES = {"enforce_popular": 1, "send_only": 2, "receive_only": 3}
@@ -82,9 +84,10 @@ def weight_of(weight: float, op: str, tensors: Sequence[Operand]) -> float:
     return value
 
 
-def check_algorithm(algorithm: str) -> None:
-    if algorithm not in ("auto", "ring"):
-        raise NotBuilt(f"algorithm={algorithm!r} waits for more plans than the ring; pass 'auto' or 'ring'")
+def algorithm_number(algorithm: str) -> int:
+    if algorithm == "two_level":
+        raise NotBuilt("algorithm='two_level' waits for plans within and between sites; pass 'auto'")
+    return number_of(algorithm, ALGORITHMS, "algorithm")
 
 
 def check_quantization(quantization: object) -> None:

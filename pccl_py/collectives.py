@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Protocol, TypedDict, Unpack, overload
 
 from . import arguments
-from .arguments import OnLoss, Op, Scope
+from .arguments import Algorithm, OnLoss, Op, Scope
 from .config import Config
 from .errors import UsageError
 from .tensors import Operand, Tensor, operands
@@ -31,6 +31,7 @@ class Poster(Protocol):
         scope: int,
         name: int,
         op: int,
+        algorithm: int,
         root: int,
         weight: float | None,
         on_loss: int,
@@ -51,7 +52,7 @@ class _Options(TypedDict, total=False):
 
 class _ReduceOptions(_Options, total=False):
     out: Tensors | None
-    algorithm: str
+    algorithm: Algorithm
     quantization: str | None
     weight: float | None
 
@@ -96,7 +97,7 @@ class Collectives:
         out: Tensors | None = None,
         tag: int | None = None,
         scope: Scope = "group",
-        algorithm: str = "auto",
+        algorithm: Algorithm = "auto",
         quantization: str | None = None,
         weight: float | None = None,
         on_loss: OnLoss = "retry",
@@ -112,6 +113,11 @@ class Collectives:
                   that copy: recommended for large tensors
         op        sum, avg, prod, min, max. 16-bit floats are reduced in float32; integers wrap around, and
                   their avg is the wrapped sum divided, toward zero
+        algorithm how it travels, the same on all peers. "ring": 2 (P - 1) hops, the fewest bytes at any one
+                  time. "direct": 2 hops and as many bytes, between all pairs. "exchange": 1 hop for what is
+                  small, all send everything to all; over 64 KiB, 8 peers or with weights it is "direct".
+                  These two need a link between each two peers, which groups of up to 16 have where all can
+                  reach each other; else it is "ring". "auto": by size
         weight    op="avg" only: the result is sum(weight * tensor) / sum(weight), 0 where all weights are 0
         tag       names the operation, 0 .. 2**32 - 3. None: numbered in the order of the calls of one thread
         scope     "run": commits in all groups or in none
@@ -121,7 +127,7 @@ class Collectives:
 
         Inputs are intact when it raises a CollectiveError; `out` is undefined until it has returned.
         """
-        arguments.check_algorithm(algorithm)
+        plan = arguments.algorithm_number(algorithm)
         arguments.check_quantization(quantization)
         items = operands(tensors, out)
         number = arguments.number_of(op, arguments.OPS, "op")
@@ -131,6 +137,7 @@ class Collectives:
             items,
             (_frozen(tensors), _frozen(out)),
             op=number,
+            algorithm=plan,
             tag=tag,
             scope=scope,
             weight=factor,
@@ -202,6 +209,7 @@ class Collectives:
         keep: object,
         *,
         op: int = 1,
+        algorithm: int = 1,
         root: int = 0,
         tag: int | None,
         scope: Scope,
@@ -220,6 +228,7 @@ class Collectives:
             scope=scope_number,
             name=name,
             op=op,
+            algorithm=algorithm,
             root=root,
             weight=weight,
             on_loss=arguments.number_of(on_loss, arguments.ON_LOSS, "on_loss"),

@@ -11,28 +11,8 @@ import torch
 from pccl_py import Communicator, Master, OpInfo
 from pccl_py.tensors import DTYPE_CODES
 
+from .exact import OPS, assert_equal, contribution, expected
 from .peers import together
-
-INTEGERS = [name for name in DTYPE_CODES if "int" in name]
-OPS = ["sum", "avg", "prod", "min", "max"]
-
-
-def contribution(name: str, peer: int, count: int) -> torch.Tensor:
-    """Small whole numbers: every result is exact, in every dtype and order."""
-    values = (torch.arange(count) * (peer + 1) + peer) % 4 + 1
-    return values.to(getattr(torch, name))
-
-
-def expected(name: str, op: str, count: int, peers: int) -> torch.Tensor:
-    stack = torch.stack([contribution(name, peer, count).to(torch.float64) for peer in range(peers)])
-    total: torch.Tensor = {
-        "sum": stack.sum(0),
-        "avg": stack.sum(0) / peers,
-        "prod": stack.prod(0),
-        "min": stack.min(0).values,
-        "max": stack.max(0).values,
-    }[op]
-    return (total.trunc() if name in INTEGERS else total).to(getattr(torch, name))
 
 
 @pytest.mark.parametrize("peers", [1, 2, 3])
@@ -48,10 +28,7 @@ def test_every_dtype_and_op(master: Master, peers: int) -> None:
                     comm.all_reduce(tensor, op, out=out)
                     assert torch.equal(tensor, contribution(name, rank, count)), "the input was changed"
                     comm.all_reduce(tensor, op)
-                    if name in ("float16", "bfloat16") and op == "avg":
-                        assert torch.allclose(out.float(), wanted.float(), rtol=1e-2)
-                    else:
-                        assert torch.allclose(out, wanted, rtol=1e-6), (name, op)
+                    assert_equal(out, wanted, name, op)
                     assert torch.equal(out, tensor)
 
     together(master.address, peers, play)

@@ -42,6 +42,8 @@ def test_wrong_arguments_of_operations(master: Master) -> None:
         wrong: list[tuple[dict[str, Any], str]] = [
             ({"op": "mean"}, "op='mean': it is one of 'sum', 'avg'"),
             ({"op": 1}, "op=1"),
+            ({"algorithm": "tree"}, "algorithm='tree': it is one of 'auto', 'ring', 'direct', 'exchange'"),
+            ({"algorithm": None}, "algorithm=None"),
             ({"tag": -1}, "tag=-1: it is a whole number from 0 to 4294967293"),
             ({"tag": 2**32 - 2}, "tag=4294967294"),
             ({"tag": True}, "tag=True"),
