@@ -4,7 +4,8 @@ The C++ core of pccl_py. Not a public interface: use pccl_py.
 from __future__ import annotations
 import collections.abc
 import typing
-__all__: list[str] = ['DTYPES', 'Master', 'Operation', 'Peer', 'StateOperation', 'Timing', 'on_error', 'on_log']
+import typing_extensions
+__all__: list[str] = ['DTYPES', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'StateOperation', 'Timing', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode']
 class Timing:
     def __init__(self) -> None:
         ...
@@ -160,4 +161,13 @@ def on_log(log: typing.Any) -> None:
     """
     Lines for people (who is missing, view changes) go to log(line), on a thread of their own; None: nowhere.
     """
+def quantize_decode(kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, out: typing_extensions.Buffer) -> None:
+    """
+    Decodes into `out`, elements of `dtype`.
+    """
+def quantize_encode(kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, stochastic: bool, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, seed: typing.SupportsInt | typing.SupportsIndex = 0, first_element: typing.SupportsInt | typing.SupportsIndex = 0) -> typing.Any:
+    """
+    The bytes of `data`, elements of `dtype`, block by block; None where one is not finite.
+    """
 DTYPES: dict = {'float32': 1, 'float64': 2, 'float16': 3, 'bfloat16': 4, 'int8': 5, 'int16': 6, 'int32': 7, 'int64': 8, 'uint8': 9, 'uint16': 10, 'uint32': 11, 'uint64': 12}
+QUANTIZATIONS: dict = {'none': 1, 'int8': 2, 'uint8': 3, 'int4': 4, 'fp8': 5, 'bf16': 6}

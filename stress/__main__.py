@@ -1,4 +1,4 @@
-"""`python -m stress churn|recovery|pause`: see --help of each. Exit status 0: operations, and no fault."""
+"""`python -m stress churn|recovery|pause|net`: see --help of each. Exit status 0: operations, no fault."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from pccl_py.bench.units import parse_tensor
 from pccl_py.cli.numbers import above_zero, parsed, whole
 
 from .churn import ChurnPlan, run_churn
+from .net import NoEmulator
+from .net.build import program
 from .oracles import PEERS_MAX
 from .pause import PausePlan, run_pause
 from .recovery import RecoveryPlan, run_recovery
@@ -68,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
     pause.add_argument("--rounds", type=whole(1), default=3)
     pause.add_argument("--peers", type=whole(2, PEERS_MAX), default=3)
     pause.add_argument("--bytes", type=parsed(parse_tensor), default=4 << 20)
+
+    net = commands.add_parser("net", help="the emulated network of tests and of `pccl_py bench wan`")
+    net.add_argument("what", choices=["build"], help="compile its program, which its first use does else")
     return top
 
 
@@ -112,6 +117,8 @@ def churn_plan(args: argparse.Namespace) -> ChurnPlan:
 
 def main(arguments: list[str]) -> int:
     args = parser().parse_args(arguments)
+    if args.scenario == "net":
+        return build_net()
     if args.seed is None:
         args.seed = random.SystemRandom().randrange(1 << 31)
         arguments = [*arguments, "--seed", str(args.seed)]
@@ -119,6 +126,15 @@ def main(arguments: list[str]) -> int:
     report = run(args, command)
     print(report.as_json() if args.json else report.as_text())
     return 0 if report.faultless and report.operations else 1
+
+
+def build_net() -> int:
+    try:
+        print(program())
+    except NoEmulator as error:
+        print(f"stress net: missing: {error}", file=sys.stderr)
+        return 77
+    return 0
 
 
 def run(args: argparse.Namespace, command: str) -> Report:

@@ -66,5 +66,6 @@ void bind_master(py::module_& module);
 void bind_peer(py::module_& module);
 void bind_operation(py::module_& module);
 void bind_state(py::module_& module);
+void bind_kernels(py::module_& module);
 
 }  // namespace pccl::bindings

@@ -28,6 +28,14 @@ Error compare_layouts(PeerId a, const StateOffer& left, PeerId b, const StateOff
   return {};
 }
 
+// The newest revision there is, and who holds it first.
+std::pair<std::uint64_t, PeerId> newest(const std::map<PeerId, StateOffer>& offers) {
+  std::pair<std::uint64_t, PeerId> found{0, no_peer};
+  for (const auto& [peer, offer] : offers)
+    if (found.second == no_peer || offer.revision > found.first) found = {offer.revision, peer};
+  return found;
+}
+
 // Layouts are equal: the roots alone tell contents apart.
 std::vector<Digest> content_of(const StateOffer& offer) {
   std::vector<Digest> roots;
@@ -36,6 +44,19 @@ std::vector<Digest> content_of(const StateOffer& offer) {
 }
 
 }  // namespace
+
+Outsiders outsiders_of(const std::map<PeerId, StateOffer>& offers) {
+  Outsiders outsiders;
+  const auto [revision, holder] = newest(offers);
+  for (const auto& [peer, offer] : offers) {
+    const auto error = compare_layouts(holder, offers.at(holder), peer, offer);
+    if (!error) continue;
+    if (offer.revision == revision) return {};
+    outsiders.peers.push_back(peer);
+    if (outsiders.why.empty()) outsiders.why = error.text + "; the run goes on with the newer one";
+  }
+  return outsiders;
+}
 
 Result<Election> elect(const std::map<PeerId, StateOffer>& offers) {
   const auto& [first_peer, first] = *offers.begin();

@@ -13,6 +13,15 @@ struct Election {
   PeerId winner = no_peer;
 };
 
+// Peers whose tensors have other names, dtypes or sizes than those of the newest revision, and are older:
+// they cannot take part, and must not stop those who can. Nobody when peers of the same revision differ: then
+// nobody can say who is right.
+struct Outsiders {
+  std::vector<PeerId> peers;
+  std::string why;
+};
+Outsiders outsiders_of(const std::map<PeerId, StateOffer>& offers);
+
 // `offers` are those of one group. send_only offers win over others; then the highest revision, then the
 // content that most peers hold, then the smallest peer id. receive_only offers never win and never give what
 // differs.

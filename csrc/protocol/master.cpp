@@ -142,6 +142,7 @@ void Master::tick(Instant now) {
   if (phase_ != Phase::serving) return try_recover(now);
   check_silence(now);
   judge_links(now);
+  answer_askers(now);
   judge_deadlines(now);
 }
 
@@ -150,7 +151,10 @@ Instant Master::next_deadline() const {
   if (phase_ != Phase::serving) return std::min(next, listen_until_);
   next = std::min({next, judge_at_, liveness_at_});
   Instant posted = never;
-  for (const auto& [key, operation] : operations_) posted = std::min(posted, operation.all_posted_at);
+  for (const auto& [key, operation] : operations_) {
+    posted = std::min(posted, operation.all_posted_at);
+    next = std::min(next, operation.answer_at);
+  }
   return posted == never ? next : std::min(next, posted + adaptive_deadline() + 1);
 }
 

@@ -75,7 +75,11 @@ class Master {
     std::map<std::uint32_t, std::map<PeerId, StateOffer>> offers;  // by group
     std::set<std::uint32_t> elected;                               // groups
     std::optional<std::set<PeerId>> absent;  // once somebody waits for long: who has not come to it yet
-    Instant all_posted_at = never;
+    std::optional<std::pair<PeerId, Call>> called;  // what it is, by the first who said
+    std::set<PeerId> askers;                        // that wait to hear who is missing
+    Instant answer_at = never;
+    std::map<PeerId, std::uint64_t> moved;  // as they last said
+    Instant all_posted_at = never;          // or when data last moved
     Instant first_heard = never;
   };
   struct Record {
@@ -131,6 +135,8 @@ class Master {
   bool has_verdict(const OpKey& key) const { return recorded_.contains(key); }
   void forget(std::uint64_t minimum);
   std::uint64_t minimum_seen() const;
+  bool same_call(const OpKey& key, OpenOperation& operation, PeerId peer, Call call);
+  void answer_askers(Instant now);
   void answer_waiting(PeerId peer, const Waiting& m, Instant now);
   bool is_posted(PeerId peer, const OpKey& key) const;
   void note_blocked(PeerId peer);

@@ -135,6 +135,7 @@ void Master::on(ConnectionId, PeerId peer, const StateOffer& m, Instant now) {
   auto* opened = open(m.key, peer, now);
   if (opened == nullptr) return;
   auto& operation = *opened;
+  if (!same_call(m.key, operation, peer, Call::sync_state)) return;
   auto& offers = operation.offers[m.group];
   if (!offers.contains(peer) && offers_of(peer) >= limits::offers_open_max)
     return evict(peer, "it offers too many shared states at once", now);
@@ -142,6 +143,11 @@ void Master::on(ConnectionId, PeerId peer, const StateOffer& m, Instant now) {
   offers[peer] = m;
   const auto& group = index_.group(m.group);
   if (offers.size() < group.size()) return;
+  if (auto outsiders = outsiders_of(offers); !outsiders.peers.empty()) {
+    std::set<std::string> islands;
+    for (const auto outsider : outsiders.peers) islands.insert(index_.find(outsider)->island);
+    return remove(islands, outsiders.why, ErrorCode::mismatch, now);
+  }
   auto election = elect(offers);
   if (!election) return fail(m.key, election.error().code, election.error().text);
   const bool again = !operation.elected.insert(m.group).second;  // the peer came back on a new connection
@@ -179,29 +185,55 @@ void Master::note_blocked(PeerId peer) {
   put(blocked_, state.boundary || (state.waiting && state.waiting->stuck && !state.waiting->calls.empty()));
 }
 
+// Data tells most differences apart; what moves no data to this peer would wait for ever.
+bool Master::same_call(const OpKey& key, OpenOperation& operation, PeerId peer, Call call) {
+  if (!operation.called) operation.called = {peer, call};
+  const auto [first, other] = *operation.called;
+  if (other == call) return true;
+  fail(key, ErrorCode::mismatch,
+       "peer " + std::to_string(first) + " calls " + name(other) + ", peer " + std::to_string(peer) +
+           " calls " + name(call) + " as " + describe(key));
+  return false;
+}
+
 void Master::answer_waiting(PeerId peer, const Waiting& m, Instant now) {
   for (const auto& call : m.calls) {
     auto* opened = open(call.key, peer, now);
     if (opened == nullptr) return;  // `m` went with the peer
     auto& operation = *opened;
+    if (!same_call(call.key, operation, peer, call.call)) return;  // and with the verdict
     if (!operation.absent) {
       const auto& whom = index_.concerned(call.key);
       operation.absent.emplace(whom.begin(), whom.end());
       std::erase_if(*operation.absent, [&](PeerId other) { return operation.done.has(other); });
     }
-    auto& absent = *operation.absent;
-    absent.erase(peer);
-    if (absent.empty()) {
-      operation.all_posted_at = std::min(operation.all_posted_at, now);
-      continue;
+    operation.absent->erase(peer);
+    const auto before = std::exchange(operation.moved[peer], call.moved);
+    if (operation.absent->empty()) {
+      operation.all_posted_at = call.moved > before ? now : std::min(operation.all_posted_at, now);
+    } else {
+      operation.askers.insert(peer);
+      operation.answer_at = std::min(operation.answer_at, now + timing_.waiting_answer);
     }
-    const auto named = std::min(absent.size(), limits::peers_named_max);
-    send(peer,
-         Missing{call.key, call.call, {absent.begin(), std::next(absent.begin(), std::ptrdiff_t(named))}});
   }
   if (!m.at_boundary) return;
   Missing missing{{}, Call::update_topology, index_.absent(at_boundary_, limits::peers_named_max)};
   if (!missing.peers.empty()) send(peer, std::move(missing));
+}
+
+// Those who wait as long as the first one who asks are not missing: their own question is on its way.
+void Master::answer_askers(Instant now) {
+  for (auto& [key, operation] : operations_) {
+    if (now < operation.answer_at) continue;
+    operation.answer_at = never;
+    const auto askers = std::exchange(operation.askers, {});
+    if (!operation.absent || operation.absent->empty()) continue;
+    const auto& absent = *operation.absent;
+    const auto named = std::min(absent.size(), limits::peers_named_max);
+    const Missing missing{
+        key, operation.called->second, {absent.begin(), std::next(absent.begin(), std::ptrdiff_t(named))}};
+    for (const auto peer : askers) send(peer, missing);
+  }
 }
 
 // Every peer waits, no thread of any can start something else, and nothing that they wait for can complete.
@@ -252,7 +284,8 @@ Duration Master::adaptive_deadline() const {
                   median + Duration(timing_.deadline_k * double(sorted[sorted.size() / 2])));
 }
 
-// All members have posted the operation and yet it does not end: whoever is not done overslept it.
+// All members have posted the operation, nothing moves, and yet it does not end: whoever is not done
+// overslept it.
 void Master::judge_deadlines(Instant now) {
   for (const auto& [key, operation] : operations_) {
     if (operation.all_posted_at == never || now - operation.all_posted_at <= adaptive_deadline()) continue;

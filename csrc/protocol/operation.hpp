@@ -23,6 +23,7 @@ struct Operation {
   bool attempt_live = false;  // the data plane works on it, or keeps its result
   ViewId view;                // of the attempt
   std::uint32_t attempts = 0;
+  std::uint64_t moved = 0;  // chunks and blocks that came in this attempt
   std::uint64_t posted_order = 0;
   Instant posted_at = 0;
   Instant deadline = never;    // the caller's time-out

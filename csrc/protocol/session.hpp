@@ -48,6 +48,7 @@ class Session {
   void set_stuck(bool stuck) { stuck_ = stuck; }
 
   // The data plane.
+  void note_moved(const OpKey& key);  // data came for the attempt
   void attempt_complete(const OpKey& key, Instant now);
   void attempt_broken(const OpKey& key, PeerId link, const std::string& why, Instant now);
   // What this peer holds of a shared state, for the attempt in `view`; a stale offer is dropped.
@@ -121,6 +122,7 @@ class Session {
   void drop_attempt(Operation& operation);
   void restart_operations(const View& before, Instant now);
   void finish(const OpKey& key, Outcome outcome);
+  void fail_early(const Verdict& verdict);
   void ask_abandon(Operation& operation, ErrorCode code, const std::string& text, Instant now);
   void remember(std::uint64_t index, const Verdict& verdict);
   std::vector<Operation*> in_posted_order();

@@ -78,6 +78,7 @@ void Session::begin_attempt(Operation& operation, Instant now) {
   operation.offer.reset();
   operation.missing.clear();
   ++operation.attempts;
+  operation.moved = 0;
   operation.attempt_live = true;
   transition(operation, OperationState::running);
   emit(effect::StartAttempt{operation.key});
@@ -106,6 +107,10 @@ void Session::restart_operations(const View& before, Instant now) {
         begin_attempt(*operation, now);
     }
   }
+}
+
+void Session::note_moved(const OpKey& key) {
+  if (const auto it = operations_.find(key); it != operations_.end()) ++it->second.moved;
 }
 
 void Session::attempt_complete(const OpKey& key, Instant now) {
@@ -207,13 +212,21 @@ void Session::on(const Failed& m, Instant) {
   if (m.index <= verdicts_seen_) return;
   remember(m.index, m.verdict);
   const auto it = operations_.find(m.verdict.key);
-  if (it == operations_.end()) {
-    if (!decided(m.verdict.key) && failed_early_.size() < limits::records_max)
-      failed_early_[m.verdict.key] = m.verdict;
-    return;
-  }
+  if (it == operations_.end()) return fail_early(m.verdict);
   drop_attempt(it->second);
   finish(m.verdict.key, {{reason(m.verdict.code), m.verdict.text}, {}, 0, it->second.attempts});
+}
+
+// A call that this peer has not come to yet. Where calls could never meet it will not come to it at all: it
+// counts as made, so that the peers are in step again; else it fails when it comes.
+void Session::fail_early(const Verdict& verdict) {
+  if (decided(verdict.key)) return;
+  const auto& tag = verdict.key.tag;
+  auto& count = counters_[{verdict.key.scope, tag.name}];
+  if (verdict.code == ErrorCode::order)
+    count = std::max(count, tag.count + 1);
+  else if (failed_early_.size() < limits::records_max)
+    failed_early_[verdict.key] = verdict;
 }
 
 void Session::on(const StatePlan& m, Instant) {
@@ -251,8 +264,8 @@ void Session::on(const Missing& m, Instant) {
 void Session::send_waiting(Instant now) {
   Waiting waiting{view_.id, stuck_, boundary_.number != 0, {}};
   for (auto* operation : in_posted_order())
-    waiting.calls.push_back(
-        {operation->key, operation->descriptor.call, operation->state == OperationState::held});
+    waiting.calls.push_back({operation->key, operation->descriptor.call,
+                             operation->state == OperationState::held, operation->moved});
   waiting_said_at_ = now;
   to_master(std::move(waiting));
 }

@@ -1,5 +1,7 @@
 // How long the protocol waits for whom. Set by configuration, passed through constructors.
 #pragma once
+#include <algorithm>
+
 #include "base/clock.hpp"
 
 namespace pccl {
@@ -11,14 +13,21 @@ struct Timing {
   Duration settle = 20 * millisecond;  // a lost link waits so long for news of a death, which explains it
   Duration redial = 2 * second;        // a link that cannot be opened for so long is broken for good
   Duration redial_every = 20 * millisecond;
-  Duration prove = 5 * second;           // a joiner opens its ring links within this time
-  Duration waiting_notice = 1 * second;  // a caller waits longer: tell who is missing
-  Duration verdict = 5 * second;         // from asking for a verdict to giving up on the master
-  Duration master_lost = 3 * second;     // without the master for so long, operations fail
-  Duration grace = 2 * second;           // a restarted master listens before it speaks
+  Duration prove = 5 * second;                  // a joiner opens its ring links within this time
+  Duration waiting_notice = 1 * second;         // a caller waits longer: tell who is missing
+  Duration waiting_answer = 150 * millisecond;  // who waits as long says so within this time
+  Duration verdict = 5 * second;                // from asking for a verdict to giving up on the master
+  Duration master_lost = 3 * second;            // without the master for so long, operations fail
+  Duration grace = 2 * second;                  // a restarted master listens before it speaks
   // Deadline of an operation that all members have posted: median + k * MAD of past ones, at least the floor.
   Duration deadline_floor = 30 * second;
   double deadline_k = 16;
+
+  // Data that nobody confirms for so long ends a data link: well above what heartbeats allow, since queues on
+  // a slow way may hold seconds, and below what the kernel would do (minutes).
+  Duration unacked_max() const {
+    return std::clamp<Duration>(4 * heartbeat * heartbeats_missed_max, 4 * second, 20 * second);
+  }
 };
 
 }  // namespace pccl

@@ -8,6 +8,7 @@ namespace pccl {
 
 namespace {
 
+constexpr std::size_t tensors_named = 4;      // in a description
 constexpr std::uint32_t stripes_assumed = 2;  // for the chunk size, where the view does not say
 
 Plan plan_of(Algorithm algorithm, std::uint32_t position, std::uint32_t world, bool weighted) {
@@ -32,19 +33,34 @@ bool moves_data(const Descriptor& d) { return d.call == Call::all_reduce || d.ca
 
 }  // namespace
 
+std::string describe(const TensorShape& tensor) {
+  return std::to_string(tensor.count) + " x " + std::string(name(tensor.dtype));
+}
+
 std::string describe(const Descriptor& d) {
   std::string text = std::string(name(d.call)) + "(";
   if (d.call == Call::all_reduce) text += std::string(name(d.op)) + ", ";
   if (d.call == Call::broadcast) text += "root peer " + std::to_string(d.root) + ", ";
-  for (std::size_t i = 0; i < d.tensors.size() && i < 4; ++i)
-    text += (i > 0 ? ", " : "") + std::to_string(d.tensors[i].count) + " x " +
-            std::string(name(d.tensors[i].dtype));
-  if (d.tensors.size() > 4) text += ", ... " + std::to_string(d.tensors.size()) + " tensors";
+  for (std::size_t i = 0; i < d.tensors.size() && i < tensors_named; ++i)
+    text += (i > 0 ? ", " : "") + describe(d.tensors[i]);
+  if (d.tensors.size() > tensors_named) text += ", ... " + std::to_string(d.tensors.size()) + " tensors";
   if (d.weighted) text += ", weighted";
   if (d.on_loss == OnLoss::raise) text += ", on_loss=raise";
-  if (d.chunk_bytes != 0)
-    text += ", plan " + std::to_string(int(d.algorithm)) + " with chunks of " + std::to_string(d.chunk_bytes);
   return text + ")";
+}
+
+// What two descriptions of the same length do not show: a plan, or a tensor far down the list.
+std::string hidden_difference(const Descriptor& mine, const Descriptor& theirs) {
+  if (mine.call != theirs.call) return {};
+  for (std::size_t i = tensors_named; i < std::min(mine.tensors.size(), theirs.tensors.size()); ++i)
+    if (mine.tensors[i] != theirs.tensors[i])
+      return "; tensor " + std::to_string(i) + " is " + describe(mine.tensors[i]) + " and " +
+             describe(theirs.tensors[i]);
+  const auto plan = [](const Descriptor& d) {
+    return std::string(name(d.algorithm)) + " in chunks of " + std::to_string(d.chunk_bytes);
+  };
+  const bool same = mine.algorithm == theirs.algorithm && mine.chunk_bytes == theirs.chunk_bytes;
+  return same ? std::string() : "; the plans are " + plan(mine) + " and " + plan(theirs);
 }
 
 std::uint32_t Exchange::Attempt::position_of(PeerId peer) const {
@@ -234,7 +250,8 @@ void Exchange::use_ready(Attempt& attempt, PeerId from, const Descriptor& theirs
     emit(exchange_effect::Mismatch{attempt.id, attempt.key,
                                    "peer " + std::to_string(session_.peer()) + " calls " +
                                        describe(attempt.descriptor) + ", peer " + std::to_string(from) +
-                                       " calls " + describe(theirs)});
+                                       " calls " + describe(theirs) + " as " + describe(attempt.key) +
+                                       hidden_difference(attempt.descriptor, theirs)});
     return;
   }
   attempt.heard.insert(position);

@@ -1,12 +1,14 @@
 // What a user's thread holds while the I/O thread works: it waits here, and nothing of the I/O thread is
 // shared but this.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
 #include <optional>
 
+#include "base/spin.hpp"
 #include "protocol/effects.hpp"
 #include "runtime/operation_memory.hpp"
 
@@ -27,10 +29,14 @@ template <class T> class Promise {
       const std::lock_guard lock(mutex_);
       if (value_) return;
       value_ = std::move(value);
+      there_.store(true, std::memory_order_release);
     }
     set_.notify_all();
   }
   bool wait_for(Duration time) const {
+    const Spin spin(std::min(time, Spin::longest));
+    while (!there_.load(std::memory_order_acquire) && spin.again()) {
+    }
     std::unique_lock lock(mutex_);
     return set_.wait_for(lock, std::chrono::nanoseconds(time), [&] { return value_.has_value(); });
   }
@@ -47,6 +53,7 @@ template <class T> class Promise {
   mutable std::mutex mutex_;
   mutable std::condition_variable set_;
   std::optional<T> value_;
+  std::atomic<bool> there_{false};
 };
 
 struct OperationHandle {

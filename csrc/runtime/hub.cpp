@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/spin.hpp"
+
 namespace pccl {
 
 Result<std::unique_ptr<Hub>> Hub::create() {
@@ -113,6 +115,16 @@ void Hub::flush() {
   }
 }
 
+// What comes within microseconds is not worth falling asleep for.
+std::span<const net::Event> Hub::wait(Duration timeout) {
+  const Spin spin(std::clamp<Duration>(timeout, 0, Spin::longest));
+  do {
+    const auto events = poller_.wait(0);
+    if (!events.empty()) return events;
+  } while (timeout > 0 && spin.again());
+  return timeout > 0 ? poller_.wait(timeout) : std::span<const net::Event>();
+}
+
 void Hub::turn(Instant until, const std::function<Instant()>& clock) {
   const auto again = std::exchange(busy_, {});
   const auto now = clock();
@@ -120,7 +132,7 @@ void Hub::turn(Instant until, const std::function<Instant()>& clock) {
   const auto timeout = !again.empty() || !dirty_.empty() ? 0
                        : until == never                  ? never
                                                          : std::max<Duration>(until - now, 0);
-  for (const auto& event : poller_.wait(timeout)) {
+  for (const auto& event : wait(timeout)) {
     if (event.token == waker_token) {
       waker_.drain();
       run_calls();

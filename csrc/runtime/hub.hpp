@@ -36,6 +36,7 @@ class Hub {
     net::Interest interest;
     bool dirty = false;
   };
+  std::span<const net::Event> wait(Duration timeout);
   void accept_all();
   void run_calls();
   void after_io(std::uint64_t token, bool more);

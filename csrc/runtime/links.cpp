@@ -47,7 +47,7 @@ void Links::start_stripes(PeerId peer, Dialling& dialling, const net::SocketAddr
   dialling.link.number = (me_ << 20) ^ next_number_++;
   dialling.link.stripes.assign(stripes_default, nullptr);
   for (std::uint8_t i = 0; i < stripes_default; ++i) {
-    net::SocketOptions options{congestion_, {}, 20 * second};
+    net::SocketOptions options{congestion_, {}, unacked_max_};
     options.path.same_host = address.is_loopback();
     auto socket = net::start_connect(address, options);
     const auto nonce = net::random_nonce();

@@ -34,8 +34,12 @@ class Links : public net::Connection::Handler {
     ~Owner() = default;
   };
 
-  Links(Hub& hub, Owner& owner, Bytes secret, std::string congestion)
-      : hub_(hub), owner_(owner), secret_(std::move(secret)), congestion_(std::move(congestion)) {}
+  Links(Hub& hub, Owner& owner, Bytes secret, std::string congestion, Duration unacked_max)
+      : hub_(hub),
+        owner_(owner),
+        secret_(std::move(secret)),
+        congestion_(std::move(congestion)),
+        unacked_max_(unacked_max) {}
 
   void identify(std::uint64_t run, PeerId me) { run_ = run, me_ = me; }
   void dial(PeerId peer, std::vector<Address> addresses);
@@ -108,6 +112,7 @@ class Links : public net::Connection::Handler {
   Owner& owner_;
   Bytes secret_;
   std::string congestion_;
+  Duration unacked_max_;
   std::uint64_t run_ = 0;
   PeerId me_ = no_peer;
   std::map<PeerId, Link> up_;

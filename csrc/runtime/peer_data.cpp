@@ -193,6 +193,7 @@ void PeerRuntime::link_payload_end(PeerId peer, net::Connection& stripe) {
   if (incoming.kind == Incoming::Kind::parked) {
     offer_parked(peer, incoming.header, std::move(incoming.buffer));
   } else if (incoming.kind == Incoming::Kind::chunk) {
+    session_->note_moved(incoming.header.key);
     exchange_->arrived(incoming.header, incoming.slot);
   } else if (const auto state = states_.find(incoming.block.key); state != states_.end()) {
     StateEvent event(StateEvent::Kind::block);
@@ -201,6 +202,7 @@ void PeerRuntime::link_payload_end(PeerId peer, net::Connection& stripe) {
     event.offset = incoming.block.offset;
     event.bytes = incoming.block.bytes;
     state->second->events.push(std::move(event));
+    session_->note_moved(incoming.block.key);
   }
   drain();
 }

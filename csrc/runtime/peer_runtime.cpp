@@ -37,7 +37,7 @@ Result<std::unique_ptr<PeerRuntime>> PeerRuntime::create(PeerOptions options) {
                                        " is not loopback: give secret_file=, or insecure=True to go without"};
   auto hub = Hub::create();
   if (!hub) return hub.error();
-  net::SocketOptions socket_options{options.congestion, {}, 20 * second};
+  net::SocketOptions socket_options{options.congestion, {}, options.timing.unacked_max()};
   socket_options.path.same_host = addresses->front().is_loopback();
   auto listener = net::listen_on(candidates->front(), 256, socket_options);
   if (!listener) return listener.error();
@@ -55,7 +55,7 @@ PeerRuntime::PeerRuntime(PeerOptions options, std::unique_ptr<Hub> hub,
                          std::vector<net::SocketAddress> master)
     : options_(std::move(options)),
       hub_(std::move(hub)),
-      links_(*hub_, *this, options_.secret, options_.congestion),
+      links_(*hub_, *this, options_.secret, options_.congestion, options_.timing.unacked_max()),
       master_(*hub_, *this, options_.secret, options_.master, std::move(master)),
       owner_process_(getpid()) {}
 

@@ -88,8 +88,9 @@ struct WaitingFor {
   OpKey key;
   Call call = Call::barrier;
   bool done = false;
+  std::uint64_t moved = 0;  // chunks and blocks that came in this attempt: slow is not stuck
   bool operator==(const WaitingFor&) const = default;
-  template <class V> void fields(V&& v) { v(key), v(call), v(done); }
+  template <class V> void fields(V&& v) { v(key), v(call), v(done), v(moved); }
 };
 
 struct Waiting {  // a caller waits longer than a second; `stuck`: no thread of the peer can start anything

@@ -9,6 +9,7 @@
 
 #include "base/dtype.hpp"
 #include "base/limits.hpp"
+#include "base/quantization.hpp"
 
 namespace pccl {
 
@@ -59,16 +60,13 @@ struct OpKey {
 enum class Call : std::uint8_t { all_reduce = 1, broadcast, barrier, sync_state, update_topology };
 enum class Algorithm : std::uint8_t { automatic = 1, ring, direct, exchange, two_level };
 enum class OnLoss : std::uint8_t { retry = 1, raise = 2 };
-enum class Quantization : std::uint8_t { none = 1, int8, uint8, int4, fp8, bf16 };
 enum class Strategy : std::uint8_t { enforce_popular = 1, send_only, receive_only };
 
-template <class E> inline constexpr std::uint8_t last_of = 0;
 template <> inline constexpr std::uint8_t last_of<Role> = 2;
 template <> inline constexpr std::uint8_t last_of<Scope> = 2;
 template <> inline constexpr std::uint8_t last_of<Call> = 5;
 template <> inline constexpr std::uint8_t last_of<Algorithm> = 5;
 template <> inline constexpr std::uint8_t last_of<OnLoss> = 2;
-template <> inline constexpr std::uint8_t last_of<Quantization> = 6;
 template <> inline constexpr std::uint8_t last_of<Strategy> = 3;
 template <> inline constexpr std::uint8_t last_of<DType> = 12;
 template <> inline constexpr std::uint8_t last_of<ReduceOp> = 5;
@@ -77,6 +75,11 @@ inline const char* name(Call call) {
   constexpr const char* names[] = {"?",       "all_reduce",        "broadcast",
                                    "barrier", "sync_shared_state", "update_topology"};
   return names[static_cast<std::uint8_t>(call)];
+}
+
+inline const char* name(Algorithm algorithm) {
+  constexpr const char* names[] = {"?", "automatic", "ring", "direct", "exchange", "two-level"};
+  return names[static_cast<std::uint8_t>(algorithm)];
 }
 
 std::string describe(const Tag& tag);

@@ -34,11 +34,12 @@ def enter(pid: int) -> None:
     for kind, flag in (("user", _CLONE_NEWUSER), ("net", _CLONE_NEWNET)):
         if os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}"):
             continue
-        fd = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _libc("setns", fd, flag)
-        finally:
-            os.close(fd)
+        _set(f"/proc/{pid}/ns/{kind}", flag)
+
+
+def enter_path(path: str) -> None:
+    """The same by a file that stands for the network namespace."""
+    _set(path, _CLONE_NEWNET)
 
 
 def default_congestion_control() -> str:
@@ -55,6 +56,14 @@ def segments_sent() -> int:
     with open("/proc/self/net/snmp") as counters:
         names, values = (line.split() for line in counters if line.startswith("Tcp:"))
     return int(values[names.index("OutSegs")])
+
+
+def _set(path: str, kind: int) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _libc("setns", fd, kind)
+    finally:
+        os.close(fd)
 
 
 def _libc(function: str, *arguments: int) -> None:

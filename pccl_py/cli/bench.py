@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..bench import all_reduce, all_reduce_table, join, memory, pause, recovery, sync_state, topology
+from ..bench import (
+    all_reduce,
+    all_reduce_table,
+    join,
+    memory,
+    pause,
+    recovery,
+    sync_state,
+    topology,
+    wan,
+    wan_table,
+)
 from ..bench.all_reduce_peer import OURS, OURS_OUT
 from ..bench.report import Figure, print_figures
 from ..bench.units import bytes_text, parse_tensor, parse_tensors
 from .numbers import parsed, whole
 
+CANNOT_MEASURE = 77  # the exit status of what was skipped
 Measure = Callable[[argparse.Namespace], Iterable[Figure]]
 
 
@@ -52,11 +65,14 @@ def add_parser(subparsers: Any) -> None:
     _size(bench, memory.SIZE)
     bench = _add(benches, "pause", "SIGSTOP of one of 3 peers", lambda a: pause.measure(a.repeats))
     _count(bench, "--repeats", 3, "times")
+    _add_wan(benches)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.bench == "all_reduce":
         return _all_reduce(args)
+    if args.bench == "wan":
+        return _wan(args)
     figures = list(args.measure(args))
     print_figures(figures, as_json=args.json)
     return 0 if figures and all(figure.right for figure in figures) else 1
@@ -134,4 +150,57 @@ def _all_reduce(args: argparse.Namespace) -> int:
             print(all_reduce_table.head(row))
         print(row.json() if args.json else all_reduce_table.line(row), flush=True)
         right.append(row.right)
+    return 0 if right and all(right) else 1
+
+
+# ---- wan ---------------------------------------------------------------------------------------------------
+
+
+def _add_wan(benches: Any) -> None:
+    about = "an all_reduce between peers far apart, in an emulated network"
+    text = (
+        "Peers and master in network namespaces, linked by the emulator of the project's tree (stress/net): "
+        "it takes a checkout, root, /dev/net/tun and g++. Where one of them is missing, it says so and exits "
+        f"with {CANNOT_MEASURE}. bound: seconds that the quickest plan takes on this network, as bytes at "
+        "its rate plus hops; bound_ratio: seconds / bound, the commit included in the seconds."
+    )
+    bench: argparse.ArgumentParser = benches.add_parser("wan", help=about, description=text)
+    _peers(bench)
+    _sizes(bench, "64K,64M")
+    _number(bench, "--rtt-ms", 100.0, "between two peers")
+    _number(bench, "--rate-mbit", 1000.0, "of IP bytes; 0: no limit")
+    bench.add_argument(
+        "--rate-of", choices=["peer", "link"], default="peer", help="each peer's access line, or each link"
+    )
+    _number(bench, "--loss", 0.0, "share of packets")
+    _number(bench, "--jitter-ms", 0.0, "more delay per packet and direction, up to so much")
+    bench.add_argument("--reorder", action="store_true", help="jitter lets packets overtake")
+    _number(bench, "--queue-ms", 50.0, "what a line's queue holds")
+    bench.add_argument(
+        "--master-rtt-ms", type=float, metavar="MS", help="to the master (default: as between peers)"
+    )
+    bench.add_argument("--congestion-control", default="auto", metavar="NAME", help="auto, cubic, bbr ...")
+    _count(bench, "--repeats", 5, "operations per size, after one that is told apart")
+    bench.add_argument("--seed", type=int, default=1, metavar="N", help="of what is lost (default 1)")
+    bench.add_argument("--json", action="store_true", help="one object per line")
+
+
+def _number(bench: argparse.ArgumentParser, flag: str, default: float, what: str) -> None:
+    bench.add_argument(flag, type=float, default=default, metavar="X", help=f"{what} (default {default:g})")
+
+
+def _wan(args: argparse.Namespace) -> int:
+    options = wan.Options(
+        **{name: getattr(args, name) for name in wan.Options.__dataclass_fields__ if hasattr(args, name)}
+    )
+    right: list[bool] = []
+    try:
+        for row in wan.measure(options):
+            if not args.json and not right:
+                print(wan_table.head(row))
+            print(row.json() if args.json else wan_table.line(row), flush=True)
+            right.append(row.right)
+    except wan.CannotMeasure as error:
+        print(f"pccl_py bench wan: {error}", file=sys.stderr)
+        return CANNOT_MEASURE
     return 0 if right and all(right) else 1

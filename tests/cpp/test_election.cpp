@@ -139,4 +139,22 @@ TEST(a_state_without_tensors) {
   CHECK(election->entries.empty());
 }
 
+TEST(who_is_older_and_differs_in_layout_must_go) {
+  auto other = offer(0, 1, 1);
+  other.entries[1].count = 7;
+  const auto outsiders = outsiders_of({{1, offer(3, 1, 1)}, {2, offer(3, 2, 1)}, {5, other}});
+  CHECK_EQ(outsiders.peers, (std::vector<PeerId>{5}));
+  CHECK(outsiders.why.find("'b': 1000 x float32 and 7 x float32") != std::string::npos);
+  CHECK(outsiders_of({{1, offer(3, 1, 1)}, {5, offer(0, 2, 1)}}).peers.empty());  // content may differ
+}
+
+TEST(nobody_goes_where_peers_of_one_revision_differ) {
+  auto other = offer(3, 1, 1), third = offer(1, 1, 1);
+  other.entries.pop_back();
+  third.entries.pop_back();
+  const Offers offers{{1, offer(3, 1, 1)}, {2, other}, {3, third}};
+  CHECK(outsiders_of(offers).peers.empty());
+  CHECK(!bool(elect(offers)));
+}
+
 }  // namespace pccl

@@ -105,8 +105,7 @@ TEST(silent_peer) {
     all_reduce on 1,2
     silence on 3
     after 1s
-    > p1: waiting in all_reduce, call 0 of group 0 for peer 2 (island peer-2), peer 3 (island peer-3)
-    > p2: waiting in all_reduce, call 0 of group 0 for peer 3 (island peer-3)
+    > p1,p2: waiting in all_reduce, call 0 of group 0 for peer 3 (island peer-3)
     after 2s
     > m1: view 2 of 2 peers: peer 3 has been silent for too long
     > p1,p2 aborts call 0 of group 0

@@ -53,7 +53,7 @@ TEST(mismatch) {
     all_reduce on 1,2 count=1000
     all_reduce on 3 count=2000
     > p1,p2,p3 aborts call 0 of group 0
-    > p1,p2,p3 delivers ...: peer 3 calls all_reduce(...2000 x ...), peer 1 calls all_reduce(...1000 x ...)
+    > p1,p2,p3 delivers ...: peer 3 calls all_reduce(...2000 x ...), peer 1 calls all_reduce(...1000 x ...) as call 0 ...
   )");
 }
 
@@ -63,12 +63,11 @@ TEST(one_in_all_reduce_the_other_in_update_topology) {
     all_reduce on 1
     update_topology on 2
     after 1200ms
-    > p1: waiting in all_reduce, call 0 of group 0 for peer 2 (island peer-2)
     > p1 aborts call 0 of group 0
     > p1 delivers ...: these calls can never meet: ... 1 ... all_reduce ...; ... 2 ... update_topology; ...
     > p2 fails at the boundary: these calls can never ... 1 ... all_reduce ...; ... 2 ... update_topology; ...
     all_reduce on 1,2
-    > p2 delivers ...: these calls can never meet: ... 1 ... all_reduce ...; ... 2 ... update_topology; ...
+    > p1,p2 delivers call 1 of group 0: p1,p2, waiting 0
   )");
 }
 
@@ -78,12 +77,29 @@ TEST(crossed_tags) {
     all_reduce on 1 tag=1
     all_reduce on 2 tag=2
     after 1200ms
-    > p1: waiting in all_reduce, tag 1 (use 0) of group 0 for peer 2 (island peer-2)
-    > p2: waiting in all_reduce, tag 2 (use 0) of group 0 for peer 1 (island peer-1)
     > p1 aborts tag 1 (use 0) of group 0
     > p1 delivers ...: these calls can never meet: peer 1 ... (tag 1 ...); peer 2 ... (tag 2 ...); ...
     > p2 aborts tag 2 (use 0) of group 0
     > p2 delivers ...: these calls can never meet: peer 1 ... (tag 1 ...); peer 2 ... (tag 2 ...); ...
+    all_reduce on 1,2 tag=1
+    all_reduce on 1,2 tag=2
+    > p1,p2 delivers tag 1 (use 1) of group 0: p1,p2, waiting 0
+    > p1,p2 delivers tag 2 (use 1) of group 0: p1,p2, waiting 0
+  )");
+}
+
+TEST(another_call_that_moves_no_data) {
+  plays(R"(
+    peers 2
+    all_reduce on 1
+    barrier on 2
+    > p1,p2 aborts call 0 of group 0
+    > p1,p2 delivers call 0 ...: peer 2 calls barrier(), peer 1 calls all_reduce(...) as call 0 of group 0
+    sync_state on 1
+    all_reduce on 2
+    after 1200ms
+    > p1,p2 aborts call 1 of group 0
+    > p1,p2 delivers call 1 ...: peer 1 calls sync_shared_state, peer 2 calls all_reduce as call 1 of group 0
   )");
 }
 
@@ -106,8 +122,7 @@ TEST(time_out_names_who_is_missing) {
     peers 3
     all_reduce on 1,2 timeout=1500ms
     after 1100ms
-    > p1: waiting in all_reduce, call 0 of group 0 for peer 2 (island peer-2), peer 3 (island peer-3)
-    > p2: waiting in all_reduce, call 0 of group 0 for peer 3 (island peer-3)
+    > p1,p2: waiting in all_reduce, call 0 of group 0 for peer 3 (island peer-3)
     after 500ms
     > p1,p2 aborts call 0 of group 0
     > p1,p2 delivers ...: peer 1 waited 1500 ms in all_reduce, call 0 of group 0; missing: peer 3

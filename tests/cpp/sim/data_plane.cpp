@@ -108,6 +108,7 @@ void DataPlane::put(const Incoming& incoming, Content content) {
     const auto& layout = process_.exchange.find(incoming.header.key)->executor->layout();
     memories_.at(incoming.header.key).write(layout, incoming.header.chunk, content);
   }
+  process_.session.note_moved(incoming.header.key);
   process_.exchange.arrived(incoming.header, incoming.slot);
 }
 

@@ -1,0 +1,63 @@
+"""The processes of `bench wan`: a master and peers, each in a namespace of the emulator."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+
+from ..communicator import Communicator
+from ..errors import UsageError
+from . import namespace
+from .peers import CONNECT_S, MasterHost, Peer
+from .tensors import TILE, fill, holds, tile
+
+
+class WanMaster(MasterHost):
+    """In the namespace behind `path`, without a secret: nobody else is in this network."""
+
+    def __init__(self, path: str, address: str, **settings: Any) -> None:
+        namespace.enter_path(path)
+        super().__init__(None, listen=f"{address}:0", insecure=True, **settings)
+
+
+class WanPeer(Peer):
+    """Reduces out of place, so that every operation is like the first, and checks each result."""
+
+    def __init__(self, path: str, index: int, peers: int, **settings: Any) -> None:
+        namespace.enter_path(path)
+        super().__init__(os.getpid(), **settings)
+        self._index, self._peers = index, peers
+
+    def join(self, address: str, min_islands: int = 1) -> dict[str, Any]:
+        began = time.monotonic()
+        self._joined = Communicator(
+            address, insecure=True, min_islands=min_islands, timeout=CONNECT_S, config=self._config
+        )
+        return {"id": self._joined.id, "began": began, "ended": time.monotonic()}
+
+    def stripes(self) -> int:
+        """Connections of the link that has most."""
+        return max((peer.link.stripes for peer in self.comm.peers() if peer.link is not None), default=0)
+
+    def prepare(self, size: int) -> None:
+        """Tensors of `size` bytes, and what is in them."""
+        count = size // 4
+        self._array, self._out = np.empty(count, np.float32), np.empty(count, np.float32)
+        self._own = tile(self._index, count)
+        fill(self._array, self._own)
+        self._sum = sum((tile(i, count) for i in range(self._peers)), np.zeros(min(count, TILE), np.float32))
+
+    def reduce(self) -> dict[str, Any]:
+        """When the call began and ended, CPU seconds in between, attempts, and whether all is right."""
+        self._out.fill(np.nan)
+        began, cpu = time.monotonic(), time.process_time()
+        info = self.comm.all_reduce(self._array, out=self._out)
+        ended, cpu = time.monotonic(), time.process_time() - cpu
+        attempts = getattr(info, "attempts", None)
+        if attempts is None:
+            raise UsageError("all_reduce() gave no info")
+        right = holds(self._out, self._sum) and holds(self._array, self._own)
+        return {"began": began, "ended": ended, "cpu": cpu, "attempts": attempts, "right": right}
