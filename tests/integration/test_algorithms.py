@@ -107,8 +107,8 @@ def test_weights(master: Master, peers: int, algorithm: Any, count: int) -> None
     together(master.address, peers, play)
 
 
-@pytest.mark.parametrize(("one", "other", "plans"), [("ring", "direct", "23"), ("exchange", "ring", "42")])
-def test_peers_that_choose_differently_are_told(master: Master, one: Any, other: Any, plans: str) -> None:
+@pytest.mark.parametrize(("one", "other"), [("ring", "direct"), ("exchange", "ring")])
+def test_peers_that_choose_differently_are_told(master: Master, one: Any, other: Any) -> None:
     def play(comm: Communicator, index: int) -> str:
         with pytest.raises(MismatchError) as caught:
             comm.all_reduce(np.ones(1000), algorithm=other if comm.rank else one)
@@ -116,4 +116,4 @@ def test_peers_that_choose_differently_are_told(master: Master, one: Any, other:
         return str(caught.value)
 
     for text in together(master.address, 2, play):
-        assert all(f"plan {number} " in text for number in plans), text
+        assert f"{one} in chunks" in text and f"{other} in chunks" in text, text
