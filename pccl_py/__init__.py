@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .arguments import OnLoss, Op, Scope, Strategy
+from .arguments import Algorithm, OnLoss, Op, Scope, Strategy
 from .communicator import Communicator, LinkInfo, PeerInfo
 from .config import Config
 from .errors import (
@@ -26,8 +26,8 @@ from .errors import (
     InternalError,
     MasterLost,
     MismatchError,
-    NoQuorumError,
     NonFiniteError,
+    NoQuorumError,
     NotBuilt,
     OperationTimeout,
     OrderError,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     import pccl_py.optim as optim  # noqa: F401 (imported by __getattr__)
 
 __all__ = [
+    "Algorithm",
     "AuthenticationError",
     "Cancelled",
     "ClosedError",

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from .errors import NotBuilt, UsageError
 from .tensors import FLOATING, Operand
 
 Op = Literal["sum", "avg", "prod", "min", "max"]
+Algorithm = Literal["auto", "ring", "direct", "exchange"]
 Scope = Literal["group", "run"]
 OnLoss = Literal["retry", "raise"]
 Strategy = Literal["enforce_popular", "send_only", "receive_only"]
 
 OPS = {"sum": 1, "avg": 2, "prod": 3, "min": 4, "max": 5}
-SCOPES = {"group": 1, "run": 2}
 ALGORITHMS = {"auto": 1, "ring": 2, "direct": 3, "exchange": 4}
+SCOPES = {"group": 1, "run": 2}
 ON_LOSS = {"retry": 1, "raise": 2}
 STRATEGIES = {"enforce_popular": 1, "send_only": 2, "receive_only": 3}
 ROLES = {"trainer": 1, "keeper": 2}
 ROLE_NAMES = {number: name for name, number in ROLES.items()}
 TAG_MAX = 2**32 - 3
+_ADDRESS = re.compile(r"(\[[^\s\[\]/]+\]|[^\s\[\]:/]+)(:(?P<port>[0-9]{1,5}))?")
 U16_MAX, U32_MAX = 2**16 - 1, 2**32 - 1
 
 
@@ -59,12 +64,17 @@ def seconds_of(timeout: float | None, default: float) -> float:
     return float(timeout) if math.isfinite(timeout) else -1.0
 
 
+def wait_of(timeout: float | None) -> float:
+    """As seconds_of, for `Work.wait`, where 0 asks without waiting."""
+    return 0.0 if not isinstance(timeout, bool) and timeout == 0 else seconds_of(timeout, 0)
+
+
 def weight_of(weight: float, op: str, tensors: Sequence[Operand]) -> float:
     """A weight makes sense for averages of floating dtypes only."""
     if op != "avg":
         raise UsageError(f"weight with op={op!r}: only op='avg' takes a weight")
     try:
-        value = float(weight)
+        value = math.nan if isinstance(weight, bool | np.bool_ | str | bytes) else float(weight)
     except (TypeError, ValueError):
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
@@ -74,9 +84,9 @@ def weight_of(weight: float, op: str, tensors: Sequence[Operand]) -> float:
     return value
 
 
-def algorithm_of(algorithm: str) -> int:
+def algorithm_number(algorithm: str) -> int:
     if algorithm == "two_level":
-        raise NotBuilt("algorithm='two_level' waits for plans of two levels; pass 'auto', 'ring' or 'direct'")
+        raise NotBuilt("algorithm='two_level' waits for plans within and between sites; pass 'auto'")
     return number_of(algorithm, ALGORITHMS, "algorithm")
 
 
@@ -108,6 +118,28 @@ def island_of(island: str | None, size: int, group: int) -> tuple[str, int, int,
     if group >= size:
         raise UsageError(f"group={group} in an island of {size}: the group is the rank in the island")
     return island, group, size, group
+
+
+def dialled(address: Any, what: str) -> str:
+    """An address that others connect to: it names a host, and no port 0. The rest is the core's to check."""
+    if not isinstance(address, str) or not address:
+        raise UsageError(f"{what}={address!r}: it is 'host:port', or '[IPv6]:port'")
+    host, colon, port = address.rpartition(":")
+    if colon and not host.strip("[]"):
+        raise UsageError(f"{what}={address!r} names no host: write 'host:port'; this one is 'localhost'")
+    if colon and port.isdecimal() and int(port) == 0:
+        raise UsageError(f"{what}={address!r}: nobody listens on port 0; pass the port that was printed")
+    return address
+
+
+def advertised(value: str | Sequence[str] | None) -> list[str]:
+    """Addresses that others dial, whose port may be left out: it is the own one then."""
+    several = [dialled(text, "advertise") for text in texts(value, "advertise")]
+    for text in several:
+        port = (found := _ADDRESS.fullmatch(text)) and found["port"]
+        if not found or (port and int(port) > U16_MAX):
+            raise UsageError(f"advertise={text!r}: it is 'host', 'host:port', '[IPv6]' or '[IPv6]:port'")
+    return several
 
 
 def texts(value: str | Sequence[str] | None, what: str) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Protocol, TypedDict, Unpack, overload
 
 from . import arguments
-from .arguments import OnLoss, Op, Scope
+from .arguments import Algorithm, OnLoss, Op, Scope
 from .config import Config
 from .errors import UsageError
 from .quantization import NO_QUANTIZATION, QuantConfig, numbers_of
@@ -32,11 +32,11 @@ class Poster(Protocol):
         scope: int,
         name: int,
         op: int,
+        algorithm: int,
         root: int,
         weight: float | None,
         on_loss: int,
         seconds: float,
-        algorithm: int,
         quantization: tuple[int, int, bool],
         tensors: Any,
         keep: object,
@@ -54,7 +54,7 @@ class _Options(TypedDict, total=False):
 
 class _ReduceOptions(_Options, total=False):
     out: Tensors | None
-    algorithm: str
+    algorithm: Algorithm
     quantization: str | QuantConfig | None
     weight: float | None
 
@@ -99,7 +99,7 @@ class Collectives:
         out: Tensors | None = None,
         tag: int | None = None,
         scope: Scope = "group",
-        algorithm: str = "auto",
+        algorithm: Algorithm = "auto",
         quantization: str | QuantConfig | None = None,
         weight: float | None = None,
         on_loss: OnLoss = "retry",
@@ -110,15 +110,19 @@ class Collectives:
 
         tensors   a numpy array or torch CPU tensor, or a list of them as one atomic operation: contiguous, of
                   float32/64/16, bfloat16, int8..64 or uint8..64, at any alignment, also empty. Reduced in
-                  place
-        out       where the results go instead, one per input; an output may be exactly its input
-        op        sum, avg, prod, min, max. 16-bit floats are reduced in float32; integers wrap around
+                  place, which costs a copy of the input, kept to restore it: as much memory again
+        out       where the results go instead, one per input; an output may be exactly its input. Without
+                  that copy: recommended for large tensors
+        op        sum, avg, prod, min, max. 16-bit floats are reduced in float32; integers wrap around, and
+                  their avg is the wrapped sum divided, toward zero
+        algorithm how it travels, the same on all peers. "ring": 2 (P - 1) hops, the fewest bytes at any one
+                  time. "direct": 2 hops and as many bytes, between all pairs. "exchange": 1 hop for what is
+                  small, all send everything to all; over 64 KiB, 8 peers or with weights it is "direct".
+                  These two need a link between each two peers, which groups of up to 16 have where all can
+                  reach each other; else it is "ring". "auto": by size
         weight    op="avg" only: the result is sum(weight * tensor) / sum(weight), 0 where all weights are 0
         tag       names the operation, 0 .. 2**32 - 3. None: numbered in the order of the calls of one thread
         scope     "run": commits in all groups or in none
-        algorithm "auto": by size and number of peers. "ring", "direct" (two hops), "exchange" (one hop, at most
-                  64 KiB and 8 peers, else direct). Those two need a link between each two peers, which groups
-                  of up to 16 have; else the ring does it
         quantization  "int8", "uint8", "int4", "fp8", "bf16" or a QuantConfig: few bits per value on the way,
                   op sum or avg of floating dtypes, plan "direct" (values as they are where that is not
                   possible). NonFiniteError where a value is NaN or infinite
@@ -128,7 +132,7 @@ class Collectives:
 
         Inputs are intact when it raises a CollectiveError; `out` is undefined until it has returned.
         """
-        plan = arguments.algorithm_of(algorithm)
+        plan = arguments.algorithm_number(algorithm)
         code = numbers_of(quantization)
         items = operands(tensors, out)
         if quantization is not None:
@@ -213,8 +217,8 @@ class Collectives:
         keep: object,
         *,
         op: int = 1,
-        root: int = 0,
         algorithm: int = 1,
+        root: int = 0,
         quantization: tuple[int, int, bool] = NO_QUANTIZATION,
         tag: int | None,
         scope: Scope,

@@ -97,11 +97,9 @@ class Communicator(Collectives):
         self._config = config or Config.load()
         self._connect_s = arguments.seconds_of(timeout, self._config.connect_timeout_s)
         name, island_rank, size, group = arguments.island_of(island, island_size, group)
-        if not isinstance(address, str) or not address:
-            raise UsageError(f"address={address!r}: pass the master's 'host:port', as it prints it")
         self._new_peer = partial(
             _core.Peer,
-            address,
+            arguments.dialled(address, "address"),
             island=name,
             island_rank=island_rank,
             island_size=size,
@@ -109,7 +107,7 @@ class Communicator(Collectives):
             role=arguments.role_number(role),
             min_islands=arguments.whole(min_islands, "min_islands", 1, arguments.U32_MAX),
             listen=listen or "",
-            advertise=arguments.texts(advertise, "advertise"),
+            advertise=arguments.advertised(advertise),
             secret=read_secret(secret_file, insecure=insecure),
             insecure=insecure,
             timing=self._config.apply(_core.Timing()),
@@ -207,12 +205,14 @@ class Communicator(Collectives):
 
     @property
     def world_size(self) -> int:
-        """Trainers in this peer's group."""
+        """Trainers in this peer's group. Changes by itself when somebody dies; newcomers count from the
+        boundary that lets them in."""
         return len(self._ids())
 
     @property
     def rank(self) -> int:
-        """This peer's position in its group, in order of admission; gaps are closed when somebody leaves."""
+        """This peer's position in its group, in order of admission; gaps are closed, at any time,
+        when somebody leaves."""
         ids, own = self._ids(), self._peer.peer_id
         if own not in ids:
             raise ClosedError("this peer has no rank: it is not among the trainers of the run")
@@ -281,6 +281,8 @@ class Communicator(Collectives):
         elected chunks (`state.torn`), which is never offered to others; call it again. No thread may change
         them meanwhile.
         """
+        if not isinstance(state, SharedState):
+            raise UsageError(f"the state is a {type(state).__qualname__}: pass SharedState({{name: tensor}})")
         peer = self._peer
         number = arguments.number_of(strategy, arguments.STRATEGIES, "strategy")
         scope_number = arguments.number_of(scope, arguments.SCOPES, "scope")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from .hashing import DIGEST_BYTES, chunks_of, hash_all, memory, root_of
 from .host_memory import HostMemory, host_memory
 from .tensors import TENSORS_MAX, Tensor, check_disjoint
 
+# As the election words it: csrc/protocol/election.cpp. A layout is dtype[shape].
+_LABELS = re.compile(r"(.* differ in )names: '(.*) (\S+\[[\d, ]*\])' and '(.*) (\S+\[[\d, ]*\])'", re.DOTALL)
 NAME_BYTES_MAX = 256  # with dtype and shape: csrc/base/limits.hpp
 REVISION_MAX = 2**64 - 1
 
@@ -50,6 +53,20 @@ class Entry:
         return root_of(self.digests, self.host.code, self.host.count)
 
 
+def readable(text: str) -> str:
+    """The core's message about two labels of which each is a name with its layout, told by name and layout.
+
+    "... differ in names: 'w float32[3]' and 'w float32[4]'" -> "... differ in 'w': float32[3] and float32[4]"
+    """
+    found = _LABELS.fullmatch(text)
+    if found is None:
+        return text
+    before, one, layout, other, other_layout = found.groups()
+    if one == other:
+        return f"{before}{one!r}: {layout} and {other_layout}"
+    return f"{before}names: {one!r} ({layout}) and {other!r} ({other_layout})"
+
+
 class SharedState:
     """`SharedState({name: tensor}, revision=0)`: numpy arrays and torch tensors of any dtype, device and
     stride.
@@ -64,6 +81,8 @@ class SharedState:
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], revision: int = 0) -> None:
+        if not isinstance(tensors, Mapping):
+            raise UsageError(f"no names, but a {type(tensors).__qualname__}: pass {{'weights': weights}}")
         if not tensors:
             raise UsageError("a shared state needs at least one tensor")
         if len(tensors) > TENSORS_MAX:
@@ -103,6 +122,11 @@ class SharedState:
     def entries(self) -> list[Entry]:
         """The tensors as they are now, in the order of their names, on the host; not hashed yet."""
         return [Entry(label, host) for label, host in self._hosts()]
+
+    def __repr__(self) -> str:
+        size = sum(int(tensor.nbytes) for tensor in self._tensors.values())
+        torn = ", torn" if self.torn else ""
+        return f"<SharedState of {len(self._tensors)} tensors, {size} bytes: revision {self.revision}{torn}>"
 
     def _hosts(self) -> list[tuple[str, HostMemory]]:
         hosts = [self._labelled(name, tensor) for name, tensor in self._tensors.items()]

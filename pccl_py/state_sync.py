@@ -21,7 +21,7 @@ from xxhash import xxh3_128_digest
 
 from .errors import ProtocolError, from_code
 from .hashing import CHUNK_BYTES, address_of, digest_at, hash_all, put_digest, root_of
-from .shared_state import Entry, SyncInfo
+from .shared_state import Entry, SyncInfo, readable
 from .work import CANCEL_S
 
 RECEIVE_ONLY = 3  # wire/types.hpp Strategy
@@ -211,7 +211,7 @@ class StateSync:
     ) -> SyncInfo:
         if code != 0:
             self._note_torn()
-            raise from_code(code, text)
+            raise from_code(code, readable(text))
         for index in self._changed:
             self._entries[index].host.write_back()
         donors, peers = tuple(sorted(self._donors)), tuple(contributors)

@@ -7,7 +7,7 @@ works in the caller's memory, at any alignment.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,6 +79,7 @@ def _out_of_place(inputs: list[Tensor], names: list[str], outputs: list[Tensor])
     result: list[Operand] = []
     ranges: list[tuple[int, int]] = []
     labels: list[str] = []
+    only_read: set[int] = set()
     for name, tensor, output in zip(names, inputs, outputs, strict=True):
         source = buffer(tensor, name, written=False)
         target = buffer(output, f"out for {name}", written=True)
@@ -88,9 +89,10 @@ def _out_of_place(inputs: list[Tensor], names: list[str], outputs: list[Tensor])
         ranges.append((target.address, target.bytes))
         labels.append(f"out for {name}")
         if source.address != target.address:  # else: in place
+            only_read.add(len(ranges))
             ranges.append((source.address, source.bytes))
             labels.append(name)
-    check_disjoint(ranges, labels)
+    check_disjoint(ranges, labels, only_read)
     return result
 
 
@@ -201,10 +203,21 @@ def _refused_dtype(tensor: Tensor, name: str) -> str:
     return f"{name} is {describe(tensor)}; all_reduce and broadcast take {', '.join(DTYPE_CODES)}"
 
 
-def check_disjoint(ranges: Sequence[tuple[int, int]], names: Sequence[str]) -> None:
-    """Two tensors of one call that share memory would overwrite each other. `ranges`: (address, bytes)."""
+def check_disjoint(
+    ranges: Sequence[tuple[int, int]], names: Sequence[str], only_read: Collection[int] = ()
+) -> None:
+    """Two tensors of one call that share memory would overwrite each other, unless both are only read.
+
+    `ranges`: (address, bytes). `only_read`: indices of those that nothing is written to.
+    """
     order = sorted((address, address + size, i) for i, (address, size) in enumerate(ranges) if size)
-    for (_, end, first), (begin, _, second) in zip(order, order[1:], strict=False):
-        if begin < end:
-            first, second = sorted((first, second))
-            raise UsageError(f"{names[first]} and {names[second]} share memory: pass each one only once")
+    read = written = (0, -1)  # of those before, which reaches farthest: (end, index)
+    for begin, end, index in order:
+        for before, other in (written,) if index in only_read else (written, read):
+            if begin < before:
+                first, second = sorted((other, index))
+                raise UsageError(f"{names[first]} and {names[second]} share memory: pass each one only once")
+        if index in only_read:
+            read = max(read, (end, index))
+        else:
+            written = max(written, (end, index))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from .arguments import wait_of
 from .errors import OperationTimeout, from_code
 
 # After Ctrl-C in a blocking call: how long its cancellation may take before the exception goes on regardless.
@@ -59,11 +60,11 @@ class Work:
     def wait(self, timeout: float | None = None) -> OpInfo:
         """Returns when the operation has committed, and raises what ended it otherwise.
 
-        `timeout` in seconds: OperationTimeout when it still runs then; it goes on and may be waited for
-        again. Ctrl-C leaves it running too.
+        `timeout` in seconds, 0 to only look: OperationTimeout when it still runs then; it goes on and may be
+        waited for again. Ctrl-C leaves it running too.
         """
+        seconds = wait_of(timeout)
         if self._info is None and self._failure is None:
-            seconds = -1.0 if timeout is None else max(0.0, timeout)
             if not self._operation.wait(seconds):
                 raise OperationTimeout(
                     f"{self._what} still runs after {seconds:g} s: wait again, or cancel() it"

@@ -1,4 +1,4 @@
-"""`python -m stress churn|recovery|pause|net`: see --help of each. Exit status 0: no fault."""
+"""`python -m stress churn|recovery|pause|net`: see --help of each. Exit status 0: operations, no fault."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from typing import Any
 # One thread per process: peers are many, cores are few. Before numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from pccl_py.bench.units import parse_tensor
+from pccl_py.cli.numbers import above_zero, parsed, whole
+
 from .churn import ChurnPlan, run_churn
 from .net import NoEmulator
 from .net.build import program
+from .oracles import PEERS_MAX
 from .pause import PausePlan, run_pause
 from .recovery import RecoveryPlan, run_recovery
 from .report import Report
 from .windows import Limits
+
+PLACES_MAX = PEERS_MAX - 1  # churn fills one more now and then
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,52 +38,67 @@ def parser() -> argparse.ArgumentParser:
         "--keep", type=Path, metavar="FOLDER", help="leave all logs there, tell everything that happened"
     )
     common.add_argument(
-        "--hang-seconds", type=float, default=15.0, metavar="S", help="no progress for so long is a hang"
+        "--hang-seconds", type=above_zero, default=15.0, metavar="S", help="no progress for so long is a hang"
     )
 
     churn = commands.add_parser("churn", parents=[common], help="kill, stop, leave and join at random")
-    churn.add_argument("--seconds", type=float, default=60.0)
-    churn.add_argument("--peers", type=int, default=4)
-    churn.add_argument("--kills", type=int, help="SIGKILLs in all (default: two per second)")
-    churn.add_argument("--groups", type=int, default=1, help="groups that the peers are divided into")
-    churn.add_argument("--islands", metavar="RxC", help="R islands of C ranks instead of peers")
-    churn.add_argument("--elements", default="1-262144", metavar="MIN-MAX", help="of one tensor")
-    churn.add_argument("--in-flight", type=int, default=6, help="all-reduces at the same time, at most")
+    churn.add_argument("--seconds", type=above_zero, default=60.0)
+    churn.add_argument("--peers", type=whole(2, PLACES_MAX), default=4)
+    churn.add_argument("--kills", type=whole(0), help="SIGKILLs in all (default: two per second)")
+    churn.add_argument("--groups", type=whole(1), default=1, help="groups that the peers are divided into")
+    churn.add_argument(
+        "--islands", type=parsed(grid), metavar="RxC", help="R islands of C ranks instead of peers"
+    )
+    churn.add_argument(
+        "--elements", type=parsed(bounds), default="1-262144", metavar="MIN-MAX", help="of one tensor"
+    )
+    churn.add_argument("--in-flight", type=whole(1), default=6, help="all-reduces at the same time, at most")
     churn.add_argument("--sabotage", choices=("wrong", "death", "hang"), help=argparse.SUPPRESS)
 
     recovery = commands.add_parser(
         "recovery", parents=[common], help="from each kill to the survivors' next result"
     )
-    recovery.add_argument("--kills", type=int, default=100)
-    recovery.add_argument("--peers", type=int, default=3)
+    recovery.add_argument("--kills", type=whole(1), default=100)
+    recovery.add_argument("--peers", type=whole(2, PEERS_MAX), default=3)
     recovery.add_argument(
-        "--bytes", type=size, default=4 << 20, help="reduced at a time; K, M and G are known"
+        "--bytes", type=parsed(parse_tensor), default=4 << 20, help="reduced at a time; K, M and G are known"
     )
-    recovery.add_argument("--forked-workers", type=int, nargs="?", const=2, default=0, metavar="N",
+    recovery.add_argument("--forked-workers", type=whole(0), nargs="?", const=2, default=0, metavar="N",
                           help="each peer has forked N processes (2) that outlive it")  # fmt: skip
 
     pause = commands.add_parser("pause", parents=[common], help="a peer that is stopped is evicted")
-    pause.add_argument("--rounds", type=int, default=3)
-    pause.add_argument("--peers", type=int, default=3)
-    pause.add_argument("--bytes", type=size, default=4 << 20)
+    pause.add_argument("--rounds", type=whole(1), default=3)
+    pause.add_argument("--peers", type=whole(2, PEERS_MAX), default=3)
+    pause.add_argument("--bytes", type=parsed(parse_tensor), default=4 << 20)
 
     net = commands.add_parser("net", help="the emulated network of tests and of `pccl_py bench wan`")
     net.add_argument("what", choices=["build"], help="compile its program, which its first use does else")
     return top
 
 
-def size(text: str) -> int:
-    """ "4M" in bytes."""
-    factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:].upper(), 1)
-    return int(text[:-1] if factor > 1 else text) * factor
+def grid(text: str) -> tuple[int, int]:
+    """ "3x2": islands, and ranks of each."""
+    islands, _, ranks = text.lower().partition("x")
+    if not islands.isdecimal() or not ranks.isdecimal() or int(ranks) < 1:
+        raise ValueError(f"{text!r}: it is RxC, like 3x2 for 3 islands of 2 ranks")
+    if not 2 <= int(islands) <= PLACES_MAX:
+        raise ValueError(f"{text!r}: it has 2 to {PLACES_MAX} islands")
+    return int(islands), int(ranks)
+
+
+def bounds(text: str) -> tuple[int, int]:
+    """ "1-100": smallest and largest."""
+    low, _, high = text.partition("-")
+    if not low.isdecimal() or not (high or low).isdecimal() or not 1 <= int(low) <= int(high or low):
+        raise ValueError(f"{text!r}: it is MIN-MAX, like 1-262144, with 1 <= MIN <= MAX")
+    return int(low), int(high or low)
 
 
 def churn_plan(args: argparse.Namespace) -> ChurnPlan:
-    low, _, high = args.elements.partition("-")
-    limits = Limits(args.in_flight, int(low), int(high or low))
+    limits = Limits(args.in_flight, *args.elements)
     peers, ranks = args.peers, 1
     if args.islands:
-        islands, ranks = map(int, args.islands.lower().split("x"))
+        islands, ranks = args.islands
         peers = islands * ranks
     kills = round(args.seconds * 2) if args.kills is None else args.kills
     return ChurnPlan(
@@ -104,7 +125,7 @@ def main(arguments: list[str]) -> int:
     command = shlex.join(["python", "-m", "stress", *arguments])
     report = run(args, command)
     print(report.as_json() if args.json else report.as_text())
-    return 0 if report.faultless else 1
+    return 0 if report.faultless and report.operations else 1
 
 
 def build_net() -> int:

@@ -76,6 +76,8 @@ class Report:
         lines += [f"  {name:22} {value}" for name, value in self.more.items()]
         lines += ["", *self.details] if self.details else []
         verdict = "no fault" if self.faultless else "FAULTS"
+        if not self.operations:
+            verdict = "NOTHING WAS DONE: no operation"
         return "\n".join([*lines, f"{verdict}; the same schedule again: {self.command}"])
 
 

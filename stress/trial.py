@@ -59,6 +59,7 @@ class Trial:
             self.plan.op,
             out=None if all_in_place else outputs,
             tag=tag,
+            algorithm=self.plan.algorithm,
             scope=self.plan.scope,
             weight=oracles.weight_of(self._me, self._name) if self.plan.weighted else None,
             on_loss="raise" if self.plan.raise_on_loss else "retry",

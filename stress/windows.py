@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Op = Literal["sum", "avg", "prod", "min", "max"]
+Algorithm = Literal["auto", "ring", "direct", "exchange"]
 Scope = Literal["group", "run"]
 Style = Literal["tagged", "numbered", "threads"]
 
@@ -32,6 +33,7 @@ class OperationPlan:
 
     slot: int
     op: Op
+    algorithm: Algorithm
     scope: Scope
     weighted: bool
     raise_on_loss: bool
@@ -77,7 +79,8 @@ def _plan_operation(draw: random.Random, slot: int, limits: Limits) -> Operation
         kind = draw.choice(FLOATS if weighted else FLOATS + INTEGERS) if mixed else dtype
         tensors.append(_plan_tensor(draw, kind, limits))
     scope: Scope = "run" if draw.random() < 0.3 else "group"
-    return OperationPlan(slot, op, scope, weighted, draw.random() < 0.15, tuple(tensors))
+    algorithm: Algorithm = draw.choice(("auto", "ring", "direct", "exchange"))
+    return OperationPlan(slot, op, algorithm, scope, weighted, draw.random() < 0.15, tuple(tensors))
 
 
 def _plan_tensor(draw: random.Random, dtype: str, limits: Limits) -> TensorPlan:

@@ -21,8 +21,16 @@ def parse_size(text: str) -> int:
     return int(number) * _SUFFIXES[suffix]
 
 
-def parse_sizes(text: str) -> list[int]:
-    return [parse_size(part) for part in text.split(",")]
+def parse_tensor(text: str) -> int:
+    """The bytes of a float32 tensor."""
+    size = parse_size(text)
+    if size % 4:
+        raise UsageError(f"{text!r}: sizes are multiples of 4 bytes, of float32 elements")
+    return size
+
+
+def parse_tensors(text: str) -> list[int]:
+    return [parse_tensor(part) for part in text.split(",")]
 
 
 def bytes_text(size: int) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import PcclError, UsageError
 from . import wan_bound
 from .crew import ANSWER_S, Crew, Worker, each
-from .units import parse_sizes
+from .units import parse_tensors
 from .wan_peer import WanMaster, WanPeer
 
 PATIENCE = 200  # times the bound: then an operation counts as hanging
@@ -35,7 +35,7 @@ class Options:
     `master_rtt_ms`: between the master and each peer; None: as between peers. `queue_ms`: in the network."""
 
     peers: int = 2
-    sizes: Sequence[int] = field(default_factory=lambda: parse_sizes("64K,64M"))
+    sizes: Sequence[int] = field(default_factory=lambda: parse_tensors("64K,64M"))
     rtt_ms: float = 100.0
     rate_mbit: float = 1000.0
     loss: float = 0.0

@@ -21,7 +21,8 @@ from ..bench import (
 )
 from ..bench.all_reduce_peer import OURS, OURS_OUT
 from ..bench.report import Figure, print_figures
-from ..bench.units import bytes_text, parse_size, parse_sizes
+from ..bench.units import bytes_text, parse_tensor, parse_tensors
+from .numbers import parsed, whole
 
 CANNOT_MEASURE = 77  # the exit status of what was skipped
 Measure = Callable[[argparse.Namespace], Iterable[Figure]]
@@ -46,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
     bench = _add(
         benches, "topology", "update_topology, nobody waiting", lambda a: topology.measure(a.peers, a.repeats)
     )
-    _count(bench, "--peers", 2, "processes")
+    _peers(bench)
     _count(bench, "--repeats", 1000, "calls")
     bench = _add(
         benches,
@@ -54,13 +55,13 @@ def add_parser(subparsers: Any) -> None:
         "sync_shared_state, in sync and one float off",
         lambda a: sync_state.measure(a.peers, a.repeats, a.size),
     )
-    _count(bench, "--peers", 2, "processes")
+    _peers(bench)
     _count(bench, "--repeats", 9, "synchronizations")
     _size(bench, sync_state.SIZE)
     bench = _add(
         benches, "memory", "extra memory of an all_reduce", lambda a: memory.measure(a.peers, a.size)
     )
-    _count(bench, "--peers", 2, "processes")
+    _peers(bench)
     _size(bench, memory.SIZE)
     bench = _add(benches, "pause", "SIGSTOP of one of 3 peers", lambda a: pause.measure(a.repeats))
     _count(bench, "--repeats", 3, "times")
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         return _wan(args)
     figures = list(args.measure(args))
     print_figures(figures, as_json=args.json)
-    return 0 if all(figure.right for figure in figures) else 1
+    return 0 if figures and all(figure.right for figure in figures) else 1
 
 
 def _add(benches: Any, name: str, about: str, measure: Measure) -> argparse.ArgumentParser:
@@ -85,29 +86,21 @@ def _add(benches: Any, name: str, about: str, measure: Measure) -> argparse.Argu
 
 
 def _count(bench: argparse.ArgumentParser, flag: str, default: int, what: str) -> None:
-    bench.add_argument(flag, type=int, default=default, metavar="N", help=f"{what} (default {default})")
+    bench.add_argument(flag, type=whole(1), default=default, metavar="N", help=f"{what} (default {default})")
+
+
+def _peers(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("--peers", type=whole(2, 16), default=2, metavar="N", help="processes (default 2)")
 
 
 def _size(bench: argparse.ArgumentParser, default: int) -> None:
     text = f"of the tensor (default {bytes_text(default)})"
-    bench.add_argument("--size", type=_parsed(parse_size), default=default, metavar="SIZE", help=text)
+    bench.add_argument("--size", type=parsed(parse_tensor), default=default, metavar="SIZE", help=text)
 
 
 def _sizes(bench: argparse.ArgumentParser, default: str) -> None:
     text = f"of the tensors, with K, M, G (default {default})"
-    bench.add_argument("--sizes", type=_parsed(parse_sizes), default=default, metavar="LIST", help=text)
-
-
-def _parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """argparse's errors for ours."""
-
-    def parsed(text: str) -> Any:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return parsed
+    bench.add_argument("--sizes", type=parsed(parse_tensors), default=default, metavar="LIST", help=text)
 
 
 # ---- all_reduce --------------------------------------------------------------------------------------------
@@ -121,7 +114,7 @@ def _add_all_reduce(benches: Any) -> None:
         "on the same tensors in a network namespace whose default congestion control is reno, since the "
         "other library takes the default; where that is not permitted, it says so and runs as it is.",
     )
-    _count(bench, "--peers", 2, "processes")
+    _peers(bench)
     _sizes(bench, "1K,1M,64M,256M")
     bench.add_argument("--against", choices=["gloo"], help="the same with torch.distributed, in place")
     bench.add_argument("--transport", choices=["tcp"], default="tcp", help="how data travels")
@@ -133,7 +126,7 @@ def _add_all_reduce(benches: Any) -> None:
     )
     bench.add_argument("--in-place", action="store_true", help="results over inputs (the default)")
     bench.add_argument("--out-of-place", action="store_true", help="a row for results elsewhere")
-    bench.add_argument("--repeats", type=int, metavar="N", help="operations per size (default: by size)")
+    bench.add_argument("--repeats", type=whole(1), metavar="N", help="operations per size (default: by size)")
     bench.add_argument("--no-namespace", action="store_true", help="against others: run as it is")
     bench.add_argument("--json", action="store_true", help="one object per line")
 
@@ -151,13 +144,13 @@ def _all_reduce(args: argparse.Namespace) -> int:
         repeats=args.repeats,
         namespace=not args.no_namespace,
     )
-    right = True
-    for number, row in enumerate(all_reduce.measure(options)):
-        if not args.json and number == 0:
+    right: list[bool] = []
+    for row in all_reduce.measure(options):
+        if not args.json and not right:
             print(all_reduce_table.head(row))
         print(row.json() if args.json else all_reduce_table.line(row), flush=True)
-        right = right and row.right
-    return 0 if right else 1
+        right.append(row.right)
+    return 0 if right and all(right) else 1
 
 
 # ---- wan ---------------------------------------------------------------------------------------------------
@@ -172,7 +165,7 @@ def _add_wan(benches: Any) -> None:
         "its rate plus hops; bound_ratio: seconds / bound, the commit included in the seconds."
     )
     bench: argparse.ArgumentParser = benches.add_parser("wan", help=about, description=text)
-    _count(bench, "--peers", 2, "processes")
+    _peers(bench)
     _sizes(bench, "64K,64M")
     _number(bench, "--rtt-ms", 100.0, "between two peers")
     _number(bench, "--rate-mbit", 1000.0, "of IP bytes; 0: no limit")
@@ -188,7 +181,7 @@ def _add_wan(benches: Any) -> None:
     )
     bench.add_argument("--congestion-control", default="auto", metavar="NAME", help="auto, cubic, bbr ...")
     _count(bench, "--repeats", 5, "operations per size, after one that is told apart")
-    _count(bench, "--seed", 1, "of what is lost")
+    bench.add_argument("--seed", type=int, default=1, metavar="N", help="of what is lost (default 1)")
     bench.add_argument("--json", action="store_true", help="one object per line")
 
 
@@ -200,14 +193,14 @@ def _wan(args: argparse.Namespace) -> int:
     options = wan.Options(
         **{name: getattr(args, name) for name in wan.Options.__dataclass_fields__ if hasattr(args, name)}
     )
-    right = True
+    right: list[bool] = []
     try:
-        for number, row in enumerate(wan.measure(options)):
-            if not args.json and number == 0:
+        for row in wan.measure(options):
+            if not args.json and not right:
                 print(wan_table.head(row))
             print(row.json() if args.json else wan_table.line(row), flush=True)
-            right = right and row.right
+            right.append(row.right)
     except wan.CannotMeasure as error:
         print(f"pccl_py bench wan: {error}", file=sys.stderr)
         return CANNOT_MEASURE
-    return 0 if right else 1
+    return 0 if right and all(right) else 1

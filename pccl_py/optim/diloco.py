@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 import weakref
 from enum import Enum
 from types import TracebackType
@@ -52,14 +53,16 @@ class DiLoCo:
                 loss(model, batch).backward()
                 inner.step()          # its hook counts, and closes the window after each 100th
                 inner.zero_grad()
+            outer.finalize()          # all peers: the last steps count too, and all hold the same bits
 
-    Without `with`, call `sync()` before the first inner step and at the end of each window.
+    Without `with`, call `sync()` before the first inner step and at the end of each window. A peer that goes
+    before the others does so without `finalize()`: its unfinished window is dropped.
 
     comm                 a Communicator. From its admission on the others wait for this peer, so build the
                          model before it; a run that begins with several peers gives it min_islands
     model                parameters that require gradients take part, in float32 whatever their dtype. Buffers
                          and frozen parameters stay each peer's own
-    inner                the torch optimizer that trains the model
+    inner                the torch optimizer that trains the model; it has one DiLoCo at a time, until close()
     sync_every           inner steps in a window
     outer_optimizer      `factory(parameters) -> torch optimizer`; None: SGD(lr=0.7, momentum=0.9,
                          nesterov=True). Its state is shared, and so are its learning rates
@@ -118,7 +121,11 @@ class DiLoCo:
         self._tokens = 0
         self._steps_loaded = 0
         self._entered = False
+        self._finalizing = False
+        self._all_through = False  # as of the last commit: nobody trained in it who goes on
+        self._warned = False
         self.stats = Stats()
+        _claim(inner, self)
         self._hook = inner.register_step_post_hook(_counting(weakref.ref(self)))
 
     # ---- use -----------------------------------------------------------------------------------------------
@@ -133,13 +140,15 @@ class DiLoCo:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops closing windows; an unfinished one stays in the model only."""
+        """Stops closing windows. An unfinished one stays in the model of this peer only: see finalize()."""
         self._entered = False
 
     def close(self) -> None:
-        """Takes the hook off the inner optimizer."""
+        """Takes the hook off the inner optimizer, which another DiLoCo may then have."""
         self._entered = False
         self._hook.remove()
+        if _owner(self._inner) is self:
+            del _owners[self._inner]
 
     def sync(self) -> Window | None:
         """Ends the window: reduction, outer step, admission of newcomers. The model then is the outer one.
@@ -156,6 +165,24 @@ class DiLoCo:
                 self._drop_window()
                 self._comm.rejoin()
                 self.stats.rejoins += 1
+
+    def finalize(self) -> None:
+        """The end of training, on all peers: reduces what is left, and returns when every peer is through.
+
+        The last window may be shorter, and peers may have taken different numbers of steps: who is through
+        takes part in the windows of the others without weight. All leave with the bits of the same outer
+        parameters in their models. A shorter window weighs as much as a full one. Costs one reduction at
+        least. Raises what sync() raises; call it again to go on.
+        """
+        if self._stage is Stage.OUTSIDE and not self._was_member:
+            raise UsageError("finalize() before the first sync(): nothing was trained together")
+        self._finalizing = True
+        try:
+            self._all_through &= self._stage is not Stage.TRAINING  # else it was interrupted behind a commit
+            while not self._all_through or self._stage is not Stage.TRAINING:
+                self.sync()
+        finally:
+            self._finalizing = False
 
     def add_tokens(self, tokens: int) -> None:
         """Counts what this peer trains on, before inner.step(). A commit adds all peers' to `tokens`."""
@@ -231,14 +258,17 @@ class DiLoCo:
             outer.delta.zero_()
         delta_norm = _norm(outer.delta)
         # Divided by the weight, so that the weighted average times the sum of weights is a plain sum.
-        counts = torch.tensor([steps, self._tokens, 1.0] if steps else [0.0] * 3, dtype=torch.float64)
-        counts /= weight or 1.0
+        goes_on = not self._finalizing
+        own = [float(steps), float(self._tokens), 1.0, float(goes_on)] if steps else [0.0] * 4
+        counts = torch.tensor(own, dtype=torch.float64) / (weight or 1.0)
         info = self._reduce([outer.delta, counts], weight)
         self._stage = Stage.APPLYING
         committed_at = time.monotonic()
         total = info.weight or 0.0
         average_norm = _norm(outer.delta)
-        self._apply((counts * total).tolist(), total)
+        steps_sum, tokens, peers, going_on = (counts * total).tolist()
+        self._all_through = round(going_on) == 0
+        self._apply(round(steps_sum / max(peers, 1)), round(tokens), total)
         self.stats.add(
             Window(
                 number=outer.windows,
@@ -265,10 +295,9 @@ class DiLoCo:
             except Cancelled as error:  # another peer was interrupted in it and may leave; we lose no window
                 logger.warning("%s; reducing again", error)
 
-    def _apply(self, sums: list[float], weight: float) -> None:
+    def _apply(self, steps: int, tokens: int, weight: float) -> None:
         if weight > 0:
-            steps, tokens, peers = sums
-            self._outer.apply(round(steps / peers), round(tokens))
+            self._outer.apply(steps, tokens)
         else:
             self._outer.skip()
         self._outer.store_to_model()
@@ -359,8 +388,14 @@ class DiLoCo:
 
     def _on_step(self) -> None:
         self._steps += 1
-        if self._entered and self._steps >= self._sync_every:
+        if self._steps < self._sync_every:
+            return
+        if self._entered:
             self.sync()
+        elif self._stage is Stage.OUTSIDE and not self._warned:
+            self._warned = True
+            text = f"{self._steps} inner steps and no sync(): use this DiLoCo in a `with`, or call its sync()"
+            warnings.warn(f"{text} before the first step and after each window", stacklevel=3)
 
 
 def _counting(ref: weakref.ref[DiLoCo]) -> Any:
@@ -372,6 +407,22 @@ def _counting(ref: weakref.ref[DiLoCo]) -> Any:
             diloco._on_step()
 
     return hook
+
+
+# Whose hook an inner optimizer has.
+_owners: weakref.WeakKeyDictionary[torch.optim.Optimizer, weakref.ref[DiLoCo]] = weakref.WeakKeyDictionary()
+
+
+def _owner(inner: torch.optim.Optimizer) -> DiLoCo | None:
+    owner = _owners.get(inner)
+    return None if owner is None else owner()
+
+
+def _claim(inner: torch.optim.Optimizer, diloco: DiLoCo) -> None:
+    """Two that count the steps of one optimizer would each undo what the other does to the model."""
+    if (owner := _owner(inner)) is not None:
+        raise UsageError(f"inner has its {owner!r} already: close() that one first, or use it")
+    _owners[inner] = weakref.ref(diloco)
 
 
 def _norm(flat: torch.Tensor) -> float:

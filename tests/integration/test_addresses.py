@@ -38,6 +38,20 @@ def test_no_address(address: Any) -> None:
         Communicator(address)
 
 
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        (":48148", "names no host: write 'host:port'"),
+        ("[]:48148", "names no host"),
+        ("localhost:0", "nobody listens on port 0"),
+        ("[::1]:0", "nobody listens on port 0"),
+    ],
+)
+def test_no_address_to_dial(address: str, text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        Communicator(address, timeout=1)
+
+
 @contextmanager
 def service(answer: bytes, *, hang_up: bool) -> Iterator[str]:
     """Another program on the port: it says `answer` to everybody."""

@@ -24,6 +24,10 @@ from pccl_py import Communicator, Config, Master, UsageError
         ({"timeout": 0}, "timeout=0"),
         ({"timeout": "1"}, "timeout='1'"),
         ({"advertise": 3}, "advertise"),
+        ({"advertise": "a:b:c"}, "advertise='a:b:c': it is 'host', 'host:port'"),
+        ({"advertise": "here:70000"}, "advertise='here:70000'"),
+        ({"advertise": ":5"}, "advertise=':5' names no host"),
+        ({"advertise": ["here:5", "here:0"]}, "advertise='here:0': nobody listens on port 0"),
         ({"listen": "0.0.0.0:0"}, "not loopback"),
         ({"config": Config(congestion_control="no-such-one")}, "no-such-one: the kernel has no .* reno"),
     ],
@@ -39,6 +43,8 @@ def test_wrong_arguments_of_operations(master: Master) -> None:
         wrong: list[tuple[dict[str, Any], str]] = [
             ({"op": "mean"}, "op='mean': it is one of 'sum', 'avg'"),
             ({"op": 1}, "op=1"),
+            ({"algorithm": "tree"}, "algorithm='tree': it is one of 'auto', 'ring', 'direct', 'exchange'"),
+            ({"algorithm": None}, "algorithm=None"),
             ({"tag": -1}, "tag=-1: it is a whole number from 0 to 4294967293"),
             ({"tag": 2**32 - 2}, "tag=4294967294"),
             ({"tag": True}, "tag=True"),
@@ -51,6 +57,9 @@ def test_wrong_arguments_of_operations(master: Master) -> None:
             ({"op": "avg", "weight": -1}, "weight=-1"),
             ({"op": "avg", "weight": float("inf")}, "weight=inf"),
             ({"op": "avg", "weight": "x"}, "weight='x'"),
+            ({"op": "avg", "weight": "1"}, "weight='1'"),
+            ({"op": "avg", "weight": True}, "weight=True"),
+            ({"op": "avg", "weight": np.bool_(True)}, "weight=.*True"),
         ]
         for arguments, text in wrong:
             with pytest.raises(UsageError, match=text):
@@ -61,5 +70,13 @@ def test_wrong_arguments_of_operations(master: Master) -> None:
             comm.broadcast(array, 1)
         with pytest.raises(UsageError, match="islands=0"):
             comm.wait_for(0)
+        with pytest.raises(UsageError, match=r"the state is a dict: pass SharedState"):
+            comm.sync_shared_state({"a": array})  # type: ignore[arg-type]
         assert np.all(array == 1)
         comm.all_reduce(array, tag=np.int64(3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("advertise", ["127.0.0.1", "[::1]", "[::1]:5", "name.example:65535", ["a", "b:1"]])
+def test_what_may_be_advertised(master: Master, advertise: Any) -> None:
+    with Communicator(master.address, advertise=advertise) as comm:
+        assert len(comm.peers()[0].addresses) == (2 if isinstance(advertise, list) else 1)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pccl_py.bench.units import bytes_text, parse_size, percentile, seconds_text
+from pccl_py.cli import main
 from pccl_py.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,6 +114,35 @@ def test_table() -> None:
 @pytest.mark.parametrize("arguments", [("--sizes", "3"), ("--sizes", "many"), ("--peers", "1")])
 def test_wrong_arguments(arguments: tuple[str, ...]) -> None:
     assert bench("all_reduce", *arguments, status=2) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("topology --peers 1", "--peers: '1': it is a whole number from 2 to 16"),
+        ("sync_state --peers 17", "--peers: '17'"),
+        ("topology --repeats 0", "--repeats: '0': it is a whole number of at least 1"),
+        ("join --repeats -1", "--repeats: '-1'"),
+        ("pause --repeats 1.5", "--repeats: '1.5'"),
+        ("all_reduce --repeats 0", "--repeats: '0'"),
+        ("recovery --kills 0", "--kills: '0'"),
+        ("memory --size 0", "'0' is no size"),
+        ("sync_state --size 1", "'1': sizes are multiples of 4 bytes"),
+        ("recovery --sizes 4,6", "'6': sizes are multiples of 4 bytes"),
+    ],
+)
+def test_numbers_of_arguments(arguments: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", *arguments.split()])
+    assert caught.value.code == 2
+    assert text in capsys.readouterr().err
+
+
+def test_a_bench_that_measured_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pccl_py.bench.topology.measure", lambda peers, calls: iter(()))
+    monkeypatch.setattr("pccl_py.bench.all_reduce.measure", lambda options: iter(()))
+    assert main(["bench", "topology"]) == 1
+    assert main(["bench", "all_reduce"]) == 1
 
 
 def test_units() -> None:

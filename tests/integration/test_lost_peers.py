@@ -22,17 +22,17 @@ SURVIVE = """
 comm = Communicator(address, min_islands=3, config=config)
 digit, step = 10.0 ** comm.rank, 0
 while True:
-    comm.all_reduce(np.full(int(sys.argv[2]), digit), on_loss=sys.argv[3])
+    comm.all_reduce(np.full(int(sys.argv[2]), digit), on_loss=sys.argv[3], algorithm=sys.argv[4])
     step += 1
     if step == 10: say("ready", comm.rank, comm.id)
 """
 
 
-def add_digit(comm: Communicator, digit: float, count: int, on_loss: Any) -> int:
+def add_digit(comm: Communicator, digit: float, count: int, **options: Any) -> int:
     """One all-reduce in place, of numbers that tell who is in their sum. Returns how many contributed."""
     array = np.full(count, digit)
     try:
-        info = comm.all_reduce(array, on_loss=on_loss)
+        info = comm.all_reduce(array, **options)
     except PeerLost:
         assert np.all(array == digit)
         raise
@@ -43,9 +43,12 @@ def add_digit(comm: Communicator, digit: float, count: int, on_loss: Any) -> int
 
 @pytest.mark.parametrize("count", [100, 1 << 20])
 @pytest.mark.parametrize("on_loss", ["retry", "raise"])
-def test_a_killed_peer_costs_one_repetition(master: Master, spawn: Spawn, count: int, on_loss: str) -> None:
+@pytest.mark.parametrize("algorithm", ["auto", "ring", "direct", "exchange"])
+def test_a_killed_peer_costs_one_repetition(
+    master: Master, spawn: Spawn, count: int, on_loss: str, algorithm: str
+) -> None:
     """The survivors' results hold exactly the survivors' contributions, in place, at every step."""
-    victim = spawn("-c", PEER + SURVIVE, master.address, str(count), on_loss)
+    victim = spawn("-c", PEER + SURVIVE, master.address, str(count), on_loss, algorithm)
     ready = threading.Event()
 
     def watch() -> None:
@@ -59,7 +62,7 @@ def test_a_killed_peer_costs_one_repetition(master: Master, spawn: Spawn, count:
             deadline = time.monotonic() + 40
             while after < 20 and time.monotonic() < deadline:
                 try:
-                    after += add_digit(comm, digit, count, on_loss) == 2
+                    after += add_digit(comm, digit, count, on_loss=on_loss, algorithm=algorithm) == 2
                 except PeerLost:
                     lost += 1
                 if index == 0 and ready.is_set():

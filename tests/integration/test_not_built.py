@@ -13,8 +13,7 @@ from pccl_py import Communicator, Master, NotBuilt
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"quantization": "int8"}, "quantization='int8' waits for the quantized data plane"),
-        ({"algorithm": "direct"}, "algorithm='direct' waits for more plans"),
+        ({"algorithm": "two_level"}, "algorithm='two_level' waits for plans within and between sites"),
     ],
 )
 def test_not_built_yet(master: Master, arguments: Any, text: str) -> None:

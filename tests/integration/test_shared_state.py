@@ -132,10 +132,11 @@ def test_any_dtype_alignment_and_stride(master: Master) -> None:
 
 
 DIFFERENT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    ({"x": np.zeros(3)}, {"y": np.zeros(3)}, r"'x float64\[3\]' and 'y float64\[3\]'"),
-    ({"x": np.zeros(3)}, {"x": np.zeros(4)}, r"'x float64\[3\]' and 'x float64\[4\]'"),
-    ({"x": np.zeros((2, 3))}, {"x": np.zeros((3, 2))}, r"\[2, 3\]' and 'x float64\[3, 2\]"),
-    ({"x": np.zeros(3, bool)}, {"x": np.zeros(3, np.uint8)}, "bool.*uint8"),
+    ({"x": np.zeros(3)}, {"y": np.zeros(3)}, r"names: 'x' \(float64\[3\]\) and 'y' \(float64\[3\]\)$"),
+    ({"x": np.zeros(3)}, {"x": np.zeros(4)}, r"differ in 'x': float64\[3\] and float64\[4\]$"),
+    ({"x": np.zeros((2, 3))}, {"x": np.zeros((3, 2))}, r"in 'x': float64\[2, 3\] and float64\[3, 2\]$"),
+    ({"x": np.zeros(3, bool)}, {"x": np.zeros(3, np.uint8)}, r"differ in 'x': bool\[3\] and uint8\[3\]$"),
+    ({"it's a[1]": np.zeros(())}, {"it's a[1]": np.zeros(2)}, r"differ in \"it's a\[1\]\": float64\[\] and"),
     ({"x": np.zeros(3)}, {"x": np.zeros(3), "y": np.zeros(1)}, "number of tensors"),
 ]
 

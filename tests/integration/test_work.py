@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from pccl_py import Cancelled, Communicator, Master, OperationTimeout
+from pccl_py import Cancelled, Communicator, Master, OperationTimeout, UsageError
 
 from .peers import together
 
@@ -31,6 +32,16 @@ def test_a_timeout_ends_it_on_every_peer(master: Master) -> None:
         assert np.all(array == 2)
 
     together(master.address, 2, play)
+
+
+@pytest.mark.parametrize("timeout", ["x", -1, True, float("nan")])
+def test_wrong_timeouts_of_a_wait(master: Master, timeout: Any) -> None:
+    with Communicator(master.address) as comm:
+        work = comm.all_reduce(np.ones(3), async_op=True)
+        with pytest.raises(UsageError, match="timeout="):
+            work.wait(timeout)
+        work.wait(5)
+        work.wait(0)
 
 
 def test_waiting_for_a_while_leaves_it_running(master: Master) -> None:
@@ -63,7 +74,9 @@ def test_cancel(master: Master) -> None:
                 with pytest.raises(Cancelled):
                     work.wait()
             assert work.info is None and "failed" in repr(work)
+            comm.barrier(tag=1)
         else:
+            comm.barrier(tag=1)  # not earlier: two that have both posted it may commit before the cancel
             with pytest.raises(Cancelled):
                 comm.all_reduce(array)
         assert np.all(array == 1)

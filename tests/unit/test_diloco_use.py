@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from functools import partial
 from typing import Any
 
@@ -283,6 +284,51 @@ def test_hooks_end_with_the_block_and_with_the_object() -> None:
     inner_step(model, inner, batches(0, 1)[0])  # a dead optimizer does not count
 
 
+def test_one_inner_optimizer_has_one_diloco() -> None:
+    model = net()
+    inner = sgd(model)
+    first = DiLoCo(alone(), model, inner, sync_every=H)
+    with pytest.raises(pccl.UsageError, match=r"inner has its <DiLoCo of 32 parameters.*close\(\) that one"):
+        DiLoCo(alone(), model, inner, sync_every=H)
+    first.close()
+    second = DiLoCo(alone(), model, inner, sync_every=H)
+    first.close()  # takes nothing from the second one
+    with pytest.raises(pccl.UsageError, match="close"):
+        DiLoCo(alone(), model, inner, sync_every=H)
+    with second:
+        for x in batches(0, H):
+            inner_step(model, inner, x)
+    assert second.windows == 1
+    del second
+    assert DiLoCo(alone(), model, inner, sync_every=H).windows == 0
+
+
+def test_who_never_synchronizes_is_warned_once() -> None:
+    model = net()
+    outer = DiLoCo(alone(), model, sgd(model), sync_every=H)
+    with pytest.warns(UserWarning, match=f"{H} inner steps and no sync.*`with`") as caught:
+        for x in batches(0, 3 * H):
+            inner_step(model, outer._inner, x)
+    assert len(caught) == 1
+
+
+def test_who_synchronizes_is_not_warned() -> None:
+    """Neither by hand, nor behind the block, nor in it."""
+    model = net()
+    outer = DiLoCo(alone(), model, sgd(model), sync_every=H)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for x in [None, *batches(0, 2 * H)]:
+            if x is not None:
+                inner_step(model, outer._inner, x)
+            if outer.pending_steps in (0, H):
+                outer.sync()
+        with outer:
+            inner_step(model, outer._inner, batches(0, 1)[0])
+        for x in batches(0, 2 * H):
+            inner_step(model, outer._inner, x)
+
+
 def test_zero_inner_state_on_join() -> None:
     def peer(comm: FakeComm, rank: int, choice: str) -> int:
         model = net(rank)
@@ -290,7 +336,7 @@ def test_zero_inner_state_on_join() -> None:
         inner_step(model, inner, batches(rank, 1)[0])
         outer = DiLoCo(comm, model, inner, sync_every=H, inner_state_on_join=choice)
         if rank == 0:
-            outer.load_state_dict(DiLoCo(alone(), model, inner, sync_every=H).state_dict())
+            outer.load_state_dict(DiLoCo(alone(), model, sgd(model), sync_every=H).state_dict())
         outer.sync()
         return len(inner.state)
 

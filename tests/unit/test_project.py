@@ -8,6 +8,8 @@ import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,30 @@ def run(*command: str) -> str:
 @pytest.mark.parametrize("check", ["arrows", "pyi", "baseline"])
 def test_check(check: str) -> None:
     run(sys.executable, f".ci/checks/{check}")
+
+
+def load_check(name: str) -> Any:
+    """As a module, without a file of bytecode beside it."""
+    path = ROOT / ".ci" / "checks" / name
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    exec(compile(path.read_text(), str(path), "exec"), vars(module))
+    return module
+
+
+def test_stub_check_uses_the_environment_or_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pyi = load_check("pyi")
+    monkeypatch.setattr(pyi, "ROOT", tmp_path)
+    assert pyi.python() == sys.executable
+    own = tmp_path / ".venv" / "bin" / "python"
+    own.parent.mkdir(parents=True)
+    own.write_text('#!/bin/sh\necho "$0: No module named pybind11_stubgen"; exit 1\n')
+    own.chmod(0o755)
+    assert pyi.python() == str(own)
+    with pytest.raises(SystemExit, match=r"pip install -e '.\[dev\]'"):
+        pyi.main([])
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git says what belongs to the project")

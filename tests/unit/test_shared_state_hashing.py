@@ -177,6 +177,20 @@ def test_refused(tensors: Any, text: str) -> None:
         SharedState(tensors)
 
 
+@pytest.mark.parametrize("tensors", [[np.zeros(10_000)], np.zeros(10_000), None])
+def test_tensors_without_names_are_refused_in_a_line(tensors: Any) -> None:
+    with pytest.raises(UsageError, match="^no names, but a .*: pass {'weights': weights}") as caught:
+        SharedState(tensors)
+    assert len(str(caught.value)) < 120
+
+
+def test_repr() -> None:
+    state = SharedState({"a": np.zeros(3), "b": torch.zeros(2, 2)}, 7)
+    assert repr(state) == "<SharedState of 2 tensors, 40 bytes: revision 7>"
+    state.torn = True
+    assert repr(state).endswith("revision 7, torn>")
+
+
 @pytest.mark.parametrize("revision", [-1, 2**64, 1.0, "1", True, None])
 def test_wrong_revisions(revision: Any) -> None:
     with pytest.raises(UsageError, match="revision"):

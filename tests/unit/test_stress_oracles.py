@@ -172,3 +172,9 @@ def test_latencies() -> None:
         "max": 100.0,
         "count": 100,
     }
+
+
+def test_windows_draw_every_algorithm_alike_on_all_peers() -> None:
+    drawn = [operation for n in range(50) for operation in plan_window(3, n, Limits()).operations]
+    assert {operation.algorithm for operation in drawn} == {"auto", "ring", "direct", "exchange"}
+    assert drawn == [operation for n in range(50) for operation in plan_window(3, n, Limits()).operations]
