@@ -114,18 +114,45 @@ struct Member {
   }
 };
 
+// The paths between the peers of one group, summed up. 0: not measured.
+struct GroupPaths {
+  std::uint32_t group = 0;
+  std::uint64_t ring_bandwidth = 0;   // bytes per second of the slowest link that the ring uses
+  std::uint64_t mesh_bandwidth = 0;   // of the slowest link between any two
+  std::uint64_t local_bandwidth = 0;  // of the slowest link between two on one host
+  std::uint32_t ring_rtt_us = 0, mesh_rtt_us = 0, local_rtt_us = 0;  // the longest round trips
+  // Time that a sent byte costs with its receiver's work, on the host where its peers share the fewest cores.
+  std::uint32_t cpu_ps_per_byte = 0;
+  std::uint16_t hosts = 0, host_peers = 0;  // hosts, and peers on the fullest one
+  bool operator==(const GroupPaths&) const = default;
+  template <class V> void fields(V&& v) {
+    v(group);
+    v(ring_bandwidth);
+    v(mesh_bandwidth);
+    v(local_bandwidth);
+    v(ring_rtt_us);
+    v(mesh_rtt_us);
+    v(local_rtt_us);
+    v(cpu_ps_per_byte);
+    v(hosts);
+    v(host_peers);
+  }
+};
+
 // What the choice of a plan depends on: distributed with the view, never measured by one peer for itself.
 struct PlanHints {
   Algorithm algorithm = Algorithm::automatic;
-  std::uint32_t chunk_bytes = 0;  // 0: the default of the path
-  std::uint8_t stripes = 0;       // 0: by path
-  bool mesh = false;              // every peer has a link to every other of its group
+  std::uint32_t chunk_bytes = 0;       // 0: the default of the path
+  std::uint8_t stripes = 0;            // 0: by path
+  bool mesh = false;                   // every peer has a link to every other of its group
+  std::vector<GroupPaths> paths = {};  // of groups that were measured; every group has a member
   bool operator==(const PlanHints&) const = default;
   template <class V> void fields(V&& v) {
     v(algorithm);
     v(chunk_bytes);
     v(stripes);
     v(mesh);
+    v(paths, limits::members_max);
   }
 };
 
