@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from . import _core
 from .errors import UsageError
 
 Kind = Literal["int8", "uint8", "int4", "fp8", "bf16"]
 Rounding = Literal["nearest", "stochastic"]
 
-KINDS: dict[str, int] = {name: number for name, number in _core.QUANTIZATIONS.items() if name != "none"}
+KINDS = {"int8": 2, "uint8": 3, "int4": 4, "fp8": 5, "bf16": 6}  # as csrc/base/quantization.hpp numbers them
 BLOCK_MAX = 1024
-NO_QUANTIZATION = (_core.QUANTIZATIONS["none"], 0, False)
+NO_QUANTIZATION = (1, 0, False)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,12 @@ Error Hub::listen(net::Socket listener, net::SocketOptions options, OnAccept on_
   return poller_.add(listener_.fd(), listener_token, {true, false});
 }
 
+void Hub::stop_listening() {
+  if (!listener_) return;
+  poller_.remove(listener_.fd());
+  listener_.close();
+}
+
 net::Connection& Hub::add(std::unique_ptr<net::Connection> connection) {
   const auto token = next_token_++;
   auto& entry = entries_[token];
@@ -146,7 +152,7 @@ void Hub::turn(Instant until, const std::function<Instant()>& clock) {
     if (const auto it = entries_.find(token); it != entries_.end())
       after_io(token, it->second.connection->on_io(true, true));
   flush();
-  if (listener_paused_until_ != never && clock() >= listener_paused_until_) {
+  if (listener_ && listener_paused_until_ != never && clock() >= listener_paused_until_) {
     listener_paused_until_ = never;
     poller_.modify(listener_.fd(), listener_token, {true, false});
   }

@@ -19,6 +19,7 @@ class Hub {
   using OnAccept = std::function<void(net::Accepted)>;
   Error listen(net::Socket listener, net::SocketOptions options, OnAccept on_accept);
   int listener_fd() const { return listener_.fd(); }
+  void stop_listening();
   net::Connection& add(std::unique_ptr<net::Connection> connection);
   void touch(net::Connection& connection);   // it has something to send: written at the end of the turn
   void retire(net::Connection& connection);  // from on_closed(): destroyed at the end of the turn

@@ -85,6 +85,7 @@ void MasterRuntime::run() {
     drain();
     hub_->flush();
   }
+  hub_->stop_listening();
   std::vector<net::Connection*> open;
   for (auto& [id, c] : connections_) open.push_back(c);
   for (auto* c : open) c->close({ErrorCode::closed, "the master was stopped"});

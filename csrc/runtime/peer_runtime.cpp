@@ -96,6 +96,7 @@ void PeerRuntime::run() {
     drain();
     hub_->flush();
   }
+  hub_->stop_listening();
   links_.close_all();
   master_.reconnect("closed");
 }

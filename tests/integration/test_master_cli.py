@@ -141,6 +141,13 @@ def test_host_names(master: Master) -> None:
         assert comm.world_size == 1
 
 
+def test_a_stopped_master_gives_its_port_back() -> None:
+    first = Master("127.0.0.1:0")
+    first.stop()
+    with Master(first.address) as second:  # while the first object still lives
+        assert second.address == first.address
+
+
 def test_stop_twice() -> None:
     master = Master()
     master.stop()
