@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypedDict, Unpack, overload
 
 from . import arguments
 from .arguments import Algorithm, OnLoss, Op, Scope
+from .block_calls import NAMES, BlockCalls
 from .config import Config
 from .errors import UsageError
 from .quantization import NO_QUANTIZATION, QuantConfig, numbers_of
@@ -17,7 +18,7 @@ from .work import Operation, OpInfo, Work
 
 # As numbered by csrc/wire/types.hpp.
 _ALL_REDUCE, _BROADCAST, _BARRIER = 1, 2, 3
-_CALLS = {_ALL_REDUCE: "all_reduce", _BROADCAST: "broadcast", _BARRIER: "barrier"}
+_CALLS = {_ALL_REDUCE: "all_reduce", _BROADCAST: "broadcast", _BARRIER: "barrier"} | NAMES
 
 Tensors = Tensor | Sequence[Tensor]
 
@@ -38,6 +39,7 @@ class Poster(Protocol):
         on_loss: int,
         seconds: float,
         quantization: tuple[int, int, bool],
+        blocks: int,
         tensors: Any,
         keep: object,
     ) -> Operation: ...
@@ -59,7 +61,7 @@ class _ReduceOptions(_Options, total=False):
     weight: float | None
 
 
-class Collectives:
+class Collectives(BlockCalls):
     """Operations of a member. Who it is, and with whom, is said by the class that derives from this one."""
 
     _config: Config
@@ -220,6 +222,7 @@ class Collectives:
         algorithm: int = 1,
         root: int = 0,
         quantization: tuple[int, int, bool] = NO_QUANTIZATION,
+        blocks: int = 0,
         tag: int | None,
         scope: Scope,
         weight: float | None = None,
@@ -243,6 +246,7 @@ class Collectives:
             seconds=arguments.seconds_of(timeout, self._config.operation_timeout_s),
             algorithm=algorithm,
             quantization=quantization,
+            blocks=blocks,
             tensors=items,
             keep=keep,
         )

@@ -67,7 +67,7 @@ bool codec_exists(const Descriptor& d, DType dtype) {
 std::shared_ptr<OperationObject> post(
     const PeerObject& self, int call, int scope, std::uint32_t name, int op, PeerId root,
     std::optional<double> weight, int on_loss, double seconds, int algorithm,
-    const std::tuple<int, std::uint32_t, bool>& quantization,
+    const std::tuple<int, std::uint32_t, bool>& quantization, std::uint32_t blocks,
     const std::vector<std::tuple<std::uintptr_t, std::uintptr_t, std::uint64_t, int>>& tensors,
     py::object keep) {
   check_not_forked(self);
@@ -87,6 +87,9 @@ std::shared_ptr<OperationObject> post(
   d.on_loss = static_cast<OnLoss>(on_loss);
   d.weighted = weight.has_value();
   d.algorithm = static_cast<Algorithm>(algorithm);
+  d.blocks = blocks;
+  if (in_blocks(d.call) != (blocks > 0) || blocks > limits::members_max)
+    raise({ErrorCode::usage, "blocks belong to calls in blocks"});
   set_quantization(d, quantization);
   for (const auto& [in, out, count, dtype] : tensors) {
     if (d.quantization != Quantization::none && !codec_exists(d, static_cast<DType>(dtype)))
@@ -171,7 +174,7 @@ void bind_peer(py::module_& module) {
       .def("connect", &connect, py::arg("seconds"))
       .def("post", &post, py::kw_only(), py::arg("call"), py::arg("scope"), py::arg("name"), py::arg("op"),
            py::arg("root"), py::arg("weight"), py::arg("on_loss"), py::arg("seconds"), py::arg("algorithm"),
-           py::arg("quantization"), py::arg("tensors"), py::arg("keep"))
+           py::arg("quantization"), py::arg("blocks"), py::arg("tensors"), py::arg("keep"))
       .def("update_topology", &update_topology, py::arg("islands"), py::arg("seconds"))
       .def("sync_state", &sync_state, py::kw_only(), py::arg("scope"), py::arg("name"), py::arg("seconds"))
       .def("members", &members)

@@ -49,6 +49,27 @@ Layout::Layout(const std::vector<TensorShape>& tensors, std::uint32_t segments, 
     }
 }
 
+Layout Layout::of_blocks(const std::vector<TensorShape>& tensors, std::uint32_t blocks,
+                         std::uint32_t chunk_bytes) {
+  Layout layout;
+  layout.tensors_ = std::uint32_t(tensors.size());
+  layout.segment_begin_.push_back(0);
+  for (std::uint32_t block = 0; block < blocks; ++block) {
+    for (std::uint32_t t = 0; t < layout.tensors_; ++t) {
+      const auto& tensor = tensors[t];
+      const auto most = std::max<std::uint64_t>(chunk_bytes / size_of(tensor.dtype), 1);
+      for (std::uint64_t at = 0; at < tensor.count;) {
+        const auto count = std::min(most, tensor.count - at);
+        layout.chunks_.push_back({t, std::uint32_t(count), block * tensor.count + at, tensor.dtype});
+        at += count;
+      }
+      layout.bytes_ += tensor.count * size_of(tensor.dtype);
+    }
+    layout.segment_begin_.push_back(layout.chunks());
+  }
+  return layout;
+}
+
 std::uint32_t choose_chunk_bytes(std::uint64_t operation_bytes, std::uint32_t world, std::uint32_t stripes,
                                  std::uint32_t hint) {
   // The hint comes with the view: whatever it says, the bounds hold.

@@ -25,6 +25,10 @@ class Layout {
   Layout(const std::vector<TensorShape>& tensors, std::uint32_t segments, std::uint32_t chunk_bytes,
          bool weighted);
 
+  // Segment b is block b of every tensor; `tensors` count one block.
+  static Layout of_blocks(const std::vector<TensorShape>& tensors, std::uint32_t blocks,
+                          std::uint32_t chunk_bytes);
+
   const Chunk& chunk(std::uint32_t index) const { return chunks_[index]; }
   std::uint32_t chunks() const { return std::uint32_t(chunks_.size()); }
   std::uint32_t segment_begin(std::uint32_t segment) const { return segment_begin_[segment]; }
@@ -37,6 +41,7 @@ class Layout {
   bool hidden(std::uint32_t index) const { return chunks_[index].tensor == tensors_; }
 
  private:
+  Layout() = default;
   std::vector<Chunk> chunks_;
   std::vector<std::uint32_t> segment_begin_;
   std::uint64_t bytes_ = 0;

@@ -60,6 +60,15 @@ Plan plan_direct_all_reduce(std::uint32_t position, std::uint32_t world, bool we
 // order of positions. One segment; not weighted.
 Plan plan_exchange_all_reduce(std::uint32_t position, std::uint32_t world);
 
+// Calls in blocks: segment p is the block of position p, at the root or everywhere; of all-to-all s * world +
+// d goes from s to d.
+Plan plan_all_gather(std::uint32_t position, std::uint32_t world);
+Plan plan_gather(std::uint32_t position, std::uint32_t world, std::uint32_t root);
+Plan plan_scatter(std::uint32_t position, std::uint32_t world, std::uint32_t root);
+Plan plan_all_to_all(std::uint32_t position, std::uint32_t world);
+Plan plan_direct_reduce_scatter(std::uint32_t position, std::uint32_t world);
+Plan plan_ring_reduce_scatter(std::uint32_t position, std::uint32_t world);
+
 // A chain from the root around the ring; chunks follow each other.
 Plan plan_ring_broadcast(std::uint32_t position, std::uint32_t world, std::uint32_t root);
 

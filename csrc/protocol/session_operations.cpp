@@ -68,8 +68,14 @@ Result<OpKey> Session::post(Posting posting, Instant now) {
 void Session::begin_attempt(Operation& operation, Instant now) {
   const auto& d = operation.descriptor;
   const auto* root = view_.find(d.root);
-  if (d.call == Call::broadcast &&
-      (root == nullptr || root->group != join_.group || root->role != Role::trainer))
+  const auto peers = view_.group_members(join_.group).size();
+  if (in_blocks(d.call) && d.blocks != peers)
+    return ask_abandon(operation, ErrorCode::peer_lost,
+                       call_text(operation) + " is for " + std::to_string(d.blocks) +
+                           " peers, and there are " + std::to_string(peers) +
+                           " now; inputs are intact: call it again with tensors for these",
+                       now);
+  if (has_root(d.call) && (root == nullptr || root->group != join_.group || root->role != Role::trainer))
     return ask_abandon(operation, ErrorCode::peer_lost,
                        "the root of " + call_text(operation) + ", peer " + std::to_string(d.root) +
                            ", is not in the group; inputs are intact",

@@ -21,7 +21,7 @@ Plan plan_of(const Descriptor& d, std::uint32_t position, std::uint32_t world) {
 std::uint64_t total_bytes(const Descriptor& d) {
   std::uint64_t bytes = 0;
   for (const auto& tensor : d.tensors) bytes += tensor.count * size_of(tensor.dtype);
-  return bytes;
+  return bytes * std::max(d.blocks, 1u);
 }
 
 // Parts of sums that one peer holds at most, of one operation.
@@ -30,7 +30,25 @@ std::uint32_t window_of(std::uint32_t world, std::uint32_t chunk_bytes) {
   return std::uint32_t(std::max<std::uint64_t>(chunks, 2));
 }
 
-bool moves_data(const Descriptor& d) { return d.call == Call::all_reduce || d.call == Call::broadcast; }
+bool moves_data(const Descriptor& d) {
+  return d.call == Call::all_reduce || d.call == Call::broadcast || in_blocks(d.call);
+}
+
+Plan plan_of_blocks(const Descriptor& d, std::uint32_t position, std::uint32_t world, std::uint32_t root) {
+  switch (d.call) {
+    case Call::all_gather:
+      return plan_all_gather(position, world);
+    case Call::gather:
+      return plan_gather(position, world, root);
+    case Call::scatter:
+      return plan_scatter(position, world, root);
+    case Call::all_to_all:
+      return plan_all_to_all(position, world);
+    default:
+      return d.algorithm == Algorithm::direct ? plan_direct_reduce_scatter(position, world)
+                                              : plan_ring_reduce_scatter(position, world);
+  }
+}
 
 }  // namespace
 
@@ -78,6 +96,9 @@ const Exchange::Attempt* Exchange::find(const OpKey& key) const {
 
 // Where the mesh is not complete, or the plan does not exist for a call, the ring does it.
 Algorithm Exchange::choose_algorithm(const Descriptor& d, std::uint32_t world) const {
+  if (in_blocks(d.call))  // parts that wait must stay few where all are added at their owner
+    return d.call != Call::reduce_scatter || total_bytes(d) <= limits::fold_bytes_max ? Algorithm::direct
+                                                                                      : Algorithm::ring;
   const bool quantized = d.quantization != Quantization::none;
   const bool meshed = session_.view().hints.mesh && d.call == Call::all_reduce && world > 1;
   if (meshed && quantized) return Algorithm::direct;  // every contribution is encoded once
@@ -106,10 +127,18 @@ Descriptor Exchange::plan_descriptor(const Descriptor& descriptor, std::uint32_t
   return planned;
 }
 
+// A receiver that is behind parks what comes: few and small things.
+bool Exchange::may_be_eager(const Descriptor& d) const {
+  std::size_t unacknowledged = 0;
+  for (const auto& [key, other] : attempts_) unacknowledged += other.complete_said ? 0 : 1;
+  return total_bytes(d) <= limits_.eager_bytes && unacknowledged < limits_.eager_operations;
+}
+
 std::unique_ptr<Executor> Exchange::make_executor(const Attempt& attempt, bool in_place) const {
   const auto& d = attempt.descriptor;
   const auto world = std::uint32_t(attempt.ring.size());
   if (d.call == Call::sync_state) return nullptr;
+  if (in_blocks(d.call)) return make_block_executor(attempt);
   Plan plan{attempt.position, world, {}};
   std::uint32_t segments = 1;
   if (d.call == Call::all_reduce) {
@@ -118,17 +147,26 @@ std::unique_ptr<Executor> Exchange::make_executor(const Attempt& attempt, bool i
   } else if (d.call == Call::broadcast) {
     plan = plan_ring_broadcast(attempt.position, world, attempt.position_of(d.root));
   }
-  std::size_t unacknowledged = 0;
-  for (const auto& [key, other] : attempts_) unacknowledged += other.complete_said ? 0 : 1;
   Executor::Options options;
   options.in_place = in_place && world > 1;
-  options.eager = total_bytes(d) <= limits_.eager_bytes && unacknowledged < limits_.eager_operations;
+  options.eager = may_be_eager(d);
   options.slots_max = limits_.slots;
   options.weighted = d.weighted;
   options.code = {d.quantization, d.quantization_block, d.stochastic};
   options.window = window_of(world, d.chunk_bytes);
   return std::make_unique<Executor>(std::move(plan), Layout(d.tensors, segments, d.chunk_bytes, d.weighted),
                                     options);
+}
+
+std::unique_ptr<Executor> Exchange::make_block_executor(const Attempt& attempt) const {
+  const auto& d = attempt.descriptor;
+  const auto world = std::uint32_t(attempt.ring.size());
+  Executor::Options options;
+  options.eager = may_be_eager(d);
+  options.slots_max = UINT32_MAX;  // there is room in the output for nothing but the result
+  const auto blocks = d.call == Call::all_to_all ? world * world : world;
+  return std::make_unique<Executor>(plan_of_blocks(d, attempt.position, world, attempt.position_of(d.root)),
+                                    Layout::of_blocks(d.tensors, blocks, d.chunk_bytes), options);
 }
 
 void Exchange::begin(const OpKey& key, bool in_place) {
@@ -138,7 +176,9 @@ void Exchange::begin(const OpKey& key, bool in_place) {
   attempt.id = next_attempt_++;
   attempt.key = key;
   attempt.view = session_.view().id;
-  attempt.ring = session_.ring();
+  attempt.ring = in_blocks(operation->descriptor.call)
+                     ? session_.view().group_members(session_.identity().group)  // blocks are by rank
+                     : session_.ring();
   attempt.position = attempt.position_of(session_.peer());
   attempt.order = operation->posted_order;
   attempt.descriptor = plan_descriptor(operation->descriptor, std::uint32_t(attempt.ring.size()));

@@ -114,6 +114,8 @@ class Exchange {
   };
   Algorithm choose_algorithm(const Descriptor& descriptor, std::uint32_t world) const;
   Descriptor plan_descriptor(const Descriptor& descriptor, std::uint32_t world) const;
+  bool may_be_eager(const Descriptor& descriptor) const;
+  std::unique_ptr<Executor> make_block_executor(const Attempt& attempt) const;
   std::unique_ptr<Executor> make_executor(const Attempt& attempt, bool in_place) const;
   std::vector<PeerId> sources_of(const Attempt& attempt) const;
   void send_ready(const Attempt& attempt, PeerId to);

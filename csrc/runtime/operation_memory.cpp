@@ -13,29 +13,52 @@ namespace {
 constexpr std::uint64_t streaming_from = 2u << 20;
 }  // namespace
 
+BlockSpan block_span(Call call, std::uint32_t position, std::uint32_t world) {
+  switch (call) {
+    case Call::all_gather:
+    case Call::gather:
+      return {.in_first = position};
+    case Call::scatter:
+    case Call::reduce_scatter:
+      return {.out_first = position};
+    case Call::all_to_all:
+      return {.in_first = std::uint64_t{position} * world, .out_first = position, .out_stride = world};
+    default:
+      return {};
+  }
+}
+
 OperationMemory::OperationMemory(std::vector<TensorSpan> tensors, ReduceOp op, std::optional<double> weight,
-                                 UndoPool& undo_pool)
-    : tensors_(std::move(tensors)), op_(op), weight_(weight), undo_pool_(undo_pool) {
+                                 UndoPool& undo_pool, Call call)
+    : tensors_(std::move(tensors)), op_(op), call_(call), weight_(weight), undo_pool_(undo_pool) {
   for (const auto& tensor : tensors_) {
     undo_offset_.push_back(bytes_);
     bytes_ += tensor.count * size_of(tensor.dtype);
-    in_place_ |= tensor.count > 0 && tensor.in == tensor.out;
+    in_place_ |= !in_blocks(call) && tensor.count > 0 && tensor.in == tensor.out;
   }
   streaming_ = bytes_ > streaming_from;
 }
 
 std::uint8_t* OperationMemory::output(const Chunk& chunk) {
   if (hidden(chunk)) return reinterpret_cast<std::uint8_t*>(weights_.data() + chunk.offset);
-  return tensors_[chunk.tensor].out + chunk.offset * size_of(chunk.dtype);
+  const auto& tensor = tensors_[chunk.tensor];
+  auto offset = chunk.offset;
+  if (in_blocks(call_)) {
+    const auto block = offset / tensor.count;
+    offset = (block - blocks_.out_first) / blocks_.out_stride * tensor.count + offset % tensor.count;
+  }
+  return tensor.out + offset * size_of(chunk.dtype);
 }
 
 const std::uint8_t* OperationMemory::input(const Chunk& chunk) const {
   if (hidden(chunk)) return reinterpret_cast<const std::uint8_t*>(&*weight_);
-  return tensors_[chunk.tensor].in + chunk.offset * size_of(chunk.dtype);
+  const auto& tensor = tensors_[chunk.tensor];
+  return tensor.in + (chunk.offset - blocks_.in_first * tensor.count) * size_of(chunk.dtype);
 }
 
 void OperationMemory::begin(const Executor& executor) {
   kept_.clear();
+  blocks_ = block_span(call_, executor.plan().position, executor.plan().world);
   weights_.assign(weight_ ? executor.plan().world : 0, 0.0);
 }
 

@@ -15,14 +15,20 @@ namespace pccl {
 struct TensorSpan {
   const std::uint8_t* in = nullptr;
   std::uint8_t* out = nullptr;  // the same address: in place
-  std::uint64_t count = 0;
+  std::uint64_t count = 0;      // of a call in blocks: of one block
   DType dtype = DType::float32;
 };
+
+// Of a call in blocks: which blocks `in` and `out` begin with, and how far apart those of `out` are.
+struct BlockSpan {
+  std::uint64_t in_first = 0, out_first = 0, out_stride = 1;
+};
+BlockSpan block_span(Call call, std::uint32_t position, std::uint32_t world);
 
 class OperationMemory {
  public:
   OperationMemory(std::vector<TensorSpan> tensors, ReduceOp op, std::optional<double> weight,
-                  UndoPool& undo_pool);
+                  UndoPool& undo_pool, Call call = Call::all_reduce);
 
   bool in_place() const { return in_place_; }
   // What stochastic rounding depends on: the operation and who encodes.
@@ -60,6 +66,8 @@ class OperationMemory {
   std::vector<TensorSpan> tensors_;
   std::vector<std::uint64_t> undo_offset_;  // by tensor
   ReduceOp op_;
+  Call call_;
+  BlockSpan blocks_;
   std::optional<double> weight_;
   bool in_place_ = false;
   bool streaming_ = false;

@@ -37,8 +37,9 @@ std::shared_ptr<OperationHandle> PeerRuntime::post(PostRequest request) {
     if (ended_) return refuse(ended_);
     if (session_ == nullptr) return refuse({ErrorCode::usage, "this peer is not admitted yet"});
     Running running{handle, nullptr, request->weight, monotonic_now(), 0, 0};
-    running.memory = std::make_unique<OperationMemory>(
-        std::move(request->tensors), request->posting.descriptor.op, request->weight, undo_pool_);
+    running.memory =
+        std::make_unique<OperationMemory>(std::move(request->tensors), request->posting.descriptor.op,
+                                          request->weight, undo_pool_, request->posting.descriptor.call);
     const auto key = session_->post(std::move(request->posting), running.started);
     if (!key) return refuse(key.error());
     handle->key = key.value();

@@ -244,7 +244,11 @@ void PeerRuntime::apply(effect::StartAttempt& e) {
   it->second.memory->set_draw(draw_seed(session_->run(), session_->peer(), e.key));
   exchange_->begin(e.key, it->second.memory->in_place());
   const auto* attempt = exchange_->find(e.key);
-  if (attempt != nullptr && attempt->executor != nullptr) it->second.memory->begin(*attempt->executor);
+  if (attempt == nullptr || attempt->executor == nullptr) return;
+  it->second.memory->begin(*attempt->executor);
+  if (!in_blocks(attempt->descriptor.call)) return;
+  for (const auto peer : attempt->ring)  // beyond the ring, where there is no mesh
+    session_->want_link(peer, monotonic_now());
 }
 
 void PeerRuntime::apply(effect::DropAttempt& e) {

@@ -57,23 +57,50 @@ struct OpKey {
   }
 };
 
-enum class Call : std::uint8_t { all_reduce = 1, broadcast, barrier, sync_state, update_topology };
+enum class Call : std::uint8_t {
+  all_reduce = 1,
+  broadcast,
+  barrier,
+  sync_state,
+  update_topology,
+  reduce_scatter,
+  all_gather,
+  gather,
+  scatter,
+  all_to_all
+};
 enum class Algorithm : std::uint8_t { automatic = 1, ring, direct, exchange, two_level };
 enum class OnLoss : std::uint8_t { retry = 1, raise = 2 };
 enum class Strategy : std::uint8_t { enforce_popular = 1, send_only, receive_only };
 
 template <> inline constexpr std::uint8_t last_of<Role> = 2;
 template <> inline constexpr std::uint8_t last_of<Scope> = 2;
-template <> inline constexpr std::uint8_t last_of<Call> = 5;
+template <> inline constexpr std::uint8_t last_of<Call> = 10;
 template <> inline constexpr std::uint8_t last_of<Algorithm> = 5;
 template <> inline constexpr std::uint8_t last_of<OnLoss> = 2;
 template <> inline constexpr std::uint8_t last_of<Strategy> = 3;
 template <> inline constexpr std::uint8_t last_of<DType> = 12;
 template <> inline constexpr std::uint8_t last_of<ReduceOp> = 5;
 
+// Calls whose tensors are in blocks, one per peer.
+constexpr bool in_blocks(Call call) { return call >= Call::reduce_scatter; }
+// Calls of which one peer is the root.
+constexpr bool has_root(Call call) {
+  return call == Call::broadcast || call == Call::gather || call == Call::scatter;
+}
+
 inline const char* name(Call call) {
-  constexpr const char* names[] = {"?",       "all_reduce",        "broadcast",
-                                   "barrier", "sync_shared_state", "update_topology"};
+  constexpr const char* names[] = {"?",
+                                   "all_reduce",
+                                   "broadcast",
+                                   "barrier",
+                                   "sync_shared_state",
+                                   "update_topology",
+                                   "reduce_scatter",
+                                   "all_gather",
+                                   "gather",
+                                   "scatter",
+                                   "all_to_all"};
   return names[static_cast<std::uint8_t>(call)];
 }
 

@@ -1,0 +1,119 @@
+// Plans of calls whose tensors are in blocks, one per peer: a segment is a block. Everybody sends straight to
+// whom it concerns; only a large reduce-scatter goes round the ring, where nobody must hold many parts.
+#include "collective/plan.hpp"
+
+namespace pccl {
+
+namespace {
+
+std::uint32_t back(std::uint32_t position, std::uint32_t steps, std::uint32_t world) {
+  return (position + world - steps % world) % world;
+}
+
+// Where `other` comes among all positions but `self`.
+std::uint16_t place(std::uint32_t other, std::uint32_t self) {
+  return std::uint16_t(other < self ? other : other - 1);
+}
+
+template <class F> void each_other(std::uint32_t world, std::uint32_t self, F f) {
+  for (std::uint32_t other = 0; other < world; ++other)
+    if (other != self) f(other);
+}
+
+Step own(std::uint32_t segment, bool write) {
+  return {.segment = segment, .merge = Merge::own, .write = write};
+}
+
+Step from(std::uint32_t sender, std::uint32_t segment) {
+  return {.segment = segment, .merge = Merge::replace, .from = std::int32_t(sender), .write = true};
+}
+
+}  // namespace
+
+// Step 0 is the own block, step 1 + place(p) that of position p.
+Plan plan_all_gather(std::uint32_t position, std::uint32_t world) {
+  Plan plan{position, world, {own(position, true)}};
+  each_other(world, position, [&](std::uint32_t to) {
+    plan.steps[0].to.push_back({to, std::uint16_t(1 + place(position, to))});
+  });
+  each_other(world, position, [&](std::uint32_t sender) { plan.steps.push_back(from(sender, sender)); });
+  return plan;
+}
+
+Plan plan_gather(std::uint32_t position, std::uint32_t world, std::uint32_t root) {
+  Plan plan{position, world, {own(position, position == root)}};
+  if (position != root)
+    plan.steps[0].to = {{root, std::uint16_t(1 + place(position, root))}};
+  else
+    each_other(world, root, [&](std::uint32_t sender) { plan.steps.push_back(from(sender, sender)); });
+  return plan;
+}
+
+Plan plan_scatter(std::uint32_t position, std::uint32_t world, std::uint32_t root) {
+  Plan plan{position, world, {}};
+  if (position != root) {
+    plan.steps.push_back(from(root, position));
+    return plan;
+  }
+  plan.steps.push_back(own(root, true));
+  each_other(world, root, [&](std::uint32_t to) {
+    plan.steps.push_back(own(to, false));
+    plan.steps.back().to = {{to, 0}};
+  });
+  return plan;
+}
+
+// Segment s * world + d goes from position s to position d.
+Plan plan_all_to_all(std::uint32_t position, std::uint32_t world) {
+  Plan plan{position, world, {own(position * world + position, true)}};
+  const auto arrival = [&](std::uint32_t sender, std::uint32_t at) {
+    return std::uint16_t(world + place(sender, at));
+  };
+  each_other(world, position, [&](std::uint32_t to) {
+    plan.steps.push_back(own(position * world + to, false));
+    plan.steps.back().to = {{to, arrival(position, to)}};
+  });
+  each_other(world, position,
+             [&](std::uint32_t sender) { plan.steps.push_back(from(sender, sender * world + position)); });
+  return plan;
+}
+
+// As the first half of the direct all-reduce: the owner adds in the order of positions.
+Plan plan_direct_reduce_scatter(std::uint32_t position, std::uint32_t world) {
+  if (world == 1) return {position, world, {own(0, true)}};
+  Plan plan{position, world, {}};
+  const auto others = std::uint16_t(world - 1);
+  each_other(world, position, [&](std::uint32_t owner) {
+    plan.steps.push_back(own(owner, false));
+    plan.steps.back().to = {{owner, std::uint16_t(others + place(position, owner))}};
+  });
+  Step fold{.segment = position, .merge = Merge::fold, .write = true, .finish = true};
+  for (std::uint32_t p = 0; p < world; ++p)
+    fold.parts.push_back(p == position ? own_part : std::uint16_t(others + place(p, position)));
+  each_other(world, position, [&](std::uint32_t sender) {
+    plan.steps.push_back(
+        {.segment = position, .merge = Merge::collect, .from = std::int32_t(sender), .fold = 2 * others});
+  });
+  plan.steps.push_back(std::move(fold));
+  return plan;
+}
+
+// Segment s starts at position s + 1 and is finished by its owner, position s.
+Plan plan_ring_reduce_scatter(std::uint32_t position, std::uint32_t world) {
+  if (world == 1) return {position, world, {own(0, true)}};
+  Plan plan{position, world, {}};
+  const auto next = (position + 1) % world, prev = back(position, 1, world);
+  for (std::uint32_t t = 0; t < world; ++t) {
+    Step step{.segment = back(position, t + 1, world)};
+    step.merge = t == 0 ? Merge::own : Merge::reduce;
+    step.from = t == 0 ? -1 : std::int32_t(prev);
+    step.finish = step.write = t == world - 1;
+    step.in = t <= 1 ? Wire::element : Wire::accumulator;
+    step.out = t == 0 || step.finish ? Wire::element : Wire::accumulator;
+    if (!step.finish) step.to = {{next, std::uint16_t(t + 1)}};
+    plan.steps.push_back(std::move(step));
+  }
+  return plan;
+}
+
+}  // namespace pccl
