@@ -49,7 +49,8 @@ class BlockCalls:
 
         options   tag, scope, timeout, async_op: as all_reduce
         """
-        return self._in_blocks(ALL_GATHER, tensor, out, 1, self._world(), options)
+        world = len(self._ids())
+        return self._in_blocks(ALL_GATHER, tensor, out, (1, world, world), options)
 
     def reduce_scatter(
         self, tensor: Tensors, out: Tensors, op: Op = "sum", **options: Any
@@ -60,52 +61,54 @@ class BlockCalls:
         options   tag, scope, timeout, async_op: as all_reduce
         """
         number = arguments.number_of(op, arguments.OPS, "op")
-        return self._in_blocks(REDUCE_SCATTER, tensor, out, self._world(), 1, options | {"op": number})
+        world = len(self._ids())
+        return self._in_blocks(REDUCE_SCATTER, tensor, out, (world, 1, world), options | {"op": number})
 
     def gather(self, tensor: Tensors, root: int, out: Tensors | None = None, **options: Any) -> OpInfo | Work:
         """`out`, at the peer with rank `root` alone: the tensors of all peers one after the other.
 
         options   tag, scope, timeout, async_op: as all_reduce
         """
-        peer, is_root = self._root(root)
+        peer, is_root, world = self._root(root)
         if is_root == (out is None):
             raise UsageError("gather: pass out at the root, and nowhere else")
-        return self._in_blocks(GATHER, tensor, out, 1, self._world(), options | {"root": peer})
+        return self._in_blocks(GATHER, tensor, out, (1, world, world), options | {"root": peer})
 
     def scatter(self, tensor: Tensors | None, root: int, out: Tensors, **options: Any) -> OpInfo | Work:
         """`out`: block `rank` of the tensor of the peer with rank `root`; the others pass None.
 
         options   tag, scope, timeout, async_op: as all_reduce
         """
-        peer, is_root = self._root(root)
+        peer, is_root, world = self._root(root)
         if is_root == (tensor is None):
             raise UsageError("scatter: pass the tensor at the root, and None elsewhere")
-        return self._in_blocks(SCATTER, tensor, out, self._world(), 1, options | {"root": peer})
+        return self._in_blocks(SCATTER, tensor, out, (world, 1, world), options | {"root": peer})
 
     def all_to_all(self, tensor: Tensors, out: Tensors, **options: Any) -> OpInfo | Work:
         """Block r of `tensor` goes to rank r, block r of `out` comes from rank r: `world_size` blocks each.
 
         options   tag, scope, timeout, async_op: as all_reduce
         """
-        return self._in_blocks(ALL_TO_ALL, tensor, out, self._world(), self._world(), options)
+        world = len(self._ids())
+        return self._in_blocks(ALL_TO_ALL, tensor, out, (world, world, world), options)
 
-    def _world(self) -> int:
-        return len(self._ids())
-
-    def _root(self, root: int) -> tuple[int, bool]:
+    def _root(self, root: int) -> tuple[int, bool, int]:
+        """(its id, whether that is this peer, peers in the group)"""
         ids = self._ids()
         peer = ids[arguments.whole(root, "root", 0, max(0, len(ids) - 1))]
-        return peer, peer == self.id
+        return peer, peer == self.id, len(ids)
 
     def _in_blocks(
         self,
         call: int,
         tensors: Tensors | None,
         out: Tensors | None,
-        in_blocks: int,
-        out_blocks: int,
+        blocks: tuple[int, int, int],
         options: dict[str, Any],
     ) -> OpInfo | Work:
+        """`blocks`: of the input, of out, and peers; from one look at the group, which may change any time.
+        The core refuses to begin with another number of peers than was checked here."""
+        in_blocks, out_blocks, world = blocks
         items = block_operands(NAMES[call], tensors, out, in_blocks, out_blocks)
         known = {"op", "root", "tag", "scope", "timeout", "async_op"}
         if unknown := options.keys() - known:
@@ -114,7 +117,7 @@ class BlockCalls:
         defaults = {"tag": None, "timeout": None, "async_op": False, "on_loss": "raise"}
         keep = (_kept(tensors), _kept(out))
         posted: OpInfo | Work = self._post(
-            call, items, keep, blocks=self._world(), scope=scope, **defaults | options
+            call, items, keep, blocks=world, scope=scope, **defaults | options
         )
         return posted
 

@@ -149,6 +149,13 @@ Error check_congestion(std::string_view choice) {
                                 ": the kernel has no such algorithm; choose auto, system" + available};
 }
 
+void set_buffers(const Socket& socket, const Path& path) {
+  if (!path.same_host) return;
+  constexpr int bytes = 512 << 10;  // of payload; the kernel doubles it for its own needs
+  ::setsockopt(socket.fd(), SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+  ::setsockopt(socket.fd(), SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+}
+
 std::string congestion_of(const Socket& socket) {
   std::array<char, 32> name{};
   auto bytes = static_cast<socklen_t>(name.size() - 1);

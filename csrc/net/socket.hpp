@@ -1,5 +1,6 @@
-// TCP sockets: non-blocking, closed on exec, and never with buffers of a fixed size (that would switch off
-// the kernel's tuning). No state but the descriptor; each is used by one thread at a time.
+// TCP sockets: non-blocking, closed on exec, and with buffers of a fixed size only where both ends are
+// on one host (elsewhere that would switch off the kernel's tuning). No state but the descriptor; each is
+// used by one thread at a time.
 #pragma once
 #include <optional>
 #include <string>
@@ -74,6 +75,10 @@ Path path_of(const Socket& socket);
 void set_congestion(const Socket& socket, std::string_view choice, const Path& path);
 // An error where the kernel has no such algorithm; one that exists and is not allowed here is fine.
 Error check_congestion(std::string_view choice);
+// On this host: what fits the caches beside the chunk that is worked on, and no more (measured: 64 MiB
+// between 4 peers takes 15 % less time than with what the kernel grows them to). Elsewhere its tuning knows
+// better.
+void set_buffers(const Socket& socket, const Path& path);
 std::string congestion_of(const Socket& socket);  // the one in use; empty where it has none
 
 }  // namespace pccl::net

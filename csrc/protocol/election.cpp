@@ -28,11 +28,20 @@ Error compare_layouts(PeerId a, const StateOffer& left, PeerId b, const StateOff
   return {};
 }
 
-// The newest revision there is, and who holds it first.
+// Whose content may be elected: of those that only send where there are such, of none that only receive.
+bool may_win(const StateOffer& offer, const std::map<PeerId, StateOffer>& offers) {
+  const bool any_sender = std::any_of(offers.begin(), offers.end(), [](const auto& entry) {
+    return entry.second.strategy == Strategy::send_only;
+  });
+  return any_sender ? offer.strategy == Strategy::send_only : offer.strategy != Strategy::receive_only;
+}
+
+// The newest revision that may win, and who holds it first.
 std::pair<std::uint64_t, PeerId> newest(const std::map<PeerId, StateOffer>& offers) {
   std::pair<std::uint64_t, PeerId> found{0, no_peer};
   for (const auto& [peer, offer] : offers)
-    if (found.second == no_peer || offer.revision > found.first) found = {offer.revision, peer};
+    if (may_win(offer, offers) && (found.second == no_peer || offer.revision > found.first))
+      found = {offer.revision, peer};
   return found;
 }
 
@@ -48,36 +57,34 @@ std::vector<Digest> content_of(const StateOffer& offer) {
 Outsiders outsiders_of(const std::map<PeerId, StateOffer>& offers) {
   Outsiders outsiders;
   const auto [revision, holder] = newest(offers);
+  if (holder == no_peer) return {};
   for (const auto& [peer, offer] : offers) {
     const auto error = compare_layouts(holder, offers.at(holder), peer, offer);
     if (!error) continue;
-    if (offer.revision == revision) return {};
+    if (offer.revision >= revision) return {};
     outsiders.peers.push_back(peer);
     if (outsiders.why.empty()) outsiders.why = error.text + "; the run goes on with the newer one";
   }
-  return outsiders;
+  // One that claims to be newer than everybody else does not end their run.
+  return 2 * outsiders.peers.size() <= offers.size() ? outsiders : Outsiders{};
 }
 
 Result<Election> elect(const std::map<PeerId, StateOffer>& offers) {
   const auto& [first_peer, first] = *offers.begin();
-  bool any_sender = false, any_voter = false;
+  bool any_voter = false;
   for (const auto& [peer, offer] : offers) {
     if (auto error = compare_layouts(first_peer, first, peer, offer)) return error;
-    any_sender |= offer.strategy == Strategy::send_only;
     any_voter |= offer.strategy != Strategy::receive_only;
   }
   if (!any_voter)
     return Error{ErrorCode::mismatch,
                  "sync_shared_state: every peer is receive_only, so nobody has the content"};
-  const auto may_win = [&](const StateOffer& offer) {
-    return any_sender ? offer.strategy == Strategy::send_only : offer.strategy != Strategy::receive_only;
-  };
   std::uint64_t revision = 0;
   for (const auto& [peer, offer] : offers)
-    if (may_win(offer)) revision = std::max(revision, offer.revision);
+    if (may_win(offer, offers)) revision = std::max(revision, offer.revision);
   std::map<std::vector<Digest>, std::vector<PeerId>> holders;  // ascending ids
   for (const auto& [peer, offer] : offers)
-    if (may_win(offer) && offer.revision == revision) holders[content_of(offer)].push_back(peer);
+    if (may_win(offer, offers) && offer.revision == revision) holders[content_of(offer)].push_back(peer);
   const auto& chosen =
       std::max_element(holders.begin(), holders.end(), [](const auto& a, const auto& b) {
         return std::pair(a.second.size(), b.second.front()) < std::pair(b.second.size(), a.second.front());

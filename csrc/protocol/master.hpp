@@ -131,7 +131,7 @@ class Master {
   void evict(PeerId peer, const std::string& why, Instant now);
   void same_members(const std::string& why, Instant now);
   bool has_complained(PeerId peer) const;
-  bool complains_too_often(PeerId peer, Instant now);
+  bool complains_too_often(PeerId peer, PeerId about, Instant now);
   void judge_links(Instant now);
   bool neighbours(PeerId a, PeerId b) const;
   bool mesh();

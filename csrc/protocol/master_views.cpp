@@ -94,17 +94,28 @@ bool Master::has_complained(PeerId peer) const {
                      [&](const auto& s) { return s.first.first == peer && s.second.broke; });
 }
 
-// Each complaint costs everybody a new attempt.
-bool Master::complains_too_often(PeerId peer, Instant now) {
-  if (++peers_.at(peer).complaints <= limits::complaints_max) return false;
-  evict(peer,
-        "it reported " + std::to_string(limits::complaints_max) + " breaks in a row, and nothing got done",
+// Each complaint costs everybody a new attempt. A broken link is charged to both ends: who breaks links with
+// many has the most.
+bool Master::complains_too_often(PeerId peer, PeerId about, Instant now) {
+  ++peers_.at(peer).complaints;
+  if (about != no_peer) ++peers_.at(about).complaints;
+  if (peers_.at(peer).complaints <= limits::complaints_max &&
+      (about == no_peer || peers_.at(about).complaints <= limits::complaints_max))
+    return false;
+  PeerId worst = peer;
+  for (const auto& m : view_.members)
+    if (const auto it = peers_.find(m.peer); it != peers_.end())
+      if (std::pair(it->second.complaints, m.peer) > std::pair(peers_.at(worst).complaints, worst))
+        worst = m.peer;
+  evict(worst,
+        "its links or attempts broke " + std::to_string(peers_.at(worst).complaints) +
+            " times, and nothing got done meanwhile",
         now);
   return true;
 }
 
 void Master::on(ConnectionId, PeerId peer, const Broken& m, Instant now) {
-  if (!member(peer) || m.view != view_.id || complains_too_often(peer, now)) return;
+  if (!member(peer) || m.view != view_.id || complains_too_often(peer, no_peer, now)) return;
   for (auto& [key, operation] : operations_) operation.done.withdraw(peer);
   same_members(describe(m.key) + " broke at peer " + std::to_string(peer) + ": " + m.why, now);
 }
@@ -112,7 +123,7 @@ void Master::on(ConnectionId, PeerId peer, const Broken& m, Instant now) {
 void Master::on(ConnectionId, PeerId peer, const LinkLost& m, Instant now) {
   if (!member(peer) || m.view != view_.id || !member(m.peer)) return;  // stale news
   const bool breaks = !m.refused || m.gave_up;
-  if (breaks && !has_complained(peer) && complains_too_often(peer, now)) return;
+  if (breaks && !has_complained(peer) && complains_too_often(peer, m.peer, now)) return;
   auto& suspicion = suspicions_[{peer, m.peer}];
   suspicion.gave_up |= m.gave_up;
   suspicion.why = m.why;
@@ -147,7 +158,7 @@ void Master::judge_links(Instant now) {
   std::string reports;
   for (const auto& [pair, suspicion] : suspicions_) {
     if (!suspicion.broke) continue;
-    if (suspicion.gave_up && view_.hints.mesh && !neighbours(pair.first, pair.second))
+    if (suspicion.gave_up && !neighbours(pair.first, pair.second))
       unreachable_.insert(std::minmax(pair.first, pair.second));
     else if (suspicion.gave_up)
       ++broken[pair.first], ++broken[pair.second];

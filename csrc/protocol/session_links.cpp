@@ -54,10 +54,11 @@ void Session::want_link(PeerId peer, Instant now) {
   dial(peer, link, now);
 }
 
-// No attempt at a shared state runs any more: its donors are not dialled again.
+// No attempt at a shared state or in blocks runs any more: who is no neighbour is not dialled again.
 void Session::release_links() {
   const bool fetching = std::any_of(operations_.begin(), operations_.end(), [](const auto& entry) {
-    return entry.second.descriptor.call == Call::sync_state && entry.second.attempt_live;
+    const auto call = entry.second.descriptor.call;
+    return (call == Call::sync_state || in_blocks(call)) && entry.second.attempt_live;
   });
   if (fetching) return;
   for (auto& [peer, link] : links_) link.wanted = false;

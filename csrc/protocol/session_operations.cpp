@@ -94,7 +94,8 @@ void Session::drop_attempt(Operation& operation) {
   if (!operation.attempt_live) return;
   emit(effect::DropAttempt{operation.key});
   operation.attempt_live = operation.held_when_abandoned = false;
-  if (operation.descriptor.call == Call::sync_state) release_links();
+  if (const auto call = operation.descriptor.call; call == Call::sync_state || in_blocks(call))
+    release_links();
   if (operation.state != OperationState::abandoned) transition(operation, OperationState::posted);
 }
 
@@ -175,7 +176,8 @@ void Session::abandon(const OpKey& key, ErrorCode code, const std::string& text,
 
 void Session::finish(const OpKey& key, Outcome outcome) {
   const auto it = operations_.find(key);
-  const bool fetched = it->second.descriptor.call == Call::sync_state;
+  const auto call = it->second.descriptor.call;
+  const bool fetched = call == Call::sync_state || in_blocks(call);
   operations_.erase(it);
   if (fetched) release_links();
   emit(effect::Deliver{key, std::move(outcome)});

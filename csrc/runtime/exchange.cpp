@@ -58,11 +58,12 @@ std::string describe(const TensorShape& tensor) {
 
 std::string describe(const Descriptor& d) {
   std::string text = std::string(name(d.call)) + "(";
-  if (d.call == Call::all_reduce) text += std::string(name(d.op)) + ", ";
-  if (d.call == Call::broadcast) text += "root peer " + std::to_string(d.root) + ", ";
+  if (d.call == Call::all_reduce || d.call == Call::reduce_scatter) text += std::string(name(d.op)) + ", ";
+  if (has_root(d.call)) text += "root peer " + std::to_string(d.root) + ", ";
   for (std::size_t i = 0; i < d.tensors.size() && i < tensors_named; ++i)
     text += (i > 0 ? ", " : "") + describe(d.tensors[i]);
   if (d.tensors.size() > tensors_named) text += ", ... " + std::to_string(d.tensors.size()) + " tensors";
+  if (d.blocks != 0) text += " for each of " + std::to_string(d.blocks) + " peers";
   if (d.weighted) text += ", weighted";
   if (d.quantization != Quantization::none)
     text += ", " + std::string(name(d.quantization)) + " in blocks of " +

@@ -32,11 +32,12 @@ void Hub::stop_listening() {
 net::Connection& Hub::add(std::unique_ptr<net::Connection> connection) {
   const auto token = next_token_++;
   auto& entry = entries_[token];
+  auto& added = *connection;  // closing it may take the entry away
   entry.connection = std::move(connection);
   entry.interest = entry.connection->interest();
   tokens_[entry.connection.get()] = token;
   if (auto error = poller_.add(entry.connection->fd(), token, entry.interest)) entry.connection->close(error);
-  return *entry.connection;
+  return added;
 }
 
 void Hub::touch(net::Connection& connection) {

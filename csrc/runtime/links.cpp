@@ -105,7 +105,9 @@ void Links::accept(net::Accepted accepted) {
 
 void Links::on_ready(net::Connection& c) {
   // By now the kernel has measured the way.
-  net::set_congestion(c.socket(), congestion_, net::path_of(c.socket()));
+  const auto path = net::path_of(c.socket());
+  net::set_congestion(c.socket(), congestion_, path);
+  net::set_buffers(c.socket(), path);
   // Whom this peer dialled is known; chunks on one stripe may overtake the answer on the first, and wait for
   // it paused.
   if (const auto it = roles_.find(&c); it != roles_.end() && it->second.dialled) c.trust();

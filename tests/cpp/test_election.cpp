@@ -157,4 +157,12 @@ TEST(nobody_goes_where_peers_of_one_revision_differ) {
   CHECK(!bool(elect(offers)));
 }
 
+TEST(one_that_claims_to_be_newer_does_not_end_the_run) {
+  auto other = offer(9, 1, 1);
+  other.entries.pop_back();
+  CHECK(outsiders_of({{1, offer(3, 1, 1)}, {2, offer(3, 1, 1)}, {5, other}}).peers.empty());
+  other.strategy = Strategy::receive_only;
+  CHECK(outsiders_of({{1, offer(3, 1, 1)}, {2, offer(3, 1, 1)}, {5, other}}).peers.empty());
+}
+
 }  // namespace pccl
