@@ -107,7 +107,7 @@ def group(
     script = PEER.replace(_CONFIG, config)
     peers = [Told(inside(net, i, script, address, count, size)) for i in range(count)]
     for told in peers:
-        told.wait_for_sum(count, since=0, within_s=20)
+        told.wait_for_sum(count, since=0, within_s=30)
     yield peers
     for told in peers:
         assert all(record["right"] for record in told.records if record["what"] == "sum")
@@ -182,11 +182,11 @@ def test_lossy_reordering_links(inside: Inside) -> None:
 
 
 def test_slow_is_not_stuck(inside: Inside) -> None:
-    """An operation that takes three times its deadline, and moves all the while, is neither repeated nor
-    blamed on anybody."""
-    config = _CONFIG.replace("Config(", "Config(deadline_floor_ms=1000, ")
+    """An operation that takes twice its deadline, and moves all the while, is neither repeated nor blamed on
+    anybody. Peers tell once in a second that it moves."""
+    config = _CONFIG.replace("Config(", "Config(deadline_floor_ms=3500, ")
     with emulator(3, rtt_ms=20, rate_mbit=8) as net:
-        with group(inside, net, 3 << 20, count=2, config=config) as peers:
+        with group(inside, net, 7 << 20, count=2, config=config) as peers:
             for told in peers:
                 first = told.wait_for_sum(2, since=0, within_s=1)
                 assert first["attempts"] == 1
