@@ -72,9 +72,6 @@ class Collectives(BlockCalls):
     def _peer(self) -> Poster:
         raise NotImplementedError
 
-    def _ids(self) -> list[int]:
-        raise NotImplementedError
-
     @overload
     def all_reduce(
         self,

@@ -1,24 +1,11 @@
 // Plans of calls whose tensors are in blocks, one per peer: a segment is a block. Everybody sends straight to
 // whom it concerns; only a large reduce-scatter goes round the ring, where nobody must hold many parts.
 #include "collective/plan.hpp"
+#include "collective/positions.hpp"
 
 namespace pccl {
 
 namespace {
-
-std::uint32_t back(std::uint32_t position, std::uint32_t steps, std::uint32_t world) {
-  return (position + world - steps % world) % world;
-}
-
-// Where `other` comes among all positions but `self`.
-std::uint16_t place(std::uint32_t other, std::uint32_t self) {
-  return std::uint16_t(other < self ? other : other - 1);
-}
-
-template <class F> void each_other(std::uint32_t world, std::uint32_t self, F f) {
-  for (std::uint32_t other = 0; other < world; ++other)
-    if (other != self) f(other);
-}
 
 Step own(std::uint32_t segment, bool write) {
   return {.segment = segment, .merge = Merge::own, .write = write};

@@ -1,14 +1,10 @@
 // Plans on a full mesh. Every position numbers its steps alike, so that each knows those of all others.
 #include "collective/plan.hpp"
+#include "collective/positions.hpp"
 
 namespace pccl {
 
 namespace {
-
-// Where `other` comes among all positions but `self`.
-std::uint16_t place(std::uint32_t other, std::uint32_t self) {
-  return std::uint16_t(other < self ? other : other - 1);
-}
 
 struct Numbering {
   std::uint32_t world;
@@ -26,11 +22,6 @@ struct Numbering {
     return std::uint16_t(own_weight() + 1 + place(from, self));
   }
 };
-
-template <class F> void each_other(std::uint32_t world, std::uint32_t self, F f) {
-  for (std::uint32_t other = 0; other < world; ++other)
-    if (other != self) f(other);
-}
 
 // Which of the collects comes when: by position, the own input among them.
 std::vector<std::uint16_t> parts_in_order(std::uint32_t world, std::uint32_t self,

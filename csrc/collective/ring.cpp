@@ -1,12 +1,9 @@
 #include "collective/plan.hpp"
+#include "collective/positions.hpp"
 
 namespace pccl {
 
 namespace {
-
-std::uint32_t back(std::uint32_t position, std::uint32_t steps, std::uint32_t world) {
-  return (position + world - steps % world) % world;
-}
 
 // The weights are all-gathered as hidden segments world..2*world-1, so that every owner can divide by their
 // sum.
