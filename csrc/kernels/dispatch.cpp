@@ -225,16 +225,20 @@ const Set* kernels_at(Level level) {
                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (level == Level::avx2) return has_avx2 ? &avx2 : nullptr;
   if (level == Level::avx512) return has_avx2 && has_avx512 ? &avx512 : nullptr;
+#elif defined(__aarch64__)
+  static const Set neon{neon_table()};
+  if (level == Level::neon) return &neon;
 #endif
   return nullptr;
 }
 
 const Set& best() {
   static const Set* const chosen = [] {
-    for (const Level level : {Level::avx512, Level::avx2}) {
-      if (const Set* set = kernels_at(level)) return set;
+    const Set* fastest = nullptr;
+    for (const Level level : all_levels) {
+      if (const Set* set = kernels_at(level)) fastest = set;
     }
-    return kernels_at(Level::scalar);
+    return fastest;
   }();
   return *chosen;
 }
