@@ -64,13 +64,15 @@ AVX512_FLAGS = [*AVX2_FLAGS, *"-mavx512f -mavx512bw -mavx512dq -mavx512vl".split
 INSTRUCTION_SETS = {
     "_avx2": ("x86_64", AVX2_FLAGS),
     "_avx512": ("x86_64", AVX512_FLAGS),
+    "_avx2_gfni": ("x86_64", [*AVX2_FLAGS, "-mgfni"]),
+    "_avx512_gfni": ("x86_64", [*AVX512_FLAGS, "-mgfni"]),
     "_neon": ("aarch64", []),
 }
 
 # Parts of the C++ tests that need few rooms: these folders of csrc, and these tests beside main.cpp.
 PARTS = {
     "all": ([""], ["*.cpp"]),
-    "kernels": (["base/", "kernels/"], ["test_kernels*.cpp", "test_quantize*.cpp"]),
+    "kernels": (["base/", "kernels/"], ["test_kernels*.cpp", "test_quantize*.cpp", "test_galois.cpp"]),
 }
 
 

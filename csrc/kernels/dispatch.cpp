@@ -4,12 +4,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/fence.hpp"
 #include "kernels/reduce.hpp"
 #include "kernels/table.hpp"
-
-#if defined(__x86_64__)
-#include <xmmintrin.h>
-#endif
 
 namespace pccl::kernels {
 namespace {
@@ -17,14 +14,6 @@ namespace {
 // Composed passes work through blocks that stay in the first-level cache, so that only the first pass over a
 // block reads memory. A multiple of every register, which keeps blocks aligned like the whole.
 constexpr std::size_t block_bytes = 8192;
-
-void fence(bool streaming) {
-#if defined(__x86_64__)
-  if (streaming) _mm_sfence();  // streaming stores are weakly ordered
-#else
-  (void)streaming;
-#endif
-}
 
 const ElementKernels& kernels_of(const Table& table, DType element) {
   return table.of[static_cast<std::size_t>(element) - 1];

@@ -16,7 +16,8 @@ struct Job {
   std::size_t count = 0;
   double factor = 1.0;
   double divisor = 1.0;
-  bool streaming = false;  // to out
+  bool streaming = false;                            // to out
+  std::uint8_t incoming_factor = 1, own_factor = 1;  // of GF(2^8): galois.hpp
 };
 using Kernel = void (*)(const Job&);
 

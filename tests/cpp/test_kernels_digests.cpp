@@ -12,6 +12,7 @@
 
 #include "base/sha256.hpp"
 #include "check.hpp"
+#include "kernels/galois.hpp"
 #include "quantize_reference.hpp"
 
 namespace {
@@ -33,6 +34,7 @@ const std::map<std::string_view, std::string_view> known{
     {"combine uint64", "1ab119de2c6c2052"},    {"combine uint8", "43e7ed235c2f1b74"},
     {"fp8 of bfloat16", "c8dcb4ab43b1d18e"},   {"fp8 of float16", "66586dfc14e0ad5b"},
     {"fp8 of float32", "b8b23d44cd159fb8"},    {"fp8 of float64", "c1f25da853b90a68"},
+    {"galois field", "37610f15acc334bd"},
     {"int4 of bfloat16", "f6c678604d9615bb"},  {"int4 of float16", "65d5c82845e175e2"},
     {"int4 of float32", "fbfdcbaaaf00d22a"},   {"int4 of float64", "3256a7099f4a065a"},
     {"int8 of bfloat16", "62983e0aebeadee5"},  {"int8 of float16", "d8174267ef9b5c31"},
@@ -67,7 +69,7 @@ class Digest {
   std::vector<std::uint8_t> all_;
 };
 
-void hold(const std::string& what, const kernels::Set& set, const Digest& digest) {
+template <class Set> void hold(const std::string& what, const Set& set, const Digest& digest) {
   const auto at = known.find(what);
   const std::string wanted = at == known.end() ? "nothing" : std::string(at->second);
   const std::string level = std::to_string(static_cast<int>(set.level()));
@@ -198,4 +200,26 @@ TEST(codes) {
       }
     }
   });
+}
+
+TEST(galois_field) {
+  const auto incoming = corpus<Own<std::uint8_t>>(75), own = corpus<Own<std::uint8_t>>(76);
+  for (const kernels::GaloisLevel level : kernels::all_galois_levels) {
+    const auto* set = kernels::galois_at(level);
+    if (set == nullptr) continue;
+    Digest digest;
+    for (unsigned factor = 0; factor < 256; ++factor) {
+      for (const std::uint8_t other : {0, 1, 0x8e}) {
+        std::vector<std::uint8_t> out(count);
+        set->combine({.out = out.data(),
+                      .incoming = incoming.data(),
+                      .own = own.data(),
+                      .bytes = count,
+                      .incoming_factor = other,
+                      .own_factor = static_cast<std::uint8_t>(factor)});
+        digest.add(out);
+      }
+    }
+    hold("galois field", *set, digest);
+  }
 }
