@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 import typing_extensions
-__all__: list[str] = ['DTYPES', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'StateOperation', 'Timing', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode']
+__all__: list[str] = ['DTYPES', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'StateOperation', 'Timing', 'galois_multiply_add', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode']
 class Timing:
     def __init__(self) -> None:
         ...
@@ -153,6 +153,10 @@ class Master:
     @property
     def address(self) -> str:
         ...
+def galois_multiply_add(sums: typing_extensions.Buffer, data: typing_extensions.Buffer, factor: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    sums ^= factor * data in GF(2^8) modulo 0x11d, byte by byte, in place.
+    """
 def on_error(make: typing.Any) -> None:
     """
     Every failure raises make(code, text).
