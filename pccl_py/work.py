@@ -18,7 +18,7 @@ class Operation(Protocol):
     def wait(self, seconds: float) -> bool: ...
     def done(self) -> bool: ...
     def cancel(self) -> None: ...
-    def result(self) -> tuple[int, str, list[int], int, int, int, int, float, float]: ...
+    def result(self) -> tuple[int, str, list[int], int, int, int, int, float, float, float]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class OpInfo:
     bytes_sent, bytes_received: tensor data between this peer and others, over all attempts.
     seconds: from the call to the commit.    attempts: 1, and one more for each view that interrupted it.
     waiting: islands at the door when it committed.    weight: sum of all weights, None where none were given.
+    seconds_to_result: from the call until this peer held the whole result, before the commit.
     """
 
     contributors: tuple[int, ...]
@@ -38,6 +39,7 @@ class OpInfo:
     attempts: int
     waiting: int
     weight: float | None
+    seconds_to_result: float = 0.0
 
 
 class Work:
@@ -101,14 +103,16 @@ class Work:
             raise
 
     def _settle(self) -> None:
-        code, text, contributors, waiting, attempts, sent, received, seconds, weight = (
+        code, text, contributors, waiting, attempts, sent, received, seconds, weight, to_result = (
             self._operation.result()
         )
         if code != 0:
             self._failure = (code, text)
         else:
             total = weight if self._weighted else None
-            self._info = OpInfo(tuple(contributors), sent, received, seconds, attempts, waiting, total)
+            self._info = OpInfo(
+                tuple(contributors), sent, received, seconds, attempts, waiting, total, to_result
+            )
         self._keep = None
 
     def __repr__(self) -> str:

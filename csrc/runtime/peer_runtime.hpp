@@ -82,6 +82,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
     std::optional<double> weight;
     Instant started = 0;
     std::uint64_t sent = 0, received = 0;
+    Instant held = 0;  // when the result was whole here; 0: not yet
   };
   struct Incoming {  // the payload that a stripe is receiving
     enum class Kind : std::uint8_t { chunk, parked, block } kind = Kind::chunk;
