@@ -10,9 +10,8 @@ from .crew import Crew
 from .kernels_worker import TRIALS, KernelsWorker
 from .plot import Bar
 from .report import titles
-from .units import KIB, MIB, bytes_text
+from .units import bytes_text
 
-SIZES = (256 * KIB, 64 * MIB)  # a chunk, which stays in the caches, and a tensor
 WAYS = ("encode", "decode", "add")
 
 
@@ -51,7 +50,7 @@ class Row:
         return Bar(f"{self.kind} {self.level}, {bytes_text(self.size)}", speeds, "GB/s of float32, one core")
 
 
-def measure(kinds: Sequence[str], sizes: Sequence[int] = SIZES, trials: int = TRIALS) -> Iterator[Row]:
+def measure(kinds: Sequence[str], sizes: Sequence[int], trials: int = TRIALS) -> Iterator[Row]:
     """Rows in the order of sizes and kinds, on the fastest instruction set; its codes are checked against
     those of all others."""
     with Crew() as crew:

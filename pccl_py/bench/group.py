@@ -115,7 +115,7 @@ def _setting(group: Group, master: dict[str, Any], workers: list[Worker], versio
     if master["isolated"]:
         where = f"its own, default {master['default']}"
     elif master["why"]:
-        where += f" (no own one: {master['why']})"
+        where += f" (none with {group.default}: {master['why']})"
     names, paths = (
         "/".join(sorted(set(each(workers, what)))) for what in ("congestion_control", "transport")
     )

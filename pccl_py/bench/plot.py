@@ -77,10 +77,10 @@ def _draw_panel(axes: object, bars: Sequence[Bar]) -> None:
     values = [value for bar in bars for value in bar.values.values() if value > 0]
     if values and max(values) / min(values) > LOG_FROM:
         axes.set_xscale("log")
-    axes.margins(x=0.12)
+    axes.margins(x=0.12, y=0.02)
     axes.set_yticks(ticks, labels)
     axes.invert_yaxis()
     axes.set_xlabel(bars[0].unit)
     axes.spines[["top", "right"]].set_visible(False)
     handles = [Patch(color=colors[name], label=name) for name in series]
-    axes.legend(handles=handles, frameon=False, fontsize=8, loc="best")
+    axes.legend(handles=handles, frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))

@@ -83,7 +83,8 @@ class Row:
 
     def bar(self) -> Bar:
         label = f"{bytes_text(self.size)}, P = {self.setting.peers}"
-        return Bar(label, {self.kind: self.timed.seconds * 1e3}, "ms per average")
+        kind = "float32" if self.kind == PLAIN else self.kind
+        return Bar(label, {kind: self.timed.seconds * 1e3}, "ms per average")
 
 
 def measure(options: Options) -> Iterator[Row]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
-from ..bench import plot
+from ..bench import plot, wan
+from ..errors import NotBuilt
 from . import bench_figures, bench_rows
+from .bench_arguments import CANNOT_MEASURE
 
 
 def add_parser(subparsers: Any) -> None:
@@ -14,7 +17,8 @@ def add_parser(subparsers: Any) -> None:
         "bench",
         help="measure, alone or against others",
         description="Starts a master and its peers as processes on this host, measures, and checks values. "
-        "The exit status is 1 where a value was wrong or a process failed.",
+        f"The exit status is 1 where a value was wrong or a process failed, and {CANNOT_MEASURE} for what "
+        "cannot be measured here.",
     )
     benches = parser.add_subparsers(dest="bench", metavar="NAME", required=True)
     bench_rows.add_all(benches)
@@ -24,4 +28,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         plot.check(args.plot)
-    return int(args.run_bench(args))
+    try:
+        return int(args.run_bench(args))
+    except (wan.CannotMeasure, NotBuilt) as error:
+        print(f"pccl_py bench {args.bench}: {error}", file=sys.stderr)
+        return CANNOT_MEASURE

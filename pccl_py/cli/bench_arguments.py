@@ -11,6 +11,7 @@ from ..bench.units import bytes_text, parse_tensor, parse_tensors
 from ..tensors import DTYPE_CODES
 from .numbers import parsed, whole
 
+CANNOT_MEASURE = 77  # the exit status of what was skipped
 PEERS_MAX = 16
 _peers = whole(2, PEERS_MAX)
 

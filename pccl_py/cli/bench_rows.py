@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -24,11 +23,12 @@ from ..bench import (
 from ..bench.all_reduce_peer import OURS, OURS_OUT
 from ..bench.group import Group
 from ..bench.report import Row
+from ..bench.units import parse_tensors
 from ..quantization import KINDS
 from ..tensors import DTYPE_CODES
 from . import bench_arguments as arguments
+from .numbers import parsed
 
-CANNOT_MEASURE = 77  # the exit status of what was skipped
 Measure = Callable[[argparse.Namespace], Iterable[Row]]
 NAMESPACE = (
     " With --against, both take turns on the same tensors in a network namespace whose default congestion "
@@ -50,17 +50,13 @@ def run(args: argparse.Namespace) -> int:
     right: list[bool] = []
     bars: list[plot.Bar] = []
     head = ""
-    try:
-        for row in args.measure(args):
-            if not args.json and row.head() != head:
-                head = row.head()
-                print(head)
-            print(json.dumps(row.record()) if args.json else row.line(), flush=True)
-            right.append(row.right)
-            bars.append(row.bar())
-    except wan.CannotMeasure as error:
-        print(f"pccl_py bench {args.bench}: {error}", file=sys.stderr)
-        return CANNOT_MEASURE
+    for row in args.measure(args):
+        if not args.json and row.head() != head:
+            head = row.head()
+            print(head)
+        print(json.dumps(row.record()) if args.json else row.line(), flush=True)
+        right.append(row.right)
+        bars.append(row.bar())
     if args.plot is not None and bars:
         plot.draw(f"bench {args.bench}", bars, args.plot)
     return 0 if right and all(right) else 1
@@ -153,6 +149,10 @@ def _add_quantized(benches: Any) -> None:
         "--kinds", type=arguments.names(tuple(KINDS)), default=list(KINDS), metavar="LIST",
         help=f"some of {', '.join(KINDS)} (default: all)",
     )  # fmt: skip
+    bench.add_argument(
+        "--codec-sizes", type=parsed(parse_tensors), default="256K,64M", metavar="LIST",
+        help="of what the codec alone works on (default: 256K, a chunk, and 64M, a tensor)",
+    )  # fmt: skip
     arguments.path(bench)
     arguments.repeats(bench)
 
@@ -160,7 +160,7 @@ def _add_quantized(benches: Any) -> None:
 def _quantized(args: argparse.Namespace) -> Iterator[Row]:
     for group in _groups(args):
         yield from quantized.measure(quantized.Options(args.sizes, group, args.kinds, args.repeats))
-    yield from codec.measure(args.kinds)
+    yield from codec.measure(args.kinds, args.codec_sizes)
 
 
 def _add_kernels(benches: Any) -> None:
@@ -186,8 +186,8 @@ def _add_wan(benches: Any) -> None:
     text = (
         "Peers and master in network namespaces, linked by the emulator of the project's tree (stress/net): "
         "it takes a checkout, root, /dev/net/tun and g++. Where one of them is missing, it says so and exits "
-        f"with {CANNOT_MEASURE}. bound: seconds that the quickest plan takes on this network, as bytes at "
-        "its rate plus hops, without a commit."
+        f"with {arguments.CANNOT_MEASURE}. bound: seconds that the quickest plan takes on this network, as "
+        "bytes at its rate plus hops, without a commit."
     )
     bench = _add(benches, "wan", _wan, about, text)
     bench.add_argument(

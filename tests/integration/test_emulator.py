@@ -323,6 +323,9 @@ def test_bench_wan() -> None:
         assert row["bound"] == min(row["bounds"].values())
         assert row["bound_ratio"] == pytest.approx(row["seconds"] / row["bound"])
         assert row["bound_ratio_with_commit"] >= 1
+        assert row["bound"] <= row["exchange_seconds"] < row["seconds"]
+        assert row["bound_ratio_exchange"] == pytest.approx(row["exchange_seconds"] / row["bound"])
+        assert row["goal"] is None and row["reached"] is None
 
 
 def test_bench_wan_without_the_tree(tmp_path: Path) -> None:
