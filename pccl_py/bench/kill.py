@@ -42,11 +42,13 @@ def measure(
 ) -> Iterator[Figure]:
     """Figures as they are measured: per size, without and with forked children of the victim. `settings`: of
     the peers, as `transport`."""
-    transports.check(settings.get("transport", "auto"))
+    transport = settings.get("transport", "auto")
+    transports.check(transport)
     for size in sizes:
         for children in (0, CHILDREN):
             trials = _kill(kills, size, children, random.Random(seed), peers, settings)
             name = f"kill -9 to the next all_reduce, {bytes_text(size)}"
+            name += f", {transport}" if transport != "auto" else ""
             name += ", victim has forked" if children else ""
             details: dict[str, Any] = {"peers": peers, "kills": kills, "operations": trials.operations}
             details["max_ms"] = max(trials.seconds) * 1e3
