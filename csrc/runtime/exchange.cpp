@@ -2,89 +2,11 @@
 
 #include <algorithm>
 
+#include "runtime/describe.hpp"
+#include "runtime/plan_choice.hpp"
 #include "wire/codec.hpp"
 
 namespace pccl {
-
-namespace {
-
-constexpr std::size_t tensors_named = 4;      // in a description
-constexpr std::uint32_t stripes_assumed = 2;  // for the chunk size, where the view does not say
-
-Plan plan_of(const Descriptor& d, std::uint32_t position, std::uint32_t world) {
-  const auto wire = d.quantization == Quantization::none ? Wire::element : Wire::quantized;
-  if (d.algorithm == Algorithm::exchange) return plan_exchange_all_reduce(position, world);
-  if (d.algorithm == Algorithm::direct) return plan_direct_all_reduce(position, world, d.weighted, wire);
-  return plan_ring_all_reduce(position, world, d.weighted);
-}
-
-std::uint64_t total_bytes(const Descriptor& d) {
-  std::uint64_t bytes = 0;
-  for (const auto& tensor : d.tensors) bytes += tensor.count * size_of(tensor.dtype);
-  return bytes * std::max(d.blocks, 1u);
-}
-
-// Parts of sums that one peer holds at most, of one operation.
-std::uint32_t window_of(std::uint32_t world, std::uint32_t chunk_bytes) {
-  const auto chunks = limits::fold_bytes_max / (std::uint64_t{world} * std::max(chunk_bytes, 1u));
-  return std::uint32_t(std::max<std::uint64_t>(chunks, 2));
-}
-
-bool moves_data(const Descriptor& d) {
-  return d.call == Call::all_reduce || d.call == Call::broadcast || in_blocks(d.call);
-}
-
-Plan plan_of_blocks(const Descriptor& d, std::uint32_t position, std::uint32_t world, std::uint32_t root) {
-  switch (d.call) {
-    case Call::all_gather:
-      return plan_all_gather(position, world);
-    case Call::gather:
-      return plan_gather(position, world, root);
-    case Call::scatter:
-      return plan_scatter(position, world, root);
-    case Call::all_to_all:
-      return plan_all_to_all(position, world);
-    default:
-      return d.algorithm == Algorithm::direct ? plan_direct_reduce_scatter(position, world)
-                                              : plan_ring_reduce_scatter(position, world);
-  }
-}
-
-}  // namespace
-
-std::string describe(const TensorShape& tensor) {
-  return std::to_string(tensor.count) + " x " + std::string(name(tensor.dtype));
-}
-
-std::string describe(const Descriptor& d) {
-  std::string text = std::string(name(d.call)) + "(";
-  if (d.call == Call::all_reduce || d.call == Call::reduce_scatter) text += std::string(name(d.op)) + ", ";
-  if (has_root(d.call)) text += "root peer " + std::to_string(d.root) + ", ";
-  for (std::size_t i = 0; i < d.tensors.size() && i < tensors_named; ++i)
-    text += (i > 0 ? ", " : "") + describe(d.tensors[i]);
-  if (d.tensors.size() > tensors_named) text += ", ... " + std::to_string(d.tensors.size()) + " tensors";
-  if (d.blocks != 0) text += " for each of " + std::to_string(d.blocks) + " peers";
-  if (d.weighted) text += ", weighted";
-  if (d.quantization != Quantization::none)
-    text += ", " + std::string(name(d.quantization)) + " in blocks of " +
-            std::to_string(d.quantization_block) + (d.stochastic ? ", stochastic" : "");
-  if (d.on_loss == OnLoss::raise) text += ", on_loss=raise";
-  return text + ")";
-}
-
-// What two descriptions of the same length do not show: a plan, or a tensor far down the list.
-std::string hidden_difference(const Descriptor& mine, const Descriptor& theirs) {
-  if (mine.call != theirs.call) return {};
-  for (std::size_t i = tensors_named; i < std::min(mine.tensors.size(), theirs.tensors.size()); ++i)
-    if (mine.tensors[i] != theirs.tensors[i])
-      return "; tensor " + std::to_string(i) + " is " + describe(mine.tensors[i]) + " and " +
-             describe(theirs.tensors[i]);
-  const auto plan = [](const Descriptor& d) {
-    return std::string(name(d.algorithm)) + " in chunks of " + std::to_string(d.chunk_bytes);
-  };
-  const bool same = mine.algorithm == theirs.algorithm && mine.chunk_bytes == theirs.chunk_bytes;
-  return same ? std::string() : "; the plans are " + plan(mine) + " and " + plan(theirs);
-}
 
 std::uint32_t Exchange::Attempt::position_of(PeerId peer) const {
   return std::uint32_t(std::find(ring.begin(), ring.end(), peer) - ring.begin());
@@ -95,39 +17,6 @@ const Exchange::Attempt* Exchange::find(const OpKey& key) const {
   return it == attempts_.end() ? nullptr : &it->second;
 }
 
-// Where the mesh is not complete, or the plan does not exist for a call, the ring does it.
-Algorithm Exchange::choose_algorithm(const Descriptor& d, std::uint32_t world) const {
-  if (in_blocks(d.call))  // parts that wait must stay few where all are added at their owner
-    return d.call != Call::reduce_scatter || total_bytes(d) <= limits::fold_bytes_max ? Algorithm::direct
-                                                                                      : Algorithm::ring;
-  const bool quantized = d.quantization != Quantization::none;
-  const bool meshed = session_.view().hints.mesh && d.call == Call::all_reduce && world > 1;
-  if (meshed && quantized) return Algorithm::direct;  // every contribution is encoded once
-  if (!meshed || d.algorithm == Algorithm::ring || d.algorithm == Algorithm::two_level)
-    return Algorithm::ring;
-  const auto bytes = total_bytes(d);
-  const bool small =
-      bytes <= limits::exchange_bytes_max && world <= limits::exchange_world_max && !d.weighted;
-  if (d.algorithm == Algorithm::exchange) return small ? Algorithm::exchange : Algorithm::direct;
-  if (d.algorithm == Algorithm::direct) return Algorithm::direct;
-  if (small) return Algorithm::exchange;
-  return bytes <= limits::direct_bytes_max ? Algorithm::direct : Algorithm::ring;
-}
-
-// Everything that the choice depends on is in the view or in the descriptor: every peer chooses the same.
-Descriptor Exchange::plan_descriptor(const Descriptor& descriptor, std::uint32_t world) const {
-  auto planned = descriptor;
-  const auto& hints = session_.view().hints;
-  planned.algorithm = choose_algorithm(planned, world);
-  if (planned.algorithm != Algorithm::direct) planned.quantization = Quantization::none;
-  const auto stripes = hints.stripes != 0 ? hints.stripes : stripes_assumed;
-  const bool cut = descriptor.call == Call::all_reduce && planned.algorithm != Algorithm::exchange;
-  const auto parts = cut ? world : 1;
-  if (!planned.tensors.empty())
-    planned.chunk_bytes = choose_chunk_bytes(total_bytes(planned), parts, stripes, hints.chunk_bytes);
-  return planned;
-}
-
 // A receiver that is behind parks what comes: few and small things.
 bool Exchange::may_be_eager(const Descriptor& d) const {
   std::size_t unacknowledged = 0;
@@ -135,39 +24,9 @@ bool Exchange::may_be_eager(const Descriptor& d) const {
   return total_bytes(d) <= limits_.eager_bytes && unacknowledged < limits_.eager_operations;
 }
 
-std::unique_ptr<Executor> Exchange::make_executor(const Attempt& attempt, bool in_place) const {
-  const auto& d = attempt.descriptor;
-  const auto world = std::uint32_t(attempt.ring.size());
-  if (d.call == Call::sync_state) return nullptr;
-  if (in_blocks(d.call)) return make_block_executor(attempt);
-  Plan plan{attempt.position, world, {}};
-  std::uint32_t segments = 1;
-  if (d.call == Call::all_reduce) {
-    plan = plan_of(d, attempt.position, world);
-    segments = d.algorithm == Algorithm::exchange ? 1 : world;
-  } else if (d.call == Call::broadcast) {
-    plan = plan_ring_broadcast(attempt.position, world, attempt.position_of(d.root));
-  }
-  Executor::Options options;
-  options.in_place = in_place && world > 1;
-  options.eager = may_be_eager(d);
-  options.slots_max = limits_.slots;
-  options.weighted = d.weighted;
-  options.code = {d.quantization, d.quantization_block, d.stochastic};
-  options.window = window_of(world, d.chunk_bytes);
-  return std::make_unique<Executor>(std::move(plan), Layout(d.tensors, segments, d.chunk_bytes, d.weighted),
-                                    options);
-}
-
-std::unique_ptr<Executor> Exchange::make_block_executor(const Attempt& attempt) const {
-  const auto& d = attempt.descriptor;
-  const auto world = std::uint32_t(attempt.ring.size());
-  Executor::Options options;
-  options.eager = may_be_eager(d);
-  options.slots_max = UINT32_MAX;  // there is room in the output for nothing but the result
-  const auto blocks = d.call == Call::all_to_all ? world * world : world;
-  return std::make_unique<Executor>(plan_of_blocks(d, attempt.position, world, attempt.position_of(d.root)),
-                                    Layout::of_blocks(d.tensors, blocks, d.chunk_bytes), options);
+Standing Exchange::standing_of(const Attempt& attempt, bool in_place) const {
+  return {attempt.position, std::uint32_t(attempt.ring.size()), attempt.position_of(attempt.descriptor.root),
+          in_place,         may_be_eager(attempt.descriptor),   limits_.slots};
 }
 
 void Exchange::begin(const OpKey& key, bool in_place) {
@@ -182,9 +41,10 @@ void Exchange::begin(const OpKey& key, bool in_place) {
                      : session_.ring();
   attempt.position = attempt.position_of(session_.peer());
   attempt.order = operation->posted_order;
-  attempt.descriptor = plan_descriptor(operation->descriptor, std::uint32_t(attempt.ring.size()));
+  attempt.descriptor =
+      plan_descriptor(operation->descriptor, session_.view().hints, std::uint32_t(attempt.ring.size()));
   attempt.fingerprint = std::uint32_t(wire::fingerprint(attempt.descriptor));
-  attempt.executor = make_executor(attempt, in_place);
+  attempt.executor = make_executor(attempt.descriptor, standing_of(attempt, in_place));
   by_order_[attempt.order] = key;
   auto& started = attempts_[key] = std::move(attempt);
   if (started.executor == nullptr) return;

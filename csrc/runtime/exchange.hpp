@@ -6,8 +6,8 @@
 #include <memory>
 #include <set>
 
-#include "collective/executor.hpp"
 #include "protocol/session.hpp"
+#include "runtime/make_executor.hpp"
 #include "wire/frame.hpp"
 
 namespace pccl {
@@ -112,11 +112,8 @@ class Exchange {
     PeerId from;
     wire::DataHeader header;
   };
-  Algorithm choose_algorithm(const Descriptor& descriptor, std::uint32_t world) const;
-  Descriptor plan_descriptor(const Descriptor& descriptor, std::uint32_t world) const;
   bool may_be_eager(const Descriptor& descriptor) const;
-  std::unique_ptr<Executor> make_block_executor(const Attempt& attempt) const;
-  std::unique_ptr<Executor> make_executor(const Attempt& attempt, bool in_place) const;
+  Standing standing_of(const Attempt& attempt, bool in_place) const;
   std::vector<PeerId> sources_of(const Attempt& attempt) const;
   void send_ready(const Attempt& attempt, PeerId to);
   bool may_park_ready(PeerId from, const Ready& ready) const;
@@ -140,7 +137,5 @@ class Exchange {
   ParkedId next_parked_ = 1;
   std::vector<ExchangeEffect> effects_;
 };
-
-std::string describe(const Descriptor& descriptor);
 
 }  // namespace pccl

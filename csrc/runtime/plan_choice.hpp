@@ -1,0 +1,14 @@
+// From what an operation is and what the view says to the plan that all its peers carry out. Pure: everything
+// that the choice depends on is in the view or in the descriptor, so that every peer chooses the same.
+#pragma once
+#include "wire/values.hpp"
+
+namespace pccl {
+
+std::uint64_t total_bytes(const Descriptor& descriptor);
+bool moves_data(const Descriptor& descriptor);
+
+// The descriptor with algorithm, quantization and chunk size as they will be.
+Descriptor plan_descriptor(const Descriptor& descriptor, const PlanHints& hints, std::uint32_t world);
+
+}  // namespace pccl
