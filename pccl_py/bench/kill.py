@@ -22,7 +22,7 @@ from .peers import start_master
 from .report import Figure
 from .units import KIB, MIB, bytes_text, percentile
 
-PEERS, PEERS_MAX = 3, 16
+PEERS = 3
 MEDIAN_GOAL_S, P99_GOAL_S = 0.030, 0.100
 CHILDREN = 2  # of the victim, where it has forked
 HANG_S = 30.0
