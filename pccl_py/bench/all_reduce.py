@@ -120,5 +120,6 @@ def measure(options: Options) -> Iterator[Row]:
             run.each("prepare", size=size, out=OURS_OUT in ways, dtype=options.dtype)
             timed = take_turns(run.workers, ways, options.repeats or repeats_of(size))
             share = others.share()
+            setting = run.setting()
             for way in options.ways:
-                yield Row(size, way, options.dtype, timed[way], timed.get(GLOO), run.setting, share)
+                yield Row(size, way, options.dtype, timed[way], timed.get(GLOO), setting, share)

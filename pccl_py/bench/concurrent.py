@@ -108,4 +108,5 @@ def measure(options: Options) -> Iterator[Row]:
             run.each("prepare_parts", size=size, count=options.count)
             repeats = options.repeats or repeats_of(size * options.count)
             timed = take_turns(run.workers, [OURS, AT_ONCE], repeats)
-            yield Row(size, options.count, timed[AT_ONCE], timed[OURS], run.setting, others.share())
+            share, setting = others.share(), run.setting()
+            yield Row(size, options.count, timed[AT_ONCE], timed[OURS], setting, share)

@@ -79,9 +79,15 @@ class Setting:
 class Running:
     """The peers' processes, in a run together."""
 
+    group: Group
     master: Worker
     workers: list[Worker]
-    setting: Setting
+    about: dict[str, Any]  # MasterHost.describe
+    version: str  # of torch, against gloo
+
+    def setting(self) -> Setting:
+        """As it is now: links choose their ways when they carry something."""
+        return _setting(self.group, self.about, self.workers, self.version)
 
     def each(self, method: str, **arguments: Any) -> list[Any]:
         return each(self.workers, method, **arguments)
@@ -107,7 +113,7 @@ def running(group: Group, kind: type[TimedPeer], **settings: Any) -> Iterator[Ru
         version = ""
         if group.against is not None:
             version = each(workers, "join_gloo", store=str(Path(folder) / "store"))[0]
-        yield Running(master, workers, _setting(group, about, workers, version))
+        yield Running(group, master, workers, about, version)
 
 
 def _setting(group: Group, master: dict[str, Any], workers: list[Worker], version: str) -> Setting:

@@ -111,4 +111,5 @@ def measure(options: Options) -> Iterator[Row]:
             others = run.others_cpu()
             run.each("prepare", size=size, out=False, dtype=options.dtype)
             timed = take_turns(run.workers, ways, options.repeats)
-            yield Row(size, options.dtype, timed[OURS], timed.get(GLOO), run.setting, others.share())
+            share, setting = others.share(), run.setting()
+            yield Row(size, options.dtype, timed[OURS], timed.get(GLOO), setting, share)

@@ -103,8 +103,8 @@ def _measure_size(run: Running, options: Options, size: int) -> Iterator[Row]:
     run.each("prepare", size=size)
     ways = [PLAIN, *options.kinds]
     timed = take_turns(run.workers, ways, options.repeats or max(5, repeats_of(size) // 3))
-    share = others.share()
+    share, setting = others.share(), run.setting()
     for way in ways:
         errors = run.each("errors", way=way)
         alike = len({error["digest"] for error in errors}) == 1
-        yield Row(size, way, timed[way], timed[PLAIN], errors[0], alike, run.setting, share)
+        yield Row(size, way, timed[way], timed[PLAIN], errors[0], alike, setting, share)
