@@ -11,8 +11,9 @@ from . import arguments
 from .arguments import Algorithm, OnLoss, Op, Scope
 from .block_calls import NAMES, BlockCalls
 from .config import Config
+from .error_feedback import Residual
 from .errors import UsageError
-from .quantization import NO_QUANTIZATION, QuantConfig, numbers_of
+from .quantization import NO_QUANTIZATION, Numbers, QuantConfig, numbers_of
 from .tensors import Operand, Tensor, operands
 from .work import Operation, OpInfo, Work
 
@@ -38,9 +39,10 @@ class Poster(Protocol):
         weight: float | None,
         on_loss: int,
         seconds: float,
-        quantization: tuple[int, int, bool],
+        quantization: Numbers,
         blocks: int,
         tensors: Any,
+        residuals: Sequence[tuple[int, int]],
         keep: object,
     ) -> Operation: ...
 
@@ -58,6 +60,7 @@ class _ReduceOptions(_Options, total=False):
     out: Tensors | None
     algorithm: Algorithm
     quantization: str | QuantConfig | None
+    error_feedback: Residual | None
     weight: float | None
 
 
@@ -100,6 +103,7 @@ class Collectives(BlockCalls):
         scope: Scope = "group",
         algorithm: Algorithm = "auto",
         quantization: str | QuantConfig | None = None,
+        error_feedback: Residual | None = None,
         weight: float | None = None,
         on_loss: OnLoss = "retry",
         async_op: bool = False,
@@ -125,6 +129,7 @@ class Collectives(BlockCalls):
         quantization  "int8", "uint8", "int4", "fp8", "bf16" or a QuantConfig: few bits per value on the way,
                   op sum or avg of floating dtypes, plan "direct" (values as they are where that is not
                   possible). NonFiniteError where a value is NaN or infinite
+        error_feedback  `feedback["name"]` of an ErrorFeedback: what quantization loses is added next time
         on_loss   "retry": a peer that leaves costs one repetition among the survivors. "raise": PeerLost
         timeout   seconds until it fails on every peer; None: `operation_timeout_s` of the configuration
         async_op  True: returns a Work at once, and the tensors are the library's until its wait()
@@ -134,17 +139,22 @@ class Collectives(BlockCalls):
         plan = arguments.algorithm_number(algorithm)
         code = numbers_of(quantization)
         items = operands(tensors, out)
+        residuals: Sequence[tuple[int, int]] = ()
         if quantization is not None:
-            arguments.check_quantized(op, items)
+            arguments.check_quantized(op, items, skips=code[3])
+        if error_feedback is not None:
+            residuals = _residuals_for(error_feedback, quantization, tensors, items)
         number = arguments.number_of(op, arguments.OPS, "op")
         factor = None if weight is None else arguments.weight_of(weight, op, items)
         return self._post(
             _ALL_REDUCE,
             items,
-            (_frozen(tensors), _frozen(out)),
+            (_frozen(tensors), _frozen(out), error_feedback and error_feedback.memory),
             op=number,
             algorithm=plan,
             quantization=code,
+            residuals=residuals,
+            feedback=error_feedback,
             tag=tag,
             scope=scope,
             weight=factor,
@@ -218,7 +228,9 @@ class Collectives(BlockCalls):
         op: int = 1,
         algorithm: int = 1,
         root: int = 0,
-        quantization: tuple[int, int, bool] = NO_QUANTIZATION,
+        quantization: Numbers = NO_QUANTIZATION,
+        residuals: Sequence[tuple[int, int]] = (),
+        feedback: Residual | None = None,
         blocks: int = 0,
         tag: int | None,
         scope: Scope,
@@ -245,9 +257,12 @@ class Collectives(BlockCalls):
             quantization=quantization,
             blocks=blocks,
             tensors=items,
+            residuals=residuals,
             keep=keep,
         )
         work = Work(operation, _CALLS[call], weighted=weight is not None, keep=(self, keep))
+        if feedback is not None:
+            feedback.posted(operation, work)
         if name == 0:
             self._untagged[scope_number] = (threading.get_ident(), weakref.ref(work))
         return work if async_op else work.finish()
@@ -265,3 +280,13 @@ class Collectives(BlockCalls):
 def _frozen(tensors: Tensors | None) -> Any:
     """What must live until the operation has ended, whatever becomes of the caller's list."""
     return tuple(tensors) if isinstance(tensors, list) else tensors
+
+
+def _residuals_for(
+    feedback: Residual, quantization: object, tensors: Tensors, items: list[Operand]
+) -> Sequence[tuple[int, int]]:
+    if not isinstance(feedback, Residual):
+        raise UsageError(f"error_feedback={feedback!r}: pass feedback['name'] of an ErrorFeedback")
+    if quantization is None:
+        raise UsageError("error_feedback without quantization: nothing is lost that could be fed back")
+    return feedback.prepare(tensors, items)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .arguments import wait_of
 from .errors import OperationTimeout, from_code
@@ -12,13 +12,29 @@ from .errors import OperationTimeout, from_code
 CANCEL_S = 10.0
 
 
+class Result(NamedTuple):
+    """What the core says of an operation that has ended; not 0 as code: it failed."""
+
+    code: int
+    text: str
+    contributors: list[int]
+    waiting: int
+    attempts: int
+    bytes_sent: int
+    bytes_received: int
+    seconds: float
+    weight: float
+    skipped: list[int]
+    fed_back: bool
+
+
 class Operation(Protocol):
     """What the core gives for a posted operation."""
 
     def wait(self, seconds: float) -> bool: ...
     def done(self) -> bool: ...
     def cancel(self) -> None: ...
-    def result(self) -> tuple[int, str, list[int], int, int, int, int, float, float]: ...
+    def result(self) -> tuple[Any, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +45,7 @@ class OpInfo:
     bytes_sent, bytes_received: tensor data between this peer and others, over all attempts.
     seconds: from the call to the commit.    attempts: 1, and one more for each view that interrupted it.
     waiting: islands at the door when it committed.    weight: sum of all weights, None where none were given.
+    skipped: ids of the peers left out as their values were not finite (non_finite="skip"), on every peer.
     """
 
     contributors: tuple[int, ...]
@@ -38,6 +55,7 @@ class OpInfo:
     attempts: int
     waiting: int
     weight: float | None
+    skipped: tuple[int, ...] = ()
 
 
 class Work:
@@ -101,14 +119,20 @@ class Work:
             raise
 
     def _settle(self) -> None:
-        code, text, contributors, waiting, attempts, sent, received, seconds, weight = (
-            self._operation.result()
-        )
-        if code != 0:
-            self._failure = (code, text)
+        result = Result(*self._operation.result())
+        if result.code != 0:
+            self._failure = (result.code, result.text)
         else:
-            total = weight if self._weighted else None
-            self._info = OpInfo(tuple(contributors), sent, received, seconds, attempts, waiting, total)
+            self._info = OpInfo(
+                tuple(result.contributors),
+                result.bytes_sent,
+                result.bytes_received,
+                result.seconds,
+                result.attempts,
+                result.waiting,
+                result.weight if self._weighted else None,
+                tuple(result.skipped),
+            )
         self._keep = None
 
     def __repr__(self) -> str:

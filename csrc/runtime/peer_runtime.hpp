@@ -39,6 +39,7 @@ struct PostRequest {
   Posting posting;
   std::vector<TensorSpan> tensors;
   std::optional<double> weight;
+  std::vector<ResidualSpan> residuals;  // by tensor; empty: no error feedback
 };
 
 class PeerRuntime final : Links::Owner, MasterLink::Owner {
@@ -82,6 +83,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
     std::optional<double> weight;
     Instant started = 0;
     std::uint64_t sent = 0, received = 0;
+    std::vector<PeerId> ring{};  // of the last attempt, by position
   };
   struct Incoming {  // the payload that a stripe is receiving
     enum class Kind : std::uint8_t { chunk, parked, block } kind = Kind::chunk;
@@ -147,6 +149,9 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void offer_parked(PeerId from, const wire::DataHeader& header, std::unique_ptr<std::uint8_t[]> bytes);
   std::uint8_t* prepare(const wire::DataHeader& header, const Landing& landing, Incoming& incoming);
   void not_finite(const OpKey& key, const std::string& what);
+  void none_finite(const OpKey& key);
+  static std::vector<PeerId> skipped_in(const Running& running);
+  void report_skipped(const OpKey& key, const Running& running, OperationResult& result) const;
   std::size_t blocks_in_flight(PeerId peer) const;
   void serve_block(PeerId peer, const BlockRequest& request);
   void send_fetches(PeerId donor);
