@@ -55,6 +55,7 @@ std::shared_ptr<OperationHandle> PeerRuntime::post(PostRequest request) {
     running.memory = std::make_unique<OperationMemory>(
         std::move(request->tensors), request->posting.descriptor.op, request->weight, undo_pool_,
         request->posting.descriptor.call, std::move(request->residuals));
+    running.may_skip = request->posting.descriptor.skips;
     const auto key = session_->post(std::move(request->posting), running.started);
     if (!key) return refuse(key.error());
     handle->key = key.value();

@@ -129,14 +129,19 @@ std::vector<PeerId> PeerRuntime::skipped_in(const Running& running) {
   return peers;
 }
 
-void PeerRuntime::report_skipped(const OpKey& key, const Running& running, OperationResult& result) const {
+// Every result names them; the log does where they are not those of the operation before.
+void PeerRuntime::report_skipped(const OpKey& key, const Running& running, OperationResult& result) {
   result.fed_back = running.memory->feedback();
+  if (!running.may_skip) return;
   result.skipped = skipped_in(running);
   std::sort(result.skipped.begin(), result.skipped.end());
   for (const auto peer : result.skipped) {
     std::erase(result.outcome.contributors, peer);
-    log("peer " + std::to_string(peer) + " was skipped in " + describe(key) + ": its values are not finite");
+    if (std::find(skipped_.begin(), skipped_.end(), peer) == skipped_.end())
+      log("peer " + std::to_string(peer) + " was skipped in " + describe(key) +
+          ": its values are not finite");
   }
+  skipped_ = result.skipped;
 }
 
 std::uint64_t PeerRuntime::in_flight_token(InFlight record) {

@@ -84,6 +84,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
     Instant started = 0;
     std::uint64_t sent = 0, received = 0;
     std::vector<PeerId> ring{};  // of the last attempt, by position
+    bool may_skip = false;
   };
   struct Incoming {  // the payload that a stripe is receiving
     enum class Kind : std::uint8_t { chunk, parked, block } kind = Kind::chunk;
@@ -151,7 +152,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void not_finite(const OpKey& key, const std::string& what);
   void none_finite(const OpKey& key);
   static std::vector<PeerId> skipped_in(const Running& running);
-  void report_skipped(const OpKey& key, const Running& running, OperationResult& result) const;
+  void report_skipped(const OpKey& key, const Running& running, OperationResult& result);
   std::size_t blocks_in_flight(PeerId peer) const;
   void serve_block(PeerId peer, const BlockRequest& request);
   void send_fetches(PeerId donor);
@@ -195,6 +196,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::vector<PeerId> woken_;
   SlotPool slots_;
   std::vector<ExchangeEffect> exchange_effects_;
+  std::vector<PeerId> skipped_;  // in the last operation that may skip
   std::shared_ptr<Promise<BoundaryResult>> boundary_;
   ViewId boundary_view_;
   Error ended_;
