@@ -11,6 +11,7 @@ from . import arguments
 from .arguments import Algorithm, OnLoss, Op, Scope
 from .block_calls import NAMES, BlockCalls
 from .config import Config
+from .cuda_staging import Staged, Staging, on_device
 from .error_feedback import Residual
 from .errors import UsageError
 from .quantization import NO_QUANTIZATION, Numbers, QuantConfig, numbers_of
@@ -70,6 +71,7 @@ class Collectives(BlockCalls):
     _config: Config
     # By scope: the last one without a tag, and its thread.
     _untagged: dict[int, tuple[int, weakref.ref[Work]]]
+    _staging: Staging | None = None  # from the first CUDA tensor on
 
     @property
     def _peer(self) -> Poster:
@@ -111,9 +113,11 @@ class Collectives(BlockCalls):
     ) -> OpInfo | Work:
         """Reduces elementwise over the group; every peer gets the same bits.
 
-        tensors   a numpy array or torch CPU tensor, or a list of them as one atomic operation: contiguous, of
+        tensors   a numpy array or torch tensor, or a list of them as one atomic operation: contiguous, of
                   float32/64/16, bfloat16, int8..64 or uint8..64, at any alignment, also empty. Reduced in
-                  place, which costs a copy of the input, kept to restore it: as much memory again
+                  place, which costs a copy of the input, kept to restore it: as much memory again. CUDA
+                  tensors travel through page-locked host memory; the call returns when they have been copied
+                  there, which is after the current stream's kernels so far, also with async_op
         out       where the results go instead, one per input; an output may be exactly its input. Without
                   that copy: recommended for large tensors
         op        sum, avg, prod, min, max. 16-bit floats are reduced in float32; integers wrap around, and
@@ -192,7 +196,7 @@ class Collectives(BlockCalls):
         return self._post(
             _BROADCAST,
             operands(tensors, None),
-            _frozen(tensors),
+            (_frozen(tensors), None),
             root=peer,
             tag=tag,
             scope=scope,
@@ -216,14 +220,21 @@ class Collectives(BlockCalls):
     ) -> OpInfo | Work:
         """Returns when every peer of the group (of the run, with scope="run") has called it."""
         return self._post(
-            _BARRIER, [], None, tag=tag, scope=scope, on_loss=on_loss, async_op=async_op, timeout=timeout
+            _BARRIER,
+            [],
+            (None, None),
+            tag=tag,
+            scope=scope,
+            on_loss=on_loss,
+            async_op=async_op,
+            timeout=timeout,
         )
 
     def _post(
         self,
         call: int,
         items: list[Operand],
-        keep: object,
+        keep: tuple[Any, ...],
         *,
         op: int = 1,
         algorithm: int = 1,
@@ -244,6 +255,9 @@ class Collectives(BlockCalls):
         name = arguments.name_of(tag)
         if name == 0:
             self._check_order(scope_number)
+        seconds = arguments.seconds_of(timeout, self._config.operation_timeout_s)
+        loss = arguments.number_of(on_loss, arguments.ON_LOSS, "on_loss")
+        staged = self._stage(call, items, keep[0], keep[1], seconds)
         operation = peer.post(
             call=call,
             scope=scope_number,
@@ -251,21 +265,35 @@ class Collectives(BlockCalls):
             op=op,
             root=root,
             weight=weight,
-            on_loss=arguments.number_of(on_loss, arguments.ON_LOSS, "on_loss"),
-            seconds=arguments.seconds_of(timeout, self._config.operation_timeout_s),
+            on_loss=loss,
+            seconds=seconds,
             algorithm=algorithm,
             quantization=quantization,
             blocks=blocks,
-            tensors=items,
+            tensors=items if staged is None else staged.items,
             residuals=residuals,
-            keep=keep,
+            keep=(keep, staged),
         )
-        work = Work(operation, _CALLS[call], weighted=weight is not None, keep=(self, keep))
+        weighted = weight is not None
+        work = Work(operation, _CALLS[call], weighted=weighted, keep=(self, keep), staged=staged)
         if feedback is not None:
             feedback.posted(operation, work)
         if name == 0:
             self._untagged[scope_number] = (threading.get_ident(), weakref.ref(work))
         return work if async_op else work.finish()
+
+    def _stage(
+        self, call: int, items: list[Operand], inputs: Any, outputs: Any, seconds: float
+    ) -> Staged | None:
+        """CUDA tensors are in host memory when it returns."""
+        if self._staging is None:
+            if not on_device(inputs, outputs):
+                return None
+            self._staging = Staging(self._config.pinned_mb << 20)
+        if outputs is None and call in (_ALL_REDUCE, _BROADCAST):
+            outputs = inputs
+        one_copy = call == _BROADCAST  # there, the undo copy is the only one
+        return self._staging.stage(items, inputs, outputs, one_copy=one_copy, seconds=seconds)
 
     def _check_order(self, scope: int) -> None:
         """Two threads that count calls together would pair them differently on every peer."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from .arguments import wait_of
+from .cuda_staging import Staged
 from .errors import OperationTimeout, from_code
 
 # After Ctrl-C in a blocking call: how long its cancellation may take before the exception goes on regardless.
@@ -65,21 +66,33 @@ class Work:
     until then: one that is dropped while it runs is cancelled on every peer.
     """
 
-    __slots__ = ("__weakref__", "_failure", "_info", "_keep", "_operation", "_weighted", "_what")
+    __slots__ = ("__weakref__", "_failure", "_info", "_keep", "_operation", "_staged", "_weighted", "_what")
 
-    def __init__(self, operation: Operation, what: str, *, weighted: bool, keep: object) -> None:
+    def __init__(
+        self,
+        operation: Operation,
+        what: str,
+        *,
+        weighted: bool,
+        keep: object,
+        staged: Staged | None = None,
+    ) -> None:
         self._operation = operation
         self._what = what
         self._weighted = weighted
         self._keep: object = keep
+        self._staged = staged
         self._info: OpInfo | None = None
         self._failure: tuple[int, str] | None = None
 
-    def wait(self, timeout: float | None = None) -> OpInfo:
+    def wait(self, timeout: float | None = None, *, block: bool = False) -> OpInfo:
         """Returns when the operation has committed, and raises what ended it otherwise.
 
         `timeout` in seconds, 0 to only look: OperationTimeout when it still runs then; it goes on and may be
         waited for again. Ctrl-C leaves it running too.
+
+        CUDA tensors have their results for all that the current stream is given from then on; `block`: for
+        everybody, when it returns. Without a wait they get none.
         """
         seconds = wait_of(timeout)
         if self._info is None and self._failure is None:
@@ -88,6 +101,8 @@ class Work:
                     f"{self._what} still runs after {seconds:g} s: wait again, or cancel() it"
                 )
             self._settle()
+        if self._staged is not None:
+            self._settle_staged(self._staged, seconds, block)
         if self._failure is not None:
             raise from_code(*self._failure)
         assert self._info is not None
@@ -117,6 +132,13 @@ class Work:
                 self._operation.cancel()
                 self._operation.wait(CANCEL_S)
             raise
+
+    def _settle_staged(self, staged: Staged, seconds: float, block: bool) -> None:
+        if self._failure is not None:
+            return staged.discard()
+        staged.deliver()
+        if block:
+            staged.synchronize(seconds)
 
     def _settle(self) -> None:
         result = Result(*self._operation.result())
