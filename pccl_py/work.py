@@ -25,6 +25,7 @@ class Result(NamedTuple):
     bytes_received: int
     seconds: float
     weight: float
+    seconds_to_result: float
     skipped: list[int]
     fed_back: bool
 
@@ -46,6 +47,7 @@ class OpInfo:
     bytes_sent, bytes_received: tensor data between this peer and others, over all attempts.
     seconds: from the call to the commit.    attempts: 1, and one more for each view that interrupted it.
     waiting: islands at the door when it committed.    weight: sum of all weights, None where none were given.
+    seconds_to_result: from the call until this peer held the whole result, before the commit.
     skipped: ids of the peers left out as their values were not finite (non_finite="skip"), on every peer.
     """
 
@@ -56,6 +58,7 @@ class OpInfo:
     attempts: int
     waiting: int
     weight: float | None
+    seconds_to_result: float = 0.0
     skipped: tuple[int, ...] = ()
 
 
@@ -153,6 +156,7 @@ class Work:
                 result.attempts,
                 result.waiting,
                 result.weight if self._weighted else None,
+                result.seconds_to_result,
                 tuple(result.skipped),
             )
         self._keep = None

@@ -41,22 +41,23 @@ void skip_if_not_finite(PostRequest& request) {
 }  // namespace
 
 std::shared_ptr<OperationHandle> PeerRuntime::post(PostRequest request) {
+  const auto called = monotonic_now();  // the hand-over to the I/O thread counts too
   skip_if_not_finite(request);
   auto handle = std::make_shared<OperationHandle>();
   {
     const std::lock_guard lock(status_mutex_);
     threads_.insert(this_thread());
   }
-  hub_->call([this, handle, request = std::make_shared<PostRequest>(std::move(request))] {
+  hub_->call([this, handle, called, request = std::make_shared<PostRequest>(std::move(request))] {
     const auto refuse = [&](const Error& why) { handle->result.set({{why, {}, 0, 0}, 0, 0, 0, 0}); };
     if (ended_) return refuse(ended_);
     if (session_ == nullptr) return refuse({ErrorCode::usage, "this peer is not admitted yet"});
-    Running running{handle, nullptr, request->weight, monotonic_now(), 0, 0};
+    Running running{handle, nullptr, request->weight, called, 0, 0};
     running.memory = std::make_unique<OperationMemory>(
         std::move(request->tensors), request->posting.descriptor.op, request->weight, undo_pool_,
         request->posting.descriptor.call, std::move(request->residuals));
     running.may_skip = request->posting.descriptor.skips;
-    const auto key = session_->post(std::move(request->posting), running.started);
+    const auto key = session_->post(std::move(request->posting), monotonic_now());
     if (!key) return refuse(key.error());
     handle->key = key.value();
     handle->posted = true;

@@ -282,7 +282,10 @@ void PeerRuntime::offer_parked(PeerId from, const wire::DataHeader& header,
 void PeerRuntime::apply(exchange_effect::SendReady& e) { links_.send(e.to, std::move(e.ready)); }
 void PeerRuntime::apply(exchange_effect::Wake& e) { woken_.push_back(e.peer); }
 void PeerRuntime::apply(exchange_effect::Complete& e) {
-  if (exchange_->current(e.key, e.attempt)) session_->attempt_complete(e.key, monotonic_now());
+  if (!exchange_->current(e.key, e.attempt)) return;
+  const auto now = monotonic_now();
+  if (const auto it = running_.find(e.key); it != running_.end()) it->second.held = now;
+  session_->attempt_complete(e.key, now);
 }
 void PeerRuntime::apply(exchange_effect::Mismatch& e) {
   if (exchange_->current(e.key, e.attempt))

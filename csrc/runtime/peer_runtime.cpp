@@ -271,6 +271,7 @@ void PeerRuntime::apply(effect::Deliver& e) {
     result.bytes_sent = running.sent;
     result.bytes_received = running.received;
     result.took = monotonic_now() - running.started;
+    result.to_result = running.held == 0 ? 0 : running.held - running.started;
     if (running.weight)
       result.weight =
           result.outcome.contributors.size() == 1 ? *running.weight : running.memory->total_weight();

@@ -83,6 +83,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
     std::optional<double> weight;
     Instant started = 0;
     std::uint64_t sent = 0, received = 0;
+    Instant held = 0;            // when the result was whole here; 0: not yet
     std::vector<PeerId> ring{};  // of the last attempt, by position
     bool may_skip = false;
   };

@@ -20,7 +20,7 @@ class Ended:
     def __init__(self, code: int = 0, *, fed_back: bool = True) -> None:
         self.over = True
         self.cancelled = False
-        self._result = (code, "", [1], 0, 1, 0, 0, 0.0, 0.0, [], fed_back)
+        self._result = (code, "", [1], 0, 1, 0, 0, 0.0, 0.0, 0.0, [], fed_back)
 
     def wait(self, seconds: float) -> bool:
         return self.over
