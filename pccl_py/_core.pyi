@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 import typing_extensions
-__all__: list[str] = ['DTYPES', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'StateOperation', 'Timing', 'decode_into', 'encode_into', 'instruction_sets', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'reduce']
+__all__: list[str] = ['DTYPES', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'StateOperation', 'Timing', 'decode_into', 'encode_into', 'galois_multiply_add', 'instruction_sets', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'reduce']
 class Timing:
     def __init__(self) -> None:
         ...
@@ -160,6 +160,10 @@ def decode_into(level: str, kind: typing.SupportsInt | typing.SupportsIndex, blo
 def encode_into(level: str, kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, stochastic: bool, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, out: typing_extensions.Buffer, times: typing.SupportsInt | typing.SupportsIndex) -> None:
     """
     ValueError where an element is not finite.
+    """
+def galois_multiply_add(sums: typing_extensions.Buffer, data: typing_extensions.Buffer, factor: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    sums ^= factor * data in GF(2^8) modulo 0x11d, byte by byte, in place.
     """
 def instruction_sets() -> list[str]:
     """

@@ -127,7 +127,9 @@ class Collectives(BlockCalls):
                   small, all send everything to all; over 64 KiB, 8 peers or with weights it is "direct".
                   These two need a link between each two peers, which groups of up to 16 have where all can
                   reach each other; else it is "ring". "auto": by size
-        weight    op="avg" only: the result is sum(weight * tensor) / sum(weight), 0 where all weights are 0
+        weight    op="avg" only: the result is sum(weight * tensor) / sum(weight), 0 where all weights are 0.
+                  A weight is 0 or from 2**-64 to 2**64 (with float64 tensors alone, 2**-512 to 2**512): in
+                  the float32 of products and sums (float64), less than 2**-126 loses bits
         tag       names the operation, 0 .. 2**32 - 3. None: numbered in the order of the calls of one thread
         scope     "run": commits in all groups or in none
         quantization  "int8", "uint8", "int4", "fp8", "bf16" or a QuantConfig: few bits per value on the way,

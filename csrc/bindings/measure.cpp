@@ -13,7 +13,7 @@ using kernels::Level;
 using kernels::Wire;
 
 constexpr std::pair<const char*, Level> levels[] = {
-    {"scalar", Level::scalar}, {"avx2", Level::avx2}, {"avx512", Level::avx512}};
+    {"scalar", Level::scalar}, {"avx2", Level::avx2}, {"avx512", Level::avx512}, {"neon", Level::neon}};
 
 Level level_of(const std::string& name) {
   for (const auto& [text, level] : levels)

@@ -24,7 +24,7 @@ bool OperationMemory::fold(const Executor& executor, const Work& work, SlotPool&
   else if (weight_)
     fold_weighted(chunk, parts, to);
   else
-    fold_plain(chunk, parts, op_ == ReduceOp::avg ? double(executor.plan().world) : 1.0, to);
+    fold_plain(executor, work, parts, to);
   if (!quantized && work.to_slot && work.to_output)
     kernels::copy(output(chunk), to, chunk.element_bytes(), streaming_);
   for (const auto slot : work.parts)
@@ -32,17 +32,27 @@ bool OperationMemory::fold(const Executor& executor, const Work& work, SlotPool&
   return finite;
 }
 
-void OperationMemory::fold_plain(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts,
-                                 double divisor, std::uint8_t* to) {
+void OperationMemory::fold_plain(const Executor& executor, const Work& work,
+                                 const std::vector<const std::uint8_t*>& parts, std::uint8_t* to) {
+  const auto& chunk = executor.layout().chunk(work.chunk);
+  const auto& plan = executor.plan();
+  const auto& step = plan.steps[work.step];
+  const auto position = [&](std::size_t part) {
+    const auto collect = step.parts[part];
+    return collect == own_part ? plan.position : std::uint32_t(plan.steps[collect].from);
+  };
   kernels::ReduceArgs args{.incoming = parts[0], .count = chunk.count};
+  kernels::Contributors from{.incoming = position(0), .segment = step.segment};
   for (std::size_t i = 1; i < parts.size(); ++i) {
     const bool last = i + 1 == parts.size();
     args.out = last ? to : sum_.data();
     args.own = parts[i];
-    args.divisor = last ? divisor : 1.0;
-    kernels::combine(chunk.dtype, op_, i == 1 ? Wire::element : Wire::accumulator,
-                     last ? Wire::element : Wire::accumulator, args);
+    args.divisor = last ? reduction_->divisor(plan.world) : 1.0;
+    from.own = position(i);
+    reduction_->combine(chunk.dtype, i == 1 ? Wire::element : Wire::accumulator,
+                        last ? Wire::element : Wire::accumulator, args, from);
     args.incoming = sum_.data();
+    from.incoming = kernels::partial_sum;
   }
 }
 
@@ -107,7 +117,7 @@ bool OperationMemory::fold_quantized(const Executor& executor, const Chunk& chun
       codec->decode_add(parts[i], chunk.count, sum, weight);
     if (own && feedback_) add_residual(chunk, sum, weight);
   }
-  auto divisor = weight_ ? total_weight() : op_ == ReduceOp::avg ? double(parts.size()) : 1.0;
+  auto divisor = weight_ ? total_weight() : reduction_->divisor(std::uint32_t(parts.size()));
   if (!(divisor > 0)) {  // all weights are 0
     std::memset(sum, 0, sum_.size());
     divisor = 1.0;

@@ -12,6 +12,12 @@ namespace {
 // Results larger than the second-level cache are read much later than they are written: write past the
 // caches.
 constexpr std::uint64_t streaming_from = 2u << 20;
+
+// What arrives as elements is an input that nobody has touched; sums on their way are accumulators.
+kernels::Contributors contributors(const Plan& plan, const Step& step) {
+  const bool untouched = step.in == Wire::element;
+  return {untouched ? std::uint32_t(step.from) : kernels::partial_sum, plan.position, step.segment};
+}
 }  // namespace
 
 BlockSpan block_span(Call call, std::uint32_t position, std::uint32_t world) {
@@ -31,12 +37,15 @@ BlockSpan block_span(Call call, std::uint32_t position, std::uint32_t world) {
 
 OperationMemory::OperationMemory(std::vector<TensorSpan> tensors, ReduceOp op, std::optional<double> weight,
                                  UndoPool& undo_pool, Call call, std::vector<ResidualSpan> residuals)
-    : tensors_(std::move(tensors)),
-      op_(op),
-      call_(call),
-      weight_(weight),
-      residuals_(std::move(residuals)),
-      undo_pool_(undo_pool) {
+    : OperationMemory(std::move(tensors), kernels::reduction_of(op), undo_pool, call) {
+  weight_ = weight;
+  residuals_ = std::move(residuals);
+}
+
+OperationMemory::OperationMemory(std::vector<TensorSpan> tensors,
+                                 std::shared_ptr<const kernels::Reduction> reduction, UndoPool& undo_pool,
+                                 Call call)
+    : tensors_(std::move(tensors)), reduction_(std::move(reduction)), call_(call), undo_pool_(undo_pool) {
   for (const auto& tensor : tensors_) {
     undo_offset_.push_back(bytes_);
     bytes_ += tensor.count * size_of(tensor.dtype);
@@ -137,9 +146,16 @@ bool OperationMemory::run(const Executor& executor, const Work& work, SlotPool& 
 
 void OperationMemory::take_own(const Executor& executor, const Work& work) {
   const auto& chunk = executor.layout().chunk(work.chunk);
-  if (executor.plan().world == 1 && weight_ && !(*weight_ > 0) && !hidden(chunk)) {
-    if (input(chunk) == output(chunk)) keep(executor, work.chunk);
-    std::memset(output(chunk), 0, chunk.element_bytes());  // alone, as with others: zeros
+  const bool alone = executor.plan().world == 1 && !hidden(chunk);
+  const bool zeros = alone && weight_ && !(*weight_ > 0);  // as with others
+  const bool changed = zeros || (alone && !reduction_->keeps_single());
+  if (changed && input(chunk) == output(chunk)) keep(executor, work.chunk);
+  if (zeros) {
+    std::memset(output(chunk), 0, chunk.element_bytes());
+  } else if (changed) {
+    const kernels::ReduceArgs args{.out = output(chunk), .own = input(chunk), .count = chunk.count};
+    const auto segment = executor.plan().steps[work.step].segment;
+    reduction_->combine(chunk.dtype, Wire::element, Wire::element, args, {kernels::nobody, 0, segment});
   } else if (input(chunk) != output(chunk)) {
     kernels::copy(output(chunk), input(chunk), chunk.element_bytes(), streaming_);
   }
@@ -162,7 +178,7 @@ void OperationMemory::reduce(const Executor& executor, const Work& work, std::ui
   if (weight_)
     kernels::combine_weighted(chunk.dtype, step.in, step.out, args, own_weight());
   else
-    kernels::combine(chunk.dtype, op_, step.in, step.out, args);
+    reduction_->combine(chunk.dtype, step.in, step.out, args, contributors(executor.plan(), step));
 }
 
 // The whole sum: computed in the cache-hot slot where the sizes allow it, stored past the caches, sent from
@@ -185,21 +201,22 @@ void OperationMemory::finish(const Executor& executor, const Work& work, std::ui
     if (work.to_slot) std::memcpy(slot, out, chunk.element_bytes());
     return;
   }
-  args.divisor = op_ == ReduceOp::avg ? double(executor.plan().world) : 1.0;
+  const auto from = contributors(executor.plan(), step);
+  args.divisor = reduction_->divisor(executor.plan().world);
   if (same_size && work.to_slot) {
-    kernels::combine(chunk.dtype, op_, step.in, Wire::element, args);
+    reduction_->combine(chunk.dtype, step.in, Wire::element, args, from);
     if (work.keep) keep(executor, work.chunk);
     return kernels::copy(out, slot, chunk.element_bytes(), streaming_);
   }
   args.out = out;
   if (work.keep) {  // one pass: the old bytes to the undo copy, the sum in their place
-    kernels::combine_keep(chunk.dtype, op_, step.in, args, undo_of(chunk));
+    reduction_->combine_keep(chunk.dtype, step.in, args, from, undo_of(chunk));
     kept_.push_back(chunk);
     if (work.to_slot) std::memcpy(slot, out, chunk.element_bytes());
     return;
   }
   args.streaming = streaming_ && !work.to_slot;
-  kernels::combine(chunk.dtype, op_, step.in, Wire::element, args);
+  reduction_->combine(chunk.dtype, step.in, Wire::element, args, from);
   if (work.to_slot) std::memcpy(slot, out, chunk.element_bytes());
 }
 

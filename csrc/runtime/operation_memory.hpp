@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "collective/executor.hpp"
+#include "kernels/reduction.hpp"
 #include "runtime/slots.hpp"
 #include "runtime/undo_pool.hpp"
 
@@ -40,6 +41,9 @@ class OperationMemory {
   OperationMemory(std::vector<TensorSpan> tensors, ReduceOp op, std::optional<double> weight,
                   UndoPool& undo_pool, Call call = Call::all_reduce,
                   std::vector<ResidualSpan> residuals = {});
+  // With any arithmetic; neither weighted nor quantized.
+  OperationMemory(std::vector<TensorSpan> tensors, std::shared_ptr<const kernels::Reduction> reduction,
+                  UndoPool& undo_pool, Call call);
 
   bool in_place() const { return in_place_; }
   // What stochastic rounding depends on: the operation and who encodes.
@@ -80,7 +84,7 @@ class OperationMemory {
   void decode(const Executor& executor, const Work& work, const std::uint8_t* slot);
   static std::optional<kernels::Codec> codec_of(const Executor& executor, const Chunk& chunk);
   kernels::Draw draw_of(const Chunk& chunk, bool sum) const;
-  void fold_plain(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts, double divisor,
+  void fold_plain(const Executor& executor, const Work& work, const std::vector<const std::uint8_t*>& parts,
                   std::uint8_t* to);
   void fold_weighted(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts, std::uint8_t* to);
   std::uint8_t* undo_of(const Chunk& chunk);
@@ -88,7 +92,7 @@ class OperationMemory {
 
   std::vector<TensorSpan> tensors_;
   std::vector<std::uint64_t> undo_offset_;  // by tensor
-  ReduceOp op_;
+  std::shared_ptr<const kernels::Reduction> reduction_;
   Call call_;
   BlockSpan blocks_;
   std::optional<double> weight_;
