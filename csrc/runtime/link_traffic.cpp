@@ -60,7 +60,38 @@ void Links::on_payload_end(net::Connection& c) {
 // ---- sending ----
 
 void Links::on_sent(net::Connection& c, std::uint64_t token) {
-  if (const auto it = roles_.find(&c); it != roles_.end()) owner_.link_sent(it->second.peer, c, token);
+  const auto it = roles_.find(&c);
+  if (it == roles_.end()) return;
+  if (auto* link = link_of(it->second); link != nullptr && link->path == Path::wan) keep_pace(*link);
+  owner_.link_sent(it->second.peer, c, token);
+}
+
+void Links::nothing_to_send(PeerId peer) {
+  const auto it = up_.find(peer);
+  if (it == up_.end() || it->second.path != Path::wan) return;
+  for (const auto& stripe : it->second.stripes)
+    if (stripe.connection != nullptr && stripe.connection->queued_frames() != 0) return;
+  it->second.pace.idle();
+}
+
+void Links::keep_pace(Link& link) {
+  const auto now = monotonic_now();
+  if (!link.pace.due(now)) return;
+  Pace::Seen seen;
+  auto rtt = never;
+  for (const auto& stripe : link.stripes) {
+    if (stripe.connection == nullptr) continue;
+    const auto state = net::tcp_state(stripe.connection->socket());
+    seen.acked += state.acked;
+    seen.segments += state.segments;
+    seen.segments_again += state.segments_again;
+    rtt = std::min(rtt, state.rtt_min);
+  }
+  if (rtt == never) return;
+  const auto rate = link.pace.look(now, seen, rtt);
+  if (!rate) return;
+  for (const auto& stripe : link.stripes)
+    if (stripe.connection != nullptr) net::limit_rate(stripe.connection->socket(), *rate / link.alive());
 }
 
 bool Links::checksums(PeerId peer) const {

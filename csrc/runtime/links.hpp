@@ -8,6 +8,7 @@
 
 #include "net/tcp_state.hpp"
 #include "protocol/cost.hpp"
+#include "runtime/pace.hpp"
 #include "runtime/resolver.hpp"
 #include "wire/codec.hpp"
 
@@ -74,6 +75,7 @@ class Links : public net::Connection::Handler {
   using MayTake = std::function<bool(const net::Connection&)>;
   net::Connection* stripe_for_chunk(PeerId peer, const MayTake& may_take);
   net::Connection* stripe_for_block(PeerId peer);  // blocks are asked for a few at a time: never refused
+  void nothing_to_send(PeerId peer);
   void touch(net::Connection& stripe) { hub_.touch(stripe); }
   void detach(PeerId peer, std::uint64_t token);
   template <class F> void each_stripe(F f) {
@@ -125,6 +127,7 @@ class Links : public net::Connection::Handler {
     std::uint32_t mended = 0;
     net::SocketAddress address;  // of the other end, at the dialler
     std::uint64_t acked = 0;     // when it was last looked at
+    Pace pace;
     Instant since = 0;
     std::size_t alive() const;
     net::Connection* any() const;
@@ -181,6 +184,7 @@ class Links : public net::Connection::Handler {
   void want(PeerId peer, Link& link, std::uint8_t stripes);
   std::size_t stripes_allowed() const;
   void look_at(PeerId peer, Link& link);
+  void keep_pace(Link& link);
 
   Hub& hub_;
   Owner& owner_;

@@ -97,7 +97,7 @@ void PeerRuntime::pump(PeerId peer) {
       continue;
     }
     auto outgoing = exchange_->next(peer);
-    if (!outgoing) return;
+    if (!outgoing) return links_.nothing_to_send(peer);
     Sends::Send send;
     send.key = outgoing->key;
     send.outgoing = std::move(*outgoing);
