@@ -53,13 +53,18 @@ void connect(const PeerObject& self, double seconds) {
   if (const auto error = admitted->get()) raise(error);
 }
 
-void set_quantization(Descriptor& d, const std::tuple<int, std::uint32_t, bool>& quantization) {
-  const auto [kind, block, stochastic] = quantization;
+// Kind, elements of a block, whether rounding is stochastic, whether who is not finite is skipped.
+using QuantizationNumbers = std::tuple<int, std::uint32_t, bool, bool>;
+
+void set_quantization(Descriptor& d, const QuantizationNumbers& quantization) {
+  const auto [kind, block, stochastic, skips] = quantization;
   if (kind < 1 || kind > last_of<Quantization>) raise({ErrorCode::usage, "unknown quantization"});
   d.quantization = static_cast<Quantization>(kind);
   if (d.quantization == Quantization::none) return;
   d.quantization_block = block;
   d.stochastic = stochastic;
+  d.skips = skips;
+  if (skips && d.op != ReduceOp::avg) raise({ErrorCode::usage, "only an average can skip peers"});
 }
 
 bool codec_exists(const Descriptor& d, DType dtype) {
@@ -70,9 +75,9 @@ bool codec_exists(const Descriptor& d, DType dtype) {
 std::shared_ptr<OperationObject> post(
     const PeerObject& self, int call, int scope, std::uint32_t name, int op, PeerId root,
     std::optional<double> weight, int on_loss, double seconds, int algorithm,
-    const std::tuple<int, std::uint32_t, bool>& quantization, std::uint32_t blocks,
+    const QuantizationNumbers& quantization, std::uint32_t blocks,
     const std::vector<std::tuple<std::uintptr_t, std::uintptr_t, std::uint64_t, int>>& tensors,
-    py::object keep) {
+    const std::vector<std::pair<std::uintptr_t, std::uintptr_t>>& residuals, py::object keep) {
   check_not_forked(self);
   if (call < 1 || call > last_of<Call> || scope < 1 || scope > last_of<Scope> || op < 1 ||
       op > last_of<ReduceOp> || on_loss < 1 || on_loss > 2 || algorithm < 1 || algorithm > last_of<Algorithm>)
@@ -88,12 +93,18 @@ std::shared_ptr<OperationObject> post(
   d.op = static_cast<ReduceOp>(op);
   d.root = root;
   d.on_loss = static_cast<OnLoss>(on_loss);
-  d.weighted = weight.has_value();
   d.algorithm = static_cast<Algorithm>(algorithm);
   d.blocks = blocks;
   if (in_blocks(d.call) != (blocks > 0) || blocks > limits::members_max)
     raise({ErrorCode::usage, "blocks belong to calls in blocks"});
   set_quantization(d, quantization);
+  if (d.skips && !weight) request.weight = 1.0;  // its skipped peers weigh nothing
+  d.weighted = request.weight.has_value();
+  if (!residuals.empty() && (residuals.size() != tensors.size() || d.quantization == Quantization::none))
+    raise({ErrorCode::usage, "residuals belong to the tensors of a quantized operation"});
+  for (const auto& [in, out] : residuals)
+    request.residuals.push_back(
+        {reinterpret_cast<const std::uint8_t*>(in), reinterpret_cast<std::uint8_t*>(out)});
   for (const auto& [in, out, count, dtype] : tensors) {
     if (d.quantization != Quantization::none && !codec_exists(d, static_cast<DType>(dtype)))
       raise({ErrorCode::usage, "no such quantization of this dtype"});
@@ -106,7 +117,8 @@ std::shared_ptr<OperationObject> post(
   auto object = std::make_shared<OperationObject>();
   object->runtime = self.runtime;
   object->keep = Keep(std::move(keep));
-  object->handle = self.runtime->post(std::move(request));
+  const auto posted = [&] { return self.runtime->post(std::move(request)); };
+  object->handle = d.skips ? without_gil(posted) : posted();  // skipping looks at all values first
   return object;
 }
 
@@ -180,7 +192,8 @@ void bind_peer(py::module_& module) {
       .def("connect", &connect, py::arg("seconds"))
       .def("post", &post, py::kw_only(), py::arg("call"), py::arg("scope"), py::arg("name"), py::arg("op"),
            py::arg("root"), py::arg("weight"), py::arg("on_loss"), py::arg("seconds"), py::arg("algorithm"),
-           py::arg("quantization"), py::arg("blocks"), py::arg("tensors"), py::arg("keep"))
+           py::arg("quantization"), py::arg("blocks"), py::arg("tensors"), py::arg("residuals"),
+           py::arg("keep"))
       .def("update_topology", &update_topology, py::arg("islands"), py::arg("seconds"))
       .def("sync_state", &sync_state, py::kw_only(), py::arg("scope"), py::arg("name"), py::arg("seconds"))
       .def("members", &members)

@@ -167,6 +167,43 @@ void PeerRuntime::not_finite(const OpKey& key, const std::string& what) {
                     monotonic_now());
 }
 
+// Where those who bring it are to be left out, nobody is left.
+void PeerRuntime::none_finite(const OpKey& key) {
+  std::string who;
+  for (const auto peer : skipped_in(running_.at(key)))
+    who += (who.empty() ? "" : ", ") + std::to_string(peer);
+  session_->abandon(key, ErrorCode::non_finite,
+                    "nobody is left to average in " + describe(key) + ": the values of each peer (" + who +
+                        ") are not all finite",
+                    monotonic_now());
+}
+
+std::vector<PeerId> PeerRuntime::skipped_in(const Running& running) {
+  std::vector<PeerId> peers;
+  if (running.ring.size() == 1) {
+    if (running.memory->all_skipped()) peers = running.ring;
+    return peers;
+  }
+  for (const auto position : running.memory->skipped())
+    if (position < running.ring.size()) peers.push_back(running.ring[position]);
+  return peers;
+}
+
+// Every result names them; the log does where they are not those of the operation before.
+void PeerRuntime::report_skipped(const OpKey& key, const Running& running, OperationResult& result) {
+  result.fed_back = running.memory->feedback();
+  if (!running.may_skip) return;
+  result.skipped = skipped_in(running);
+  std::sort(result.skipped.begin(), result.skipped.end());
+  for (const auto peer : result.skipped) {
+    std::erase(result.outcome.contributors, peer);
+    if (std::find(skipped_.begin(), skipped_.end(), peer) == skipped_.end())
+      log("peer " + std::to_string(peer) + " was skipped in " + describe(key) +
+          ": its values are not finite");
+  }
+  skipped_ = result.skipped;
+}
+
 // The executor may use what it was sent from.
 void PeerRuntime::release(Sends::Send& send) {
   if (send.released || send.block) return;
@@ -351,7 +388,10 @@ void PeerRuntime::offer_parked(PeerId from, const wire::DataHeader& header,
 void PeerRuntime::apply(exchange_effect::SendReady& e) { links_.send(e.to, std::move(e.ready)); }
 void PeerRuntime::apply(exchange_effect::Wake& e) { woken_.push_back(e.peer); }
 void PeerRuntime::apply(exchange_effect::Complete& e) {
-  if (exchange_->current(e.key, e.attempt)) session_->attempt_complete(e.key, monotonic_now());
+  if (!exchange_->current(e.key, e.attempt)) return;
+  const auto now = monotonic_now();
+  if (const auto it = running_.find(e.key); it != running_.end()) it->second.held = now;
+  session_->attempt_complete(e.key, now);
 }
 void PeerRuntime::apply(exchange_effect::Mismatch& e) {
   if (exchange_->current(e.key, e.attempt))
@@ -364,6 +404,7 @@ void PeerRuntime::apply(exchange_effect::Do& e) {
   if (attempt == nullptr || attempt->id != e.attempt || it == running_.end()) return;
   const auto& executor = *attempt->executor;
   if (it->second.memory->run(executor, e.work, slots_)) return;
+  if (it->second.memory->all_skipped()) return none_finite(e.key);
   const auto tensor = "tensor " + std::to_string(executor.layout().chunk(e.work.chunk).tensor);
   const bool own = !it->second.memory->own_is_finite(executor, e.work.chunk);
   not_finite(e.key, own ? tensor : "the sum of " + tensor);

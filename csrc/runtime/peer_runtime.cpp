@@ -248,6 +248,7 @@ void PeerRuntime::apply(effect::StartAttempt& e) {
   const auto* attempt = exchange_->find(e.key);
   if (attempt == nullptr || attempt->executor == nullptr) return;
   it->second.memory->begin(*attempt->executor);
+  it->second.ring = attempt->ring;
   if (!in_blocks(attempt->descriptor.call)) return;
   for (const auto peer : attempt->ring)  // beyond the ring, where there is no mesh
     session_->want_link(peer, monotonic_now());
@@ -274,9 +275,11 @@ void PeerRuntime::apply(effect::Deliver& e) {
     result.bytes_sent = running.sent;
     result.bytes_received = running.received;
     result.took = monotonic_now() - running.started;
+    result.to_result = running.held == 0 ? 0 : running.held - running.started;
     if (running.weight)
       result.weight =
           result.outcome.contributors.size() == 1 ? *running.weight : running.memory->total_weight();
+    if (!result.outcome.error) report_skipped(e.key, running, result);
     auto handle = running.handle;
     undo_pool_.give(running.memory->release_undo(), monotonic_now());
     exchange_->drop(e.key);

@@ -42,6 +42,7 @@ struct PostRequest {
   Posting posting;
   std::vector<TensorSpan> tensors;
   std::optional<double> weight;
+  std::vector<ResidualSpan> residuals;  // by tensor; empty: no error feedback
 };
 
 class PeerRuntime final : Links::Owner, MasterLink::Owner {
@@ -85,6 +86,9 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
     std::optional<double> weight;
     Instant started = 0;
     std::uint64_t sent = 0, received = 0;
+    Instant held = 0;            // when the result was whole here; 0: not yet
+    std::vector<PeerId> ring{};  // of the last attempt, by position
+    bool may_skip = false;
   };
   struct Fetch {
     PeerId donor;
@@ -149,6 +153,9 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void offer_parked(PeerId from, const wire::DataHeader& header, std::unique_ptr<std::uint8_t[]> bytes);
   std::uint8_t* prepare(const wire::DataHeader& header, const Landing& landing, Incoming& incoming);
   void not_finite(const OpKey& key, const std::string& what);
+  void none_finite(const OpKey& key);
+  static std::vector<PeerId> skipped_in(const Running& running);
+  void report_skipped(const OpKey& key, const Running& running, OperationResult& result);
   void serve_block(PeerId peer, const BlockRequest& request);
   void send_fetches(PeerId donor);
   void stop_using(const OpKey& key);  // no frame reads or writes its memory any more
@@ -195,6 +202,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::vector<PeerId> woken_;
   SlotPool slots_;
   std::vector<ExchangeEffect> exchange_effects_;
+  std::vector<PeerId> skipped_;  // in the last operation that may skip
   std::shared_ptr<Promise<BoundaryResult>> boundary_;
   ViewId boundary_view_;
   Error ended_;
