@@ -93,6 +93,10 @@ class Config:
         "auto", "PCCL_CONGESTION_CONTROL",
         help="Of data links: a name that the kernel knows, or auto (by the path).",
     )  # fmt: skip
+    stripes: int = knob(
+        0, "PCCL_STRIPES", at_least=0, at_most=16,
+        help="TCP streams of each link that this peer dials. 0: by path, 2 to 16.",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         for item in fields(self):

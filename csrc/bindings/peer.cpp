@@ -22,7 +22,8 @@ std::unique_ptr<PeerObject> create(std::string address, std::string island, std:
                                    std::uint16_t island_size, std::uint32_t group, int role,
                                    std::uint32_t min_islands, std::string listen,
                                    std::vector<std::string> advertise, const py::bytes& secret, bool insecure,
-                                   const Timing& timing, std::string congestion_control) {
+                                   const Timing& timing, std::string congestion_control, std::uint8_t stripes,
+                                   bool checksum) {
   PeerOptions options;
   options.master = std::move(address);
   if (island.size() > limits::name_bytes_max)
@@ -36,6 +37,8 @@ std::unique_ptr<PeerObject> create(std::string address, std::string island, std:
   options.insecure = insecure;
   options.timing = timing;
   options.congestion = std::move(congestion_control);
+  options.stripes = stripes;
+  options.checksum = checksum;
   options.log = logger();
   auto runtime = without_gil([&] { return PeerRuntime::create(std::move(options)); });
   if (!runtime) raise(runtime.error());
@@ -162,6 +165,9 @@ py::dict links(const PeerObject& self) {
     py::dict one;
     one["stripes"] = info.stripes;
     one["congestion_control"] = info.congestion;
+    one["path"] = std::array{"host", "lan", "wan"}[std::size_t(info.path)];
+    one["rtt_s"] = info.rtt == never ? 0.0 : double(info.rtt) / double(second);
+    one["mended"] = info.mended;
     one["remote"] = info.remote;
     one["bytes_sent"] = info.bytes_out;
     one["bytes_received"] = info.bytes_in;
@@ -182,7 +188,7 @@ void bind_peer(py::module_& module) {
       .def(py::init(&create), py::arg("address"), py::kw_only(), py::arg("island"), py::arg("island_rank"),
            py::arg("island_size"), py::arg("group"), py::arg("role"), py::arg("min_islands"),
            py::arg("listen"), py::arg("advertise"), py::arg("secret"), py::arg("insecure"), py::arg("timing"),
-           py::arg("congestion_control"))
+           py::arg("congestion_control"), py::arg("stripes"), py::arg("checksum"))
       .def("connect", &connect, py::arg("seconds"))
       .def("post", &post, py::kw_only(), py::arg("call"), py::arg("scope"), py::arg("name"), py::arg("op"),
            py::arg("root"), py::arg("weight"), py::arg("on_loss"), py::arg("seconds"), py::arg("algorithm"),

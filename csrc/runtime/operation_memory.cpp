@@ -98,6 +98,15 @@ std::uint8_t* OperationMemory::undo_of(const Chunk& chunk) {
   return undo_.get() + undo_offset_[chunk.tensor] + chunk.offset * size_of(chunk.dtype);
 }
 
+const std::uint8_t* OperationMemory::contribution(const Executor& executor, std::uint32_t index) {
+  const auto& chunk = executor.layout().chunk(index);
+  const auto* own = input(chunk);
+  if (!in_place_ || hidden(chunk) || own != output(chunk)) return own;
+  for (const auto& kept : kept_)
+    if (kept.tensor == chunk.tensor && kept.offset == chunk.offset) return undo_of(chunk);
+  return own;
+}
+
 void OperationMemory::restore() {
   for (const auto& chunk : kept_) std::memcpy(output(chunk), undo_of(chunk), chunk.element_bytes());
   kept_.clear();

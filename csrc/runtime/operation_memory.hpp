@@ -55,6 +55,8 @@ class OperationMemory {
   [[nodiscard]] bool run(const Executor& executor, const Work& work, SlotPool& slots);
   std::uint8_t* output(const Chunk& chunk);
   const std::uint8_t* input(const Chunk& chunk) const;
+  // The own bytes of a chunk, also where the sum has taken their place.
+  const std::uint8_t* contribution(const Executor& executor, std::uint32_t chunk);
   void scale_own(const Executor& executor, std::uint32_t chunk, std::uint8_t* to) const;
   // False: an element is not finite, and cannot be encoded.
   [[nodiscard]] bool encode_own(const Executor& executor, std::uint32_t chunk, std::uint8_t* to);

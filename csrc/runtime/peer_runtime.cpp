@@ -57,7 +57,8 @@ PeerRuntime::PeerRuntime(PeerOptions options, std::unique_ptr<Hub> hub,
                          std::vector<net::SocketAddress> master)
     : options_(std::move(options)),
       hub_(std::move(hub)),
-      links_(*hub_, *this, options_.secret, options_.congestion, options_.timing.unacked_max(),
+      links_(*hub_, *this, options_.secret,
+             {options_.congestion, options_.timing.unacked_max(), options_.stripes, options_.checksum},
              options_.look_up),
       master_(*hub_, *this, options_.secret, options_.master, std::move(master)),
       owner_process_(getpid()) {}
@@ -104,6 +105,7 @@ void PeerRuntime::run() {
 void PeerRuntime::tick() {
   const auto now = monotonic_now();
   master_.tick(now);
+  links_.open_due(now);
   if (now - links_ticked_ > second) {
     links_.tick(now);
     undo_pool_.tick(now);
@@ -115,7 +117,7 @@ void PeerRuntime::tick() {
 }
 
 Instant PeerRuntime::next_deadline() const {
-  auto next = std::min(master_.next_deadline(), links_ticked_ + second + millisecond);
+  auto next = std::min({master_.next_deadline(), links_.next_deadline(), links_ticked_ + second + millisecond});
   return session_ == nullptr ? next : std::min(next, session_->next_deadline());
 }
 
@@ -260,6 +262,8 @@ void PeerRuntime::apply(effect::DropAttempt& e) {
 
 void PeerRuntime::apply(effect::ViewChanged&) {
   publish();
+  const auto& hints = session_->view().hints;
+  links_.advise(hints.stripes, paths_of(hints, session_->identity().group).ring_bandwidth);
   exchange_->view_changed();
 }
 

@@ -8,7 +8,7 @@
 
 namespace pccl {
 
-inline constexpr std::uint16_t protocol_version = 1;
+inline constexpr std::uint16_t protocol_version = 2;
 enum class MessageId : std::uint8_t {
   join = 1,
   register_ = 2,
@@ -38,6 +38,8 @@ enum class MessageId : std::uint8_t {
   ready = 65,
   block_request = 66,
   block_failed = 67,
+  stripe_lost = 70,
+  received = 71,
 };
 
 using Digest = std::array<std::uint8_t, 16>;
