@@ -97,12 +97,14 @@ def algorithm_number(algorithm: str) -> int:
     return number_of(algorithm, ALGORITHMS, "algorithm")
 
 
-def check_quantized(op: str, tensors: Sequence[Operand]) -> None:
-    """Codes of few bits have a meaning for sums and averages of floating dtypes."""
+def check_quantized(op: str, tensors: Sequence[Operand], *, skips: bool) -> None:
+    """Codes of few bits mean something in sums and averages of floating dtypes; a sum can skip nobody."""
     if op not in ("sum", "avg"):
         raise UsageError(f"quantization with op={op!r}: it takes 'sum' or 'avg'")
     if any(tensor.code not in FLOATING for tensor in tensors):
         raise UsageError("quantization with a tensor of an integer dtype: it takes floating dtypes")
+    if skips and op != "avg":
+        raise UsageError(f"non_finite='skip' with op={op!r}: only op='avg' can leave a peer out")
 
 
 def role_number(role: str) -> int:

@@ -27,6 +27,13 @@ struct Case {
   std::optional<std::uint32_t> root;  // a broadcast
 };
 
+// Of those that are not skipped.
+double total_of(const std::vector<double>& weights) {
+  double total = 0;
+  for (const double weight : weights) total += weight > 0 ? weight : 0;
+  return total;
+}
+
 // One operation of `world` positions with memory of its own, on which attempts can be run.
 class Bench {
  public:
@@ -93,6 +100,9 @@ class Bench {
   }
 
   double total_weight(std::uint32_t position) const { return positions_[position]->memory->total_weight(); }
+  std::vector<std::uint32_t> skipped(std::uint32_t position) const {
+    return positions_[position]->memory->skipped();
+  }
 
  private:
   struct Position {
@@ -132,15 +142,16 @@ class Bench {
   template <class T> T weighted_reference(std::uint32_t segment, std::uint32_t tensor, std::uint64_t i) {
     using A = typename T::Acc;
     using namespace kernels_check;
-    const auto total = std::accumulate(case_.weights.begin(), case_.weights.end(), 0.0);
+    const auto total = total_of(case_.weights);
     if (total == 0) return T::from(A(0));
     if (case_.world == 1) return given<T>(0, tensor, i);
-    const auto weight = [&](std::uint32_t p) { return static_cast<A>(case_.weights[p % case_.world]); };
-    A sum = canonical(static_cast<A>(given<T>(segment, tensor, i).acc() * weight(segment)));
-    for (std::uint32_t t = 1; t < case_.world; ++t) {
-      const A product = static_cast<A>(weight(segment + t) * given<T>(segment + t, tensor, i).acc());
-      sum = canonical(static_cast<A>(sum + product));
-    }
+    const auto product = [&](std::uint32_t p) {
+      const double weight = case_.weights[p % case_.world];
+      return weight < 0 ? A(0) : static_cast<A>(static_cast<A>(weight) * given<T>(p, tensor, i).acc());
+    };
+    A sum = canonical(product(segment));
+    for (std::uint32_t t = 1; t < case_.world; ++t)
+      sum = canonical(static_cast<A>(sum + product(segment + t)));
     return T::from(expected_quotient(sum, total));
   }
 
@@ -246,20 +257,24 @@ TEST(weighted_averages) {
   for (const auto dtype : {DType::float32, DType::float64, DType::float16, DType::bfloat16})
     for (std::uint32_t world = 2; world <= 4; ++world)
       for (const bool in_place : {false, true})
-        for (int kind = 0; kind < 4; ++kind) {
+        for (int kind = 0; kind < 5; ++kind) {
           Case about{{{dtype, 500}, {DType::float32, 3}}, ReduceOp::avg, world, in_place, {}, 0, 256, 64, {}};
           for (std::uint32_t p = 0; p < world; ++p)
             about.weights.push_back(kind == 0   ? 0
                                     : kind == 1 ? double(p)
                                     : kind == 2 ? 0.1 * (p + 1)
+                                    : kind == 3 ? (p == 1 ? skipped_weight : p + 1.0)
                                                 : 1e6 * (p + 1) + 1.0 / 3);
           about.offset = seed % 3;
           about.slots_max = seed % 2 == 0 ? 1 : 64;
           Bench bench(about, ++seed);
           bench.attempt();
           bench.check_results();
-          for (std::uint32_t p = 0; p < world; ++p)
-            CHECK_EQ(bench.total_weight(p), std::accumulate(about.weights.begin(), about.weights.end(), 0.0));
+          const std::vector<std::uint32_t> skipped(kind == 3 ? 1 : 0, 1);
+          for (std::uint32_t p = 0; p < world; ++p) {
+            CHECK_EQ(bench.total_weight(p), total_of(about.weights));
+            CHECK_EQ(bench.skipped(p), skipped);
+          }
         }
 }
 
