@@ -40,6 +40,7 @@ class Poster(Protocol):
         seconds: float,
         quantization: tuple[int, int, bool],
         blocks: int,
+        peers: int,
         tensors: Any,
         keep: object,
     ) -> Operation: ...
@@ -220,6 +221,7 @@ class Collectives(BlockCalls):
         root: int = 0,
         quantization: tuple[int, int, bool] = NO_QUANTIZATION,
         blocks: int = 0,
+        peers: int = 0,
         tag: int | None,
         scope: Scope,
         weight: float | None = None,
@@ -244,6 +246,7 @@ class Collectives(BlockCalls):
             algorithm=algorithm,
             quantization=quantization,
             blocks=blocks,
+            peers=peers,
             tensors=items,
             keep=keep,
         )

@@ -64,6 +64,9 @@ class Communicator(Collectives):
     listen          host:port where other peers reach this one; None: any port, on loopback only unless
                     there is a secret or `insecure`
     advertise       host, host:port or a list of them, where that is not what others can dial
+    run_name        one master serves several runs: the first peer that names one begins it, and it is
+                    forgotten with its last peer. Peers of different runs know nothing of each other
+    start_rank      ranks are given in the order of these to those who come in together; None: after them
     timeout         seconds to be admitted, None: `connect_timeout_s` of the configuration. A run that has
                     begun admits at its next update_topology()
     config          None: `Config.load()`
@@ -91,6 +94,8 @@ class Communicator(Collectives):
         min_islands: int = 1,
         listen: str | None = None,
         advertise: str | Sequence[str] | None = None,
+        run_name: str = "",
+        start_rank: int | None = None,
         timeout: float | None = None,
         config: Config | None = None,
     ) -> None:
@@ -112,6 +117,10 @@ class Communicator(Collectives):
             insecure=insecure,
             timing=self._config.apply(_core.Timing()),
             congestion_control=self._config.congestion_control,
+            run_name=arguments.run_name_of(run_name),
+            start_rank=arguments.U32_MAX
+            if start_rank is None
+            else arguments.whole(start_rank, "start_rank", 0, arguments.U32_MAX - 1),
         )
         self._group = group
         self._process = os.getpid()

@@ -63,6 +63,8 @@ inline constexpr std::size_t eager_bytes = 64u << 10;
 inline constexpr std::size_t parked_bytes_max = 16u << 20;
 // Eager operations in flight to a peer that has not posted them; beyond that the sender waits for READY.
 inline constexpr std::size_t eager_operations_max = 32;
+// Runs that one master serves: the subgroups and pairs of a large job.
+inline constexpr std::size_t runs_max = 1 << 12;
 // Connections that have not proved anything yet.
 inline constexpr std::size_t strangers_max = 256;
 // TCP streams of one link.

@@ -22,14 +22,18 @@ std::unique_ptr<PeerObject> create(std::string address, std::string island, std:
                                    std::uint16_t island_size, std::uint32_t group, int role,
                                    std::uint32_t min_islands, std::string listen,
                                    std::vector<std::string> advertise, const py::bytes& secret, bool insecure,
-                                   const Timing& timing, std::string congestion_control) {
+                                   const Timing& timing, std::string congestion_control,
+                                   std::string run_name, std::uint32_t start_rank) {
   PeerOptions options;
   options.master = std::move(address);
   if (island.size() > limits::name_bytes_max)
     raise({ErrorCode::usage, "an island's name has at most 256 bytes"});
+  if (run_name.size() > limits::name_bytes_max)
+    raise({ErrorCode::usage, "a run's name has at most 256 bytes"});
   if (role < 1 || role > last_of<Role>) raise({ErrorCode::usage, "unknown role"});
   options.join = {std::move(island), island_rank, island_size, group, static_cast<Role>(role),
-                  min_islands,       {},          {},          0};
+                  min_islands,       {},          {},          0,
+                  std::move(run_name), start_rank};
   options.listen = std::move(listen);
   options.advertise = std::move(advertise);
   options.secret = bytes_of(secret);
@@ -67,7 +71,7 @@ bool codec_exists(const Descriptor& d, DType dtype) {
 std::shared_ptr<OperationObject> post(
     const PeerObject& self, int call, int scope, std::uint32_t name, int op, PeerId root,
     std::optional<double> weight, int on_loss, double seconds, int algorithm,
-    const std::tuple<int, std::uint32_t, bool>& quantization, std::uint32_t blocks,
+    const std::tuple<int, std::uint32_t, bool>& quantization, std::uint32_t blocks, std::uint32_t peers,
     const std::vector<std::tuple<std::uintptr_t, std::uintptr_t, std::uint64_t, int>>& tensors,
     py::object keep) {
   check_not_forked(self);
@@ -80,6 +84,7 @@ std::shared_ptr<OperationObject> post(
   request.posting.scope = static_cast<Scope>(scope);
   request.posting.name = name;
   request.posting.timeout = duration_of(seconds);
+  request.posting.peers = peers;
   auto& d = request.posting.descriptor;
   d.call = static_cast<Call>(call);
   d.op = static_cast<ReduceOp>(op);
@@ -170,11 +175,12 @@ void bind_peer(py::module_& module) {
       .def(py::init(&create), py::arg("address"), py::kw_only(), py::arg("island"), py::arg("island_rank"),
            py::arg("island_size"), py::arg("group"), py::arg("role"), py::arg("min_islands"),
            py::arg("listen"), py::arg("advertise"), py::arg("secret"), py::arg("insecure"), py::arg("timing"),
-           py::arg("congestion_control"))
+           py::arg("congestion_control"), py::arg("run_name"), py::arg("start_rank"))
       .def("connect", &connect, py::arg("seconds"))
       .def("post", &post, py::kw_only(), py::arg("call"), py::arg("scope"), py::arg("name"), py::arg("op"),
            py::arg("root"), py::arg("weight"), py::arg("on_loss"), py::arg("seconds"), py::arg("algorithm"),
-           py::arg("quantization"), py::arg("blocks"), py::arg("tensors"), py::arg("keep"))
+           py::arg("quantization"), py::arg("blocks"), py::arg("peers"), py::arg("tensors"),
+           py::arg("keep"))
       .def("update_topology", &update_topology, py::arg("islands"), py::arg("seconds"))
       .def("sync_state", &sync_state, py::kw_only(), py::arg("scope"), py::arg("name"), py::arg("seconds"))
       .def("members", &members)

@@ -49,6 +49,7 @@ class Master {
   std::uint32_t incarnation() const { return incarnation_; }
   std::uint32_t waiting() const { return ready_; }  // islands that could come in now
   bool recovering() const { return phase_ != Phase::serving; }
+  std::size_t peers() const { return peers_.size() + early_joins_.size(); }  // members, and those at the door
 
  private:
   enum class Phase : std::uint8_t { serving, listening, suspended };
@@ -70,6 +71,7 @@ class Master {
     std::map<std::uint16_t, PeerId> ranks;
     std::uint64_t order = 0;
     std::uint32_t min_islands = 1;  // the most that a rank of it asks for
+    std::uint32_t start_rank = no_start_rank;
     bool ready = false;             // whole, and its links are proven: it could come in now
   };
   struct OpenOperation {

@@ -78,6 +78,7 @@ void Master::on(ConnectionId c, PeerId, const Join& m, Instant now) {
   it->second.size = m.island_size;
   it->second.ranks[m.island_rank] = peer;
   it->second.min_islands = std::max(it->second.min_islands, m.min_islands);
+  it->second.start_rank = std::min(it->second.start_rank, m.start_rank);
   send(peer, Welcome{peer, run_, incarnation_, std::uint32_t(timing_.heartbeat / millisecond), island});
   door_news_at_ = std::min(door_news_at_, now + timing_.settle);
   if (complete(it->second)) start_proof(island, now);
@@ -175,12 +176,12 @@ void Master::drop_from_door(PeerId peer, const std::string& why) {
 }
 
 std::vector<Member> Master::door_members() {
-  std::vector<std::pair<std::uint64_t, std::string>> order;
+  std::vector<std::tuple<std::uint32_t, std::uint64_t, std::string>> order;
   for (const auto& [island, door] : door_)
-    if (door.ready) order.emplace_back(door.order, island);
+    if (door.ready) order.emplace_back(door.start_rank, door.order, island);
   std::sort(order.begin(), order.end());
   std::vector<Member> members;
-  for (const auto& [number, island] : order) {
+  for (const auto& [start_rank, number, island] : order) {
     for (const auto& [rank, peer] : door_.at(island).ranks)
       members.push_back(member_of(peer, peers_.at(peer).join));
     leave_door(door_.find(island));

@@ -18,6 +18,7 @@ struct Posting {
   std::uint32_t name = 0;  // of the tag; 0: automatic
   Descriptor descriptor;
   Duration timeout = never;
+  std::uint32_t peers = 0;  // the group has to be so many, or it fails for all with peer_lost; 0: any number
 };
 
 class Session {

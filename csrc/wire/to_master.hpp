@@ -4,6 +4,8 @@
 
 namespace pccl {
 
+inline constexpr std::uint32_t no_start_rank = ~std::uint32_t{0};
+
 struct Join {  // asks to be let in; answered by Welcome or Refused
   static constexpr MessageId id = MessageId::join;
   std::string island;  // empty: a plain peer, an island of one
@@ -14,9 +16,12 @@ struct Join {  // asks to be let in; answered by Welcome or Refused
   std::vector<Address> reachable_at;
   std::string host;  // where the peer says it runs, for messages to people
   std::uint32_t process = 0;
+  std::string run_name;                      // which of the master's runs; empty: the one without a name
+  std::uint32_t start_rank = no_start_rank;  // of those who come in together, the smallest is the first
   template <class V> void fields(V&& v) {
     v(island, limits::name_bytes_max), v(island_rank), v(island_size), v(group), v(role), v(min_islands),
-        v(reachable_at, limits::addresses_max), v(host, limits::name_bytes_max), v(process);
+        v(reachable_at, limits::addresses_max), v(host, limits::name_bytes_max), v(process),
+        v(run_name, limits::name_bytes_max), v(start_rank);
   }
 };
 

@@ -1,0 +1,106 @@
+"""Registers the backend "pccl" with torch.distributed, and makes its process groups."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from ..arguments import ON_LOSS, number_of
+from ..errors import PcclError
+from .errors import translated
+from .group import Group, OnLoss
+from .member import Member
+from .pairs import Pairs
+from .process_group import PcclProcessGroup
+from .rank_tables import follow
+from .rendezvous import Meeting, meet, meeting_of_url
+from .torch_work import seconds_of
+
+_worlds = itertools.count()  # of this process: ranks begin and end them together
+_world: PcclProcessGroup | None = None
+_joined: tuple[Meeting, Member] | None = None  # by the rendezvous, for the group that comes next
+
+
+class Options:
+    """`pg_options=pccl_py.distributed.Options(on_loss="retry")`, for this group.
+
+    on_loss   "raise": a death raises in the operation on all survivors, and the step is repeated.
+              "retry": all_reduce, reduce and barrier are repeated among the survivors without a word; what
+              they sum is then of fewer ranks than the caller divides by. Calls in blocks raise in any case
+    """
+
+    def __init__(self, on_loss: OnLoss = "raise") -> None:
+        number_of(on_loss, ON_LOSS, "on_loss")
+        self.on_loss: OnLoss = on_loss
+
+
+def create(options: Any, pg_options: Any = None) -> PcclProcessGroup:
+    """What torch calls for each new group, on each of its members."""
+    try:
+        return _create(options, pg_options)
+    except PcclError as error:
+        raise translated(error) from error
+
+
+def _create(options: Any, pg_options: Any) -> PcclProcessGroup:
+    global _world, _joined
+    timeout: timedelta = options.timeout
+    limit, name = seconds_of(timeout), str(options.group_id)
+    is_world = not options.global_ranks_in_group
+    if is_world and _joined is not None:
+        (meeting, member), _joined = _joined, None
+    else:
+        meeting = _meeting(options, is_world)
+        member = meeting.join(options.group_rank, options.group_size, limit)
+    group = Group(member, "world" if is_world else name, timeout_s=limit, on_loss=_on_loss(pg_options))
+
+    def join_pair(pair: str, place: int, seconds: float) -> Member:
+        return meeting.within(f"pair {pair}").join(place, 2, seconds)
+
+    made = PcclProcessGroup(group, Pairs(group, join_pair))
+    made.meeting = meeting
+    if is_world:
+        _world = made
+    follow(made, None if is_world else _world, options.global_ranks_in_group)
+    return made
+
+
+def _meeting(options: Any, is_world: bool) -> Meeting:
+    if is_world:
+        return meet(options.store, str(next(_worlds)))
+    if _world is not None and dist.is_initialized() and dist.group.WORLD is _world:
+        return _world.meeting.within(str(options.group_id))
+    return meet(options.store, str(options.group_id))  # a pccl group in a world of another backend
+
+
+def _on_loss(pg_options: Any) -> OnLoss:
+    if pg_options is not None:
+        return Options(getattr(pg_options, "on_loss", "raise")).on_loss
+    return Options(os.environ.get("PCCL_ON_LOSS", "raise")).on_loss  # type: ignore[arg-type]
+
+
+def rendezvous(url: str, timeout: timedelta | None = None, **_: Any) -> Iterator[tuple[dist.Store, int, int]]:
+    """`init_method="pccl://host:port?..."`: joins a run; where it has begun, at its next step boundary."""
+    global _joined
+    meeting = meeting_of_url(url)
+    try:
+        member = meeting.join(None, 1, seconds_of(timeout))
+    except PcclError as error:
+        raise translated(error) from error
+    _joined = (meeting, member)
+    yield dist.HashStore(), member.rank, member.world_size
+
+
+def register() -> None:
+    """Once; again does nothing."""
+    if "PCCL" not in dist.Backend._plugins:
+        dist.Backend.register_backend("pccl", create, extended_api=True, devices=["cpu", "cuda"])
+        dist.register_rendezvous_handler("pccl", rendezvous)
+
+
+register()
