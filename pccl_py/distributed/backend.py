@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from ..arguments import ON_LOSS, number_of
 from ..errors import PcclError
+from .ddp_reset import watch_modules
 from .errors import translated
 from .group import Group, OnLoss
 from .member import Member
@@ -64,6 +65,7 @@ def _create(options: Any, pg_options: Any) -> PcclProcessGroup:
 
     made = PcclProcessGroup(group, Pairs(group, join_pair))
     made.meeting = meeting
+    group.heard.append(watch_modules)
     if is_world:
         _world = made
     follow(made, None if is_world else _world, options.global_ranks_in_group)
