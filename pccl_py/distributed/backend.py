@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from ..arguments import ON_LOSS, number_of
 from ..errors import PcclError
-from .ddp_reset import watch_modules
+from .module_reset import watch_modules
 from .errors import translated
 from .group import Group, OnLoss
 from .member import Member

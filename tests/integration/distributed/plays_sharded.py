@@ -17,7 +17,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn.parallel import DistributedDataParallel
 
 from .gang import say
-from .plays_ddp import batch, init, model
+from .plays_ddp import batch, die, init, model
 
 
 def steps(net: Any, parameters: Any, origin: int, count: int = 3, clip: bool = True) -> list[float]:
@@ -106,4 +106,38 @@ def all_cases(*, rank: int, ranks: int, path: str, backend: str) -> None:
     dtensor(mesh)
     checkpoint(rank, mesh, f"{Path(path).parent}/checkpoint")
     dist.barrier()
+    dist.destroy_process_group()
+
+
+def hsdp_with_a_death(*, rank: int, ranks: int, path: str, victim: int) -> None:
+    """Three replicas of one shard each; one dies in the second step's backward. The others repeat that step
+    with the same objects."""
+    init("pccl", rank, ranks, path)
+    grid = init_device_mesh("cpu", (ranks, 1), mesh_dim_names=("replicate", "shard"))
+    net = model()
+    armed = [False]
+    net[2].register_full_backward_hook(lambda *_: die() if armed[0] else None)
+    for layer in net:
+        if isinstance(layer, torch.nn.Linear):
+            fully_shard(layer, mesh=grid)
+    fully_shard(net, mesh=grid)
+    inner = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    step, errors = 0, 0
+    while step < 4:
+        x, y = batch(step, rank)
+        armed[0] = rank == victim and step == 1
+        try:
+            (net(x) - y).square().mean().backward()
+        except RuntimeError as error:
+            say(error=str(error))
+            inner.zero_grad()
+            errors += 1
+            assert errors < 4
+            continue
+        inner.step()
+        inner.zero_grad()
+        step += 1
+    sharded = inner.param_groups[0]["params"]
+    local = torch.cat([p.to_local().detach().reshape(-1) for p in sharded])
+    say(weights=local.tolist(), errors=errors, world=grid["replicate"].get_group().size())
     dist.destroy_process_group()
