@@ -1,4 +1,4 @@
-"""Registers the backend "pccl" with torch.distributed, and makes its process groups."""
+"""Makes the process groups of the backend "pccl": for torch.distributed, and for this package's functions."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from ..arguments import ON_LOSS, number_of
 from ..errors import PcclError
+from ..torch_backend import register
 from .module_reset import watch_modules
 from .errors import translated
 from .group import Group, OnLoss
@@ -58,7 +59,18 @@ def _create(options: Any, pg_options: Any) -> PcclProcessGroup:
     else:
         meeting = _meeting(options, is_world)
         member = meeting.join(options.group_rank, options.group_size, limit)
-    group = Group(member, "world" if is_world else name, timeout_s=limit, on_loss=_on_loss(pg_options))
+    made = group_of(meeting, member, "world" if is_world else name, limit, pg_options)
+    if is_world:
+        _world = made
+    follow(made, None if is_world else _world, options.global_ranks_in_group)
+    return made
+
+
+def group_of(
+    meeting: Meeting, member: Member, name: str, limit: float | None, pg_options: Any
+) -> PcclProcessGroup:
+    """Of a member that has joined at `meeting`."""
+    group = Group(member, name, timeout_s=limit, on_loss=_on_loss(pg_options))
 
     def join_pair(pair: str, place: int, seconds: float) -> Member:
         return meeting.within(f"pair {pair}").join(place, 2, seconds)
@@ -66,9 +78,34 @@ def _create(options: Any, pg_options: Any) -> PcclProcessGroup:
     made = PcclProcessGroup(group, Pairs(group, join_pair))
     made.meeting = meeting
     group.heard.append(watch_modules)
-    if is_world:
-        _world = made
-    follow(made, None if is_world else _world, options.global_ranks_in_group)
+    return made
+
+
+def world_from(
+    store: dist.Store, rank: int, size: int, timeout: timedelta, pg_options: Any
+) -> PcclProcessGroup:
+    """For this package's own functions: what torch.distributed would get, unknown to it."""
+    global _joined
+    limit = seconds_of(timeout)
+    if _joined is not None:
+        (meeting, member), _joined = _joined, None
+    else:
+        meeting = meet(store, f"own {next(_worlds)}")
+        member = meeting.join(rank, size, limit)
+    made = group_of(meeting, member, "world", limit, pg_options)
+    follow(made, None, ())
+    return made
+
+
+def part_of(
+    world: PcclProcessGroup, ranks: list[int], name: str, timeout: timedelta | None, pg_options: Any
+) -> PcclProcessGroup:
+    """The group of the world's `ranks`, of which the caller is one; all of them call it."""
+    limit = world.group.timeout_s if timeout is None else seconds_of(timeout)
+    meeting = world.meeting.within(name)
+    member = meeting.join(ranks.index(world.rank()), len(ranks), limit)
+    made = group_of(meeting, member, name, limit, pg_options)
+    follow(made, world, ranks)
     return made
 
 
@@ -96,13 +133,6 @@ def rendezvous(url: str, timeout: timedelta | None = None, **_: Any) -> Iterator
         raise translated(error) from error
     _joined = (meeting, member)
     yield dist.HashStore(), member.rank, member.world_size
-
-
-def register() -> None:
-    """Once; again does nothing."""
-    if "PCCL" not in dist.Backend._plugins:
-        dist.Backend.register_backend("pccl", create, extended_api=True, devices=["cpu", "cuda"])
-        dist.register_rendezvous_handler("pccl", rendezvous)
 
 
 register()

@@ -41,6 +41,9 @@ class Pairs:
     def recv(self, tensors: Sequence[torch.Tensor], source: int, tag: int) -> Pending:
         return self._pair(source, tag).move(tensors, tag, sent=False)
 
+    def recv_any(self, tensors: Sequence[torch.Tensor], tag: int) -> Pending:
+        raise NotBuilt("recv from any source waits for messages in the core: name the source")
+
     def leave(self) -> None:
         with self._lock:
             for pair in self._pairs.values():
@@ -174,7 +177,3 @@ class Deferred:
             raise self._error
         assert self._work is not None
         return self._work.wait(timeout)
-
-
-def refuse_any_source() -> None:
-    raise NotBuilt("recv from any source waits for messages in the core: name the source")

@@ -240,3 +240,6 @@ class PcclProcessGroup(dist.ProcessGroup):
 
     def recv(self, tensors: Tensors, src: int, tag: int) -> PcclWork:
         return self._begin(self._pairs.recv, _listed(tensors), src, tag, source=src)
+
+    def recv_anysource(self, tensors: Tensors, tag: int) -> PcclWork:
+        return self._begin(self._pairs.recv_any, _listed(tensors), tag)

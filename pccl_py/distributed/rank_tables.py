@@ -39,12 +39,16 @@ def _renumber_all(world: Any) -> None:
             _renumber(made)
 
 
-def _renumber(made: Any) -> None:
-    """Members that the world has lost, and this group not yet, keep a negative number until then."""
-    if made is None or made not in c10d._world.pg_group_ranks:
-        return
+def global_ranks(made: Any) -> list[int]:
+    """By rank in the group: the rank in the world. Negative for a member that the world has lost already."""
+    if made not in _known:
+        return list(range(made.group.size))
     world, origin = _known[made]
     places = {peer: rank for rank, peer in enumerate(world.group.ids)}
-    c10d._world.pg_group_ranks[made] = {
-        places.get(origin.get(peer, -1), -1 - rank): rank for rank, peer in enumerate(made.group.ids)
-    }
+    return [places.get(origin.get(peer, -1), -1 - rank) for rank, peer in enumerate(made.group.ids)]
+
+
+def _renumber(made: Any) -> None:
+    if made is None or made not in c10d._world.pg_group_ranks:
+        return
+    c10d._world.pg_group_ranks[made] = {world: rank for rank, world in enumerate(global_ranks(made))}

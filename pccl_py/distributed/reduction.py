@@ -41,7 +41,7 @@ class Reduction:
 
 def reduction_of(op: Any, dtype: torch.dtype) -> Reduction:
     """Raises UsageError where this dtype has no such reduction."""
-    kind = op.op if isinstance(op, dist.ReduceOp) else op
+    kind = getattr(op, "op", op)
     if kind in BITWISE:
         return _bitwise(kind, dtype)
     if kind == _Kind.PREMUL_SUM:
