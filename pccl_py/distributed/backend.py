@@ -22,6 +22,7 @@ from .process_group import PcclProcessGroup
 from .rank_tables import follow
 from .rendezvous import Meeting, meet, meeting_of_url
 from .torch_work import seconds_of
+from .uncompiled import leave_alone
 
 _worlds = itertools.count()  # of this process: ranks begin and end them together
 _world: PcclProcessGroup | None = None
@@ -136,3 +137,4 @@ def rendezvous(url: str, timeout: timedelta | None = None, **_: Any) -> Iterator
 
 
 register()
+leave_alone("pccl_py")
