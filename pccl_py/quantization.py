@@ -38,9 +38,7 @@ class QuantConfig:
         if self.kind not in KINDS:
             raise UsageError(f"quantization kind {self.kind!r}: it is one of {', '.join(KINDS)}")
         whole = isinstance(self.block, int) and not isinstance(self.block, bool)
-        if self.block is not None and not (
-            whole and 32 <= self.block <= BLOCK_MAX and self.block % 32 == 0
-        ):
+        if self.block is not None and not (whole and 32 <= self.block <= BLOCK_MAX and self.block % 32 == 0):
             raise UsageError(f"block={self.block!r}: it is a multiple of 32 up to {BLOCK_MAX}, or None")
         if self.rounding not in ("nearest", "stochastic"):
             raise UsageError(f"rounding={self.rounding!r}: it is 'nearest' or 'stochastic'")

@@ -12,8 +12,6 @@ here are its groups.
 
 from __future__ import annotations
 
-from torch.distributed import FileStore, HashStore, PrefixStore, Store, TCPStore
-
 from . import world as _world
 from .backend import Options
 from .calls import (
@@ -51,6 +49,7 @@ from .object_calls import (
     scatter_object_list,
     send_object_list,
 )
+from .torch_names import FileStore, HashStore, PrefixStore, Store, TCPStore
 from .world import (
     GroupMember,
     ProcessGroup,

@@ -8,19 +8,18 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-import torch.distributed as dist
-
 from ..arguments import ON_LOSS, number_of
 from ..errors import PcclError
 from ..torch_backend import register
-from .module_reset import watch_modules
 from .errors import translated
 from .group import Group, OnLoss
 from .member import Member
+from .module_reset import watch_modules
 from .pairs import Pairs
 from .process_group import PcclProcessGroup
 from .rank_tables import follow
 from .rendezvous import Meeting, meet, meeting_of_url
+from .torch_names import HashStore, Store, dist
 from .torch_work import seconds_of
 from .uncompiled import leave_alone
 
@@ -82,9 +81,7 @@ def group_of(
     return made
 
 
-def world_from(
-    store: dist.Store, rank: int, size: int, timeout: timedelta, pg_options: Any
-) -> PcclProcessGroup:
+def world_from(store: Store, rank: int, size: int, timeout: timedelta, pg_options: Any) -> PcclProcessGroup:
     """For this package's own functions: what torch.distributed would get, unknown to it."""
     global _joined
     limit = seconds_of(timeout)
@@ -114,7 +111,8 @@ def _meeting(options: Any, is_world: bool) -> Meeting:
     if is_world:
         return meet(options.store, str(next(_worlds)))
     if _world is not None and dist.is_initialized() and dist.group.WORLD is _world:
-        return _world.meeting.within(str(options.group_id))
+        meeting: Meeting = _world.meeting
+        return meeting.within(str(options.group_id))
     return meet(options.store, str(options.group_id))  # a pccl group in a world of another backend
 
 
@@ -124,7 +122,7 @@ def _on_loss(pg_options: Any) -> OnLoss:
     return Options(os.environ.get("PCCL_ON_LOSS", "raise")).on_loss  # type: ignore[arg-type]
 
 
-def rendezvous(url: str, timeout: timedelta | None = None, **_: Any) -> Iterator[tuple[dist.Store, int, int]]:
+def rendezvous(url: str, timeout: timedelta | None = None, **_: Any) -> Iterator[tuple[Store, int, int]]:
     """`init_method="pccl://host:port?..."`: joins a run; where it has begun, at its next step boundary."""
     global _joined
     meeting = meeting_of_url(url)
@@ -133,7 +131,7 @@ def rendezvous(url: str, timeout: timedelta | None = None, **_: Any) -> Iterator
     except PcclError as error:
         raise translated(error) from error
     _joined = (meeting, member)
-    yield dist.HashStore(), member.rank, member.world_size
+    yield HashStore(), member.rank, member.world_size
 
 
 register()

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from ..errors import OperationTimeout
 from .process_group import PcclProcessGroup
+from .torch_names import dist
 from .torch_work import PcclWork, seconds_of
 from .world import GroupMember, get_group_rank, resolve
 

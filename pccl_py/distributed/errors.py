@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import torch.distributed as dist
-
 from ..errors import PcclError
+from .torch_names import dist
 
 _both: dict[type[PcclError], type[Exception]] = {}
 

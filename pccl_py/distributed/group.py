@@ -19,7 +19,17 @@ from ..errors import PcclError, PeerLost, UsageError
 from ..tensors import describe
 from ..work import OpInfo, Work
 from .errors import translated
-from .member import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, BARRIER, BROADCAST, GATHER, REDUCE_SCATTER, SCATTER, Member
+from .member import (
+    ALL_GATHER,
+    ALL_REDUCE,
+    ALL_TO_ALL,
+    BARRIER,
+    BROADCAST,
+    GATHER,
+    REDUCE_SCATTER,
+    SCATTER,
+    Member,
+)
 from .pending import Pending
 from .reduction import Reduction, reduction_of
 from .staged import Back, joined, lend
@@ -29,7 +39,7 @@ Tensors = Sequence[torch.Tensor]
 
 
 class Group:
-    """Posts from any thread, in the order of the calls. `name`: for messages. `timeout_s`: of each operation."""
+    """Posts from any thread, in the order of the calls. `name`: for messages; `timeout_s`: of operations."""
 
     def __init__(
         self, member: Member, name: str, *, timeout_s: float | None = None, on_loss: OnLoss = "raise"
@@ -93,14 +103,16 @@ class Group:
         if not isinstance(error, PeerLost):
             return translated(error)
         who = self.refresh() or "the membership changed"
-        text = f"{who}; group '{self.name}' goes on with {self.size} ranks, this one is rank {self.rank} now: "
+        text = (
+            f"{who}; group '{self.name}' goes on with {self.size} ranks, this one is rank {self.rank} now: "
+        )
         return translated(error, f"{text}repeat the step. ({error})")
 
     def settle(self) -> None:
         """Waits for what is in flight, whatever comes of it."""
         while self._in_flight:
             pending = self._in_flight.popleft()
-            pending.work.is_completed() or _ended(pending)
+            _see_end_of(pending)
 
     def leave(self) -> None:
         self.member.leave()
@@ -210,7 +222,9 @@ class Group:
             pending.outputs = [tensor for each in outputs for tensor in each]
             return pending
 
-    def reduce_scatter(self, outputs: Tensors, inputs: Tensors, op: Any, timeout: float | None = None) -> Pending:
+    def reduce_scatter(
+        self, outputs: Tensors, inputs: Tensors, op: Any, timeout: float | None = None
+    ) -> Pending:
         """Output i: block `rank` of the reduced inputs i."""
         with self._lock:
             reduction = reduction_of(op, _one_dtype(inputs, "reduce_scatter"))
@@ -325,7 +339,7 @@ class Group:
                 )
 
 
-def _ended(pending: Pending) -> None:
+def _see_end_of(pending: Pending) -> None:
     try:
         pending.wait()
     except Exception:  # its own waiter hears it

@@ -1,4 +1,4 @@
-"""A master in a process and session of its own, which outlives whoever started it, and ends with its last peer."""
+"""A master in a process and session of its own: it outlives who started it, and ends with its last peer."""
 
 from __future__ import annotations
 

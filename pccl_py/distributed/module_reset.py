@@ -30,7 +30,7 @@ def watch_modules() -> None:
 def _before_forward(module: Any, _: Any) -> None:
     if isinstance(module, DistributedDataParallel):
         if _is_due(module, _changes([module.process_group])):
-            module._update_process_group(module.process_group)
+            module._update_process_group(module.process_group)  # type: ignore[no-untyped-call]
         return
     fsdp = sys.modules.get("torch.distributed.fsdp")
     if fsdp is not None and isinstance(module, fsdp.FSDPModule):

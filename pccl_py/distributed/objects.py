@@ -1,8 +1,8 @@
 """Python objects as bytes and back, without pickle: what comes from other hosts can only become plain data.
 
-None, bool, int, float, str, bytes, list, tuple, dict, numpy arrays and torch tensors, nested. Anything else is
-a TypeError that says so. A value is one byte that names its kind, then its content; sizes are 8 bytes, little
-endian.
+None, bool, int, float, str, bytes, list, tuple, dict, numpy arrays and torch tensors, nested. Anything else
+is a TypeError that says so. A value is one byte that names its kind, then its content; sizes are 8 bytes,
+little endian.
 """
 
 from __future__ import annotations

@@ -7,13 +7,13 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from ..errors import PcclError
 from .errors import translated
 from .group import Group
 from .pairs import Pairs
 from .pending import Pending
+from .torch_names import ProcessGroup, dist
 from .torch_work import PcclWork, seconds_of
 
 Tensors = list[torch.Tensor]
@@ -38,7 +38,7 @@ def _root(opts: Any) -> int:
     return int(getattr(opts, "rootRank", opts))
 
 
-class PcclProcessGroup(dist.ProcessGroup):
+class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
     """`group`: whose ranks these are; `group.member` is its Communicator.
 
     Ranks, size and divisors follow the deaths of others, in the call that raises them (see group.py).
@@ -225,7 +225,7 @@ class PcclProcessGroup(dist.ProcessGroup):
         self, output: torch.Tensor, own: torch.Tensor, out_splits: list[int], in_splits: list[int], limit: Any
     ) -> Pending:
         outputs, inputs = (
-            list(tensor.split(list(splits) or tensor.shape[0] // self.group.size))
+            list(torch.split(tensor, list(splits) or tensor.shape[0] // self.group.size))
             for tensor, splits in ((output, out_splits), (own, in_splits))
         )
         return self.group.all_to_all_uneven(outputs, inputs, limit)

@@ -8,9 +8,9 @@ from functools import reduce
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from ..errors import UsageError
+from .torch_names import dist
 
 _Kind = dist.ReduceOp.RedOpType
 NAMES = {_Kind.SUM: "sum", _Kind.AVG: "avg", _Kind.PRODUCT: "prod", _Kind.MIN: "min", _Kind.MAX: "max"}

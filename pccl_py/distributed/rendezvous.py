@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch.distributed as dist
-
 from ..errors import ConnectError, UsageError
 from ..secret import read_secret
 from .launch import start_master
 from .member import Member, member_of
+from .torch_names import PrefixStore, Store, TCPStore
 
 ORPHAN_S = 10.0
 DIAL_S = 10.0  # one of several addresses of the master
@@ -49,7 +48,7 @@ class Meeting:
         raise ConnectError("; ".join(errors))
 
 
-def meet(store: dist.Store, world: str) -> Meeting:
+def meet(store: Store, world: str) -> Meeting:
     """Agrees on a meeting with the others at this store. The first one provides it.
 
     PCCL_MASTER=host:port: a master that runs already, and PCCL_RUN_NAME its run. PCCL_SECRET_FILE: a secret
@@ -86,11 +85,11 @@ def _provide(host: str) -> str:
     return json.dumps(told | {"host": platform.node()})
 
 
-def _host_of(store: dist.Store) -> str:
+def _host_of(store: Store) -> str:
     """Where the store is, which tells whether the ranks are on several hosts."""
-    while isinstance(store, dist.PrefixStore):
+    while isinstance(store, PrefixStore):
         store = store.underlying_store
-    if isinstance(store, dist.TCPStore):
+    if isinstance(store, TCPStore):
         return str(store.host)
     return os.environ.get("MASTER_ADDR", "localhost")
 

@@ -12,7 +12,9 @@ from ..tensors import check_torch, torch_code
 Back = Callable[[], None]
 
 
-def lend(tensor: torch.Tensor, what: str, *, reduced: bool, written: bool = True) -> tuple[torch.Tensor, Back | None]:
+def lend(
+    tensor: torch.Tensor, what: str, *, reduced: bool, written: bool = True
+) -> tuple[torch.Tensor, Back | None]:
     """(a dense CPU tensor of a dtype of the core's, what brings the result back).
 
     reduced   the values are computed with. Else they only travel, and any dtype is bytes
@@ -80,7 +82,7 @@ _streams: dict[torch.device, torch.cuda.Stream] = {}
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
     stream = _streams.get(device)
     if stream is None:
-        stream = _streams[device] = torch.cuda.Stream(device)
+        stream = _streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     return stream
 
 

@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from .completion import watch
 from .pending import Pending
+from .torch_names import Work
 
 
 def seconds_of(limit: timedelta | float | None) -> float | None:
@@ -21,7 +21,7 @@ def seconds_of(limit: timedelta | float | None) -> float | None:
     return seconds if seconds > 0 else None
 
 
-class PcclWork(dist.Work):
+class PcclWork(Work):  # type: ignore[misc]
     """One operation, or several begun together. Its future raises what the operation did: through a function
     on it, because torch's own way to put an exception into a future ends the process in DDP's backward."""
 

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-import torch.distributed as dist
-
 from ..arguments import ON_LOSS, number_of
 from ..errors import UsageError
 from . import backend as groups
@@ -19,6 +17,7 @@ from .errors import translated
 from .group import OnLoss
 from .process_group import PcclProcessGroup
 from .rank_tables import global_ranks
+from .torch_names import Store, dist
 
 ProcessGroup = PcclProcessGroup
 GroupMember = dist.GroupMember
@@ -32,7 +31,7 @@ _seen: dict[int, int] = {}  # by group: the changes that world_changed() has tol
 
 class _HasWorld(type):
     @property
-    def WORLD(cls) -> PcclProcessGroup | None:  # noqa: N802
+    def WORLD(cls) -> PcclProcessGroup | None:
         return _world()
 
 
@@ -78,7 +77,7 @@ def init_process_group(
     timeout: timedelta | None = None,
     world_size: int = -1,
     rank: int = -1,
-    store: dist.Store | None = None,
+    store: Store | None = None,
     group_name: str = "",
     pg_options: Any = None,
     device_id: Any = None,
@@ -86,8 +85,8 @@ def init_process_group(
 ) -> None:
     """As torch's, and without it: torch.distributed stays as it is. `backend` is "pccl" or None.
 
-    init_method   env:// (the default), tcp://, file://, or pccl://host:port?run_name=...&secret_file=..., which
-                  joins a run, where it has begun, at its next update_topology()
+    init_method   env:// (the default), tcp://, file://, or pccl://host:port?run_name=...&secret_file=...,
+                  which joins a run, where it has begun, at its next update_topology()
     pg_options    Options(on_loss=...)
 
     Of `group_name` and `device_id` nothing is needed.

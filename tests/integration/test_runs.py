@@ -26,7 +26,9 @@ def member(address: str, run: str, rank: int, size: int) -> tuple[int, float]:
 
 
 def test_runs_know_nothing_of_each_other_and_ranks_are_as_asked(master: Master) -> None:
-    plays = [lambda r=rank, n=name: member(master.address, n, r, 3) for rank in (2, 0, 1) for name in ("a", "bcd")]
+    plays = [
+        lambda r=rank, n=name: member(master.address, n, r, 3) for rank in (2, 0, 1) for name in ("a", "bcd")
+    ]
     results = in_threads(plays, 30)
     assert results == [(rank, 3 * len(name) + 3.0) for rank in (2, 0, 1) for name in ("a", "bcd")]
     deadline = time.monotonic() + 10

@@ -1,8 +1,8 @@
 """Ranks for tests: forked from one process that has imported torch already, which saves seconds per rank.
 
 `python -m tests.integration.distributed.gang` is that process. Each line of its input is a play: JSON with
-`play` ("module:function" of this folder), `ranks`, `folder`, `limit_s` and the play's arguments. Each rank calls
-`function(rank=..., ranks=..., path=..., **arguments)` and writes what `say()` is given, as JSON lines.
+`play` ("module:function" of this folder), `ranks`, `folder`, `limit_s` and the play's arguments. Each rank
+calls `function(rank=..., ranks=..., path=..., **arguments)` and writes what `say()` is given, as JSON lines.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Gang:
             texts = [(Path(folder) / f"rank{rank}").read_text() for rank in range(ranks)]
         for rank, status in enumerate(statuses):
             expected = -signal.SIGKILL if rank in killed else 0
-            short = [f"rank {r}: {line[:300]}" for r, text in enumerate(texts) for line in text.splitlines()[-30:]]
+            short = [
+                f"rank {r}: {line[:300]}" for r, text in enumerate(texts) for line in text.splitlines()[-30:]
+            ]
             assert status == expected, f"rank {rank} ended with {status}:\n" + "\n".join(short)
-        return [
-            [json.loads(line) for line in text.splitlines() if line.startswith("{")] for text in texts
-        ]
+        return [[json.loads(line) for line in text.splitlines() if line.startswith("{")] for text in texts]
 
     def close(self) -> None:
         self._process.kill()

@@ -74,7 +74,9 @@ CALLS: dict[str, Callable[[int], Any]] = {
 }
 
 
-def call_after_a_death(*, rank: int, ranks: int, path: str, call: str, victim: int, async_op: bool = False) -> None:
+def call_after_a_death(
+    *, rank: int, ranks: int, path: str, call: str, victim: int, async_op: bool = False
+) -> None:
     """The victim dies before a call that the others have begun, or are about to begin."""
     init("pccl", rank, ranks, path)
     assert CALLS[call](ranks) is not NotImplemented  # once with all
@@ -120,7 +122,11 @@ def subgroups(*, rank: int, ranks: int, path: str, victim: int) -> None:
     world = caught(dist.barrier)
     dist.barrier()
     say(
-        lost=lost, world=world, value=tensor.item(), ranks=dist.get_process_group_ranks(own), rank=dist.get_rank(own)
+        lost=lost,
+        world=world,
+        value=tensor.item(),
+        ranks=dist.get_process_group_ranks(own),
+        rank=dist.get_rank(own),
     )
     tensor.fill_(rank)
     last = dist.get_process_group_ranks(own)[-1]
@@ -161,7 +167,12 @@ def newcomer(*, rank: int, ranks: int, path: str) -> None:
     dist.all_reduce(tensor)
     ranks_of = [torch.zeros(1, dtype=torch.int64) for _ in range(expected)]
     dist.all_gather(ranks_of, torch.tensor([dist.get_rank()]))
-    say(value=tensor.tolist(), rank=dist.get_rank(), size=dist.get_world_size(), all=torch.cat(ranks_of).tolist())
+    say(
+        value=tensor.tolist(),
+        rank=dist.get_rank(),
+        size=dist.get_world_size(),
+        all=torch.cat(ranks_of).tolist(),
+    )
     dist.destroy_process_group()
 
 

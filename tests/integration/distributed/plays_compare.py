@@ -1,4 +1,4 @@
-"""Each public function on gloo, on the backend "pccl" and as a function of pccl_py.distributed: the same values.
+"""Each public function on gloo, on the backend "pccl" and of pccl_py.distributed: the same values.
 
 Every case is `case(dist, group, rank, size, options) -> outputs`, run on all three with the same inputs.
 """
@@ -107,7 +107,9 @@ def all_gather_in_place(d: Any, g: Any, rank: int, size: int) -> Outputs:
 
 def reduce_scatter(d: Any, g: Any, rank: int, size: int, dtype: Any, op: str) -> Outputs:
     output = torch.zeros(5, dtype=dtype)
-    d.reduce_scatter(output, [values(rank, (5,), dtype, r) for r in range(size)], getattr(d.ReduceOp, op), group=g)
+    d.reduce_scatter(
+        output, [values(rank, (5,), dtype, r) for r in range(size)], getattr(d.ReduceOp, op), group=g
+    )
     return [output]
 
 
@@ -215,7 +217,9 @@ def cases() -> Iterator[tuple[Callable[..., Outputs], dict[str, Any]]]:
     for dtype in ALL:
         yield from ((all_reduce, {"dtype": dtype, "op": op, "shape": (3, 5)}) for op in OPS)
         for op in ("SUM", "MAX"):
-            yield from ((case, {"dtype": dtype, "op": op}) for case in (reduce_scatter, reduce_scatter_single))
+            yield from (
+                (case, {"dtype": dtype, "op": op}) for case in (reduce_scatter, reduce_scatter_single)
+            )
         yield reduce, {"dtype": dtype, "op": "SUM"}
         yield from ((broadcast, {"dtype": dtype, "root": root}) for root in (0, 1))
         yield all_gather, {"dtype": dtype, "shape": (3, 2)}
@@ -286,7 +290,14 @@ def judge(name: str, size: int, options: dict[str, str], gloo: Any, backend: Any
         elif isinstance(gloo, str):
             say(gloo_cannot=name, options=options, error=gloo[:100])
         elif not same(result, gloo):
-            say(differs=name, door=door, size=size, options=options, ours=repr(result)[:200], gloo=repr(gloo)[:200])
+            say(
+                differs=name,
+                door=door,
+                size=size,
+                options=options,
+                ours=repr(result)[:200],
+                gloo=repr(gloo)[:200],
+            )
     if isinstance(gloo, str) and not isinstance(backend, str) and not isinstance(own, str):
         if not same(backend, own):
             say(differs=name, door="each other", size=size, options=options, ours=repr(own)[:200], gloo="")
@@ -294,6 +305,8 @@ def judge(name: str, size: int, options: dict[str, str], gloo: Any, backend: Any
 
 def same(ours: Outputs, theirs: Outputs) -> bool:
     return len(ours) == len(theirs) and all(
-        a.dtype == b.dtype and a.shape == b.shape and torch.allclose(a.to(torch.complex128), b.to(torch.complex128))
+        a.dtype == b.dtype
+        and a.shape == b.shape
+        and torch.allclose(a.to(torch.complex128), b.to(torch.complex128))
         for a, b in zip(ours, theirs, strict=True)
     )

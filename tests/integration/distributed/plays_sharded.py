@@ -21,7 +21,9 @@ from .plays_ddp import batch, die, init, model
 
 
 def steps(net: Any, parameters: Any, origin: int, count: int = 3, clip: bool = True) -> list[float]:
-    inner = parameters if isinstance(parameters, torch.optim.Optimizer) else torch.optim.AdamW(parameters, 1e-2)
+    inner = (
+        parameters if isinstance(parameters, torch.optim.Optimizer) else torch.optim.AdamW(parameters, 1e-2)
+    )
     losses = []
     for step in range(count):
         x, y = batch(step, origin)
@@ -68,7 +70,10 @@ def dtensor(mesh: DeviceMesh) -> None:
     ones = distribute_tensor(torch.ones(4, 3), mesh, [Shard(0)])
     product = (columns @ ones).redistribute(mesh, [Replicate()])  # partial sums
     assert isinstance(columns, DTensor)
-    say(case="dtensor", numbers=product.to_local().reshape(-1).tolist() + columns.full_tensor().sum(0).tolist())
+    say(
+        case="dtensor",
+        numbers=product.to_local().reshape(-1).tolist() + columns.full_tensor().sum(0).tolist(),
+    )
 
 
 def checkpoint(rank: int, mesh: DeviceMesh, folder: str) -> None:

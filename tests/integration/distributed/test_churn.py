@@ -1,4 +1,4 @@
-"""The backend under deaths, newcomers and bad input: errors in the right place, values of those who are left."""
+"""Deaths, newcomers and bad input: errors in the right place, values of those who are left."""
 
 from __future__ import annotations
 
