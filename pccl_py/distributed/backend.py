@@ -50,16 +50,16 @@ def create(options: Any, pg_options: Any = None) -> PcclProcessGroup:
 
 
 def _create(options: Any, pg_options: Any) -> PcclProcessGroup:
-    global _world, _joined
+    global _world
     timeout: timedelta = options.timeout
     limit, name = seconds_of(timeout), str(options.group_id)
     is_world = not options.global_ranks_in_group
     if is_world and _joined is not None:
-        (meeting, member), _joined = _joined, None
+        made = _newcomer(limit, pg_options)
     else:
         meeting = _meeting(options, is_world)
         member = meeting.join(options.group_rank, options.group_size, limit)
-    made = group_of(meeting, member, "world" if is_world else name, limit, pg_options)
+        made = group_of(meeting, member, "world" if is_world else name, limit, pg_options)
     if is_world:
         _world = made
     follow(made, None if is_world else _world, options.global_ranks_in_group)
@@ -83,15 +83,24 @@ def group_of(
 
 def world_from(store: Store, rank: int, size: int, timeout: timedelta, pg_options: Any) -> PcclProcessGroup:
     """For this package's own functions: what torch.distributed would get, unknown to it."""
-    global _joined
     limit = seconds_of(timeout)
     if _joined is not None:
-        (meeting, member), _joined = _joined, None
+        made = _newcomer(limit, pg_options)
     else:
         meeting = meet(store, f"own {next(_worlds)}")
-        member = meeting.join(rank, size, limit)
-    made = group_of(meeting, member, "world", limit, pg_options)
+        made = group_of(meeting, meeting.join(rank, size, limit), "world", limit, pg_options)
     follow(made, None, ())
+    return made
+
+
+def _newcomer(limit: float | None, pg_options: Any) -> PcclProcessGroup:
+    """In a run that it has joined already."""
+    global _joined
+    assert _joined is not None
+    (meeting, member), _joined = _joined, None
+    made = group_of(meeting, member, "world", limit, pg_options)
+    if member.boundaries:  # the run had begun: the others do the same behind the boundary that let it in
+        made.group.agree()
     return made
 
 

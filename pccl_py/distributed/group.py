@@ -66,15 +66,24 @@ class Group:
         return len(self.ids)
 
     def update_topology(self, timeout: float | None = None) -> bool:
-        """A step boundary, at which all ranks call it: newcomers come in, and get the last ranks."""
+        """A step boundary, at which all ranks call it: newcomers come in, and get the last ranks. Whether any
+        came, and all ranks hear the same. A death at this moment shows in the next operation."""
         self.settle()
-        before = self.ids
+        passed = self.member.boundaries
         try:
             self.member.update_topology(timeout)
+            return self.member.boundaries != passed and self.agree()
         except PcclError as error:
             raise self.explained(error) from error
-        self.refresh()
-        return self.ids != before
+
+    def agree(self) -> bool:
+        """Takes as members those who take part in one barrier, newcomers too: what peers see of a view may be
+        different, who is in a result is not. Whether there are new ones."""
+        barrier = self.member.whole(BARRIER, [], None, peers=0, on_loss="retry", timeout=self.timeout_s)
+        here = set(barrier.wait().contributors)
+        new = sorted(here - set(self.ids))
+        self._take(tuple(peer for peer in self.ids if peer in here) + tuple(new))
+        return bool(new)
 
     def refresh(self) -> str:
         """Takes over the view as it is; what has changed, in words."""
@@ -83,15 +92,20 @@ class Group:
             now = self.member.ids()
         except PcclError:  # out of the run: the operation's own error says so
             return ""
+        now = tuple(peer for peer in before if peer in now)  # newcomers count from update_topology() on
         if now == before or self.id not in now:
             return ""
-        self.ids = now
-        self.changes += 1
+        self._take(now)
         lost = [f"rank {rank} (peer {peer})" for rank, peer in enumerate(before) if peer not in now]
-        text = f"{' and '.join(lost)} left" if lost else ""
+        return f"{' and '.join(lost)} left"
+
+    def _take(self, ids: tuple[int, ...]) -> None:
+        if ids == self.ids:
+            return
+        self.ids = ids
+        self.changes += 1
         for call in list(self.heard):
             call()
-        return text
 
     def committed(self, info: OpInfo) -> None:
         """With on_loss="retry", a result says who is left."""

@@ -6,11 +6,14 @@ Where torch.distributed runs with the backend "pccl", these are its groups; else
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 from ..arguments import ON_LOSS, number_of
+from ..communicator import Communicator
 from ..errors import UsageError
 from . import backend as groups
 from .errors import translated
@@ -246,8 +249,9 @@ def split_group(
 
 
 def update_topology(group: PcclProcessGroup | None = None, timeout: float | None = None) -> bool:
-    """A step boundary, which all ranks of the group call: newcomers come in, with the last ranks. Returns
-    whether the membership has changed."""
+    """A step boundary, which all ranks of the group call: newcomers come in, with the last ranks. Whether any
+    came: the same on all ranks, so that it may decide what they call next. Costs no message while nobody waits.
+    """
     return resolve(group).update_topology(timeout)
 
 
@@ -258,6 +262,25 @@ def world_changed(group: PcclProcessGroup | None = None) -> bool:
     changed = changes != _seen.get(id(asked), 0)
     _seen[id(asked)] = changes
     return changed
+
+
+def communicator(group: PcclProcessGroup | None = None) -> Communicator:
+    """What the group is built on: for sync_shared_state() and who is who. Leave its operations to the group."""
+    member: Communicator = resolve(group).group.member
+    return member
+
+
+def invitation(secret_file: str | os.PathLike[str] | None = None) -> str:
+    """An `init_method` with which newcomers join the world. `secret_file`: where to write its secret for them,
+    readable by this user alone; needed unless PCCL_SECRET_FILE was set when the world began."""
+    meeting = resolve(None).meeting
+    url = f"pccl://{meeting.addresses[0]}?run_name={quote(meeting.run)}"
+    if secret_file is None:
+        return url
+    descriptor = os.open(secret_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(meeting.secret)
+    return f"{url}&secret_file={quote(os.fspath(secret_file))}"
 
 
 def set_on_loss(on_loss: OnLoss, group: PcclProcessGroup | None = None) -> None:

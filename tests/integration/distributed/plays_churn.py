@@ -141,22 +141,16 @@ def newcomer(*, rank: int, ranks: int, path: str) -> None:
     """Rank 2 joins the run of 0 and 1 at a step boundary, without a store, through pccl://."""
     url, expected = Path(path + "-url"), 3
     if rank < 2:
-        os.environ["PCCL_SECRET_FILE"] = path + "-secret"
-        if rank == 0:
-            with open(path + "-secret", "w", opener=lambda p, f: os.open(p, f, 0o600)) as file:
-                file.write("a secret of the test " * 2)
-        while not Path(path + "-secret").exists() or not Path(path + "-secret").read_text():
-            time.sleep(0.01)
         init("pccl", rank, 2, path)
-        meeting = dist.group.WORLD.meeting
         if rank == 0:
             part = Path(path + "-part")
-            part.write_text(f"pccl://{meeting.addresses[0]}?run_name={meeting.run}&secret_file={path}-secret")
+            part.write_text(our_dist.invitation(path + "-secret"))
             part.rename(url)
         steps = 0
         while dist.get_world_size() < expected:
             dist.all_reduce(torch.ones(1))
-            our_dist.update_topology()
+            grew = our_dist.update_topology()
+            assert grew == (dist.get_world_size() == expected)
             steps += 1
         say(steps=steps > 0, changed=our_dist.world_changed())
     else:
