@@ -1,10 +1,10 @@
-"""DDP that does not stop: three processes train, rank 0 is killed, a newcomer takes part, all hold the same bits.
+"""DDP that does not stop: three processes train, rank 0 is killed, a newcomer comes, all hold the same bits.
 
     python examples/ddp_elastic.py
 
-Every rank runs `train()`. A death raises in backward() on all survivors, who repeat the step with the same DDP
-object. At a step boundary newcomers come in; then all wrap the model again, which gives them its parameters,
-and the optimizer's state follows through sync_shared_state().
+Every rank runs `train()`. A death raises in backward() on all survivors, who repeat the step with the same
+DDP object. At a step boundary newcomers come in; then all wrap the model again, which gives them its
+parameters, and the optimizer's state follows through sync_shared_state().
 """
 
 from __future__ import annotations

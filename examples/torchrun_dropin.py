@@ -28,7 +28,8 @@ def functions() -> None:
     dist.barrier()
     if rank == 0:
         print(
-            f"functions: the mean of 1 to {world} is {tensor[0].item()}, here were {', '.join(map(str, names))}"
+            f"functions: the mean of 1 to {world} is {tensor[0].item()}, "
+            f"here were {', '.join(map(str, names))}"
         )
     dist.destroy_process_group()
 

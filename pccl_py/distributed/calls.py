@@ -109,7 +109,7 @@ def all_gather_coalesced(
     if group is _OUTSIDE:
         return None
     lists = [_tensors(each) for each in output_tensor_lists]
-    return _ended(resolve(group).allgather(lists, _tensors(input_tensor_list)), async_op)
+    return _ended(resolve(group).allgather_coalesced(lists, _tensors(input_tensor_list)), async_op)
 
 
 def all_gather_single(

@@ -157,7 +157,10 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
         lists = outputs if outputs and isinstance(outputs[0], list | tuple) else [outputs]
         return self._begin(self.group.all_gather_lists, lists, _listed(inputs), _limit(opts))
 
-    allgather_coalesced = allgather
+    def allgather_coalesced(self, outputs: Sequence[Tensors], inputs: Tensors, opts: Any = None) -> PcclWork:
+        """outputs[r][i]: input i of rank r, the other way round than with allgather."""
+        by_input = [list(each) for each in zip(*outputs, strict=True)]
+        return self._begin(self.group.all_gather_lists, by_input, inputs, _limit(opts))
 
     def all_gather_single(self, output: torch.Tensor, own: torch.Tensor, opts: Any = None) -> PcclWork:
         return self._begin(self.group.all_gather, [output], [own], _limit(opts))

@@ -250,8 +250,8 @@ def split_group(
 
 def update_topology(group: PcclProcessGroup | None = None, timeout: float | None = None) -> bool:
     """A step boundary, which all ranks of the group call: newcomers come in, with the last ranks. Whether any
-    came: the same on all ranks, so that it may decide what they call next. Costs no message while nobody waits.
-    """
+    came: the same on all ranks, so that it may decide what they call next. Costs no message while nobody
+    waits."""
     return resolve(group).update_topology(timeout)
 
 

@@ -91,6 +91,12 @@ def all_gather_views(d: Any, g: Any, rank: int, size: int) -> Outputs:
     return [rows, columns]
 
 
+def all_gather_coalesced(d: Any, g: Any, rank: int, size: int) -> Outputs:
+    outputs = [[torch.zeros(n) for n in (3, 1, 4)] for _ in range(size)]
+    d.all_gather_coalesced(outputs, [values(rank, (n,), torch.float32, n) for n in (3, 1, 4)], group=g)
+    return [tensor for each in outputs for tensor in each]
+
+
 def all_gather_single(d: Any, g: Any, rank: int, size: int, dtype: Any) -> Outputs:
     flat = torch.zeros(size * 4, dtype=dtype)
     d.all_gather_into_tensor(flat, values(rank, (4,), dtype), group=g)
@@ -233,6 +239,7 @@ def cases() -> Iterator[tuple[Callable[..., Outputs], dict[str, Any]]]:
         yield reduce_scatter_single, {"dtype": dtype, "op": op}
     for case in (all_reduce_transposed, all_reduce_async, all_reduce_coalesced, all_gather_views):
         yield case, {}
+    yield all_gather_coalesced, {}
     yield from ((case, {}) for case in (all_gather_in_place, all_to_all_lists, barrier, batch, objects))
     yield from ((between_two, {"dtype": dtype}) for dtype in (torch.float32, torch.bool, torch.bfloat16))
 
