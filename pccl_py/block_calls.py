@@ -27,8 +27,8 @@ Tensors = Tensor | Sequence[Tensor]
 class BlockCalls:
     """The operations of Communicator that give each peer a block of its own.
 
-    Block r belongs to the peer with rank r. Tensors are numpy arrays or torch CPU tensors, or lists of them
-    as one atomic operation; contiguous, of any shape: only the number of elements counts. Inputs and outputs
+    Block r belongs to the peer with rank r. Tensors are numpy arrays or torch tensors, or lists of them as
+    one atomic operation; contiguous, of any shape: only the number of elements counts. Inputs and outputs
     are different memory. Outputs are undefined until the call has returned.
 
     As ranks move when somebody leaves, a loss is not repeated: PeerLost on all peers, inputs intact; call it

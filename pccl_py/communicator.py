@@ -27,11 +27,20 @@ tie(_core)
 
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """The data link to another peer. Bytes count everything since the link was opened."""
+    """The data link to another peer. Bytes count what its stripes carried since each was opened.
+
+    stripes              TCP streams that it has now; `mended`: those that broke while others carried on
+    congestion_control   of its first stripe, as the kernel names it
+    path                 "host", "lan" or "wan": what stripes and congestion control were chosen for
+    rtt_s                round trip as the kernel has measured it, in seconds; 0.0: not yet
+    """
 
     remote: str
     stripes: int
+    mended: int
     congestion_control: str
+    path: str
+    rtt_s: float
     bytes_sent: int
     bytes_received: int
 
@@ -64,6 +73,8 @@ class Communicator(Collectives):
     listen          host:port where other peers reach this one; None: any port, on loopback only unless
                     there is a secret or `insecure`
     advertise       host, host:port or a list of them, where that is not what others can dial
+    checksum        True: every chunk to and from this peer carries a CRC-32C, so that bytes that change on
+                    the way are seen, and sent again on another stripe. CHECKSUM_COST
     run_name        one master serves several runs: the first peer that names one begins it, and it is
                     forgotten with its last peer. Peers of different runs know nothing of each other
     start_rank      ranks are given in the order of these to those who come in together; None: after them
@@ -94,6 +105,7 @@ class Communicator(Collectives):
         min_islands: int = 1,
         listen: str | None = None,
         advertise: str | Sequence[str] | None = None,
+        checksum: bool = False,
         run_name: str = "",
         start_rank: int | None = None,
         timeout: float | None = None,
@@ -117,6 +129,8 @@ class Communicator(Collectives):
             insecure=insecure,
             timing=self._config.apply(_core.Timing()),
             congestion_control=self._config.congestion_control,
+            stripes=self._config.stripes,
+            checksum=checksum,
             run_name=arguments.run_name_of(run_name),
             start_rank=arguments.U32_MAX
             if start_rank is None
