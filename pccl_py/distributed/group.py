@@ -108,9 +108,10 @@ class Group:
             call()
 
     def committed(self, info: OpInfo) -> None:
-        """With on_loss="retry", a result says who is left."""
-        if len(info.contributors) != len(self.ids) and self.on_loss == "retry":
-            self.refresh()
+        """With on_loss="retry", a result says who is left: to all ranks the same."""
+        if self.on_loss == "retry" and len(info.contributors) != len(self.ids):
+            here = set(info.contributors)
+            self._take(tuple(peer for peer in self.ids if peer in here))
 
     def explained(self, error: PcclError) -> Exception:
         """For torch: who is gone, and what to do."""
@@ -185,7 +186,7 @@ class Group:
 
     def _folded(self, tensors: Tensors, reduction: Reduction, timeout: float | None) -> Pending:
         inputs, _ = _lend_all(tensors, "all_reduce", reduced=True, written=False)
-        rows = [torch.empty((self.size, *i.shape), dtype=i.dtype) for i in inputs]
+        rows = [torch.empty((self.size, *i.shape), dtype=i.dtype, device=i.device) for i in inputs]
         work = self._blocks(ALL_GATHER, inputs, rows, timeout)
 
         def fold() -> None:
@@ -251,7 +252,7 @@ class Group:
     def _folded_blocks(
         self, outputs: Tensors, inputs: Tensors, reduction: Reduction, timeout: float | None
     ) -> Pending:
-        rows = [torch.empty(tensor.numel(), dtype=tensor.dtype) for tensor in inputs]
+        rows = [torch.empty(t.numel(), dtype=t.dtype, device=t.device) for t in inputs]
 
         def fold() -> None:
             for output, row in zip(outputs, rows, strict=True):
@@ -307,7 +308,7 @@ class Group:
             most = torch.tensor([max(t.numel() for t in (*inputs, *outputs))])
             self.all_reduce([most], torch.distributed.ReduceOp.MAX, timeout).wait()
             block = int(most)
-            packed = torch.zeros((self.size, block), dtype=dtype)
+            packed = torch.zeros((self.size, block), dtype=dtype, device=inputs[0].device)
             landed = torch.empty_like(packed)
             for row, tensor in zip(packed, inputs, strict=True):
                 row[: tensor.numel()].copy_(tensor.detach().reshape(-1))
@@ -389,7 +390,8 @@ def _spread(tensors: Tensors) -> tuple[torch.Tensor, Back | None]:
     flat = joined(list(tensors))
     if flat is not None:
         return flat, None
-    flat = torch.empty(sum(t.numel() for t in tensors), dtype=tensors[0].dtype)
+    first, count = tensors[0], sum(t.numel() for t in tensors)
+    flat = torch.empty(count, dtype=first.dtype, device=first.device)
 
     def pour() -> None:
         offset = 0

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 from ..errors import ConnectError
@@ -36,7 +37,7 @@ def start_master(listen: str, secret: bytes, orphan_s: float) -> list[str]:
         )
     os.close(write_end)
     os.close(descriptor)
-    process.returncode = 0  # nobody here waits for it: no warning about that when this object goes
+    threading.Thread(target=process.wait, name="pccl-master", daemon=True).start()  # else it stays a zombie
     return _announced(read_end)
 
 

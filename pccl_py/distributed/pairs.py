@@ -170,10 +170,10 @@ class Deferred:
     def is_completed(self) -> bool:
         return self._there.is_set() and (self._work is None or self._work.is_completed())
 
-    def wait(self, timeout: float | None = None) -> OpInfo:
+    def wait(self, timeout: float | None = None, *, block: bool = False) -> OpInfo:
         if not self._there.wait(timeout):
             raise OperationTimeout("the other end of the message has not come yet: wait again")
         if self._error is not None:
             raise self._error
         assert self._work is not None
-        return self._work.wait(timeout)
+        return self._work.wait(timeout, block=block)

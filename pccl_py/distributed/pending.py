@@ -51,7 +51,7 @@ class Pending:
 
     def _wait(self, timeout: float | None) -> None:
         try:
-            self.work.wait(timeout)
+            self.work.wait(timeout, block=True)
         except OperationTimeout as error:
             if not self.work.is_completed():  # it still runs: only this wait is over
                 raise self._group.explained(error) from error
@@ -64,7 +64,7 @@ class Pending:
             if self._ended:
                 return
             try:
-                info = self.work.wait(0)
+                info = self.work.wait(block=True)  # it has ended; what it holds for a device is there then
                 for step in self._finish:
                     step()
                 self._group.committed(info)

@@ -65,7 +65,9 @@ class PcclWork(Work):  # type: ignore[misc]
     def get_future(self) -> torch.futures.Future[Any]:
         """Of the outputs, once they are there."""
         if self._future is None:
-            base: torch.futures.Future[Any] = torch.futures.Future()
+            outputs = [tensor for part in self._parts for tensor in part.outputs]
+            devices: list[Any] = list({tensor.device for tensor in outputs if tensor.is_cuda})
+            base: torch.futures.Future[Any] = torch.futures.Future(devices=devices)
             self._future = base.then(lambda _: self.result())
             _when_all_have_ended(list(self._parts), base)
         return self._future

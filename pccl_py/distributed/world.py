@@ -265,14 +265,14 @@ def world_changed(group: PcclProcessGroup | None = None) -> bool:
 
 
 def communicator(group: PcclProcessGroup | None = None) -> Communicator:
-    """What the group is built on: for sync_shared_state() and who is who. Leave its operations to the group."""
+    """What the group is built on: for sync_shared_state() and peers(). Leave its operations to the group."""
     member: Communicator = resolve(group).group.member
     return member
 
 
 def invitation(secret_file: str | os.PathLike[str] | None = None) -> str:
-    """An `init_method` with which newcomers join the world. `secret_file`: where to write its secret for them,
-    readable by this user alone; needed unless PCCL_SECRET_FILE was set when the world began."""
+    """An `init_method` with which newcomers join the world. `secret_file`: where to write its secret for
+    them, readable by this user alone; needed unless PCCL_SECRET_FILE was set when the world began."""
     meeting = resolve(None).meeting
     url = f"pccl://{meeting.addresses[0]}?run_name={quote(meeting.run)}"
     if secret_file is None:
