@@ -115,7 +115,9 @@ def test_seeds_of_samples_depend_on_the_sample_alone():
     assert len({first.seed_of(p) for p in range(1000)}) == 1000
 
 
-@pytest.mark.parametrize("wrong", [{"global_batch": 0}, {"global_batch": 11}, {"global_batch": 2, "seed": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"global_batch": 0}, {"global_batch": 11}, {"global_batch": 2, "seed": -1}]
+)
 def test_wrong_arguments(wrong):
     with pytest.raises(UsageError):
         ElasticSampler(10, **wrong)
