@@ -32,8 +32,8 @@ std::unique_ptr<PeerObject> create(std::string address, std::string island, std:
     raise({ErrorCode::usage, "a run's name has at most 256 bytes"});
   if (role < 1 || role > last_of<Role>) raise({ErrorCode::usage, "unknown role"});
   options.join = {std::move(island), island_rank, island_size, group, static_cast<Role>(role),
-                  min_islands,       {},          {},          0,
-                  std::move(run_name), start_rank};
+                  min_islands,       {},          {},          0,     std::move(run_name),
+                  start_rank};
   options.listen = std::move(listen);
   options.advertise = std::move(advertise);
   options.secret = bytes_of(secret);
@@ -198,8 +198,7 @@ void bind_peer(py::module_& module) {
       .def("post", &post, py::kw_only(), py::arg("call"), py::arg("scope"), py::arg("name"), py::arg("op"),
            py::arg("root"), py::arg("weight"), py::arg("on_loss"), py::arg("seconds"), py::arg("algorithm"),
            py::arg("quantization"), py::arg("blocks"), py::arg("peers"), py::arg("tensors"),
-           py::arg("residuals"),
-           py::arg("keep"))
+           py::arg("residuals"), py::arg("keep"))
       .def("update_topology", &update_topology, py::arg("islands"), py::arg("seconds"))
       .def("sync_state", &sync_state, py::kw_only(), py::arg("scope"), py::arg("name"), py::arg("seconds"))
       .def("members", &members)

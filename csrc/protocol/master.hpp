@@ -72,7 +72,7 @@ class Master {
     std::uint64_t order = 0;
     std::uint32_t min_islands = 1;  // the most that a rank of it asks for
     std::uint32_t start_rank = no_start_rank;
-    bool ready = false;             // whole, and its links are proven: it could come in now
+    bool ready = false;  // whole, and its links are proven: it could come in now
   };
   struct OpenOperation {
     PeerId opened_by = no_peer;  // who brought it up

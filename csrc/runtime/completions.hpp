@@ -1,4 +1,5 @@
-// Operations that have ended, by the numbers their owner gave them: one thread waits here for many operations.
+// Operations that have ended, by the numbers their owner gave them: one thread waits here for many
+// operations.
 #pragma once
 #include <condition_variable>
 #include <cstdint>

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from ..errors import PcclError, PeerLost, UsageError
+from ..errors import OperationTimeout, PcclError, PeerLost, UsageError
 from ..tensors import describe
 from ..work import OpInfo, Work
 from .errors import translated
@@ -115,6 +115,8 @@ class Group:
 
     def explained(self, error: PcclError) -> Exception:
         """For torch: who is gone, and what to do."""
+        if isinstance(error, OperationTimeout):
+            return translated(error, f"in group '{self.name}' a timeout ended the wait: {error}")
         if not isinstance(error, PeerLost):
             return translated(error)
         who = self.refresh() or "the membership changed"

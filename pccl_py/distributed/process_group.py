@@ -90,9 +90,11 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
 
     setGroupName, setGroupDesc = _set_group_name, _set_group_desc
 
-    @property
-    def supports_splitting(self) -> bool:
-        return False
+    # torch asks a backend of each device for what it can; here one object is all of them.
+    supports_splitting = supports_coalescing = supports_time_estimate = False
+
+    def _get_backend(self, device: Any) -> PcclProcessGroup:
+        return self
 
     @property
     def _device_types(self) -> list[torch.device]:
