@@ -32,7 +32,8 @@ std::unique_ptr<PeerObject> create(std::string address, std::string island, std:
     raise({ErrorCode::usage, "a host's label has at most 256 bytes"});
   if (role < 1 || role > last_of<Role>) raise({ErrorCode::usage, "unknown role"});
   options.join = {std::move(island), island_rank, island_size, group, static_cast<Role>(role),
-                  min_islands,       {},          {},          0,     std::move(host_id)};
+                  min_islands,       {},          {},          0,     false,
+                  std::move(host_id)};
   options.listen = std::move(listen);
   options.advertise = std::move(advertise);
   options.secret = bytes_of(secret);

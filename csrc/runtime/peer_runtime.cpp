@@ -10,6 +10,7 @@
 
 #include "base/rng.hpp"
 #include "net/address.hpp"
+#include "runtime/link_speeds.hpp"
 #include "runtime/this_host.hpp"
 
 namespace pccl {
@@ -109,14 +110,16 @@ void PeerRuntime::tick() {
     links_.tick(now);
     undo_pool_.tick(now);
     links_ticked_ = now;
+    note_speeds(now);
   }
+  if (const auto result = prober_.tick(now)) session_->probed(result->round, result->link);
   if (session_ == nullptr || now < session_->next_deadline()) return;
   session_->set_stuck(stuck());
   session_->tick(now);
 }
 
 Instant PeerRuntime::next_deadline() const {
-  auto next = std::min(master_.next_deadline(), links_ticked_ + second + millisecond);
+  auto next = std::min({master_.next_deadline(), links_ticked_ + second + millisecond, prober_.next_deadline()});
   return session_ == nullptr ? next : std::min(next, session_->next_deadline());
 }
 
@@ -219,7 +222,14 @@ void PeerRuntime::apply(effect::HangUp& e) {
   forget_in_flight(e.peer);
   links_.hang_up(e.peer);
 }
+void PeerRuntime::apply(effect::Probe& e) { prober_.begin(e.peer, e.round, e.time, monotonic_now()); }
 void PeerRuntime::apply(effect::Notice& e) { log(e.text); }
+
+// What operations showed since the last time.
+void PeerRuntime::note_speeds(Instant now) {
+  if (session_ == nullptr || prober_.active()) return;
+  if (const auto measured = take_speeds(links_); !measured.empty()) session_->note_links(measured, now);
+}
 
 namespace {
 // Different for every operation and peer, the same for every attempt.
@@ -260,6 +270,7 @@ void PeerRuntime::apply(effect::DropAttempt& e) {
 }
 
 void PeerRuntime::apply(effect::ViewChanged&) {
+  prober_.stop();
   publish();
   exchange_->view_changed();
 }
@@ -311,8 +322,12 @@ void PeerRuntime::apply(effect::Admitted&) {
 
 void PeerRuntime::apply(effect::BoundaryPassed&) {
   publish();
-  if (auto boundary = std::exchange(boundary_, nullptr))
-    boundary->set({{}, session_->view().id != boundary_view_});
+  auto boundary = std::exchange(boundary_, nullptr);
+  if (boundary == nullptr) return;
+  BoundaryResult result;
+  result.changed = session_->view().ids() != boundary_members_;
+  result.rings = session_->view().rings;
+  boundary->set(std::move(result));
 }
 
 void PeerRuntime::apply(effect::BoundaryFailed& e) {
