@@ -21,6 +21,7 @@ from .logs import tie
 from .secret import read_secret
 from .shared_state import SharedState, SyncInfo
 from .state_sync import StateSync
+from .topology import TopologyReport
 
 tie(_core)
 
@@ -66,6 +67,8 @@ class Communicator(Collectives):
     listen          host:port where other peers reach this one; None: any port, on loopback only unless
                     there is a secret or `insecure`
     advertise       host, host:port or a list of them, where that is not what others can dial
+    deterministic   True on all peers: the order and the plans of reductions depend on who takes part, in order of
+                    admission, and on sizes alone, never on what was measured. The same bits from run to run
     timeout         seconds to be admitted, None: `connect_timeout_s` of the configuration. A run that has
                     begun admits at its next update_topology()
     config          None: `Config.load()`
@@ -93,6 +96,7 @@ class Communicator(Collectives):
         min_islands: int = 1,
         listen: str | None = None,
         advertise: str | Sequence[str] | None = None,
+        deterministic: bool = False,
         timeout: float | None = None,
         config: Config | None = None,
     ) -> None:
@@ -115,6 +119,7 @@ class Communicator(Collectives):
             timing=self._config.apply(_core.Timing()),
             congestion_control=self._config.congestion_control,
             host_id=self._config.host_label,
+            deterministic=deterministic,
         )
         self._group = group
         self._process = os.getpid()
@@ -187,6 +192,28 @@ class Communicator(Collectives):
         make that call itself (OrderError on all otherwise).
         """
         return self._peer.update_topology(0, arguments.seconds_of(timeout, self._config.operation_timeout_s))
+
+    def optimize_topology(self, probe_ms: int = 200, timeout: float | None = None) -> TopologyReport:
+        """A boundary, like update_topology(), at which all links of the run are measured, pair by pair, and the
+        ring order that makes the best of them is taken where it promises 10 % or more.
+
+        All peers call it alike (OrderError where others call update_topology()). Each pair of a round takes
+        about `probe_ms`, more where round trips are long; P peers take P - 1 rounds or P, and 48 at most. When
+        somebody dies meanwhile, the others begin anew without it. Raises UsageError with
+        `deterministic=True`, which fixes the order.
+        """
+        probe_ms = arguments.whole(probe_ms, "probe_ms", 20, 2000)
+        seconds = arguments.seconds_of(timeout, self._config.operation_timeout_s)
+        found = self._peer.optimize_topology(seconds, probe_ms)
+        adopted, before, after, latency_before, latency, links, measured = found or (False, *[0] * 6)
+        return TopologyReport(
+            adopted, self.ring, before, after, latency_before / 1e6, latency / 1e6, links, measured
+        )
+
+    @property
+    def ring(self) -> tuple[int, ...]:
+        """Ids of the trainers of this peer's group in the order in which data goes round."""
+        return tuple(self._peer.ring(self._group))
 
     def wait_for(self, islands: int, timeout: float | None = None) -> None:
         """Returns once the run has so many islands; all members call it alike. Raises OperationTimeout."""

@@ -129,18 +129,6 @@ void Session::leave(Instant) {
   end_session({ErrorCode::closed, "this peer has left the run"});
 }
 
-std::vector<PeerId> Session::ring() const {
-  auto peers = view_.group_members(join_.group);
-  if (view_.order.empty()) return peers;
-  std::vector<PeerId> ordered;
-  const auto in = [](const std::vector<PeerId>& list, PeerId peer) {
-    return std::find(list.begin(), list.end(), peer) != list.end();
-  };
-  for (const auto peer : view_.order)
-    if (in(peers, peer) && !in(ordered, peer)) ordered.push_back(peer);
-  return ordered.size() == peers.size() ? ordered : peers;
-}
-
 bool Session::alone(Scope scope) const {
   return std::none_of(view_.members.begin(), view_.members.end(), [&](const Member& m) {
     return m.peer != me_ && m.role == Role::trainer && (scope == Scope::run || m.group == join_.group);

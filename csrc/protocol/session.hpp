@@ -83,7 +83,7 @@ class Session {
   }
   const std::map<OpKey, Operation>& operations() const { return operations_; }
   bool decided(const OpKey& key) const;  // its verdict has been seen here, or it is older than a boundary
-  std::vector<PeerId> ring() const;      // of our group, in ring order
+  std::vector<PeerId> ring() const { return view_.ring(join_.group); }  // of our group
   bool alone(Scope scope) const;
   bool keeper() const { return join_.role == Role::keeper; }
 

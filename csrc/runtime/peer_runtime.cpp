@@ -232,9 +232,14 @@ void PeerRuntime::note_speeds(Instant now) {
 }
 
 namespace {
-// Different for every operation and peer, the same for every attempt.
-std::uint64_t draw_seed(std::uint64_t run, PeerId peer, const OpKey& key) {
-  auto seed = mix64(run ^ mix64(peer));
+// Different for every operation and peer, the same for every attempt; in deterministic runs also the same in
+// every run.
+std::uint64_t draw_seed(const Session& session, const OpKey& key) {
+  const auto& view = session.view();
+  const auto group = view.group_members(session.identity().group);
+  const auto rank = std::uint64_t(std::ranges::find(group, session.peer()) - group.begin());
+  const bool fixed = view.hints.deterministic;
+  auto seed = mix64((fixed ? 0 : session.run()) ^ mix64(fixed ? rank + 1 : session.peer()));
   for (const std::uint64_t part :
        {std::uint64_t(key.scope), std::uint64_t{key.group}, std::uint64_t{key.tag.boundary},
         std::uint64_t{key.tag.name}, std::uint64_t{key.tag.count}})
@@ -253,7 +258,7 @@ void PeerRuntime::apply(effect::StartAttempt& e) {
   }
   const auto it = running_.find(e.key);
   if (it == running_.end()) return;
-  it->second.memory->set_draw(draw_seed(session_->run(), session_->peer(), e.key));
+  it->second.memory->set_draw(draw_seed(*session_, e.key));
   exchange_->begin(e.key, it->second.memory->in_place());
   const auto* attempt = exchange_->find(e.key);
   if (attempt == nullptr || attempt->executor == nullptr) return;

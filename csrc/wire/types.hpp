@@ -252,6 +252,17 @@ struct View {
       if (member.peer == peer) return &member;
     return nullptr;
   }
+  // The members of a group in ring order; a list that does not name them all does not count.
+  std::vector<PeerId> ring(std::uint32_t group) const {
+    auto peers = group_members(group);
+    if (order.empty()) return peers;
+    const std::set<PeerId> wanted(peers.begin(), peers.end());
+    std::set<PeerId> seen;
+    std::vector<PeerId> ordered;
+    for (const auto peer : order)
+      if (wanted.contains(peer) && seen.insert(peer).second) ordered.push_back(peer);
+    return ordered.size() == peers.size() ? ordered : peers;
+  }
   std::vector<PeerId> group_members(std::uint32_t group) const {
     std::vector<PeerId> peers;
     for (const auto& member : members)
