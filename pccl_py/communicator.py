@@ -67,8 +67,8 @@ class Communicator(Collectives):
     listen          host:port where other peers reach this one; None: any port, on loopback only unless
                     there is a secret or `insecure`
     advertise       host, host:port or a list of them, where that is not what others can dial
-    deterministic   True on all peers: the order and the plans of reductions depend on who takes part, in order of
-                    admission, and on sizes alone, never on what was measured. The same bits from run to run
+    deterministic   True on all peers: the order and the plans of reductions depend on who takes part (in
+                    order of admission) and on sizes, never on what was measured: the same bits in every run
     timeout         seconds to be admitted, None: `connect_timeout_s` of the configuration. A run that has
                     begun admits at its next update_topology()
     config          None: `Config.load()`
@@ -194,12 +194,12 @@ class Communicator(Collectives):
         return self._peer.update_topology(0, arguments.seconds_of(timeout, self._config.operation_timeout_s))
 
     def optimize_topology(self, probe_ms: int = 200, timeout: float | None = None) -> TopologyReport:
-        """A boundary, like update_topology(), at which all links of the run are measured, pair by pair, and the
-        ring order that makes the best of them is taken where it promises 10 % or more.
+        """A boundary, like update_topology(), at which all links of the run are measured, pair by pair, and
+        the ring order that makes the best of them is taken where it promises 10 % or more.
 
-        All peers call it alike (OrderError where others call update_topology()). Each pair of a round takes
-        about `probe_ms`, more where round trips are long; P peers take P - 1 rounds or P, and 48 at most. When
-        somebody dies meanwhile, the others begin anew without it. Raises UsageError with
+        All peers call it alike (OrderError where others call update_topology()). A round of pairs takes
+        about `probe_ms`, more where round trips are long; P peers take P - 1 rounds or P, and 48 at most.
+        When somebody dies meanwhile, the others begin anew without it. Raises UsageError with
         `deterministic=True`, which fixes the order.
         """
         probe_ms = arguments.whole(probe_ms, "probe_ms", 20, 2000)

@@ -22,8 +22,8 @@ std::unique_ptr<PeerObject> create(std::string address, std::string island, std:
                                    std::uint16_t island_size, std::uint32_t group, int role,
                                    std::uint32_t min_islands, std::string listen,
                                    std::vector<std::string> advertise, const py::bytes& secret, bool insecure,
-                                   const Timing& timing, std::string congestion_control,
-                                   std::string host_id, bool deterministic) {
+                                   const Timing& timing, std::string congestion_control, std::string host_id,
+                                   bool deterministic) {
   PeerOptions options;
   options.master = std::move(address);
   if (island.size() > limits::name_bytes_max)

@@ -32,8 +32,7 @@ Descriptors descriptors() {
   if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) all.limit = static_cast<std::size_t>(limit.rlim_cur);
   const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir("/proc/self/fd"), &::closedir);
   if (directory == nullptr) return {all.limit, all.limit};  // none left, or nobody can tell
-  while (const auto* entry = ::readdir(directory.get()))
-    all.open += entry->d_name[0] != '.' ? 1 : 0;
+  while (const auto* entry = ::readdir(directory.get())) all.open += entry->d_name[0] != '.' ? 1 : 0;
   return all;
 }
 

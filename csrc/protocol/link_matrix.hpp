@@ -35,7 +35,7 @@ class LinkMatrix {
   // Exponential average: a probe counts half, a transfer a quarter, against an estimate that loses half of
   // its weight every two minutes. Reports are clamped, so that no value overflows a sum.
   void learn(PeerId from, PeerId to, const LinkSample& sample, Instant now);
-  void forget(PeerId peer);  // it left: links from it and to it
+  void forget(PeerId peer);                               // it left: links from it and to it
   void assume(PeerId from, PeerId to, const Link& link);  // whatever was measured; for what-if
 
   Link at(PeerId from, PeerId to) const;          // zeros where nothing is known

@@ -239,8 +239,8 @@ class Master {
   Instant look_at_ = never, hints_told_ = 0;
   std::optional<Probing> probing_;
   std::uint32_t probe_round_ = 0;  // counted for ever: an answer belongs to one
-  Instant pulse_at_ = 0;     // soon, when who waits at the door has changed
-  Instant liveness_at_ = 0;  // nobody's time is over before
+  Instant pulse_at_ = 0;           // soon, when who waits at the door has changed
+  Instant liveness_at_ = 0;        // nobody's time is over before
   std::deque<Duration> durations_;
   std::optional<Stored> stored_;
   Instant listen_until_ = never;

@@ -27,7 +27,8 @@ Error Master::admissible(const Join& join) const {
   if (!peers_.empty() && peers_.begin()->second.join.deterministic != join.deterministic)
     return {ErrorCode::mismatch, std::string("this peer joins ") + (join.deterministic ? "with" : "without") +
                                      " deterministic=True, and the run's peers are " +
-                                     (join.deterministic ? "without" : "with") + " it; all must say the same"};
+                                     (join.deterministic ? "without" : "with") +
+                                     " it; all must say the same"};
   if (join.reachable_at.empty()) return no("it offers no address that other peers can reach");
   const auto it = door_.find(join.island);
   if (it != door_.end() && it->second.size != join.island_size && !in_the_way(join))

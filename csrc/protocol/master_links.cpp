@@ -79,7 +79,8 @@ void Master::on(ConnectionId, PeerId peer, const LinkReport& m, Instant now) {
   }
   if (!news) return;
   // The first speeds are worth a view as soon as they are known.
-  const bool known = std::ranges::any_of(view_.hints.paths, [](const auto& p) { return p.mesh_bandwidth != 0; });
+  const bool known =
+      std::ranges::any_of(view_.hints.paths, [](const auto& p) { return p.mesh_bandwidth != 0; });
   const auto held = known ? hints_told_ + timing_.hints_hold : now;
   look_at_ = std::min(look_at_, std::max(now + timing_.links_settle, held));
 }

@@ -195,7 +195,8 @@ Result<bool> Session::enter_boundary(std::uint32_t islands, Duration timeout, In
                                        std::string(name(operations_.begin()->second.descriptor.call)) + ", " +
                                        describe(operations_.begin()->first) + "): wait for it first"};
   if (probe_ms != 0 && view_.hints.deterministic)
-    return Error{ErrorCode::usage, "deterministic=True fixes the order of the peers: there is nothing to optimize"};
+    return Error{ErrorCode::usage,
+                 "deterministic=True fixes the order of the peers: there is nothing to optimize"};
   const bool again = boundary_.number != 0;
   if (!again && islands == 0 && probe_ms == 0 && may_skip_boundary()) {
     shared_waiting_.reset();  // a record serves once: who only ever asks for news must get some
@@ -216,9 +217,8 @@ Result<bool> Session::enter_boundary(std::uint32_t islands, Duration timeout, In
 }
 
 void Session::send_boundary() {
-  to_master(
-      EnterBoundary{view_.id, boundary_.number, boundary_.islands, verdicts_seen_, bool(boundary_.given_up),
-                    boundary_.probe_ms});
+  to_master(EnterBoundary{view_.id, boundary_.number, boundary_.islands, verdicts_seen_,
+                          bool(boundary_.given_up), boundary_.probe_ms});
 }
 
 // Until the master has answered it may count this peer in, and the boundary may pass.

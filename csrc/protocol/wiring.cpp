@@ -88,8 +88,9 @@ std::vector<GroupPaths> Wiring::paths(const std::vector<GroupRing>& groups) cons
   std::vector<GroupPaths> all;
   for (const auto& group : groups) {
     const bool placed = std::ranges::find(group.hosts, 0u) == group.hosts.end();
-    auto paths = summarise_paths(matrix_, group.group, group.ring,
-                                 placed ? std::span<const std::uint32_t>(group.hosts) : std::span<const std::uint32_t>());
+    auto paths = summarise_paths(
+        matrix_, group.group, group.ring,
+        placed ? std::span<const std::uint32_t>(group.hosts) : std::span<const std::uint32_t>());
     GroupPaths unknown;
     unknown.group = group.group;
     if (paths != unknown) all.push_back(paths);

@@ -58,8 +58,7 @@ void PeerRuntime::cancel(std::shared_ptr<OperationHandle> handle, std::string wh
   });
 }
 
-std::shared_ptr<Promise<BoundaryResult>> PeerRuntime::enter_boundary(std::uint32_t islands,
-                                                                     Duration timeout,
+std::shared_ptr<Promise<BoundaryResult>> PeerRuntime::enter_boundary(std::uint32_t islands, Duration timeout,
                                                                      std::uint32_t probe_ms) {
   auto promise = std::make_shared<Promise<BoundaryResult>>();
   hub_->call([this, promise, islands, timeout, probe_ms] {

@@ -119,7 +119,8 @@ void PeerRuntime::tick() {
 }
 
 Instant PeerRuntime::next_deadline() const {
-  auto next = std::min({master_.next_deadline(), links_ticked_ + second + millisecond, prober_.next_deadline()});
+  auto next =
+      std::min({master_.next_deadline(), links_ticked_ + second + millisecond, prober_.next_deadline()});
   return session_ == nullptr ? next : std::min(next, session_->next_deadline());
 }
 

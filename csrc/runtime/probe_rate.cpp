@@ -21,7 +21,9 @@ void ProbeRate::add(Instant now, std::uint64_t confirmed) { samples_.push_back({
 
 double ProbeRate::rate(std::size_t from, std::size_t to) const {
   const auto time = samples_[to].at - samples_[from].at;
-  return time <= 0 ? 0 : double(samples_[to].confirmed - samples_[from].confirmed) * double(second) / double(time);
+  return time <= 0
+             ? 0
+             : double(samples_[to].confirmed - samples_[from].confirmed) * double(second) / double(time);
 }
 
 // The last two quarters tell the same.

@@ -89,7 +89,8 @@ class Court {
       master.on(send.to, on_probe(send.to, *probe), now);
     if (const auto* failed = std::get_if<Failed>(&send.message); failed != nullptr && failures.size() < kept)
       failures.push_back(*failed);
-    if (const auto* refused = std::get_if<Refused>(&send.message); refused != nullptr && refusals.size() < kept)
+    if (const auto* refused = std::get_if<Refused>(&send.message);
+        refused != nullptr && refusals.size() < kept)
       refusals.push_back(*refused);
     if (const auto* commit = std::get_if<Commit>(&send.message)) last_commit = *commit;
     if (const auto* view = std::get_if<ViewMessage>(&send.message)) last_view = view->view;

@@ -22,7 +22,8 @@ class Run : public Court {
   }
   const View& view() const { return master.view(); }
   PeerId peer(ConnectionId c) const { return peers.at(c); }
-  void report(ConnectionId from, ConnectionId to, std::uint64_t bandwidth, Evidence evidence = Evidence::probe) {
+  void report(ConnectionId from, ConnectionId to, std::uint64_t bandwidth,
+              Evidence evidence = Evidence::probe) {
     say(from, LinkReport{{{peer(to), bandwidth, 1000, evidence}}});
   }
   // Fast to the second next, slow to the next.
@@ -156,7 +157,8 @@ TEST(peers_of_one_host_are_not_probed) {
     check::fail(std::source_location::current(), "a probe");
     return {m.view, m.round, {}};
   };
-  for (ConnectionId c = 1; c <= 3; ++c) court.say(c, EnterBoundary{court.master.view().id, 1, 0, 0, false, 50});
+  for (ConnectionId c = 1; c <= 3; ++c)
+    court.say(c, EnterBoundary{court.master.view().id, 1, 0, 0, false, 50});
   CHECK_EQ(court.master.view().boundaries, 1u);
 }
 
@@ -233,7 +235,8 @@ TEST(deterministic_peers_keep_to_themselves) {
 TEST(nonsense_about_links_does_no_harm) {
   Run run(3);
   for (ConnectionId to = 1; to <= 3; ++to)
-    run.say(1, LinkReport{{{run.peer(to), ~std::uint64_t{0}, ~std::uint32_t{0}, Evidence::probe}, {77, mb, 1, Evidence::probe}}});
+    run.say(1, LinkReport{{{run.peer(to), ~std::uint64_t{0}, ~std::uint32_t{0}, Evidence::probe},
+                           {77, mb, 1, Evidence::probe}}});
   run.pass(second);
   run.enter_all();
   CHECK_EQ(run.view().boundaries, 1u);

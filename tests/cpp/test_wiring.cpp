@@ -71,7 +71,8 @@ TEST(without_a_mesh_new_neighbours_must_have_met) {
 
 TEST(peers_of_one_host_are_near_each_other) {
   Wiring wiring;
-  for (const auto& [a, b] : std::vector<std::pair<PeerId, PeerId>>{{1, 2}, {2, 3}, {3, 4}, {4, 1}, {1, 3}, {2, 4}}) {
+  for (const auto& [a, b] :
+       std::vector<std::pair<PeerId, PeerId>>{{1, 2}, {2, 3}, {3, 4}, {4, 1}, {1, 3}, {2, 4}}) {
     const auto local = (a + b) % 2 == 0;  // 1 and 3, 2 and 4: never measured
     if (local) continue;
     wiring.learn(a, link(b, 10 * mb, 5000), 0);

@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-# ADDRESS ISLANDS LABEL DETERMINISTIC: joins; then each line of its standard input is a call with a JSON list of
-# arguments. The sum is of two to the power of the contributors' ids.
+# ADDRESS ISLANDS LABEL DETERMINISTIC: joins; then each line of its standard input is a call and its arguments
+# as a JSON list. The sum is of two to the power of the contributors' ids.
 PEER = """
 import json, os, sys, time
 import numpy as np
@@ -37,7 +37,7 @@ def digest(count, seed, algorithm):
 def optimize(probe_ms):
     report = comm.optimize_topology(probe_ms)
     return {name: getattr(report, name) for name in report.__slots__} | {"speedup": report.speedup}
-def state(): return dict(ring=comm.ring, members=[peer.id for peer in comm.peers()], boundaries=comm.boundaries)
+def state(): return dict(ring=comm.ring, members=[peer.id for peer in comm.peers()])
 def update(): return comm.update_topology()
 def leave(): comm.leave()
 def say(**what): print(json.dumps(what), flush=True)
@@ -73,7 +73,13 @@ class Commanded:
     """A peer. `prefix`: the command that runs it elsewhere, such as Emulator.command(i)."""
 
     def __init__(
-        self, address: str, islands: int, label: str, *, deterministic: bool = False, prefix: Sequence[str] = ()
+        self,
+        address: str,
+        islands: int,
+        label: str,
+        *,
+        deterministic: bool = False,
+        prefix: Sequence[str] = (),
     ) -> None:
         words = [*prefix, sys.executable, "-c", PEER, address, str(islands), label, str(int(deterministic))]
         pipe = subprocess.PIPE

@@ -63,8 +63,13 @@ Flavour topology() {
 
 const std::vector<Flavour>& flavours() {
   static const std::vector<Flavour> all = {
-      make("mixed", 0, 4, {3, 1, 1, 2, 2, 2, 2, 0.5, 2, 0.3, 0.5, 0.5}), links(), joins(),
-      make("masters", 1, 5, {1, 0, 0, 0, 0, 2, 3, 1, 1, 0, 0}),          slow(),  state(), topology(),
+      make("mixed", 0, 4, {3, 1, 1, 2, 2, 2, 2, 0.5, 2, 0.3, 0.5, 0.5}),
+      links(),
+      joins(),
+      make("masters", 1, 5, {1, 0, 0, 0, 0, 2, 3, 1, 1, 0, 0}),
+      slow(),
+      state(),
+      topology(),
   };
   return all;
 }
