@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 import typing_extensions
-__all__: list[str] = ['DTYPES', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'StateOperation', 'Timing', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode']
+__all__: list[str] = ['DTYPES', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'StateOperation', 'Timing', 'decode_into', 'encode_into', 'galois_multiply_add', 'instruction_sets', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'reduce']
 class Timing:
     def __init__(self) -> None:
         ...
@@ -108,7 +108,7 @@ class StateOperation:
     def offer(self, revision: typing.SupportsInt | typing.SupportsIndex, strategy: typing.SupportsInt | typing.SupportsIndex, entries: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, bytes]], serve: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], keep: typing.Any) -> None:
         ...
 class Peer:
-    def __init__(self, address: str, *, island: str, island_rank: typing.SupportsInt | typing.SupportsIndex, island_size: typing.SupportsInt | typing.SupportsIndex, group: typing.SupportsInt | typing.SupportsIndex, role: typing.SupportsInt | typing.SupportsIndex, min_islands: typing.SupportsInt | typing.SupportsIndex, listen: str, advertise: collections.abc.Sequence[str], secret: bytes, insecure: bool, timing: Timing, congestion_control: str, host_id: str, deterministic: bool) -> None:
+    def __init__(self, address: str, *, island: str, island_rank: typing.SupportsInt | typing.SupportsIndex, island_size: typing.SupportsInt | typing.SupportsIndex, group: typing.SupportsInt | typing.SupportsIndex, role: typing.SupportsInt | typing.SupportsIndex, min_islands: typing.SupportsInt | typing.SupportsIndex, listen: str, advertise: collections.abc.Sequence[str], secret: bytes, insecure: bool, timing: Timing, congestion_control: str, stripes: typing.SupportsInt | typing.SupportsIndex, checksum: bool, host_id: str, deterministic: bool) -> None:
         ...
     def close(self) -> None:
         ...
@@ -124,7 +124,7 @@ class Peer:
         ...
     def optimize_topology(self, seconds: typing.SupportsFloat | typing.SupportsIndex, probe_ms: typing.SupportsInt | typing.SupportsIndex) -> typing.Any:
         ...
-    def post(self, *, call: typing.SupportsInt | typing.SupportsIndex, scope: typing.SupportsInt | typing.SupportsIndex, name: typing.SupportsInt | typing.SupportsIndex, op: typing.SupportsInt | typing.SupportsIndex, root: typing.SupportsInt | typing.SupportsIndex, weight: typing.SupportsFloat | typing.SupportsIndex | None, on_loss: typing.SupportsInt | typing.SupportsIndex, seconds: typing.SupportsFloat | typing.SupportsIndex, algorithm: typing.SupportsInt | typing.SupportsIndex, quantization: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, bool], blocks: typing.SupportsInt | typing.SupportsIndex, tensors: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], keep: typing.Any) -> Operation:
+    def post(self, *, call: typing.SupportsInt | typing.SupportsIndex, scope: typing.SupportsInt | typing.SupportsIndex, name: typing.SupportsInt | typing.SupportsIndex, op: typing.SupportsInt | typing.SupportsIndex, root: typing.SupportsInt | typing.SupportsIndex, weight: typing.SupportsFloat | typing.SupportsIndex | None, on_loss: typing.SupportsInt | typing.SupportsIndex, seconds: typing.SupportsFloat | typing.SupportsIndex, algorithm: typing.SupportsInt | typing.SupportsIndex, quantization: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, bool, bool], blocks: typing.SupportsInt | typing.SupportsIndex, tensors: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], residuals: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], keep: typing.Any) -> Operation:
         ...
     def ring(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
         ...
@@ -157,6 +157,22 @@ class Master:
     @property
     def address(self) -> str:
         ...
+def decode_into(level: str, kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, out: typing_extensions.Buffer, add: bool, times: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    `add`: onto accumulators.
+    """
+def encode_into(level: str, kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, stochastic: bool, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, out: typing_extensions.Buffer, times: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    ValueError where an element is not finite.
+    """
+def galois_multiply_add(sums: typing_extensions.Buffer, data: typing_extensions.Buffer, factor: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    sums ^= factor * data in GF(2^8) modulo 0x11d, byte by byte, in place.
+    """
+def instruction_sets() -> list[str]:
+    """
+    Those with kernels that this CPU runs, slowest first.
+    """
 def on_error(make: typing.Any) -> None:
     """
     Every failure raises make(code, text).
@@ -172,6 +188,10 @@ def quantize_decode(kind: typing.SupportsInt | typing.SupportsIndex, block: typi
 def quantize_encode(kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, stochastic: bool, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, seed: typing.SupportsInt | typing.SupportsIndex = 0, first_element: typing.SupportsInt | typing.SupportsIndex = 0) -> typing.Any:
     """
     The bytes of `data`, elements of `dtype`, block by block; None where one is not finite.
+    """
+def reduce(level: str, dtype: typing.SupportsInt | typing.SupportsIndex, op: typing.SupportsInt | typing.SupportsIndex, out: typing_extensions.Buffer, incoming: typing_extensions.Buffer, own: typing_extensions.Buffer, streaming: bool, times: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    out = incoming (op) own.
     """
 DTYPES: dict = {'float32': 1, 'float64': 2, 'float16': 3, 'bfloat16': 4, 'int8': 5, 'int16': 6, 'int32': 7, 'int64': 8, 'uint8': 9, 'uint16': 10, 'uint32': 11, 'uint64': 12}
 QUANTIZATIONS: dict = {'none': 1, 'int8': 2, 'uint8': 3, 'int4': 4, 'fp8': 5, 'bf16': 6}

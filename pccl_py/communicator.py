@@ -28,11 +28,20 @@ tie(_core)
 
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """The data link to another peer. Bytes count everything since the link was opened."""
+    """The data link to another peer. Bytes count what its stripes carried since each was opened.
+
+    stripes              TCP streams that it has now; `mended`: those that broke while others carried on
+    congestion_control   of its first stripe, as the kernel names it
+    path                 "host", "lan" or "wan": what stripes and congestion control were chosen for
+    rtt_s                round trip as the kernel has measured it, in seconds; 0.0: not yet
+    """
 
     remote: str
     stripes: int
+    mended: int
     congestion_control: str
+    path: str
+    rtt_s: float
     bytes_sent: int
     bytes_received: int
 
@@ -69,6 +78,8 @@ class Communicator(Collectives):
     advertise       host, host:port or a list of them, where that is not what others can dial
     deterministic   True on all peers: the order and the plans of reductions depend on who takes part (in
                     order of admission) and on sizes, never on what was measured: the same bits in every run
+    checksum        True: every chunk to and from this peer carries a CRC-32C, so that bytes that change on
+                    the way are seen, and sent again on another stripe. CHECKSUM_COST
     timeout         seconds to be admitted, None: `connect_timeout_s` of the configuration. A run that has
                     begun admits at its next update_topology()
     config          None: `Config.load()`
@@ -97,6 +108,7 @@ class Communicator(Collectives):
         listen: str | None = None,
         advertise: str | Sequence[str] | None = None,
         deterministic: bool = False,
+        checksum: bool = False,
         timeout: float | None = None,
         config: Config | None = None,
     ) -> None:
@@ -120,6 +132,8 @@ class Communicator(Collectives):
             congestion_control=self._config.congestion_control,
             host_id=self._config.host_label,
             deterministic=deterministic,
+            stripes=self._config.stripes,
+            checksum=checksum,
         )
         self._group = group
         self._process = os.getpid()

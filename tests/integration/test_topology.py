@@ -154,13 +154,12 @@ def test_a_peer_is_killed_during_probes_and_another_after_them(emulated: None) -
 def test_far_apart_two_hops_are_taken(emulated: None) -> None:
     """What a plan moves tells which one it was: everything to everybody, or a share to each."""
     with emulator(4, rtt_ms=80, rate_mbit=100) as net, group(net, 3) as peers:
-        seconds = {}
-        for algorithm in ("auto", "ring"):
-            on_all(peers, "reduce", 1 << 18, algorithm)
-            calls = on_all(peers, "reduce", 1 << 18, algorithm)
+        seconds: dict[str, list[float]] = {"auto": [], "ring": []}
+        for algorithm in [*seconds] * 4:
+            calls = on_all(peers, "reduce", 1 << 16, algorithm)
             assert all(call["right"] for call in calls)
-            seconds[algorithm] = max(c["ended"] for c in calls) - max(c["began"] for c in calls)
-        assert seconds["auto"] < 0.85 * seconds["ring"], seconds
+            seconds[algorithm].append(max(c["ended"] for c in calls) - max(c["began"] for c in calls))
+        assert min(seconds["auto"]) < 0.85 * min(seconds["ring"]), seconds
         small = on_all(peers, "reduce", 1 << 14, "auto")
         assert all(call["sent"] >= 2 * (1 << 16) for call in small)
 
