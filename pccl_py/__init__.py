@@ -44,6 +44,7 @@ from .errors import (
 from .master import Master
 from .quantization import QuantConfig
 from .shared_state import SharedState, SyncInfo
+from .topology import TopologyReport
 from .work import OpInfo, Work
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ __all__ = [
     "SharedState",
     "Strategy",
     "SyncInfo",
+    "TopologyReport",
     "UsageError",
     "VersionError",
     "Work",

@@ -23,17 +23,27 @@ std::unique_ptr<PeerObject> create(std::string address, std::string island, std:
                                    std::uint32_t min_islands, std::string listen,
                                    std::vector<std::string> advertise, const py::bytes& secret, bool insecure,
                                    const Timing& timing, std::string congestion_control, std::uint8_t stripes,
-                                   bool checksum, std::string run_name, std::uint32_t start_rank) {
+                                   bool checksum, std::string run_name, std::uint32_t start_rank,
+                                   std::string host_id, bool deterministic) {
   PeerOptions options;
   options.master = std::move(address);
   if (island.size() > limits::name_bytes_max)
     raise({ErrorCode::usage, "an island's name has at most 256 bytes"});
   if (run_name.size() > limits::name_bytes_max)
     raise({ErrorCode::usage, "a run's name has at most 256 bytes"});
+  if (host_id.size() > limits::name_bytes_max)
+    raise({ErrorCode::usage, "a host's label has at most 256 bytes"});
   if (role < 1 || role > last_of<Role>) raise({ErrorCode::usage, "unknown role"});
-  options.join = {std::move(island), island_rank, island_size, group, static_cast<Role>(role),
-                  min_islands,       {},          {},          0,     std::move(run_name),
-                  start_rank};
+  options.join.island = std::move(island);
+  options.join.island_rank = island_rank;
+  options.join.island_size = island_size;
+  options.join.group = group;
+  options.join.role = static_cast<Role>(role);
+  options.join.min_islands = min_islands;
+  options.join.run_name = std::move(run_name);
+  options.join.start_rank = start_rank;
+  options.join.host_id = std::move(host_id);
+  options.join.deterministic = deterministic;
   options.listen = std::move(listen);
   options.advertise = std::move(advertise);
   options.secret = bytes_of(secret);
@@ -126,9 +136,10 @@ std::shared_ptr<OperationObject> post(
   return object;
 }
 
-bool update_topology(const PeerObject& self, std::uint32_t islands, double seconds) {
+BoundaryResult pass_boundary(const PeerObject& self, std::uint32_t islands, double seconds,
+                             std::uint32_t probe_ms) {
   check_not_forked(self);
-  const auto passed = self.runtime->enter_boundary(islands, duration_of(seconds));
+  const auto passed = self.runtime->enter_boundary(islands, duration_of(seconds), probe_ms);
   const PeerRuntime::Blocked blocked(*self.runtime);
   try {
     wait_with_signals(-1, [&](Duration time) { return passed->wait_for(time); });
@@ -136,9 +147,26 @@ bool update_topology(const PeerObject& self, std::uint32_t islands, double secon
     without_gil([&] { self.runtime->leave_boundary(passed); });
     throw;
   }
-  const auto result = passed->get();
+  auto result = passed->get();
   if (result.error) raise(result.error);
-  return result.changed;
+  return result;
+}
+
+bool update_topology(const PeerObject& self, std::uint32_t islands, double seconds) {
+  return pass_boundary(self, islands, seconds, 0).changed;
+}
+
+// What the probes said about this peer's group: adopted, bandwidth before and now, latency before and now,
+// links, measured. None where the group was not looked at.
+py::object optimize_topology(const PeerObject& self, double seconds, std::uint32_t probe_ms) {
+  const auto result = pass_boundary(self, 0, seconds, probe_ms);
+  const auto status = self.runtime->status(false);
+  const auto* me = status.view.find(status.peer);
+  for (const auto& r : result.rings)
+    if (me != nullptr && r.group == me->group)
+      return py::make_tuple(r.adopted, r.bandwidth_before, r.bandwidth, r.latency_before_us, r.latency_us,
+                            r.links, r.measured);
+  return py::none();
 }
 
 std::unique_ptr<StateObject> sync_state(const PeerObject& self, int scope, std::uint32_t name,
@@ -157,7 +185,7 @@ py::list members(const PeerObject& self) {
   for (const auto& m : self.runtime->status(false).view.members) {
     std::vector<std::string> addresses;
     for (const auto& a : m.reachable_at) addresses.push_back(net::text_of(a));
-    all.append(py::make_tuple(m.peer, m.island, m.island_rank, m.group, int(m.role), addresses));
+    all.append(py::make_tuple(m.peer, m.island, m.island_rank, m.group, int(m.role), addresses, m.host));
   }
   return all;
 }
@@ -193,13 +221,16 @@ void bind_peer(py::module_& module) {
            py::arg("island_size"), py::arg("group"), py::arg("role"), py::arg("min_islands"),
            py::arg("listen"), py::arg("advertise"), py::arg("secret"), py::arg("insecure"), py::arg("timing"),
            py::arg("congestion_control"), py::arg("stripes"), py::arg("checksum"), py::arg("run_name"),
-           py::arg("start_rank"))
+           py::arg("start_rank"), py::arg("host_id"), py::arg("deterministic"))
       .def("connect", &connect, py::arg("seconds"))
       .def("post", &post, py::kw_only(), py::arg("call"), py::arg("scope"), py::arg("name"), py::arg("op"),
            py::arg("root"), py::arg("weight"), py::arg("on_loss"), py::arg("seconds"), py::arg("algorithm"),
            py::arg("quantization"), py::arg("blocks"), py::arg("peers"), py::arg("tensors"),
            py::arg("residuals"), py::arg("keep"))
       .def("update_topology", &update_topology, py::arg("islands"), py::arg("seconds"))
+      .def("optimize_topology", &optimize_topology, py::arg("seconds"), py::arg("probe_ms"))
+      .def("ring", [](const PeerObject& self,
+                      std::uint32_t group) { return self.runtime->status(false).view.ring(group); })
       .def("sync_state", &sync_state, py::kw_only(), py::arg("scope"), py::arg("name"), py::arg("seconds"))
       .def("members", &members)
       .def("view",

@@ -213,7 +213,8 @@ void Session::on(const Commit& m, Instant) {
                                   operation.attempts});
   }
   if (m.verdict.key.scope == Scope::run || single_group() || !rules_.skip_only_on_shared_record)
-    shared_waiting_ = std::max(shared_waiting_.value_or(0), m.verdict.waiting);
+    shared_waiting_ =
+        std::max({shared_waiting_.value_or(0), m.verdict.waiting, std::uint32_t{m.verdict.view_due}});
   finish(m.verdict.key, {{}, std::move(contributors), m.verdict.waiting, operation.attempts});
 }
 

@@ -83,7 +83,8 @@ struct OperationHandle {
 
 struct BoundaryResult {
   Error error;
-  bool changed = false;
+  bool changed = false;                // other members than before
+  std::vector<RingReport> rings = {};  // where links were measured
 };
 
 // What a shared-state synchronization tells the thread that drives it.

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/crc32c.hpp"
+#include "runtime/link_speeds.hpp"
 #include "runtime/peer_runtime.hpp"
 
 namespace pccl {
@@ -13,6 +14,9 @@ namespace pccl {
 void PeerRuntime::link_up(PeerId peer) {
   forget_in_flight(peer);  // of a link that this one replaces
   if (session_ == nullptr) return;
+  // With the proof that it is there. Who is a member already leaves that to the one at the door.
+  if (session_->stage() == Session::Stage::door)
+    session_->note_links({{peer, 0, round_trip_us(links_, peer), Evidence::at_least}}, monotonic_now());
   session_->on_link_up(peer, monotonic_now());
   exchange_->on_link_up(peer);
   send_fetches(peer);
@@ -53,6 +57,7 @@ bool PeerRuntime::link_message(PeerId peer, const BetweenPeers& message) {
 
 net::Landing PeerRuntime::link_payload(PeerId peer, net::Connection& stripe, wire::FrameKind kind,
                                        ByteView head, std::size_t bytes) {
+  if (kind == wire::FrameKind::probe) return {};
   return kind == wire::FrameKind::chunk ? land_chunk(peer, stripe, head, bytes)
                                         : land_block(peer, stripe, head, bytes);
 }
@@ -212,6 +217,7 @@ void PeerRuntime::release(Sends::Send& send) {
 }
 
 void PeerRuntime::link_sent(PeerId peer, net::Connection& stripe, std::uint64_t token) {
+  if (token == Prober::token) return prober_.top_up();
   auto* send = sends_.find(token);
   if (send == nullptr || send->peer != peer || send->stripe != &stripe) return;
   if (send->block) {

@@ -9,6 +9,7 @@
 #include "runtime/handles.hpp"
 #include "runtime/links.hpp"
 #include "runtime/master_link.hpp"
+#include "runtime/prober.hpp"
 #include "runtime/sends.hpp"
 
 namespace pccl {
@@ -54,7 +55,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   Error not_admitted(Duration waited);  // what keeps it out, for a caller whose time is over
   std::shared_ptr<OperationHandle> post(PostRequest request);
   void cancel(std::shared_ptr<OperationHandle> handle, std::string why);
-  std::shared_ptr<Promise<BoundaryResult>> enter_boundary(std::uint32_t islands, Duration timeout);
+  std::shared_ptr<Promise<BoundaryResult>> enter_boundary(std::uint32_t islands, Duration timeout,
+                                                          std::uint32_t probe_ms = 0);
   void leave_boundary(std::shared_ptr<Promise<BoundaryResult>> entered);
   std::shared_ptr<StateHandle> post_state(Posting posting);
   void offer_state(std::shared_ptr<StateHandle> handle, StateOffer offer, std::vector<ServedEntry> served);
@@ -112,6 +114,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void drain();
   void tick();
   Instant next_deadline() const;
+  void note_speeds(Instant now);
   std::vector<Address> reachable() const;
   void log(const std::string& line) const;
   void publish();
@@ -132,6 +135,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void apply(effect::BoundaryPassed& e);
   void apply(effect::BoundaryFailed& e);
   void apply(effect::Gone& e);
+  void apply(effect::Probe& e);
   void apply(effect::Notice& e);
   void apply(exchange_effect::SendReady& e);
   void apply(exchange_effect::Do& e);
@@ -201,10 +205,11 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::map<ParkedId, std::pair<PeerId, wire::DataHeader>> parked_headers_;
   std::vector<PeerId> woken_;
   SlotPool slots_;
+  Prober prober_{links_};
   std::vector<ExchangeEffect> exchange_effects_;
   std::vector<PeerId> skipped_;  // in the last operation that may skip
   std::shared_ptr<Promise<BoundaryResult>> boundary_;
-  ViewId boundary_view_;
+  std::vector<PeerId> boundary_members_;  // when its caller came
   Error ended_;
   Instant links_ticked_ = 0;
   bool stop_ = false, draining_ = false;

@@ -3,30 +3,45 @@
 #include <algorithm>
 
 #include "collective/layout.hpp"
+#include "kernels/quantize.hpp"
+#include "protocol/cost.hpp"
 
 namespace pccl {
 
 namespace {
 
-constexpr std::uint32_t stripes_assumed = 2;  // for the chunk size, where the view does not say
+constexpr std::uint32_t stripes_assumed = 2;  // for the chunk size of calls in blocks
 
-// Where the mesh is not complete, or the plan does not exist for a call, the ring does it.
-Algorithm choose_algorithm(const Descriptor& d, const PlanHints& hints, std::uint32_t world) {
-  if (in_blocks(d.call))  // parts that wait must stay few where all are added at their owner
-    return d.call != Call::reduce_scatter || total_bytes(d) <= limits::fold_bytes_max ? Algorithm::direct
-                                                                                      : Algorithm::ring;
-  const bool quantized = d.quantization != Quantization::none;
-  const bool meshed = hints.mesh && d.call == Call::all_reduce && world > 1;
-  if (meshed && quantized) return Algorithm::direct;  // every contribution is encoded once
-  if (!meshed || d.algorithm == Algorithm::ring || d.algorithm == Algorithm::two_level)
-    return Algorithm::ring;
-  const auto bytes = total_bytes(d);
-  const bool small =
-      bytes <= limits::exchange_bytes_max && world <= limits::exchange_world_max && !d.weighted;
-  if (d.algorithm == Algorithm::exchange) return small ? Algorithm::exchange : Algorithm::direct;
-  if (d.algorithm == Algorithm::direct) return Algorithm::direct;
-  if (small) return Algorithm::exchange;
-  return bytes <= limits::direct_bytes_max ? Algorithm::direct : Algorithm::ring;
+// What make_executor() can carry out, whatever would be fastest. Quantized: every contribution is encoded
+// once, and not at every hop.
+AlgorithmSet available(const Descriptor& d, bool meshed) {
+  if (d.call != Call::all_reduce || !meshed) return only(Algorithm::ring);
+  if (d.quantization != Quantization::none) return only(Algorithm::direct);
+  const auto both = only(Algorithm::ring) | only(Algorithm::direct);
+  return AlgorithmSet(d.weighted ? both : both | only(Algorithm::exchange));
+}
+
+PlanRequest request_of(const Descriptor& d, const PlanHints& hints, std::uint32_t world) {
+  PlanRequest request;
+  request.call = d.call;
+  request.peers = world;
+  request.bytes = total_bytes(d);
+  const kernels::BlockCode code{d.quantization, d.quantization_block, d.stochastic};
+  for (const auto& tensor : d.tensors) {
+    request.partial_bytes += tensor.count * size_of(accumulator_of(tensor.dtype));
+    if (const auto codec = kernels::Codec::of(code, tensor.dtype))
+      request.encoded_bytes += codec->encoded_bytes(tensor.count);
+  }
+  request.algorithm = d.algorithm;
+  request.available = available(d, hints.mesh && world > 1);
+  request.deterministic = hints.deterministic;
+  return request;
+}
+
+// Parts that wait must stay few where all are added at their owner.
+Algorithm block_algorithm(const Descriptor& d) {
+  return d.call != Call::reduce_scatter || total_bytes(d) <= limits::fold_bytes_max ? Algorithm::direct
+                                                                                    : Algorithm::ring;
 }
 
 }  // namespace
@@ -41,15 +56,20 @@ bool moves_data(const Descriptor& d) {
   return d.call == Call::all_reduce || d.call == Call::broadcast || in_blocks(d.call);
 }
 
-Descriptor plan_descriptor(const Descriptor& descriptor, const PlanHints& hints, std::uint32_t world) {
+Descriptor plan_descriptor(const Descriptor& descriptor, const PlanHints& hints, std::uint32_t group,
+                           std::uint32_t world) {
   auto planned = descriptor;
-  planned.algorithm = choose_algorithm(planned, hints, world);
+  if (in_blocks(descriptor.call)) {
+    planned.algorithm = block_algorithm(descriptor);
+    const auto stripes = hints.stripes != 0 ? hints.stripes : stripes_assumed;
+    if (!planned.tensors.empty())
+      planned.chunk_bytes = choose_chunk_bytes(total_bytes(planned), 1, stripes, hints.chunk_bytes);
+    return planned;
+  }
+  const auto choice = choose_plan(hints, group, request_of(descriptor, hints, world));
+  planned.algorithm = choice.algorithm;
   if (planned.algorithm != Algorithm::direct) planned.quantization = Quantization::none;
-  const auto stripes = hints.stripes != 0 ? hints.stripes : stripes_assumed;
-  const bool cut = descriptor.call == Call::all_reduce && planned.algorithm != Algorithm::exchange;
-  const auto parts = cut ? world : 1;
-  if (!planned.tensors.empty())
-    planned.chunk_bytes = choose_chunk_bytes(total_bytes(planned), parts, stripes, hints.chunk_bytes);
+  if (!planned.tensors.empty()) planned.chunk_bytes = choice.chunk_bytes;
   return planned;
 }
 

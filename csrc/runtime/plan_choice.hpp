@@ -9,6 +9,7 @@ std::uint64_t total_bytes(const Descriptor& descriptor);
 bool moves_data(const Descriptor& descriptor);
 
 // The descriptor with algorithm, quantization and chunk size as they will be.
-Descriptor plan_descriptor(const Descriptor& descriptor, const PlanHints& hints, std::uint32_t world);
+Descriptor plan_descriptor(const Descriptor& descriptor, const PlanHints& hints, std::uint32_t group,
+                           std::uint32_t world);
 
 }  // namespace pccl
