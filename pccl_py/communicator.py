@@ -32,6 +32,7 @@ class LinkInfo:
     remote: str
     stripes: int
     congestion_control: str
+    transport: str
     bytes_sent: int
     bytes_received: int
 
@@ -64,6 +65,9 @@ class Communicator(Collectives):
     listen          host:port where other peers reach this one; None: any port, on loopback only unless
                     there is a secret or `insecure`
     advertise       host, host:port or a list of them, where that is not what others can dial
+    transport       between peers of one host. "auto": tensors of pccl_py.empty() are read in place ("shm"),
+                    others by process_vm_readv ("cma"), each where that works in both processes, else by
+                    TCP. "shm", "cma": that way alone, or TCP. "tcp". None: `transport` of the configuration
     timeout         seconds to be admitted, None: `connect_timeout_s` of the configuration. A run that has
                     begun admits at its next update_topology()
     config          None: `Config.load()`
@@ -91,6 +95,7 @@ class Communicator(Collectives):
         min_islands: int = 1,
         listen: str | None = None,
         advertise: str | Sequence[str] | None = None,
+        transport: str | None = None,
         timeout: float | None = None,
         config: Config | None = None,
     ) -> None:
@@ -112,6 +117,7 @@ class Communicator(Collectives):
             insecure=insecure,
             timing=self._config.apply(_core.Timing()),
             congestion_control=self._config.congestion_control,
+            transport=transport if transport is not None else self._config.transport,
         )
         self._group = group
         self._process = os.getpid()

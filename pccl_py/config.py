@@ -90,6 +90,10 @@ class Config:
         help="Of data links: a name that the kernel knows, or auto (by the path).",
     )  # fmt: skip
 
+    transport: str = knob(
+        "auto", "PCCL_TRANSPORT", help="Between peers of one host: auto, shm, cma or tcp (see Communicator)."
+    )
+
     def __post_init__(self) -> None:
         for item in fields(self):
             object.__setattr__(self, item.name, _checked(item, getattr(self, item.name), item.name))

@@ -65,6 +65,10 @@ inline constexpr std::size_t parked_bytes_max = 16u << 20;
 inline constexpr std::size_t eager_operations_max = 32;
 // Connections that have not proved anything yet.
 inline constexpr std::size_t strangers_max = 256;
+// Chunks that are offered to one peer of this host by their place and not taken yet: some MiB of messages.
+inline constexpr std::size_t references_max = 1 << 10;
+// Segments of shared memory that one process may have, and show: each costs a descriptor and a mapping.
+inline constexpr std::size_t segments_max = 256;
 // TCP streams of one link.
 inline constexpr std::size_t stripes_max = 16;
 

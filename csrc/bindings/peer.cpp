@@ -22,7 +22,8 @@ std::unique_ptr<PeerObject> create(std::string address, std::string island, std:
                                    std::uint16_t island_size, std::uint32_t group, int role,
                                    std::uint32_t min_islands, std::string listen,
                                    std::vector<std::string> advertise, const py::bytes& secret, bool insecure,
-                                   const Timing& timing, std::string congestion_control) {
+                                   const Timing& timing, std::string congestion_control,
+                                   const std::string& transport) {
   PeerOptions options;
   options.master = std::move(address);
   if (island.size() > limits::name_bytes_max)
@@ -36,6 +37,9 @@ std::unique_ptr<PeerObject> create(std::string address, std::string island, std:
   options.insecure = insecure;
   options.timing = timing;
   options.congestion = std::move(congestion_control);
+  const auto ways = ways_of_transport(transport);
+  if (!ways) raise({ErrorCode::usage, "transport=" + transport + ": it is auto, tcp, shm or cma"});
+  options.ways = *ways;
   options.log = logger();
   auto runtime = without_gil([&] { return PeerRuntime::create(std::move(options)); });
   if (!runtime) raise(runtime.error());
@@ -151,6 +155,7 @@ py::dict links(const PeerObject& self) {
     one["stripes"] = info.stripes;
     one["congestion_control"] = info.congestion;
     one["remote"] = info.remote;
+    one["transport"] = info.transport;
     one["bytes_sent"] = info.bytes_out;
     one["bytes_received"] = info.bytes_in;
     all[py::int_(peer)] = one;
@@ -170,7 +175,7 @@ void bind_peer(py::module_& module) {
       .def(py::init(&create), py::arg("address"), py::kw_only(), py::arg("island"), py::arg("island_rank"),
            py::arg("island_size"), py::arg("group"), py::arg("role"), py::arg("min_islands"),
            py::arg("listen"), py::arg("advertise"), py::arg("secret"), py::arg("insecure"), py::arg("timing"),
-           py::arg("congestion_control"))
+           py::arg("congestion_control"), py::arg("transport"))
       .def("connect", &connect, py::arg("seconds"))
       .def("post", &post, py::kw_only(), py::arg("call"), py::arg("scope"), py::arg("name"), py::arg("op"),
            py::arg("root"), py::arg("weight"), py::arg("on_loss"), py::arg("seconds"), py::arg("algorithm"),

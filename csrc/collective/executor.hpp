@@ -68,6 +68,9 @@ class Executor {
   // What the sender with this position may put where; skip when the chunk is not expected (or came already).
   Landing land(std::uint32_t from, std::uint16_t step, std::uint32_t chunk, std::uint32_t bytes);
   void arrived(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work);
+  void expect_again(std::uint16_t step, std::uint32_t chunk);  // it was to land, and did not
+  // Parts that a collecting step's sum still waits for; 0: the step collects nothing.
+  std::size_t parts_missing(std::uint16_t step, std::uint32_t chunk) const;
   bool sendable(std::uint32_t position) const;
   std::optional<ChunkSend> next(std::uint32_t position);
   bool sent(const ChunkSend& send, std::vector<Work>& work);  // true: its slot is free again

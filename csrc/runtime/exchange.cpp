@@ -229,6 +229,12 @@ void Exchange::arrived(const wire::DataHeader& header, SlotId slot) {
   settle(it->second);
 }
 
+void Exchange::expect_again(const wire::DataHeader& header) {
+  const auto it = attempts_.find(header.key);
+  if (it == attempts_.end() || it->second.executor == nullptr || it->second.view != header.view) return;
+  it->second.executor->expect_again(header.step, header.chunk);
+}
+
 bool Exchange::sendable(PeerId peer) const {
   return std::any_of(attempts_.begin(), attempts_.end(), [&](const auto& entry) {
     const auto position = entry.second.position_of(peer);

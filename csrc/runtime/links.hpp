@@ -15,6 +15,7 @@ struct LinkInfo {
   std::uint32_t stripes = 0;
   std::string congestion;
   std::string remote;
+  std::string transport = "tcp";  // how chunks leave: as bytes, or by their place
   std::uint64_t bytes_in = 0, bytes_out = 0;
 };
 

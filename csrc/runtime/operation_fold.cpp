@@ -1,4 +1,5 @@
 // Sums of parts that come from everywhere, at the one who owns them: plain, weighted, quantized.
+#include <algorithm>
 #include <cstring>
 
 #include "base/rng.hpp"
@@ -8,6 +9,11 @@
 
 namespace pccl {
 
+namespace {
+// A sum grows in the innermost cache while its parts stream by.
+constexpr std::size_t fold_elements = 4096;
+}  // namespace
+
 // All parts in the order of positions: the same bits whoever came first. The sum grows in the cache, is
 // divided and rounded once, and leaves from there.
 bool OperationMemory::fold(const Executor& executor, const Work& work, SlotPool& slots) {
@@ -15,16 +21,18 @@ bool OperationMemory::fold(const Executor& executor, const Work& work, SlotPool&
   const bool quantized = executor.plan().steps[work.step].in == Wire::quantized;
   bool finite = true;
   std::vector<const std::uint8_t*> parts;
-  for (const auto slot : work.parts) parts.push_back(slot == no_slot ? input(chunk) : slots.data(slot));
+  for (const auto slot : work.parts) parts.push_back(slot == no_slot ? input(chunk) : slots.read(slot));
   if (work.keep) keep(executor, work.chunk);
-  auto* to = work.to_slot ? slots.data(work.slot) : output(chunk);
+  auto* to = work.to_slot && !quantized ? sums(chunk, work, slots) : output(chunk);
   sum_.resize(chunk.count * size_of(accumulator_of(chunk.dtype)));
   if (quantized)
-    finite = fold_quantized(executor, chunk, parts, slots.data(work.slot));
+    finite = fold_quantized(executor, chunk, parts,
+                            slots.write(work.slot, executor.chunk_bytes(work.chunk, Wire::quantized)));
   else if (weight_)
     fold_weighted(chunk, parts, to);
   else
-    fold_plain(chunk, parts, op_ == ReduceOp::avg ? double(executor.plan().world) : 1.0, to);
+    fold_plain(chunk, parts, op_ == ReduceOp::avg ? double(executor.plan().world) : 1.0, to,
+               streaming_ && !work.to_slot);
   if (!quantized && work.to_slot && work.to_output)
     kernels::copy(output(chunk), to, chunk.element_bytes(), streaming_);
   for (const auto slot : work.parts)
@@ -33,16 +41,21 @@ bool OperationMemory::fold(const Executor& executor, const Work& work, SlotPool&
 }
 
 void OperationMemory::fold_plain(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts,
-                                 double divisor, std::uint8_t* to) {
-  kernels::ReduceArgs args{.incoming = parts[0], .count = chunk.count};
-  for (std::size_t i = 1; i < parts.size(); ++i) {
-    const bool last = i + 1 == parts.size();
-    args.out = last ? to : sum_.data();
-    args.own = parts[i];
-    args.divisor = last ? divisor : 1.0;
-    kernels::combine(chunk.dtype, op_, i == 1 ? Wire::element : Wire::accumulator,
-                     last ? Wire::element : Wire::accumulator, args);
-    args.incoming = sum_.data();
+                                 double divisor, std::uint8_t* to, bool streaming) {
+  const auto size = size_of(chunk.dtype);
+  for (std::size_t begin = 0; begin < chunk.count; begin += fold_elements) {
+    kernels::ReduceArgs args{.incoming = parts[0] + begin * size,
+                             .count = std::min<std::size_t>(fold_elements, chunk.count - begin)};
+    for (std::size_t i = 1; i < parts.size(); ++i) {
+      const bool last = i + 1 == parts.size();
+      args.out = last ? to + begin * size : sum_.data();
+      args.own = parts[i] + begin * size;
+      args.divisor = last ? divisor : 1.0;
+      args.streaming = last && streaming;
+      kernels::combine(chunk.dtype, op_, i == 1 ? Wire::element : Wire::accumulator,
+                       last ? Wire::element : Wire::accumulator, args);
+      args.incoming = sum_.data();
+    }
   }
 }
 

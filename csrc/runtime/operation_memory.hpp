@@ -39,6 +39,7 @@ class OperationMemory {
   // False: the sum that was to be encoded is not finite.
   [[nodiscard]] bool run(const Executor& executor, const Work& work, SlotPool& slots);
   std::uint8_t* output(const Chunk& chunk);
+  void take(const Chunk& chunk, const std::uint8_t* from);  // the output, from memory that is mapped here
   const std::uint8_t* input(const Chunk& chunk) const;
   void scale_own(const Executor& executor, std::uint32_t chunk, std::uint8_t* to) const;
   // False: an element is not finite, and cannot be encoded.
@@ -48,8 +49,9 @@ class OperationMemory {
   UndoPool::Buffer release_undo() { return std::move(undo_); }
 
  private:
-  void reduce(const Executor& executor, const Work& work, std::uint8_t* slot);
-  void finish(const Executor& executor, const Work& work, std::uint8_t* slot);
+  void reduce(const Executor& executor, const Work& work, SlotPool& slots);
+  void finish(const Executor& executor, const Work& work, SlotPool& slots);
+  static std::uint8_t* sums(const Chunk& chunk, const Work& work, SlotPool& slots);
   void take_own(const Executor& executor, const Work& work);
   [[nodiscard]] bool fold(const Executor& executor, const Work& work, SlotPool& slots);
   [[nodiscard]] bool fold_quantized(const Executor& executor, const Chunk& chunk,
@@ -58,7 +60,7 @@ class OperationMemory {
   static std::optional<kernels::Codec> codec_of(const Executor& executor, const Chunk& chunk);
   kernels::Draw draw_of(const Chunk& chunk, bool sum) const;
   void fold_plain(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts, double divisor,
-                  std::uint8_t* to);
+                  std::uint8_t* to, bool streaming);
   void fold_weighted(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts, std::uint8_t* to);
   std::uint8_t* undo_of(const Chunk& chunk);
   bool hidden(const Chunk& chunk) const { return chunk.tensor == tensors_.size(); }

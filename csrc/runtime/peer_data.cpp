@@ -11,6 +11,7 @@ namespace pccl {
 
 void PeerRuntime::link_up(PeerId peer) {
   forget_in_flight(peer);  // of a link that this one replaces
+  if (const auto hello = same_host_.hello()) links_.send(peer, *hello);
   if (session_ == nullptr) return;
   session_->on_link_up(peer, monotonic_now());
   exchange_->on_link_up(peer);
@@ -45,6 +46,8 @@ bool PeerRuntime::link_message(PeerId peer, const BetweenPeers& message) {
       event.donor = peer;
       it->second->events.push(std::move(event));
     }
+  } else if (!host_message(peer, message)) {
+    return false;
   }
   drain();
   return true;
@@ -61,14 +64,21 @@ void PeerRuntime::stripe_closed(net::Connection& stripe) { incoming_.erase(&stri
 // ---- sending ----
 
 void PeerRuntime::pump(PeerId peer) {
-  while (auto* stripe = links_.stripe_for_chunk(peer)) {
+  for (;;) {
+    auto* stripe = links_.stripe_for_chunk(peer);
+    // What is only offered needs no room on a stripe; one chunk too many on it waits there.
+    const bool crowded = stripe == nullptr;
+    if (same_host_.ways(peer) != 0 && !may_offer(peer)) return;
+    if (crowded && may_offer(peer)) stripe = links_.stripe_for_block(peer);
+    if (stripe == nullptr) return;
     auto outgoing = exchange_->next(peer);
     if (!outgoing) return;
-    send_chunk(peer, *stripe, std::move(*outgoing));
+    if (!send_chunk(peer, *stripe, std::move(*outgoing)) && crowded) return;
   }
 }
 
-void PeerRuntime::send_chunk(PeerId peer, net::Connection& stripe, Outgoing outgoing) {
+// Whether it stays where it is, and the peer takes it from there.
+bool PeerRuntime::send_chunk(PeerId peer, net::Connection& stripe, Outgoing outgoing, bool as_bytes) {
   auto& running = running_.at(outgoing.key);
   const auto& executor = *exchange_->find(outgoing.key)->executor;
   const auto& send = outgoing.send;
@@ -79,7 +89,8 @@ void PeerRuntime::send_chunk(PeerId peer, net::Connection& stripe, Outgoing outg
     record.temporary = slots_.take(outgoing.attempt, send.bytes);
     if (!running.memory->encode_own(executor, send.chunk, slots_.data(record.temporary))) {
       slots_.give(record.temporary);
-      return not_finite(outgoing.key, "tensor " + std::to_string(chunk.tensor));
+      not_finite(outgoing.key, "tensor " + std::to_string(chunk.tensor));
+      return false;
     }
     payload = slots_.data(record.temporary);
   } else if (send.scale_own) {
@@ -87,16 +98,18 @@ void PeerRuntime::send_chunk(PeerId peer, net::Connection& stripe, Outgoing outg
     running.memory->scale_own(executor, send.chunk, slots_.data(record.temporary));
     payload = slots_.data(record.temporary);
   } else {
-    payload = send.place == Place::slot     ? slots_.data(send.slot)
+    payload = send.place == Place::slot     ? slots_.read(send.slot)
               : send.place == Place::output ? running.memory->output(chunk)
                                             : running.memory->input(chunk);
   }
+  running.sent += as_bytes ? 0 : send.bytes;  // what is sent after all was counted when it was offered
+  if (!as_bytes && offer_chunk(peer, outgoing, payload, record.temporary)) return true;
   std::uint8_t head[wire::data_header_bytes];
   wire::store(outgoing.header, head);
-  running.sent += send.bytes;
   stripe.send_payload(wire::FrameKind::chunk, {head, sizeof head}, payload, send.bytes,
                       in_flight_token(std::move(record)));
   links_.touch(stripe);
+  return false;
 }
 
 // What cannot be quantized fails everywhere, with the name of who brought it.
@@ -120,15 +133,20 @@ std::uint64_t PeerRuntime::in_flight_token(InFlight record) {
 
 void PeerRuntime::link_sent(PeerId peer, std::uint64_t token) {
   if (token >= in_flight_.size() || in_flight_[token].peer != peer) return;
+  sent(token);
+  drain();
+}
+
+void PeerRuntime::sent(std::uint64_t token) {
   auto record = std::exchange(in_flight_[token], {});
   in_flight_free_.push_back(token);
   if (record.temporary != no_slot) slots_.give(record.temporary);
   if (!record.block && exchange_->sent(record.outgoing)) slots_.give(record.outgoing.send.slot);
-  woken_.push_back(peer);
-  drain();
+  woken_.push_back(record.peer);
 }
 
 void PeerRuntime::forget_in_flight(PeerId peer) {
+  forget_references(peer);
   for (std::uint64_t token = 0; token < in_flight_.size(); ++token) {
     if (in_flight_[token].peer != peer) continue;
     if (in_flight_[token].temporary != no_slot) slots_.give(in_flight_[token].temporary);
@@ -142,7 +160,10 @@ void PeerRuntime::stop_using(const OpKey& key) {
   for (std::uint64_t token = 0; token < in_flight_.size(); ++token) {
     auto& record = in_flight_[token];
     if (record.peer == no_peer || record.key != key) continue;
-    links_.detach(record.peer, token);
+    if (record.number == 0)
+      links_.detach(record.peer, token);
+    else
+      --offered_[record.peer];
     woken_.push_back(record.peer);  // there is room again for other operations
     if (record.temporary != no_slot) slots_.give(record.temporary);
     record = {};
@@ -157,6 +178,7 @@ void PeerRuntime::stop_using(const OpKey& key) {
     incoming_.erase(it);
   });
   std::erase_if(fetches_, [&](const Fetch& fetch) { return fetch.request.key == key; });
+  forget_references(key);
   if (const auto* attempt = exchange_->find(key)) slots_.give_all(attempt->id);
   if (const auto it = states_.find(key); it != states_.end()) it->second->served.clear();
 }
@@ -212,6 +234,7 @@ void PeerRuntime::link_payload_end(PeerId peer, net::Connection& stripe) {
   } else if (incoming.kind == Incoming::Kind::chunk) {
     session_->note_moved(incoming.header.key);
     exchange_->arrived(incoming.header, incoming.slot);
+    gather(incoming.header.key, incoming.header);
   } else if (const auto state = states_.find(incoming.block.key); state != states_.end()) {
     StateEvent event(StateEvent::Kind::block);
     event.entry = incoming.block.entry;
@@ -238,6 +261,7 @@ void PeerRuntime::offer_parked(PeerId from, const wire::DataHeader& header,
   Incoming incoming;
   std::memcpy(prepare(header, landing, incoming), bytes.get(), header.bytes);
   exchange_->arrived(header, incoming.slot);
+  gather(header.key, header);
 }
 
 // ---- the exchange's effects ----

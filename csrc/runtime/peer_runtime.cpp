@@ -60,7 +60,8 @@ PeerRuntime::PeerRuntime(PeerOptions options, std::unique_ptr<Hub> hub,
       links_(*hub_, *this, options_.secret, options_.congestion, options_.timing.unacked_max(),
              options_.look_up),
       master_(*hub_, *this, options_.secret, options_.master, std::move(master)),
-      owner_process_(getpid()) {}
+      owner_process_(getpid()),
+      same_host_(options_.ways) {}
 
 PeerRuntime::~PeerRuntime() { close(); }
 
@@ -94,6 +95,7 @@ void PeerRuntime::run() {
     drain();
     hub_->turn(next_deadline(), monotonic_now);
     drain();
+    take_references();
     hub_->flush();
   }
   hub_->stop_listening();
@@ -107,6 +109,7 @@ void PeerRuntime::tick() {
   if (now - links_ticked_ > second) {
     links_.tick(now);
     undo_pool_.tick(now);
+    for (const auto& [peer, gone] : same_host_.forgotten()) links_.send(peer, gone);
     links_ticked_ = now;
   }
   if (session_ == nullptr || now < session_->next_deadline()) return;
@@ -115,6 +118,7 @@ void PeerRuntime::tick() {
 }
 
 Instant PeerRuntime::next_deadline() const {
+  if (!references_.empty()) return 0;
   auto next = std::min(master_.next_deadline(), links_ticked_ + second + millisecond);
   return session_ == nullptr ? next : std::min(next, session_->next_deadline());
 }

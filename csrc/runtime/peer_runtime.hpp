@@ -9,6 +9,7 @@
 #include "runtime/handles.hpp"
 #include "runtime/links.hpp"
 #include "runtime/master_link.hpp"
+#include "runtime/same_host.hpp"
 
 namespace pccl {
 
@@ -20,6 +21,7 @@ struct PeerOptions {
   Bytes secret;
   bool insecure = false;
   std::string congestion = "auto";
+  LocalWays ways = read_process | map_segment;  // between peers of one host, besides TCP
   Timing timing;
   std::function<void(const std::string&)> log;
   Resolver::LookUp look_up;  // of other peers' names; empty: the system's
@@ -97,6 +99,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
     Outgoing outgoing;
     OpKey key;
     SlotId temporary = no_slot;
+    std::uint64_t number = 0;  // of a chunk that is offered by its place; 0: it is sent
   };
   struct Fetch {
     PeerId donor;
@@ -141,7 +144,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
 
   // data
   void pump(PeerId peer);
-  void send_chunk(PeerId peer, net::Connection& stripe, Outgoing outgoing);
+  bool send_chunk(PeerId peer, net::Connection& stripe, Outgoing outgoing, bool as_bytes = false);
+  void sent(std::uint64_t token);
   net::Landing land_chunk(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes);
   net::Landing land_block(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes);
   void offer_parked(PeerId from, const wire::DataHeader& header, std::unique_ptr<std::uint8_t[]> bytes);
@@ -153,6 +157,25 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void stop_using(const OpKey& key);  // no frame reads or writes its memory any more
   void forget_in_flight(PeerId peer);
   std::uint64_t in_flight_token(InFlight record);
+
+  // chunks that stay where they are, between peers of one host
+  struct Reference {
+    PeerId peer;
+    ChunkAt chunk;
+  };
+  bool may_offer(PeerId peer) const;
+  bool offer_chunk(PeerId peer, const Outgoing& outgoing, const std::uint8_t* data, SlotId temporary);
+  bool host_message(PeerId peer, const BetweenPeers& message);
+  void chunks_taken(PeerId peer, const ChunksTaken& message);
+  void take_references();
+  void take_reference(const Reference& reference);
+  void take_mapped(const Reference& reference, const Landing& landing, SameHost::Mapped source);
+  void gather(const OpKey& key, const wire::DataHeader& header);
+  void read_reference(const Reference& reference, const Landing& landing);
+  void want_bytes(const Reference& reference, LocalWays failing);
+  void tell_taken(bool all);
+  void forget_references(PeerId peer);
+  void forget_references(const OpKey& key);
 
   void link_up(PeerId peer) override;
   void link_down(PeerId peer, const std::string& why) override;
@@ -189,6 +212,16 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::map<ParkedId, std::pair<PeerId, wire::DataHeader>> parked_headers_;
   std::vector<PeerId> woken_;
   SlotPool slots_;
+  SameHost same_host_;
+  std::deque<Reference> references_;        // not looked at yet
+  std::map<PeerId, std::size_t> queued_;    // of them, by whom
+  // Parts of sums in other processes: all of one sum are read when the last is there, while they are in the
+  // cache.
+  using SumOf = std::tuple<AttemptId, std::int32_t, std::uint32_t>;
+  std::map<SumOf, std::vector<Reference>> gathering_;
+  std::map<PeerId, ChunksTaken> taken_;     // to be told
+  std::map<PeerId, std::size_t> offered_;   // chunks that a peer has not taken yet
+  std::uint64_t next_offer_ = 1;
   std::vector<ExchangeEffect> exchange_effects_;
   std::shared_ptr<Promise<BoundaryResult>> boundary_;
   ViewId boundary_view_;

@@ -38,6 +38,12 @@ enum class MessageId : std::uint8_t {
   ready = 65,
   block_request = 66,
   block_failed = 67,
+  host_hello = 80,
+  host_answer = 81,
+  segment_at = 82,
+  segment_gone = 83,
+  chunk_at = 84,
+  chunks_taken = 85,
 };
 
 using Digest = std::array<std::uint8_t, 16>;
