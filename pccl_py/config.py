@@ -89,6 +89,10 @@ class Config:
         "auto", "PCCL_CONGESTION_CONTROL",
         help="Of data links: a name that the kernel knows, or auto (by the path).",
     )  # fmt: skip
+    host_label: str = knob(
+        "", "PCCL_HOST_LABEL",
+        help="Peers with the same label count as one host. Empty: found by the kernel's boot id.",
+    )  # fmt: skip
 
     transport: str = knob(
         "auto", "PCCL_TRANSPORT", help="Between peers of one host: auto, shm, cma or tcp (see Communicator)."

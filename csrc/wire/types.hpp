@@ -130,6 +130,8 @@ struct Member {
   std::uint32_t group = 0;
   Role role = Role::trainer;
   std::vector<Address> reachable_at;
+  // Members with the same number are on one host; 0: it is not known where. Numbers hold for one view.
+  std::uint32_t host = 0;
   bool operator==(const Member&) const = default;
   template <class V> void fields(V&& v) {
     v(peer);
@@ -138,6 +140,7 @@ struct Member {
     v(group);
     v(role);
     v(reachable_at, limits::addresses_max);
+    v(host);
   }
 };
 
