@@ -41,6 +41,7 @@ from .errors import (
 )
 from .master import Master
 from .quantization import QuantConfig
+from .shared import empty, share, zeros
 from .shared_state import SharedState, SyncInfo
 from .work import OpInfo, Work
 
@@ -84,6 +85,9 @@ __all__ = [
     "UsageError",
     "VersionError",
     "Work",
+    "empty",
+    "share",
+    "zeros",
 ]
 
 

@@ -62,7 +62,7 @@ PeerRuntime::PeerRuntime(PeerOptions options, std::unique_ptr<Hub> hub,
              options_.look_up),
       master_(*hub_, *this, options_.secret, options_.master, std::move(master)),
       owner_process_(getpid()),
-      same_host_(options_.ways) {}
+      same_host_(options_.ways, options_.join.host_id) {}
 
 PeerRuntime::~PeerRuntime() { close(); }
 
@@ -157,6 +157,7 @@ void PeerRuntime::master_up() {
     gethostname(host, sizeof host - 1);
     join.host = host;
     join.process = std::uint32_t(getpid());
+    join.in_place = options_.ways != 0;
     if (join.host_id.empty()) join.host_id = this_host();
     session_ = std::make_unique<Session>(std::move(join), options_.timing);
     exchange_ = std::make_unique<Exchange>(*session_);

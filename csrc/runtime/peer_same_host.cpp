@@ -45,6 +45,7 @@ void PeerRuntime::chunks_taken(PeerId peer, const ChunksTaken& message) {
     return known ? std::optional(token) : std::nullopt;  // of an attempt that is over
   };
   same_host_.failing(peer, message.failing);
+  exchange_->set_reader(peer, same_host_.ways(peer) != 0);
   for (const auto number : message.taken)
     if (const auto token = token_of(number)) --offered_[peer], sent(*token);
   for (const auto number : message.wanted) {
@@ -67,6 +68,7 @@ bool PeerRuntime::host_message(PeerId peer, const BetweenPeers& message) {
     links_.send(peer, same_host_.on_hello(peer, *hello));
   } else if (const auto* answer = std::get_if<HostAnswer>(&message)) {
     same_host_.on_answer(peer, *answer);
+    exchange_->set_reader(peer, same_host_.ways(peer) != 0);
   } else if (const auto* segment = std::get_if<SegmentAt>(&message)) {
     return same_host_.on_segment(peer, *segment);
   } else if (const auto* gone = std::get_if<SegmentGone>(&message)) {
@@ -189,6 +191,7 @@ void PeerRuntime::tell_taken(bool all) {
 // The link is gone, or another takes its place.
 void PeerRuntime::forget_references(PeerId peer) {
   same_host_.link_lost(peer);
+  if (exchange_ != nullptr) exchange_->set_reader(peer, false);
   std::erase_if(references_, [&](const Reference& reference) { return reference.peer == peer; });
   for (auto& [sum, references] : gathering_)
     std::erase_if(references, [&](const Reference& reference) { return reference.peer == peer; });

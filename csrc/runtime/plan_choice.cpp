@@ -11,7 +11,7 @@ namespace {
 constexpr std::uint32_t stripes_assumed = 2;  // for the chunk size, where the view does not say
 
 // Where the mesh is not complete, or the plan does not exist for a call, the ring does it.
-Algorithm choose_algorithm(const Descriptor& d, const PlanHints& hints, std::uint32_t world) {
+Algorithm choose_algorithm(const Descriptor& d, const PlanHints& hints, std::uint32_t world, bool one_place) {
   if (in_blocks(d.call))  // parts that wait must stay few where all are added at their owner
     return d.call != Call::reduce_scatter || total_bytes(d) <= limits::fold_bytes_max ? Algorithm::direct
                                                                                       : Algorithm::ring;
@@ -26,10 +26,19 @@ Algorithm choose_algorithm(const Descriptor& d, const PlanHints& hints, std::uin
   if (d.algorithm == Algorithm::exchange) return small ? Algorithm::exchange : Algorithm::direct;
   if (d.algorithm == Algorithm::direct) return Algorithm::direct;
   if (small) return Algorithm::exchange;
-  return bytes <= limits::direct_bytes_max ? Algorithm::direct : Algorithm::ring;
+  // Where every owner reads all parts in place, each byte is read once and written once, whatever the size.
+  return bytes <= limits::direct_bytes_max || one_place ? Algorithm::direct : Algorithm::ring;
 }
 
 }  // namespace
+
+bool in_one_place(const View& view, const std::vector<PeerId>& peers) {
+  const auto* first = peers.empty() ? nullptr : view.find(peers.front());
+  return first != nullptr && first->host != 0 && std::all_of(peers.begin(), peers.end(), [&](PeerId peer) {
+           const auto* member = view.find(peer);
+           return member != nullptr && member->host == first->host && member->in_place;
+         });
+}
 
 std::uint64_t total_bytes(const Descriptor& d) {
   std::uint64_t bytes = 0;
@@ -41,9 +50,10 @@ bool moves_data(const Descriptor& d) {
   return d.call == Call::all_reduce || d.call == Call::broadcast || in_blocks(d.call);
 }
 
-Descriptor plan_descriptor(const Descriptor& descriptor, const PlanHints& hints, std::uint32_t world) {
+Descriptor plan_descriptor(const Descriptor& descriptor, const PlanHints& hints, std::uint32_t world,
+                           bool one_place) {
   auto planned = descriptor;
-  planned.algorithm = choose_algorithm(planned, hints, world);
+  planned.algorithm = choose_algorithm(planned, hints, world, one_place);
   if (planned.algorithm != Algorithm::direct) planned.quantization = Quantization::none;
   const auto stripes = hints.stripes != 0 ? hints.stripes : stripes_assumed;
   const bool cut = descriptor.call == Call::all_reduce && planned.algorithm != Algorithm::exchange;

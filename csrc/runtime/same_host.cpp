@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "runtime/this_host.hpp"
@@ -45,7 +46,7 @@ std::string name_of_ways(LocalWays ways) {
   return ways == read_process ? "cma" : ways == map_segment ? "shm" : "tcp";
 }
 
-SameHost::SameHost(LocalWays allowed) : allowed_(allowed) {
+SameHost::SameHost(LocalWays allowed, const std::string& label) : allowed_(allowed) {
   if (allowed_ == 0) return;
   const auto token = net::random_nonce();
   host_ = this_host();
@@ -53,6 +54,8 @@ SameHost::SameHost(LocalWays allowed) : allowed_(allowed) {
     allowed_ = 0;
     return;
   }
+  host_ += "/" + label;
+  host_.resize(std::min(host_.size(), limits::name_bytes_max));
   token_ = std::make_unique<net::Nonce>(token.value());
   if ((allowed_ & map_segment) != 0) door_ = std::make_unique<Door>(token_->data(), token_->size());
   if (door_ != nullptr && door_->fd() < 0) allowed_ = LocalWays(allowed_ & ~map_segment);

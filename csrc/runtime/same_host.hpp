@@ -23,7 +23,8 @@ std::string name_of_ways(LocalWays ways);  // "tcp", "cma", "shm", "shm+cma"
 
 class SameHost {
  public:
-  explicit SameHost(LocalWays allowed);
+  // `label`: peers of different labels keep apart, also on one host.
+  SameHost(LocalWays allowed, const std::string& label);
 
   // ---- agreement ----
   std::optional<HostHello> hello() const;  // none: this peer goes by TCP only

@@ -34,6 +34,7 @@ class Options:
     sizes: Sequence[int]
     against: str | None = None
     congestion_control: str = "auto"
+    transport: str = "auto"
     ways: Sequence[str] = (OURS,)
     repeats: int | None = None
     namespace: bool = True  # with `against`: both in one whose default congestion control is reno
@@ -91,7 +92,7 @@ class Row:
             "algbw": algbw,
             "busbw": busbw,
             "cpu_seconds": timed.cpu_seconds,
-            "transport": "tcp",
+            "transport": self.setting.transport,
             "congestion_control": congestion_control,
             "operations": timed.operations,
             "correct": timed.correct,
@@ -103,6 +104,7 @@ class Setting:
     """What all rows have in common. `namespace`: which one it ran in, for people."""
 
     peers: int
+    transport: str
     congestion_control: str
     default: str
     namespace: str
@@ -147,7 +149,7 @@ def repeats_of(size: int) -> int:
 
 
 def _start_peers(crew: Crew, options: Options, master: tuple[Worker, dict[str, Any]]) -> list[Worker]:
-    settings = {"congestion_control": options.congestion_control}
+    settings = {"congestion_control": options.congestion_control, "transport": options.transport}
     workers = [
         crew.start(f"peer {i}", partial(AllReducePeer, master[0].pid, i, options.peers, **settings))
         for i in range(options.peers)
@@ -164,12 +166,14 @@ def _setting(options: Options, master: dict[str, Any], workers: list[Worker], ve
         where += f" (no own one: {master['why']})"
     names = sorted(set(each(workers, "congestion_control")))
     against = f"{options.against} (torch {version})" if options.against is not None else None
-    return Setting(options.peers, "/".join(names), master["default"], where, against)
+    ways = "/".join(sorted(set(each(workers, "transport"))))
+    transport = ways if ways == options.transport else f"{options.transport} ({ways})"
+    return Setting(options.peers, transport, "/".join(names), master["default"], where, against)
 
 
 def _measure_size(workers: list[Worker], options: Options, size: int) -> dict[str, Timed]:
     ways = [*options.ways] + ([GLOO] if options.against is not None else [])
-    each(workers, "prepare", size=size, out=OURS_OUT in ways)
+    each(workers, "prepare", size=size, out=OURS_OUT in ways, shared=options.transport == "shm")
     correct = {way: all(each(workers, "check", way=way)) for way in ways}
     repeats = options.repeats or repeats_of(size)
     rounds = min(repeats, max(ROUNDS_MIN, -(-repeats // BLOCK_MAX)))

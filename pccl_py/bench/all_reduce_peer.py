@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
+from ..shared import empty
 from .peers import Peer
 from .tensors import TILE, fill, holds, tile
 
@@ -33,11 +34,14 @@ class AllReducePeer(Peer):
         self._gloo.init_process_group("gloo", f"file://{store}", rank=self._index, world_size=self._peers)
         return str(torch.__version__)
 
-    def prepare(self, size: int, out: bool) -> None:
-        """Tensors of `size` bytes, and their contents; `out`: also one for the results."""
+    def prepare(self, size: int, out: bool, shared: bool = False) -> None:
+        """Tensors of `size` bytes, and their contents; `out`: also one for the results. `shared`: in memory
+        that the others can map."""
         count = size // 4
-        self._array = np.empty(count, np.float32)
-        self._out = np.zeros(count if out else 0, np.float32)
+        make = empty if shared else np.empty
+        self._array = make(count, np.float32)
+        self._out = make(count if out else 0, np.float32)
+        self._out[:] = 0
         self._own = tile(self._index, count)
         self._sum = sum((tile(i, count) for i in range(self._peers)), np.zeros(min(count, TILE), np.float32))
         self._tensor, self._out_tensor = self._array, self._out

@@ -117,7 +117,10 @@ def _add_all_reduce(benches: Any) -> None:
     _peers(bench)
     _sizes(bench, "1K,1M,64M,256M")
     bench.add_argument("--against", choices=["gloo"], help="the same with torch.distributed, in place")
-    bench.add_argument("--transport", choices=["tcp"], default="tcp", help="how data travels")
+    bench.add_argument(
+        "--transport", choices=["auto", "tcp", "shm", "cma"], default="auto",
+        help="how data travels; shm: tensors of pccl_py.empty() (default auto)",
+    )  # fmt: skip
     bench.add_argument(
         "--congestion-control",
         default="auto",
@@ -140,6 +143,7 @@ def _all_reduce(args: argparse.Namespace) -> int:
         sizes=args.sizes,
         against=args.against,
         congestion_control=args.congestion_control,
+        transport=args.transport,
         ways=ways,
         repeats=args.repeats,
         namespace=not args.no_namespace,
