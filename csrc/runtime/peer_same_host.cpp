@@ -126,7 +126,8 @@ void PeerRuntime::take_mapped(const Reference& reference, const Landing& landing
     running_.at(header.key).received += header.bytes;
     const auto slot = slots_.borrow(
         attempt->id, {source.data, std::move(source.keep), reference.peer, reference.chunk.number});
-    return exchange_->arrived(header, slot);
+    exchange_->arrived(header, slot);
+    return gather(header.key, header);
   }
   Incoming incoming;
   prepare(header, landing, incoming);

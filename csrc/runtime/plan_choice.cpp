@@ -55,7 +55,10 @@ Descriptor plan_descriptor(const Descriptor& descriptor, const PlanHints& hints,
   auto planned = descriptor;
   planned.algorithm = choose_algorithm(planned, hints, world, one_place);
   if (planned.algorithm != Algorithm::direct) planned.quantization = Quantization::none;
-  const auto stripes = hints.stripes != 0 ? hints.stripes : stripes_assumed;
+  // What stays where it is overlaps with nothing, and only costs a message. Blocks of what is quantized begin
+  // with each chunk: those stay the same on every way.
+  const bool whole = one_place && planned.quantization == Quantization::none;
+  const auto stripes = whole ? 1 : hints.stripes != 0 ? hints.stripes : stripes_assumed;
   const bool cut = descriptor.call == Call::all_reduce && planned.algorithm != Algorithm::exchange;
   const auto parts = cut ? world : 1;
   if (!planned.tensors.empty())

@@ -50,11 +50,6 @@ class MasterHost:
         """TCP segments sent in the namespace; None where others send there too."""
         return namespace.segments_sent() if self._isolated else None
 
-    def transport(self) -> str:
-        """How chunks leave for the others; several names only if they differ."""
-        used = {peer.link.transport for peer in self.comm.peers() if peer.link is not None}
-        return "/".join(sorted(used)) or "none"
-
     def cpu(self) -> float:
         return time.process_time()
 
@@ -89,6 +84,11 @@ class Peer:
     def congestion_control(self) -> str:
         """Of this peer's links; several names only if they differ."""
         used = {peer.link.congestion_control for peer in self.comm.peers() if peer.link is not None}
+        return "/".join(sorted(used)) or "none"
+
+    def transport(self) -> str:
+        """How chunks leave for the others; several names only if they differ."""
+        used = {peer.link.transport for peer in self.comm.peers() if peer.link is not None}
         return "/".join(sorted(used)) or "none"
 
     def cpu(self) -> float:
