@@ -53,7 +53,7 @@ struct ExchangeLimits {
   std::size_t eager_bytes = limits::eager_bytes;
   std::size_t eager_operations = limits::eager_operations_max;
   std::uint32_t slots = 64;  // of one attempt
-  std::uint32_t slots_of_readers = 2;
+  std::uint32_t slots_of_readers = 0;
 };
 
 struct Outgoing {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
+import random
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -88,7 +88,7 @@ def bits_of_everything(comm: Communicator, transport: str) -> list[str]:
     for algorithm in ("ring", "direct", "auto"):
         for dtype in (torch.float32, torch.bfloat16):
             for weight in (None, 0.25 + rank):
-                tensor = placed(own.to(dtype), transport)
+                tensor = placed(own.to(dtype, copy=True), transport)
                 comm.all_reduce(tensor, "avg", algorithm=algorithm, weight=weight)
                 found.append(digest(tensor))
     for kind in ("int8", "int4", "bf16"):
@@ -261,10 +261,8 @@ def survive(master: Master, victim: Any, kind: str, stop: signal.Signals) -> lis
 
     def survivor(index: int) -> int:
         with Communicator(master.address, min_islands=3, config=QUICK, transport=kind) as comm:
-            own, rounds, after = 10.0**comm.rank, 0, 0
+            own, after = 10.0**comm.rank, 0
             tensor = pccl_py.empty(2 * MIB, "float64") if kind == "shm" else np.empty(2 * MIB)
-            if index == 0:
-                expect(victim, "ready")
             deadline = time.monotonic() + 40
             while after < 5 and time.monotonic() < deadline:
                 tensor[:] = own
@@ -275,12 +273,16 @@ def survive(master: Master, victim: Any, kind: str, stop: signal.Signals) -> lis
                     continue
                 assert np.all(tensor == tensor[0])
                 assert tensor[0] in ([111] if contributors == 3 else [11, 101, 110])
-                after, rounds = after + (contributors == 2), rounds + 1
-                if index == 0 and rounds == 3:
-                    threading.Timer(0.01, victim.send_signal, [stop]).start()
+                after += contributors == 2
             return after
 
-    return in_threads([partial(survivor, 0), partial(survivor, 1)], 60)
+    def watch() -> None:
+        expect(victim, "ready")
+        time.sleep(random.random() * 0.05)  # anywhere in an operation
+        victim.send_signal(stop)
+
+    results: list[int] = in_threads([partial(survivor, 0), partial(survivor, 1), watch], 60)
+    return results[:2]
 
 
 @pytest.mark.parametrize("kind", ["cma", "shm"])
