@@ -66,6 +66,9 @@ void PeerRuntime::chunks_taken(PeerId peer, const ChunksTaken& message) {
 bool PeerRuntime::host_message(PeerId peer, const BetweenPeers& message) {
   if (const auto* hello = std::get_if<HostHello>(&message)) {
     links_.send(peer, same_host_.on_hello(peer, *hello));
+    if (const auto vain = same_host_.lacking(peer))
+      log("peer " + std::to_string(peer) + " is on this host, but its memory cannot be read from here by " +
+          name_of_ways(vain) + " (another user, container, or a limit on ptrace): other ways are used");
   } else if (const auto* answer = std::get_if<HostAnswer>(&message)) {
     same_host_.on_answer(peer, *answer);
     exchange_->set_reader(peer, same_host_.ways(peer) != 0);

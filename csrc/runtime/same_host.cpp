@@ -76,7 +76,7 @@ std::optional<HostHello> SameHost::hello() const {
 
 HostAnswer SameHost::on_hello(PeerId peer, const HostHello& hello) {
   auto& neighbour = neighbours_[peer];
-  neighbour.shows = 0;
+  neighbour.shows = neighbour.vain = 0;
   neighbour.mapped.clear();
   const bool here = allowed_ != 0 && hello.host == host_ && hello.process > 0 && hello.process <= INT32_MAX;
   if (!here) return {};
@@ -84,7 +84,14 @@ HostAnswer SameHost::on_hello(PeerId peer, const HostHello& hello) {
   const auto both = LocalWays(hello.ways & allowed_);
   if ((both & read_process) != 0 && can_read(hello)) neighbour.shows |= read_process;
   if ((both & map_segment) != 0 && can_map(hello)) neighbour.shows |= map_segment;
+  neighbour.vain = LocalWays(both & ~neighbour.shows);
   return {neighbour.shows};
+}
+
+LocalWays SameHost::lacking(PeerId peer) {
+  const auto it = neighbours_.find(peer);
+  if (it == neighbours_.end() || it->second.vain == 0 || !told_.insert(peer).second) return 0;
+  return it->second.vain;
 }
 
 void SameHost::on_answer(PeerId peer, const HostAnswer& answer) {

@@ -32,6 +32,8 @@ class SameHost {
   void on_answer(PeerId peer, const HostAnswer& answer);
   void link_lost(PeerId peer) { neighbours_.erase(peer); }
   LocalWays ways(PeerId peer) const;  // in which the peer takes our chunks
+  // What a peer of this host offered in vain: for people. Told once of each peer.
+  LocalWays lacking(PeerId peer);
 
   // ---- giving ----
   // Where the peer finds these bytes; `show`: a segment that it must hear of first. Nothing: send them.
@@ -64,6 +66,7 @@ class SameHost {
   struct Neighbour {
     LocalWays takes = 0;  // of ours
     LocalWays shows = 0;  // of its own, that we can take
+    LocalWays vain = 0;   // offered by it, and not possible
     int process = 0;
     std::set<std::uint32_t> shown;                                           // of our segments
     std::map<std::uint32_t, std::shared_ptr<const ForeignSegment>> mapped;  // of its; null: it cannot be
@@ -74,6 +77,7 @@ class SameHost {
   std::unique_ptr<net::Nonce> token_;  // on the heap: it stays where the hello says
   std::unique_ptr<Door> door_;
   std::map<PeerId, Neighbour> neighbours_;
+  std::set<PeerId> told_;
 };
 
 }  // namespace pccl

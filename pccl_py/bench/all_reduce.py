@@ -64,8 +64,10 @@ class Row:
     def json(self) -> str:
         record = {"bench": "all_reduce", "bytes": self.size, "place": PLACES[self.way], "dtype": "float32"}
         record |= {"peers": self.setting.peers, "namespace": self.setting.namespace}
+        record |= {"links": self.setting.links}
         record |= {"others_cpu": round(self.others_cpu, 3)}
         record |= self._measures(self.ours, self.setting.congestion_control)
+        record["transport"] = self.setting.transport
         if self.against is not None:
             measures = self._measures(self.against, self.setting.default)
             record["against"] = {"name": self.setting.against, "place": "in place"} | measures
@@ -92,7 +94,7 @@ class Row:
             "algbw": algbw,
             "busbw": busbw,
             "cpu_seconds": timed.cpu_seconds,
-            "transport": self.setting.transport,
+            "transport": "tcp",
             "congestion_control": congestion_control,
             "operations": timed.operations,
             "correct": timed.correct,
@@ -101,10 +103,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all rows have in common. `namespace`: which one it ran in, for people."""
+    """What all rows have in common. `transport`: what was asked for, `links`: what they found possible.
+    `namespace`: which one it ran in, for people."""
 
     peers: int
     transport: str
+    links: str
     congestion_control: str
     default: str
     namespace: str
@@ -166,9 +170,8 @@ def _setting(options: Options, master: dict[str, Any], workers: list[Worker], ve
         where += f" (no own one: {master['why']})"
     names = sorted(set(each(workers, "congestion_control")))
     against = f"{options.against} (torch {version})" if options.against is not None else None
-    ways = "/".join(sorted(set(each(workers, "transport"))))
-    transport = ways if ways == options.transport else f"{options.transport} ({ways})"
-    return Setting(options.peers, transport, "/".join(names), master["default"], where, against)
+    links = "/".join(sorted(set(each(workers, "transport"))))
+    return Setting(options.peers, options.transport, links, "/".join(names), master["default"], where, against)
 
 
 def _measure_size(workers: list[Worker], options: Options, size: int) -> dict[str, Timed]:

@@ -16,7 +16,7 @@ def head(row: Row) -> str:
     lines = [
         f"# all_reduce, sum of float32, {setting.peers} peers on this host, each a process; every"
         " operation commits through the master",
-        f"# transport {setting.transport}, congestion control {setting.congestion_control},"
+        f"# transport {setting.transport}, links {setting.links}, congestion control {setting.congestion_control},"
         f" network namespace: {setting.namespace}",
         "# seconds: median over operations of the slowest peer; algbw, busbw in GB/s, busbw = 2(P-1)/P algbw;"
         " cpu s: of all peers, per operation",

@@ -52,10 +52,17 @@ def test_all_reduce_alone() -> None:
     assert [row["place"] for row in rows] == ["in place", "out of place"] * 3
     for row in rows:
         check_measures(row)
-        assert (row["bench"], row["peers"], row["transport"]) == ("all_reduce", 3, "tcp")
+        assert (row["bench"], row["peers"], row["transport"]) == ("all_reduce", 3, "auto")
         assert row["algbw"] == pytest.approx(row["bytes"] / row["seconds"] / 1e9)
         assert row["busbw"] == pytest.approx(row["algbw"] * 4 / 3)
         assert "ratio" not in row
+
+
+@pytest.mark.parametrize("transport", ["tcp", "cma", "shm"])
+def test_all_reduce_by_transport(transport: str) -> None:
+    (row,) = bench("all_reduce", "--sizes", "1M", "--transport", transport, "--repeats", "3")
+    check_measures(row)
+    assert row["transport"] == row["links"] == transport
 
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="gloo comes with torch")
