@@ -245,10 +245,8 @@ void Exchange::arrived(const wire::DataHeader& header, SlotId slot) {
   settle(it->second);
 }
 
-void Exchange::expect_again(const wire::DataHeader& header) {
-  const auto it = attempts_.find(header.key);
-  if (it == attempts_.end() || it->second.executor == nullptr || it->second.view != header.view) return;
-  it->second.executor->expect_again(header.step, header.chunk);
+void Exchange::unland(const wire::DataHeader& header, AttemptId attempt) {
+  if (current(header.key, attempt)) attempts_.at(header.key).executor->unland(header.step, header.chunk);
 }
 
 bool Exchange::sendable(PeerId peer) const {

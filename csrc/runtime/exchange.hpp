@@ -96,7 +96,7 @@ class Exchange {
   ParkedId park(PeerId from, const wire::DataHeader& header);
   bool may_park(PeerId from, std::size_t bytes) const;
   void arrived(const wire::DataHeader& header, SlotId slot);
-  void expect_again(const wire::DataHeader& header);  // what was to land has not
+  void unland(const wire::DataHeader& header, AttemptId attempt);  // half of it came
 
   bool sendable(PeerId peer) const;
   std::optional<Outgoing> next(PeerId peer);

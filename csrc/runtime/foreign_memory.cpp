@@ -46,7 +46,7 @@ class Opened {
   int fd() const { return fd_; }
   // A sealed file cannot be truncated under our feet, which would end this process with a signal.
   bool holds(std::uint64_t bytes) const {
-    struct stat about {};
+    struct stat about{};
     const int seals = fd_ < 0 ? -1 : ::fcntl(fd_, F_GET_SEALS);
     return seals >= 0 && (seals & F_SEAL_SHRINK) != 0 && ::fstat(fd_, &about) == 0 && bytes > 0 &&
            about.st_size >= 0 && std::uint64_t(about.st_size) >= bytes;

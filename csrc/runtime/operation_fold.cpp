@@ -31,8 +31,7 @@ bool OperationMemory::fold(const Executor& executor, const Work& work, SlotPool&
   else if (weight_)
     fold_weighted(chunk, parts, to);
   else
-    fold_plain(chunk, parts, op_ == ReduceOp::avg ? double(executor.plan().world) : 1.0, to,
-               streaming_ && !work.to_slot);
+    fold_plain(executor, work, parts, to);
   if (!quantized && work.to_slot && work.to_output)
     kernels::copy(output(chunk), to, chunk.element_bytes(), streaming_);
   for (const auto slot : work.parts)
@@ -40,21 +39,31 @@ bool OperationMemory::fold(const Executor& executor, const Work& work, SlotPool&
   return finite;
 }
 
-void OperationMemory::fold_plain(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts,
-                                 double divisor, std::uint8_t* to, bool streaming) {
+void OperationMemory::fold_plain(const Executor& executor, const Work& work,
+                                 const std::vector<const std::uint8_t*>& parts, std::uint8_t* to) {
+  const auto& chunk = executor.layout().chunk(work.chunk);
+  const auto& plan = executor.plan();
+  const auto& step = plan.steps[work.step];
   const auto size = size_of(chunk.dtype);
+  const auto position = [&](std::size_t part) {
+    const auto collect = step.parts[part];
+    return collect == own_part ? plan.position : std::uint32_t(plan.steps[collect].from);
+  };
   for (std::size_t begin = 0; begin < chunk.count; begin += fold_elements) {
     kernels::ReduceArgs args{.incoming = parts[0] + begin * size,
                              .count = std::min<std::size_t>(fold_elements, chunk.count - begin)};
+    kernels::Contributors from{.incoming = position(0), .segment = step.segment};
     for (std::size_t i = 1; i < parts.size(); ++i) {
       const bool last = i + 1 == parts.size();
       args.out = last ? to + begin * size : sum_.data();
       args.own = parts[i] + begin * size;
-      args.divisor = last ? divisor : 1.0;
-      args.streaming = last && streaming;
-      kernels::combine(chunk.dtype, op_, i == 1 ? Wire::element : Wire::accumulator,
-                       last ? Wire::element : Wire::accumulator, args);
+      args.divisor = last ? reduction_->divisor(plan.world) : 1.0;
+      args.streaming = last && streaming_ && !work.to_slot;
+      from.own = position(i);
+      reduction_->combine(chunk.dtype, i == 1 ? Wire::element : Wire::accumulator,
+                          last ? Wire::element : Wire::accumulator, args, from);
       args.incoming = sum_.data();
+      from.incoming = kernels::partial_sum;
     }
   }
 }
@@ -62,11 +71,11 @@ void OperationMemory::fold_plain(const Chunk& chunk, const std::vector<const std
 void OperationMemory::fold_weighted(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts,
                                     std::uint8_t* to) {
   auto* sum = sum_.data();
-  kernels::widen_scaled(chunk.dtype, sum, parts[0], chunk.count, weights_[0]);
+  kernels::widen_scaled(chunk.dtype, sum, parts[0], chunk.count, counted(weights_[0]));
   for (std::size_t i = 1; i < parts.size(); ++i)
     kernels::combine_weighted(chunk.dtype, Wire::accumulator, Wire::accumulator,
                               {.out = sum, .incoming = sum, .own = parts[i], .count = chunk.count},
-                              weights_[i]);
+                              counted(weights_[i]));
   const auto total = total_weight();
   if (total > 0)
     kernels::finish_avg(chunk.dtype, Wire::accumulator, to, sum, chunk.count, total);
@@ -85,8 +94,9 @@ kernels::Draw OperationMemory::draw_of(const Chunk& chunk, bool sum) const {
   return {mix64(seed_ ^ mix64(2 * std::uint64_t{chunk.tensor} + sum)), chunk.offset};
 }
 
-bool OperationMemory::encode_own(const Executor& executor, std::uint32_t index, std::uint8_t* to) const {
+bool OperationMemory::encode_own(const Executor& executor, std::uint32_t index, std::uint8_t* to) {
   const auto& chunk = executor.layout().chunk(index);
+  if (feedback_) return encode_corrected(executor, chunk, to);
   const auto codec = codec_of(executor, chunk);
   return codec && codec->encode(input(chunk), chunk.count, draw_of(chunk, false), to);
 }
@@ -106,7 +116,7 @@ bool OperationMemory::fold_quantized(const Executor& executor, const Chunk& chun
   if (!codec) return false;
   auto* sum = sum_.data();
   for (std::size_t i = 0; i < parts.size(); ++i) {
-    const auto weight = weight_ ? weights_[i] : 1.0;
+    const auto weight = weight_ ? counted(weights_[i]) : 1.0;
     const bool own = parts[i] == input(chunk);
     if (own && i == 0)
       kernels::widen_scaled(chunk.dtype, sum, parts[i], chunk.count, weight);
@@ -117,13 +127,15 @@ bool OperationMemory::fold_quantized(const Executor& executor, const Chunk& chun
       codec->decode_set(parts[i], chunk.count, sum, weight);
     else
       codec->decode_add(parts[i], chunk.count, sum, weight);
+    if (own && feedback_) add_residual(chunk, sum, weight);
   }
-  auto divisor = weight_ ? total_weight() : op_ == ReduceOp::avg ? double(parts.size()) : 1.0;
+  auto divisor = weight_ ? total_weight() : reduction_->divisor(std::uint32_t(parts.size()));
   if (!(divisor > 0)) {  // all weights are 0
     std::memset(sum, 0, sum_.size());
     divisor = 1.0;
   }
-  return codec->encode_sum(sum, chunk.count, divisor, draw_of(chunk, true), encoded, output(chunk));
+  return codec->encode_sum(sum, chunk.count, divisor, draw_of(chunk, true), encoded, output(chunk)) &&
+         (!feedback_ || keep_error(executor, chunk, sum, divisor));
 }
 
 void OperationMemory::decode(const Executor& executor, const Work& work, const std::uint8_t* slot) {

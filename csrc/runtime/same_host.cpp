@@ -124,6 +124,10 @@ std::optional<SameHost::Offer> SameHost::offer(PeerId peer, const std::uint8_t* 
   return Offer{0, reinterpret_cast<std::uintptr_t>(data), std::nullopt};
 }
 
+void SameHost::show_again(PeerId peer) {
+  if (const auto it = neighbours_.find(peer); it != neighbours_.end()) it->second.shown.clear();
+}
+
 void SameHost::failing(PeerId peer, LocalWays ways) {
   if (const auto it = neighbours_.find(peer); it != neighbours_.end())
     it->second.takes = LocalWays(it->second.takes & ~ways);
@@ -145,8 +149,8 @@ std::vector<std::pair<PeerId, SegmentGone>> SameHost::forgotten() {
 bool SameHost::on_segment(PeerId peer, const SegmentAt& shown) {
   auto& neighbour = neighbours_[peer];
   if ((neighbour.shows & map_segment) == 0 || shown.segment == 0) return false;
-  if (neighbour.mapped.size() >= limits::segments_max || neighbour.mapped.contains(shown.segment))
-    return false;
+  if (neighbour.mapped.contains(shown.segment)) return true;  // said twice, as a stripe broke
+  if (neighbour.mapped.size() >= limits::segments_max) return false;
   neighbour.mapped[shown.segment] = ForeignSegment::map(neighbour.process, shown.descriptor, shown.bytes);
   return true;
 }
@@ -160,13 +164,13 @@ SameHost::Source SameHost::locate(PeerId peer, const ChunkAt& chunk) const {
   if (it == neighbours_.end()) return Unreachable{};
   const auto& neighbour = it->second;
   if (chunk.segment == 0) {
-    if ((neighbour.shows & read_process) == 0) return Unreachable{};
+    if ((neighbour.shows & read_process) == 0) return Unreachable{read_process};
     return Remote{neighbour.process, chunk.at};
   }
   const auto found = neighbour.mapped.find(chunk.segment);
-  if (found == neighbour.mapped.end() || found->second == nullptr) return Unreachable{};
-  const auto* data = found->second->at(chunk.at, chunk.header.bytes);
-  if (data == nullptr) return Unreachable{};
+  if (found == neighbour.mapped.end()) return Unreachable{};  // what was to show it is on its way
+  const auto* data = found->second == nullptr ? nullptr : found->second->at(chunk.at, chunk.header.bytes);
+  if (data == nullptr) return Unreachable{map_segment};
   return Mapped{data, found->second};
 }
 

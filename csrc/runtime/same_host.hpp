@@ -43,6 +43,7 @@ class SameHost {
     std::optional<SegmentAt> show;
   };
   std::optional<Offer> offer(PeerId peer, const std::uint8_t* data, std::size_t bytes);
+  void show_again(PeerId peer);               // what was said may have been lost
   void failing(PeerId peer, LocalWays ways);  // it could not take what was offered like this
   // Segments that are no more, for those who were shown them.
   std::vector<std::pair<PeerId, SegmentGone>> forgotten();
@@ -58,7 +59,9 @@ class SameHost {
     int process = 0;
     std::uint64_t address = 0;
   };
-  struct Unreachable {};  // the bytes have to be sent
+  struct Unreachable {      // the bytes have to be sent
+    LocalWays failing = 0;  // what will never work
+  };
   using Source = std::variant<Unreachable, Mapped, Remote>;
   Source locate(PeerId peer, const ChunkAt& chunk) const;
 
@@ -68,7 +71,7 @@ class SameHost {
     LocalWays shows = 0;  // of its own, that we can take
     LocalWays vain = 0;   // offered by it, and not possible
     int process = 0;
-    std::set<std::uint32_t> shown;                                           // of our segments
+    std::set<std::uint32_t> shown;                                          // of our segments
     std::map<std::uint32_t, std::shared_ptr<const ForeignSegment>> mapped;  // of its; null: it cannot be
   };
 

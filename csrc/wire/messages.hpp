@@ -14,7 +14,7 @@ using ToMaster = std::variant<Join, Register, Heartbeat, Reachable, Done, Broken
                               EnterBoundary, Abandon, Leave, StateOffer>;
 using ToPeer = std::variant<Welcome, Refused, Prove, ViewMessage, Commit, Failed, Passed, Evicted, Missing,
                             Pulse, StatePlan, Suspended>;
-using BetweenPeers = std::variant<LinkHello, Ready, BlockRequest, BlockFailed, HostHello, HostAnswer, SegmentAt,
-                                  SegmentGone, ChunkAt, ChunksTaken>;
+using BetweenPeers = std::variant<LinkHello, Ready, BlockRequest, BlockFailed, StripeLost, Received,
+                                  HostHello, HostAnswer, SegmentAt, SegmentGone, ChunkAt, ChunksTaken>;
 
 }  // namespace pccl

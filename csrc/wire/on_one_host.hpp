@@ -20,7 +20,7 @@ struct HostHello {
   std::uint64_t token_at = 0;  // its address in that process
   std::uint32_t door = 0;      // descriptor there of a segment that begins with the token
   LocalWays ways = 0;          // in which the sender lets itself be read
-  template <class V> void fields(V&& v) { 
+  template <class V> void fields(V&& v) {
     v(host, limits::name_bytes_max), v(process), v(token), v(token_at), v(door), v(ways);
   }
 };
@@ -37,6 +37,7 @@ struct SegmentAt {
   std::uint32_t segment = 0;
   std::uint32_t descriptor = 0;
   std::uint64_t bytes = 0;
+  bool operator==(const SegmentAt&) const = default;
   template <class V> void fields(V&& v) { v(segment), v(descriptor), v(bytes); }
 };
 

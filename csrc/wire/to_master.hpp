@@ -14,7 +14,7 @@ struct Join {  // asks to be let in; answered by Welcome or Refused
   std::vector<Address> reachable_at;
   std::string host;  // where the peer says it runs, for messages to people
   std::uint32_t process = 0;
-  std::string host_id;  // the same on all peers of one host, and on no other; empty: not known
+  std::string host_id;    // the same on all peers of one host, and on no other; empty: not known
   bool in_place = false;  // it lets others on its host read its memory, and reads theirs
   template <class V> void fields(V&& v) {
     v(island, limits::name_bytes_max), v(island_rank), v(island_size), v(group), v(role), v(min_islands),

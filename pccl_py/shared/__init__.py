@@ -73,7 +73,9 @@ def shared_bytes() -> int:
 
 def _sizes(shape: Shape) -> tuple[int, ...]:
     try:
-        sizes = (operator.index(shape),) if not isinstance(shape, Sequence) else tuple(map(operator.index, shape))
+        sizes = (
+            (operator.index(shape),) if not isinstance(shape, Sequence) else tuple(map(operator.index, shape))
+        )
     except TypeError:
         raise UsageError(f"shape={shape!r}: it takes whole numbers") from None
     if any(size < 0 for size in sizes):
@@ -90,7 +92,9 @@ def _numpy_array(sizes: tuple[int, ...], dtype: Any) -> Tensor:
     try:
         known = np.dtype(dtype)
     except TypeError:
-        raise UsageError(f"numpy knows no dtype {dtype!r}; bfloat16 comes with ml_dtypes, or as torch") from None
+        raise UsageError(
+            f"numpy knows no dtype {dtype!r}; bfloat16 comes with ml_dtypes, or as torch"
+        ) from None
     if known.hasobject or known.itemsize == 0:
         raise UsageError(f"dtype {known} has no plain bytes")
     memory = _core.TensorMemory(math.prod(sizes) * known.itemsize)

@@ -129,7 +129,9 @@ TEST(places_outside_of_what_was_shown) {
   CHECK(!pair.one.offer(2, memory.data(), mebibyte)->show);  // once
   CHECK(unreachable(pair.two.locate(1, Pair::chunk(*offer, mebibyte))));
   CHECK(pair.two.on_segment(1, *offer->show));
-  CHECK(!pair.two.on_segment(1, *offer->show));
+  CHECK(pair.two.on_segment(1, *offer->show));  // said again
+  pair.one.show_again(2);
+  CHECK(pair.one.offer(2, memory.data(), mebibyte)->show == offer->show);
   const auto at = [&](std::uint64_t offset, std::size_t bytes) {
     return pair.two.locate(1, Pair::chunk({offer->segment, offset, {}}, bytes));
   };
@@ -149,7 +151,8 @@ TEST(nobody_maps_without_bound) {
   REQUIRE(offer && offer->show);
   auto shown = *offer->show;
   std::size_t accepted = 0;
-  for (shown.segment = 1000; accepted <= limits::segments_max && pair.two.on_segment(1, shown); ++shown.segment)
+  for (shown.segment = 1000; accepted <= limits::segments_max && pair.two.on_segment(1, shown);
+       ++shown.segment)
     ++accepted;
   CHECK(accepted == limits::segments_max);
   shown.segment = 0;
@@ -266,7 +269,8 @@ TEST(one_place_is_one_host_of_those_who_take_part) {
 }
 
 TEST(a_chunk_that_was_to_land_can_be_sent_again) {
-  Executor executor(plan_direct_all_reduce(0, 3, false), Layout({{DType::float32, 3000}}, 3, 4096, false), {});
+  Executor executor(plan_direct_all_reduce(0, 3, false), Layout({{DType::float32, 3000}}, 3, 4096, false),
+                    {});
   std::vector<Work> work;
   executor.start(work);
   const auto& steps = executor.plan().steps;
@@ -275,15 +279,16 @@ TEST(a_chunk_that_was_to_land_can_be_sent_again) {
   const auto chunk = executor.layout().segment_begin(0);
   const auto bytes = executor.chunk_bytes(chunk, Wire::element);
   const auto lands = [&] {
-    return executor.land(std::uint32_t(steps[collect].from), collect, chunk, bytes).kind == Landing::Kind::slot;
+    return executor.land(std::uint32_t(steps[collect].from), collect, chunk, bytes).kind ==
+           Landing::Kind::slot;
   };
   CHECK(executor.parts_missing(collect, chunk) == 2);
   CHECK(lands() && !lands());
-  executor.expect_again(collect, chunk);
+  executor.unland(collect, chunk);
   CHECK(lands());
   executor.arrived(collect, chunk, 0, work);
   CHECK(executor.parts_missing(collect, chunk) == 1);
-  executor.expect_again(collect, chunk);
+  executor.unland(collect, chunk);
   CHECK(!lands());
   CHECK(executor.parts_missing(std::uint16_t(collect + 2), chunk) == 0);  // the sum itself
 }

@@ -1,4 +1,4 @@
-"""Between peers of one host: every way a chunk can travel gives the same bits, and none of them is an error."""
+"""Between peers of one host: every way that a chunk can travel gives the same bits, and none is an error."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ GROUPS = {
 groups = pytest.mark.parametrize("group", list(GROUPS))
 
 
-def play_group(master: Master, group: str, play: Callable[[Communicator, str], Any], size: int = 3) -> list[Any]:
+def play_group(
+    master: Master, group: str, play: Callable[[Communicator, str], Any], size: int = 3
+) -> list[Any]:
     """`play(comm, transport)` on peers of that group, in the order of ranks."""
 
     def member(transport: str) -> tuple[int, Any]:
@@ -58,7 +60,9 @@ def placed(tensor: Any, transport: str) -> Any:
 
 
 def digest(tensor: Any) -> str:
-    return hashlib.sha256(torch.as_tensor(tensor).contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+    return hashlib.sha256(
+        torch.as_tensor(tensor).contiguous().view(torch.uint8).numpy().tobytes()
+    ).hexdigest()
 
 
 @groups
@@ -129,7 +133,11 @@ def test_peers_say_how_chunks_leave(master: Master) -> None:
         return {p.rank: p.link.transport for p in comm.peers() if p.link is not None}
 
     by_rank = dict(enumerate(play_group(master, "auto", play)))
-    assert by_rank == {0: {1: "shm+cma", 2: "shm+cma"}, 1: {0: "shm+cma", 2: "shm+cma"}, 2: dict.fromkeys((0, 1), "shm+cma")}
+    assert by_rank == {
+        0: {1: "shm+cma", 2: "shm+cma"},
+        1: {0: "shm+cma", 2: "shm+cma"},
+        2: dict.fromkeys((0, 1), "shm+cma"),
+    }
 
 
 def test_unknown_transport() -> None:
@@ -194,7 +202,12 @@ def test_tensors_in_shared_memory(like: Any) -> None:
     assert pccl_py.empty(4, np.float64, like="torch").dtype is torch.float64
     copy = pccl_py.share(torch.arange(6).reshape(2, 3))
     assert copy.tolist() == [[0, 1, 2], [3, 4, 5]]
-    for wrong in ({"shape": -1}, {"shape": 1.5}, {"shape": 1, "dtype": "float31"}, {"shape": 1, "like": "jax"}):
+    for wrong in (
+        {"shape": -1},
+        {"shape": 1.5},
+        {"shape": 1, "dtype": "float31"},
+        {"shape": 1, "like": "jax"},
+    ):
         with pytest.raises(UsageError):
             pccl_py.empty(**wrong)  # type: ignore[arg-type]
 
@@ -287,7 +300,9 @@ def survive(master: Master, victim: Any, kind: str, stop: signal.Signals) -> lis
 
 @pytest.mark.parametrize("kind", ["cma", "shm"])
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_lost_peer_costs_one_repetition(master: Master, spawn: Spawn, kind: str, stop: signal.Signals) -> None:
+def test_a_lost_peer_costs_one_repetition(
+    master: Master, spawn: Spawn, kind: str, stop: signal.Signals
+) -> None:
     """Killed, and stopped until it is evicted: every result is a sum of whole contributions."""
     victim = spawn("-c", PEER + SURVIVE, master.address, kind, str(2 * MIB))
     assert survive(master, victim, kind, stop) == [5, 5]
@@ -352,7 +367,9 @@ def test_mixed_threads_and_sizes(master: Master) -> None:
     """Several operations at a time, some by place and some as bytes."""
 
     def play(comm: Communicator, index: int) -> None:
-        tensors = [np.full(size, index + 1.0, np.float32) for size in (1, 1000, 1 << 16, 1 << 20, (1 << 20) + 3)]
+        tensors = [
+            np.full(size, index + 1.0, np.float32) for size in (1, 1000, 1 << 16, 1 << 20, (1 << 20) + 3)
+        ]
         tensors += [pccl_py.zeros(size) + (index + 1.0) for size in (5, 1 << 18)]
         shared = pccl_py.zeros(1 << 20)
         shared[:] = index + 1.0
