@@ -43,6 +43,7 @@ from .errors import (
 )
 from .master import Master
 from .quantization import QuantConfig
+from .shared import empty, share, zeros
 from .shared_state import SharedState, SyncInfo
 from .topology import TopologyReport
 from .work import OpInfo, Work
@@ -89,6 +90,9 @@ __all__ = [
     "UsageError",
     "VersionError",
     "Work",
+    "empty",
+    "share",
+    "zeros",
 ]
 
 

@@ -42,6 +42,7 @@ class LinkInfo:
     congestion_control: str
     path: str
     rtt_s: float
+    transport: str
     bytes_sent: int
     bytes_received: int
 
@@ -83,6 +84,9 @@ class Communicator(Collectives):
     run_name        one master serves several runs: the first peer that names one begins it, and it is
                     forgotten with its last peer. Peers of different runs know nothing of each other
     start_rank      ranks are given in the order of these to those who come in together; None: after them
+    transport       between peers of one host. "auto": tensors of pccl_py.empty() are read in place ("shm"),
+                    others by process_vm_readv ("cma"), each where that works in both processes, else by
+                    TCP. "shm", "cma": that way alone, or TCP. "tcp". None: `transport` of the configuration
     timeout         seconds to be admitted, None: `connect_timeout_s` of the configuration. A run that has
                     begun admits at its next update_topology()
     config          None: `Config.load()`
@@ -114,6 +118,7 @@ class Communicator(Collectives):
         checksum: bool = False,
         run_name: str = "",
         start_rank: int | None = None,
+        transport: str | None = None,
         timeout: float | None = None,
         config: Config | None = None,
     ) -> None:
@@ -143,6 +148,7 @@ class Communicator(Collectives):
             start_rank=arguments.U32_MAX
             if start_rank is None
             else arguments.whole(start_rank, "start_rank", 0, arguments.U32_MAX - 1),
+            transport=self._config.transport if transport is None else transport,
         )
         self._group = group
         self._process = os.getpid()

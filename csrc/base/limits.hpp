@@ -69,6 +69,10 @@ inline constexpr std::size_t eager_operations_max = 32;
 inline constexpr std::size_t runs_max = 1 << 12;
 // Connections that have not proved anything yet.
 inline constexpr std::size_t strangers_max = 256;
+// Chunks that are offered to one peer of this host by their place and not taken yet: some MiB of messages.
+inline constexpr std::size_t references_max = 1 << 10;
+// Segments of shared memory that one process may have, and show: each costs a descriptor and a mapping.
+inline constexpr std::size_t segments_max = 256;
 // TCP streams of one link.
 inline constexpr std::size_t stripes_max = 16;
 // Of slots that one stripe keeps from being used until what was sent from them has come: a window's worth.

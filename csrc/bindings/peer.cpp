@@ -24,7 +24,7 @@ std::unique_ptr<PeerObject> create(std::string address, std::string island, std:
                                    std::vector<std::string> advertise, const py::bytes& secret, bool insecure,
                                    const Timing& timing, std::string congestion_control, std::uint8_t stripes,
                                    bool checksum, std::string run_name, std::uint32_t start_rank,
-                                   std::string host_id, bool deterministic) {
+                                   std::string host_id, bool deterministic, const std::string& transport) {
   PeerOptions options;
   options.master = std::move(address);
   if (island.size() > limits::name_bytes_max)
@@ -52,6 +52,9 @@ std::unique_ptr<PeerObject> create(std::string address, std::string island, std:
   options.congestion = std::move(congestion_control);
   options.stripes = stripes;
   options.checksum = checksum;
+  const auto ways = ways_of_transport(transport);
+  if (!ways) raise({ErrorCode::usage, "transport=" + transport + ": it is auto, tcp, shm or cma"});
+  options.ways = *ways;
   options.log = logger();
   auto runtime = without_gil([&] { return PeerRuntime::create(std::move(options)); });
   if (!runtime) raise(runtime.error());
@@ -201,6 +204,7 @@ py::dict links(const PeerObject& self) {
     one["rtt_s"] = info.rtt == never ? 0.0 : double(info.rtt) / double(second);
     one["mended"] = info.mended;
     one["remote"] = info.remote;
+    one["transport"] = info.transport;
     one["bytes_sent"] = info.bytes_out;
     one["bytes_received"] = info.bytes_in;
     all[py::int_(peer)] = one;
@@ -221,7 +225,7 @@ void bind_peer(py::module_& module) {
            py::arg("island_size"), py::arg("group"), py::arg("role"), py::arg("min_islands"),
            py::arg("listen"), py::arg("advertise"), py::arg("secret"), py::arg("insecure"), py::arg("timing"),
            py::arg("congestion_control"), py::arg("stripes"), py::arg("checksum"), py::arg("run_name"),
-           py::arg("start_rank"), py::arg("host_id"), py::arg("deterministic"))
+           py::arg("start_rank"), py::arg("host_id"), py::arg("deterministic"), py::arg("transport"))
       .def("connect", &connect, py::arg("seconds"))
       .def("post", &post, py::kw_only(), py::arg("call"), py::arg("scope"), py::arg("name"), py::arg("op"),
            py::arg("root"), py::arg("weight"), py::arg("on_loss"), py::arg("seconds"), py::arg("algorithm"),

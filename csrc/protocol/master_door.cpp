@@ -109,7 +109,7 @@ void Master::leave_door(std::map<std::string, DoorIsland>::iterator island) {
 
 namespace {
 Member member_of(PeerId peer, const Join& join) {
-  return {peer, join.island, join.island_rank, join.group, join.role, join.reachable_at, 0};
+  return {peer, join.island, join.island_rank, join.group, join.role, join.reachable_at, 0, join.in_place};
 }
 }  // namespace
 

@@ -187,7 +187,11 @@ Error PeerRuntime::not_admitted(Duration waited) {
 PeerStatus PeerRuntime::status(bool with_links) {
   if (with_links && !forked()) {
     auto asked = std::make_shared<Promise<std::map<PeerId, LinkInfo>>>();
-    hub_->call([this, asked] { asked->set(links_.info()); });
+    hub_->call([this, asked] {
+      auto all = links_.info();
+      for (auto& [peer, info] : all) info.transport = name_of_ways(same_host_.ways(peer));
+      asked->set(std::move(all));
+    });
     if (asked->wait_for(second)) {
       auto links = asked->get();
       const std::lock_guard lock(status_mutex_);

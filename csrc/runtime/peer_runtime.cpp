@@ -63,7 +63,8 @@ PeerRuntime::PeerRuntime(PeerOptions options, std::unique_ptr<Hub> hub,
              {options_.congestion, options_.timing.unacked_max(), options_.stripes, options_.checksum},
              options_.look_up),
       master_(*hub_, *this, options_.secret, options_.master, std::move(master)),
-      owner_process_(getpid()) {}
+      owner_process_(getpid()),
+      same_host_(options_.ways, options_.join.host_id) {}
 
 PeerRuntime::~PeerRuntime() { close(); }
 
@@ -97,6 +98,7 @@ void PeerRuntime::run() {
     drain();
     hub_->turn(next_deadline(), monotonic_now);
     drain();
+    take_references();
     hub_->flush();
   }
   hub_->stop_listening();
@@ -111,6 +113,7 @@ void PeerRuntime::tick() {
   if (now - links_ticked_ > second) {
     links_.tick(now);
     undo_pool_.tick(now);
+    for (const auto& [peer, gone] : same_host_.forgotten()) links_.send(peer, gone);
     links_ticked_ = now;
     note_speeds(now);
   }
@@ -121,6 +124,7 @@ void PeerRuntime::tick() {
 }
 
 Instant PeerRuntime::next_deadline() const {
+  if (!references_.empty()) return 0;
   auto next = std::min({master_.next_deadline(), links_.next_deadline(), links_ticked_ + second + millisecond,
                         prober_.next_deadline()});
   return session_ == nullptr ? next : std::min(next, session_->next_deadline());
@@ -159,6 +163,7 @@ void PeerRuntime::master_up() {
     gethostname(host, sizeof host - 1);
     join.host = host;
     join.process = std::uint32_t(getpid());
+    join.in_place = options_.ways != 0;
     if (join.host_id.empty()) join.host_id = this_host();
     session_ = std::make_unique<Session>(std::move(join), options_.timing);
     exchange_ = std::make_unique<Exchange>(*session_);

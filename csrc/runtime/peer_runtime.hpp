@@ -10,6 +10,7 @@
 #include "runtime/links.hpp"
 #include "runtime/master_link.hpp"
 #include "runtime/prober.hpp"
+#include "runtime/same_host.hpp"
 #include "runtime/sends.hpp"
 
 namespace pccl {
@@ -22,8 +23,9 @@ struct PeerOptions {
   Bytes secret;
   bool insecure = false;
   std::string congestion = "auto";
-  std::uint8_t stripes = 0;  // of each link; 0: by its path
-  bool checksum = false;     // of all chunks to and from this peer
+  std::uint8_t stripes = 0;                     // of each link; 0: by its path
+  bool checksum = false;                        // of all chunks to and from this peer
+  LocalWays ways = read_process | map_segment;  // between peers of one host, besides TCP
   Timing timing;
   std::function<void(const std::string&)> log;
   Resolver::LookUp look_up;  // of other peers' names; empty: the system's
@@ -147,7 +149,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
 
   // data
   void pump(PeerId peer);
-  void send_chunk(PeerId peer, net::Connection& stripe, Sends::Send send);
+  bool send_chunk(PeerId peer, net::Connection& stripe, Sends::Send send);
   void send_again(PeerId peer, net::Connection& stripe, Sends::Send send);
   const std::uint8_t* source_of(Sends::Send& send);
   void release(Sends::Send& send);
@@ -166,6 +168,34 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void forget_in_flight(PeerId peer);
   void unland(Incoming incoming);
   void make_room_for(const wire::DataHeader& header);
+
+  // chunks that stay where they are, between peers of one host
+  struct Offered {
+    PeerId peer = no_peer;
+    Sends::Send send;
+    ChunkAt chunk;
+  };
+  struct Reference {
+    PeerId peer = no_peer;
+    ChunkAt chunk;
+  };
+  bool may_offer(PeerId peer) const;
+  bool offer_chunk(PeerId peer, Sends::Send& send, const std::uint8_t* data);
+  void offer_again(PeerId peer);
+  void chunks_taken(PeerId peer, const ChunksTaken& message);
+  void forget_offers(const std::function<bool(const Offered&)>& which);
+  bool host_message(PeerId peer, const BetweenPeers& message);
+  bool hear_of(PeerId peer, const ChunkAt& chunk);
+  void take_references();
+  void take_reference(const Reference& reference);
+  void take_mapped(const Reference& reference, const Landing& landing, SameHost::Mapped source);
+  void gather(const wire::DataHeader& header);
+  void read_reference(const Reference& reference, const Landing& landing);
+  void want_bytes(const Reference& reference, LocalWays failing);
+  void note_taken(PeerId peer, std::uint64_t number);
+  void tell_taken(bool all);
+  void forget_references(PeerId peer);
+  void forget_references(const OpKey& key);
 
   void link_up(PeerId peer) override;
   void link_down(PeerId peer, const std::string& why) override;
@@ -206,6 +236,17 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::vector<PeerId> woken_;
   SlotPool slots_;
   Prober prober_{links_};
+  SameHost same_host_;
+  std::map<std::uint64_t, Offered> offers_;  // by number: not taken yet
+  std::map<PeerId, std::size_t> offered_;    // how many of them to whom
+  std::uint64_t next_offer_ = 1;
+  std::deque<Reference> references_;                     // not looked at yet
+  std::map<PeerId, std::set<std::uint64_t>> borrowing_;  // of these, and of those in use: their numbers
+  // Parts of sums in other processes: all of one sum are read when the last is there, while they are in the
+  // cache.
+  using SumOf = std::tuple<AttemptId, std::int32_t, std::uint32_t>;
+  std::map<SumOf, std::vector<Reference>> gathering_;
+  std::map<PeerId, ChunksTaken> taken_;  // to be told
   std::vector<ExchangeEffect> exchange_effects_;
   std::vector<PeerId> skipped_;  // in the last operation that may skip
   std::shared_ptr<Promise<BoundaryResult>> boundary_;

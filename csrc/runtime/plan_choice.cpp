@@ -44,7 +44,22 @@ Algorithm block_algorithm(const Descriptor& d) {
                                                                                     : Algorithm::ring;
 }
 
+// What stays where it is overlaps with nothing, and only costs a message.
+std::uint32_t even_chunks(const Descriptor& d, const PlanHints& hints, std::uint32_t parts, bool in_one_place) {
+  if (d.tensors.empty()) return d.chunk_bytes;
+  const auto stripes = in_one_place ? 1 : hints.stripes != 0 ? hints.stripes : stripes_assumed;
+  return choose_chunk_bytes(total_bytes(d), parts, stripes, hints.chunk_bytes);
+}
+
 }  // namespace
+
+bool in_one_place(const View& view, const std::vector<PeerId>& peers) {
+  const auto* first = peers.empty() ? nullptr : view.find(peers.front());
+  return first != nullptr && first->host != 0 && std::all_of(peers.begin(), peers.end(), [&](PeerId peer) {
+           const auto* member = view.find(peer);
+           return member != nullptr && member->host == first->host && member->in_place;
+         });
+}
 
 std::uint64_t total_bytes(const Descriptor& d) {
   std::uint64_t bytes = 0;
@@ -56,20 +71,29 @@ bool moves_data(const Descriptor& d) {
   return d.call == Call::all_reduce || d.call == Call::broadcast || in_blocks(d.call);
 }
 
-Descriptor plan_descriptor(const Descriptor& descriptor, const PlanHints& hints, std::uint32_t group,
-                           std::uint32_t world) {
+Descriptor plan_descriptor(const Descriptor& descriptor, const PlanHints& hints, const Crew& crew) {
   auto planned = descriptor;
   if (in_blocks(descriptor.call)) {
     planned.algorithm = block_algorithm(descriptor);
-    const auto stripes = hints.stripes != 0 ? hints.stripes : stripes_assumed;
-    if (!planned.tensors.empty())
-      planned.chunk_bytes = choose_chunk_bytes(total_bytes(planned), 1, stripes, hints.chunk_bytes);
+    planned.chunk_bytes = even_chunks(planned, hints, 1, crew.in_one_place);
     return planned;
   }
-  const auto choice = choose_plan(hints, group, request_of(descriptor, hints, world));
+  const auto request = request_of(descriptor, hints, crew.peers);
+  const auto choice = choose_plan(hints, crew.group, request);
   planned.algorithm = choice.algorithm;
+  planned.chunk_bytes = choice.chunk_bytes;
+  // Where every owner reads all parts in place, each byte is read once and written once, whatever the size.
+  const bool free = descriptor.algorithm == Algorithm::automatic && !hints.deterministic;
+  const bool direct = (request.available & only(Algorithm::direct)) != 0;
+  if (crew.in_one_place && free && direct && choice.algorithm == Algorithm::ring)
+    planned.algorithm = Algorithm::direct;
   if (planned.algorithm != Algorithm::direct) planned.quantization = Quantization::none;
-  if (!planned.tensors.empty()) planned.chunk_bytes = choice.chunk_bytes;
+  // Blocks of what is quantized begin with each chunk: those stay the same on every way.
+  if (crew.in_one_place && planned.quantization == Quantization::none) {
+    const bool cut = descriptor.call == Call::all_reduce && planned.algorithm != Algorithm::exchange;
+    planned.chunk_bytes = even_chunks(planned, hints, cut ? crew.peers : 1, true);
+  }
+  if (planned.tensors.empty()) planned.chunk_bytes = descriptor.chunk_bytes;
   return planned;
 }
 

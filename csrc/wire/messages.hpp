@@ -4,6 +4,7 @@
 #include <variant>
 
 #include "wire/between_peers.hpp"
+#include "wire/on_one_host.hpp"
 #include "wire/to_master.hpp"
 #include "wire/to_peer.hpp"
 
@@ -13,6 +14,7 @@ using ToMaster = std::variant<Join, Register, Heartbeat, Reachable, Done, Broken
                               EnterBoundary, Abandon, Leave, StateOffer, LinkReport, Probed>;
 using ToPeer = std::variant<Welcome, Refused, Prove, ViewMessage, Commit, Failed, Passed, Evicted, Missing,
                             Pulse, StatePlan, Suspended, Probe>;
-using BetweenPeers = std::variant<LinkHello, Ready, BlockRequest, BlockFailed, StripeLost, Received>;
+using BetweenPeers = std::variant<LinkHello, Ready, BlockRequest, BlockFailed, StripeLost, Received,
+                                  HostHello, HostAnswer, SegmentAt, SegmentGone, ChunkAt, ChunksTaken>;
 
 }  // namespace pccl

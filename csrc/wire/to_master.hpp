@@ -19,12 +19,13 @@ struct Join {  // asks to be let in; answered by Welcome or Refused
   std::string run_name;                      // which of the master's runs; empty: the one without a name
   std::uint32_t start_rank = no_start_rank;  // of those who come in together, the smallest is the first
   bool deterministic = false;                // the same for all peers of a run
-  std::string host_id;  // the same on all peers of one host, and on no other; empty: not known
+  std::string host_id;    // the same on all peers of one host, and on no other; empty: not known
+  bool in_place = false;  // it lets others on its host read its memory, and reads theirs
   template <class V> void fields(V&& v) {
     v(island, limits::name_bytes_max), v(island_rank), v(island_size), v(group), v(role), v(min_islands),
         v(reachable_at, limits::addresses_max), v(host, limits::name_bytes_max), v(process),
         v(run_name, limits::name_bytes_max), v(start_rank), v(deterministic),
-        v(host_id, limits::name_bytes_max);
+        v(host_id, limits::name_bytes_max), v(in_place);
   }
 };
 

@@ -139,6 +139,7 @@ struct Member {
   std::vector<Address> reachable_at;
   // Members with the same number are on one host; 0: it is not known where. Numbers hold for one view.
   std::uint32_t host = 0;
+  bool in_place = false;  // chunks between it and others of its host stay where they are
   bool operator==(const Member&) const = default;
   template <class V> void fields(V&& v) {
     v(peer);
@@ -148,6 +149,7 @@ struct Member {
     v(role);
     v(reachable_at, limits::addresses_max);
     v(host);
+    v(in_place);
   }
 };
 

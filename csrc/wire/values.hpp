@@ -43,6 +43,12 @@ enum class MessageId : std::uint8_t {
   block_failed = 67,
   stripe_lost = 70,
   received = 71,
+  host_hello = 80,
+  host_answer = 81,
+  segment_at = 82,
+  segment_gone = 83,
+  chunk_at = 84,
+  chunks_taken = 85,
 };
 
 using Digest = std::array<std::uint8_t, 16>;

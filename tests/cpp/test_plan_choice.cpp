@@ -28,7 +28,7 @@ PlanHints mesh(std::uint64_t bandwidth = 0, std::uint32_t rtt_us = 0, std::uint1
 }
 
 Algorithm chosen(const Descriptor& d, const PlanHints& hints, std::uint32_t world) {
-  return plan_descriptor(d, hints, 0, world).algorithm;
+  return plan_descriptor(d, hints, {0, world, false}).algorithm;
 }
 
 }  // namespace
@@ -52,7 +52,7 @@ TEST(far_apart_two_hops_win_for_longer) {
   CHECK(chosen(reduce(64 * kib + 4), far, 4) == Algorithm::direct);
   CHECK(chosen(reduce(8 * mib), far, 4) == Algorithm::direct);
   CHECK(chosen(reduce(64 * mib), far, 4) == Algorithm::ring);
-  CHECK(plan_descriptor(reduce(64 * mib), far, 0, 4).chunk_bytes <= 128 * kib);
+  CHECK(plan_descriptor(reduce(64 * mib), far, {0, 4, false}).chunk_bytes <= 128 * kib);
   const auto one_kernel = mesh(31'250'000, 80'000, 1);  // namespaces of one host, far apart all the same
   CHECK(chosen(reduce(8 * mib), one_kernel, 4) == Algorithm::direct);
 }
@@ -72,9 +72,9 @@ TEST(quantized_goes_to_owners_whatever_is_asked_for) {
   d.quantization = Quantization::int8;
   d.quantization_block = 256;
   CHECK(chosen(d, mesh(), 4) == Algorithm::direct);
-  CHECK(plan_descriptor(d, mesh(), 0, 4).quantization == Quantization::int8);
-  CHECK(plan_descriptor(d, mesh(), 0, 1).quantization == Quantization::none);
-  CHECK(plan_descriptor(d, PlanHints{}, 0, 4).quantization == Quantization::none);
+  CHECK(plan_descriptor(d, mesh(), {0, 4, false}).quantization == Quantization::int8);
+  CHECK(plan_descriptor(d, mesh(), {0, 1, false}).quantization == Quantization::none);
+  CHECK(plan_descriptor(d, PlanHints{}, {0, 4, false}).quantization == Quantization::none);
 }
 
 TEST(only_all_reduces_have_a_choice_so_far) {
@@ -91,7 +91,7 @@ TEST(deterministic_runs_choose_by_size_and_number_alone) {
   near.deterministic = far.deterministic = true;
   for (const std::uint32_t world : {2, 3, 4, 8, 16})
     for (std::uint64_t bytes = 4; bytes <= 1024 * mib; bytes *= 2)
-      CHECK(plan_descriptor(reduce(bytes), near, 0, world) == plan_descriptor(reduce(bytes), far, 0, world));
+      CHECK(plan_descriptor(reduce(bytes), near, {0, world, false}) == plan_descriptor(reduce(bytes), far, {0, world, false}));
 }
 
 TEST(hostile_hints_give_chunks_that_fit) {
@@ -100,7 +100,7 @@ TEST(hostile_hints_give_chunks_that_fit) {
       auto hints = mesh(bandwidth, rtt, 0xffff);
       hints.chunk_bytes = ~0u;
       for (const std::uint32_t world : {1, 2, 1000}) {
-        const auto plan = plan_descriptor(reduce(64 * mib), hints, 0, world);
+        const auto plan = plan_descriptor(reduce(64 * mib), hints, {0, world, false});
         CHECK(plan.chunk_bytes >= limits::chunk_bytes_min);
         CHECK(plan.chunk_bytes <= limits::chunk_bytes_max / 2);
       }
