@@ -129,6 +129,12 @@ def island_of(island: str | None, size: int, group: int) -> tuple[str, int, int,
     return island, group, size, group
 
 
+def run_name_of(name: object) -> str:
+    if not isinstance(name, str) or len(name.encode(errors="surrogatepass")) > 256:
+        raise UsageError(f"run_name={name!r}: it is a text of at most 256 bytes")
+    return name
+
+
 def dialled(address: Any, what: str) -> str:
     """An address that others connect to: it names a host, and no port 0. The rest is the core's to check."""
     if not isinstance(address, str) or not address:

@@ -59,6 +59,13 @@ Landing Executor::land(std::uint32_t from, std::uint16_t step, std::uint32_t chu
   return {Landing::Kind::slot, false};
 }
 
+std::size_t Executor::parts_missing(std::uint16_t step, std::uint32_t chunk) const {
+  const auto& s = plan_.steps[step];
+  if (s.merge != Merge::collect) return 0;
+  const auto it = parts_.find({std::uint16_t(s.fold), chunk});
+  return it != parts_.end() ? it->second.missing : plan_.steps[std::size_t(s.fold)].parts.size() - 1;
+}
+
 void Executor::unland(std::uint16_t step, std::uint32_t chunk) {
   if (auto& now = state(step, chunk); now == Chunkstate::arriving) now = Chunkstate::expected;
 }

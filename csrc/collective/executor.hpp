@@ -68,6 +68,8 @@ class Executor {
   // What the sender with this position may put where; skip when the chunk is not expected (or came already).
   Landing land(std::uint32_t from, std::uint16_t step, std::uint32_t chunk, std::uint32_t bytes);
   void arrived(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work);
+  // Parts that a collecting step's sum still waits for; 0: the step collects nothing.
+  std::size_t parts_missing(std::uint16_t step, std::uint32_t chunk) const;
   void unland(std::uint16_t step, std::uint32_t chunk);  // what was arriving broke off: it comes again
   bool sendable(std::uint32_t position) const;
   // The output holds the bytes of a slot that is sent, and keeps them.

@@ -47,7 +47,7 @@ void Master::on(ConnectionId, PeerId peer, const Done& m, Instant now) {
   if (operation.absent) operation.absent->erase(peer);
   if (!all_done(m.key, operation)) return;
   note_duration(now - operation.first_heard);
-  publish({m.key, view_.id, ErrorCode::none, waiting(), {}, {}});
+  publish({m.key, view_.id, ErrorCode::none, waiting(), view_due_, {}, {}});
 }
 
 bool Master::all_done(const OpKey& key, const OpenOperation& operation) const {
@@ -58,7 +58,7 @@ bool Master::all_done(const OpKey& key, const OpenOperation& operation) const {
 }
 
 void Master::fail(const OpKey& key, ErrorCode code, const std::string& text) {
-  publish({key, view_.id, code, 0, {}, text});
+  publish({key, view_.id, code, 0, false, {}, text});
 }
 
 void Master::publish(Verdict verdict) {

@@ -16,7 +16,8 @@ class MemberIndex {
   void rebuild(const View& view);
 
   const Member* find(PeerId peer) const;
-  const std::vector<PeerId>& group(std::uint32_t group) const;       // its trainers, in member order
+  const std::vector<PeerId>& group(std::uint32_t group) const;  // its trainers, in member order
+  const std::map<std::uint32_t, std::vector<PeerId>>& groups() const { return groups_; }
   const std::vector<PeerId>& trainers() const { return trainers_; }  // of all groups
   const std::vector<PeerId>& concerned(const OpKey& key) const;      // whose votes an operation needs
   bool concerns(const OpKey& key, PeerId peer) const;

@@ -202,7 +202,7 @@ void Master::recover_verdicts(const View& base) {
     std::vector<PeerId> all;  // of the whole last view, not only of those who came back
     for (const auto& m : base.members)
       if (m.role == Role::trainer && (key.scope == Scope::run || key.group == m.group)) all.push_back(m.peer);
-    if (it->second.complete(all)) known[key] = {key, base.id, ErrorCode::none, waiting(), {}, {}};
+    if (it->second.complete(all)) known[key] = {key, base.id, ErrorCode::none, waiting(), view_due_, {}, {}};
   }
   for (auto& [key, verdict] : known) publish(std::move(verdict));
 }

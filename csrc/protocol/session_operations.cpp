@@ -50,6 +50,7 @@ Result<OpKey> Session::post(Posting posting, Instant now) {
   const OpKey key{posting.scope, group, {view_.boundaries, posting.name, count++}};
   auto& operation = operations_[key];
   operation.key = key;
+  operation.peers = in_blocks(posting.descriptor.call) ? posting.descriptor.blocks : posting.peers;
   operation.descriptor = std::move(posting.descriptor);
   operation.posted_order = ++posted_;
   operation.posted_at = now;
@@ -69,11 +70,12 @@ void Session::begin_attempt(Operation& operation, Instant now) {
   const auto& d = operation.descriptor;
   const auto* root = view_.find(d.root);
   const auto peers = view_.group_members(join_.group).size();
-  if (in_blocks(d.call) && d.blocks != peers)
+  if (operation.peers != 0 && operation.peers != peers)
     return ask_abandon(operation, ErrorCode::peer_lost,
-                       call_text(operation) + " is for " + std::to_string(d.blocks) +
+                       call_text(operation) + " is for " + std::to_string(operation.peers) +
                            " peers, and there are " + std::to_string(peers) +
-                           " now; inputs are intact: call it again with tensors for these",
+                           " now; inputs are intact: call it again" +
+                           (in_blocks(d.call) ? " with tensors for these" : ""),
                        now);
   if (has_root(d.call) && (root == nullptr || root->group != join_.group || root->role != Role::trainer))
     return ask_abandon(operation, ErrorCode::peer_lost,
@@ -211,7 +213,8 @@ void Session::on(const Commit& m, Instant) {
                                   operation.attempts});
   }
   if (m.verdict.key.scope == Scope::run || single_group() || !rules_.skip_only_on_shared_record)
-    shared_waiting_ = std::max(shared_waiting_.value_or(0), m.verdict.waiting);
+    shared_waiting_ =
+        std::max({shared_waiting_.value_or(0), m.verdict.waiting, std::uint32_t{m.verdict.view_due}});
   finish(m.verdict.key, {{}, std::move(contributors), m.verdict.waiting, operation.attempts});
 }
 

@@ -25,8 +25,23 @@ bool Exchange::may_be_eager(const Descriptor& d) const {
 }
 
 Standing Exchange::standing_of(const Attempt& attempt, bool in_place) const {
-  return {attempt.position, std::uint32_t(attempt.ring.size()), attempt.position_of(attempt.descriptor.root),
-          in_place,         may_be_eager(attempt.descriptor),   limits_.slots};
+  // What is read where it lies needs no slot to leave from.
+  const bool readers = std::all_of(attempt.ring.begin(), attempt.ring.end(), [&](PeerId peer) {
+    return peer == session_.peer() || readers_.contains(peer);
+  });
+  return {attempt.position,
+          std::uint32_t(attempt.ring.size()),
+          attempt.position_of(attempt.descriptor.root),
+          in_place,
+          may_be_eager(attempt.descriptor),
+          readers ? limits_.slots_of_readers : limits_.slots};
+}
+
+void Exchange::set_reader(PeerId peer, bool reads) {
+  if (reads)
+    readers_.insert(peer);
+  else
+    readers_.erase(peer);
 }
 
 void Exchange::begin(const OpKey& key, bool in_place) {
@@ -41,8 +56,9 @@ void Exchange::begin(const OpKey& key, bool in_place) {
                      : session_.ring();
   attempt.position = attempt.position_of(session_.peer());
   attempt.order = operation->posted_order;
-  attempt.descriptor =
-      plan_descriptor(operation->descriptor, session_.view().hints, std::uint32_t(attempt.ring.size()));
+  attempt.descriptor = plan_descriptor(
+      operation->descriptor, session_.view().hints,
+      {session_.identity().group, std::uint32_t(attempt.ring.size()), in_one_place(session_.view(), attempt.ring)});
   attempt.fingerprint = std::uint32_t(wire::fingerprint(attempt.descriptor));
   attempt.executor = make_executor(attempt.descriptor, standing_of(attempt, in_place));
   by_order_[attempt.order] = key;

@@ -53,6 +53,7 @@ struct ExchangeLimits {
   std::size_t eager_bytes = limits::eager_bytes;
   std::size_t eager_operations = limits::eager_operations_max;
   std::uint32_t slots = 64;  // of one attempt
+  std::uint32_t slots_of_readers = 0;
 };
 
 struct Outgoing {
@@ -86,6 +87,7 @@ class Exchange {
   void drop(const OpKey& key);                  // effect::DropAttempt and after effect::Deliver
   void view_changed();                          // after the attempts of the new view have begun
   void on_link_up(PeerId peer);
+  void set_reader(PeerId peer, bool reads);        // it takes chunks from where they lie
   bool on_ready(PeerId from, const Ready& ready);  // false: no honest peer announces so much
 
   // A data frame's header arrived. park: keep the payload and call park(); it comes back by Replay or
@@ -94,7 +96,6 @@ class Exchange {
   ParkedId park(PeerId from, const wire::DataHeader& header);
   bool may_park(PeerId from, std::size_t bytes) const;
   void arrived(const wire::DataHeader& header, SlotId slot);
-
   void unland(const wire::DataHeader& header, AttemptId attempt);  // half of it came
 
   bool sendable(PeerId peer) const;
@@ -132,6 +133,7 @@ class Exchange {
   std::map<OpKey, Attempt> attempts_;
   std::map<std::uint64_t, OpKey> by_order_;
   std::map<std::pair<PeerId, OpKey>, Ready> ready_parked_;
+  std::set<PeerId> readers_;
   std::map<ParkedId, Parked> parked_;
   std::map<PeerId, std::size_t> parked_bytes_;
   std::vector<Work> work_;

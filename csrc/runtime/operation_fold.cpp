@@ -1,4 +1,5 @@
 // Sums of parts that come from everywhere, at the one who owns them: plain, weighted, quantized.
+#include <algorithm>
 #include <cstring>
 
 #include "base/rng.hpp"
@@ -8,6 +9,11 @@
 
 namespace pccl {
 
+namespace {
+// A sum grows in the innermost cache while its parts stream by.
+constexpr std::size_t fold_elements = 4096;
+}  // namespace
+
 // All parts in the order of positions: the same bits whoever came first. The sum grows in the cache, is
 // divided and rounded once, and leaves from there.
 bool OperationMemory::fold(const Executor& executor, const Work& work, SlotPool& slots) {
@@ -15,12 +21,13 @@ bool OperationMemory::fold(const Executor& executor, const Work& work, SlotPool&
   const bool quantized = executor.plan().steps[work.step].in == Wire::quantized;
   bool finite = true;
   std::vector<const std::uint8_t*> parts;
-  for (const auto slot : work.parts) parts.push_back(slot == no_slot ? input(chunk) : slots.data(slot));
+  for (const auto slot : work.parts) parts.push_back(slot == no_slot ? input(chunk) : slots.read(slot));
   if (work.keep) keep(executor, work.chunk);
-  auto* to = work.to_slot ? slots.data(work.slot) : output(chunk);
+  auto* to = work.to_slot && !quantized ? sums(chunk, work, slots) : output(chunk);
   sum_.resize(chunk.count * size_of(accumulator_of(chunk.dtype)));
   if (quantized)
-    finite = fold_quantized(executor, chunk, parts, slots.data(work.slot));
+    finite = fold_quantized(executor, chunk, parts,
+                            slots.write(work.slot, executor.chunk_bytes(work.chunk, Wire::quantized)));
   else if (weight_)
     fold_weighted(chunk, parts, to);
   else
@@ -37,22 +44,27 @@ void OperationMemory::fold_plain(const Executor& executor, const Work& work,
   const auto& chunk = executor.layout().chunk(work.chunk);
   const auto& plan = executor.plan();
   const auto& step = plan.steps[work.step];
+  const auto size = size_of(chunk.dtype);
   const auto position = [&](std::size_t part) {
     const auto collect = step.parts[part];
     return collect == own_part ? plan.position : std::uint32_t(plan.steps[collect].from);
   };
-  kernels::ReduceArgs args{.incoming = parts[0], .count = chunk.count};
-  kernels::Contributors from{.incoming = position(0), .segment = step.segment};
-  for (std::size_t i = 1; i < parts.size(); ++i) {
-    const bool last = i + 1 == parts.size();
-    args.out = last ? to : sum_.data();
-    args.own = parts[i];
-    args.divisor = last ? reduction_->divisor(plan.world) : 1.0;
-    from.own = position(i);
-    reduction_->combine(chunk.dtype, i == 1 ? Wire::element : Wire::accumulator,
-                        last ? Wire::element : Wire::accumulator, args, from);
-    args.incoming = sum_.data();
-    from.incoming = kernels::partial_sum;
+  for (std::size_t begin = 0; begin < chunk.count; begin += fold_elements) {
+    kernels::ReduceArgs args{.incoming = parts[0] + begin * size,
+                             .count = std::min<std::size_t>(fold_elements, chunk.count - begin)};
+    kernels::Contributors from{.incoming = position(0), .segment = step.segment};
+    for (std::size_t i = 1; i < parts.size(); ++i) {
+      const bool last = i + 1 == parts.size();
+      args.out = last ? to + begin * size : sum_.data();
+      args.own = parts[i] + begin * size;
+      args.divisor = last ? reduction_->divisor(plan.world) : 1.0;
+      args.streaming = last && streaming_ && !work.to_slot;
+      from.own = position(i);
+      reduction_->combine(chunk.dtype, i == 1 ? Wire::element : Wire::accumulator,
+                          last ? Wire::element : Wire::accumulator, args, from);
+      args.incoming = sum_.data();
+      from.incoming = kernels::partial_sum;
+    }
   }
 }
 

@@ -54,6 +54,7 @@ class OperationMemory {
   // False: the sum that was to be encoded is not finite, or there is nothing to sum: all_skipped().
   [[nodiscard]] bool run(const Executor& executor, const Work& work, SlotPool& slots);
   std::uint8_t* output(const Chunk& chunk);
+  void take(const Chunk& chunk, const std::uint8_t* from);  // the output, from memory that is mapped here
   const std::uint8_t* input(const Chunk& chunk) const;
   // The own bytes of a chunk, also where the sum has taken their place.
   const std::uint8_t* contribution(const Executor& executor, std::uint32_t chunk);
@@ -70,8 +71,9 @@ class OperationMemory {
   UndoPool::Buffer release_undo() { return std::move(undo_); }
 
  private:
-  void reduce(const Executor& executor, const Work& work, std::uint8_t* slot);
-  void finish(const Executor& executor, const Work& work, std::uint8_t* slot);
+  void reduce(const Executor& executor, const Work& work, SlotPool& slots);
+  void finish(const Executor& executor, const Work& work, SlotPool& slots);
+  static std::uint8_t* sums(const Chunk& chunk, const Work& work, SlotPool& slots);
   void take_own(const Executor& executor, const Work& work);
   [[nodiscard]] bool fold(const Executor& executor, const Work& work, SlotPool& slots);
   [[nodiscard]] bool fold_quantized(const Executor& executor, const Chunk& chunk,

@@ -43,7 +43,7 @@ void store(const FrameHeader& header, ByteView checked, std::uint8_t* to) {
 std::optional<FrameHeader> load_frame(const std::uint8_t* from, std::size_t body_max) {
   FrameHeader header;
   header.body_bytes = load_little<std::uint32_t>(from);
-  if (header.body_bytes > body_max || from[4] < 1 || from[4] > 3 || from[5] != 0) return std::nullopt;
+  if (header.body_bytes > body_max || from[4] < 1 || from[4] > 4 || from[5] != 0) return std::nullopt;
   if (load_little<std::uint16_t>(from + length_and_kind) != check_of(from)) return std::nullopt;
   header.kind = static_cast<FrameKind>(from[4]);
   return header;

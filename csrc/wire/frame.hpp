@@ -10,7 +10,8 @@
 
 namespace pccl::wire {
 
-enum class FrameKind : std::uint8_t { message = 1, chunk = 2, block = 3 };
+// Probe: a payload that its receiver drops, after a header that says nothing.
+enum class FrameKind : std::uint8_t { message = 1, chunk = 2, block = 3, probe = 4 };
 
 inline constexpr std::size_t frame_header_bytes = 12;
 struct FrameHeader {

@@ -66,6 +66,7 @@ class Household {
   void apply(effect::BoundaryPassed&) {}
   void apply(effect::BoundaryFailed& e) { CHECK(e.why.code != ErrorCode::none); }
   void apply(effect::Gone& e);
+  void apply(effect::Probe& e) { session.probed(e.round, {e.peer, 1, 1, Evidence::probe}); }
   void apply(effect::Notice&) {}
   void apply(exchange_effect::SendReady& e) { check_encodes<BetweenPeers>(e.ready); }
   void apply(exchange_effect::Do& e) { CHECK(e.key.tag.count != UINT32_MAX); }

@@ -80,7 +80,7 @@ TEST(donors_are_dialled_as_long_as_something_is_fetched) {
   peer.session.want_link(6, peer.now);
   CHECK(peer.dials(second).size() > 10);
   const auto key = peer.session.operations().begin()->first;
-  peer.hear(Failed{1, {key, peer.view.id, ErrorCode::cancelled, 0, {}, "enough"}});
+  peer.hear(Failed{1, {key, peer.view.id, ErrorCode::cancelled, 0, false, {}, "enough"}});
   CHECK(peer.dials(5 * second).empty());
 }
 

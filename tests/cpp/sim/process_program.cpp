@@ -89,15 +89,15 @@ void Process::advance() {
 
 void Process::cross() {
   if (!alive || over() || state_ != State::at_boundary || session.at_boundary()) return;
-  enter_boundary(round_.islands);
+  enter_boundary(round_.islands, round_.probe_ms);
 }
 
-void Process::enter_boundary(std::uint32_t islands) {
+void Process::enter_boundary(std::uint32_t islands, std::uint32_t probe_ms) {
   impatient_ = !scripted && world_.rng.chance(world_.scenario.shape.impatient);
   const auto patience =
       1 + Duration(world_.rng.below(std::uint64_t(20 * millisecond) >> world_.rng.below(10)));
   const bool by_timeout = impatient_ && world_.rng.chance(0.5);
-  const auto entered = session.enter_boundary(islands, by_timeout ? patience : never, now());
+  const auto entered = session.enter_boundary(islands, by_timeout ? patience : never, now(), probe_ms);
   if (!entered && !over()) {
     if (world_.scenario.rules.no_boundary_in_flight && session.operations().empty())
       return world_.violated(name() + " cannot enter the boundary: " + entered.error().text);
@@ -117,7 +117,7 @@ void Process::walk_away() {
   session.leave_boundary(now());
   drain();
   if (session.at_boundary() && world_.rng.chance(0.3) &&
-      !session.enter_boundary(round_.islands, never, now()))
+      !session.enter_boundary(round_.islands, never, now(), round_.probe_ms))
     world_.violated(name() + " cannot come back to the boundary");
   drain();
 }

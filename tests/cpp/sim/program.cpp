@@ -59,6 +59,7 @@ Round round_of(std::uint64_t seed, const Shape& shape, std::uint32_t boundary, s
   Round round;
   round.sloppy = rng.chance(shape.sloppy);
   round.islands = number + 1 >= shape.rounds_max ? 1 : 0;
+  if (rng.chance(shape.probe)) round.probe_ms = 1 + std::uint32_t(rng.below(40));
   for (auto batches = rng.below(shape.batches_max + 1); batches > 0; --batches) {
     auto& batch = round.batches.emplace_back();
     const bool named = rng.chance(shape.named);

@@ -24,7 +24,8 @@ struct Intent {
 struct Round {
   std::vector<std::vector<Intent>> batches;  // all of a batch are in flight together
   bool sloppy = false;
-  std::uint32_t islands = 0;  // what update_topology() at its end waits for
+  std::uint32_t islands = 0;   // what update_topology() at its end waits for
+  std::uint32_t probe_ms = 0;  // or it measures the links
 };
 
 Round round_of(std::uint64_t seed, const Shape& shape, std::uint32_t boundary, std::uint32_t round);

@@ -48,6 +48,9 @@ Scenario draw(const Flavour& flavour, std::uint64_t seed, const Rules& rules) {
   s.flavour = flavour.name;
   s.rules = rules;
   s.shape = flavour.shape;
+  s.timing.hints_hold = 0;
+  s.timing.link_report = 20 * millisecond;
+  s.timing.links_settle = 5 * millisecond;
   s.timing.deadline_floor = 3600 * second;  // the net below all others would hide what it catches
   if (rng.chance(flavour.island_runs)) {
     s.islands = 2;

@@ -56,6 +56,7 @@ struct Shape {
   double impatient = 0.05;  // times out of update_topology() or leaves it, and comes back
   double sloppy = 0;        // calls update_topology() before it has waited for its operations
   double leave = 0.3;
+  double report = 0.02, probe = 0.01;  // what links are like, after an operation; or measured by all
 };
 
 struct Flavour {
