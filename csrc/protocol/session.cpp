@@ -141,9 +141,10 @@ std::vector<PeerId> Session::ring() const {
   return ordered.size() == peers.size() ? ordered : peers;
 }
 
-bool Session::alone(Scope scope) const {
+bool Session::alone(const OpKey& key) const {
   return std::none_of(view_.members.begin(), view_.members.end(), [&](const Member& m) {
-    return m.peer != me_ && m.role == Role::trainer && (scope == Scope::run || m.group == join_.group);
+    if (m.peer == me_ || m.role != Role::trainer) return false;
+    return key.scope == Scope::pair ? key.names(m.peer) : key.scope == Scope::run || m.group == join_.group;
   });
 }
 

@@ -8,23 +8,35 @@
 
 namespace pccl {
 
-// All parts in the order of positions: the same bits whoever came first. The sum grows in the cache, is
-// divided and rounded once, and leaves from there.
+namespace {
+bool has_inner_sums(const Plan& plan, const Step& fold) {
+  for (std::size_t i = 0; i < fold.parts.size(); ++i)
+    if (part_of(plan, fold, i).wire == Wire::accumulator) return true;
+  return false;
+}
+}  // namespace
+
+// All parts in the order of the plan: the same bits whoever came first. The sum grows in the cache, is
+// divided and rounded once, and leaves from there; what a further fold adds up leaves as it is.
 bool OperationMemory::fold(const Executor& executor, const Work& work, SlotPool& slots) {
   const auto& chunk = executor.layout().chunk(work.chunk);
-  const bool quantized = executor.plan().steps[work.step].in == Wire::quantized;
+  const auto& step = executor.plan().steps[work.step];
+  const bool quantized = step.in == Wire::quantized;
   bool finite = true;
   std::vector<const std::uint8_t*> parts;
   for (const auto slot : work.parts) parts.push_back(slot == no_slot ? input(chunk) : slots.data(slot));
   if (work.keep) keep(executor, work.chunk);
   auto* to = work.to_slot ? slots.data(work.slot) : output(chunk);
   sum_.resize(chunk.count * size_of(accumulator_of(chunk.dtype)));
-  if (quantized)
+  if (quantized) {
     finite = fold_quantized(executor, chunk, parts, slots.data(work.slot));
-  else if (weight_)
-    fold_weighted(chunk, parts, to);
-  else
+  } else if (weight_ || step.out != Wire::element || has_inner_sums(executor.plan(), step)) {
+    for (std::size_t i = 0; i < parts.size(); ++i)
+      add_part(chunk, part_of(executor.plan(), step, i), parts[i], i == 0);
+    step.finish ? finish_sum(chunk, executor.plan().world, to) : void(std::memcpy(to, sum_.data(), sum_.size()));
+  } else {
     fold_plain(chunk, parts, op_ == ReduceOp::avg ? double(executor.plan().world) : 1.0, to);
+  }
   if (!quantized && work.to_slot && work.to_output)
     kernels::copy(output(chunk), to, chunk.element_bytes(), streaming_);
   for (const auto slot : work.parts)
@@ -46,17 +58,28 @@ void OperationMemory::fold_plain(const Chunk& chunk, const std::vector<const std
   }
 }
 
-void OperationMemory::fold_weighted(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts,
-                                    std::uint8_t* to) {
+// To the sum, which is an accumulator.
+void OperationMemory::add_part(const Chunk& chunk, const Part& part, const std::uint8_t* bytes, bool first) {
   auto* sum = sum_.data();
-  kernels::widen_scaled(chunk.dtype, sum, parts[0], chunk.count, weights_[0]);
-  for (std::size_t i = 1; i < parts.size(); ++i)
-    kernels::combine_weighted(chunk.dtype, Wire::accumulator, Wire::accumulator,
-                              {.out = sum, .incoming = sum, .own = parts[i], .count = chunk.count},
-                              weights_[i]);
-  const auto total = total_weight();
+  const auto weight = weight_ ? weights_[part.position] : 1.0;
+  kernels::ReduceArgs args{.out = sum, .incoming = sum, .own = bytes, .count = chunk.count};
+  if (first && part.wire == Wire::accumulator)
+    std::memcpy(sum, bytes, sum_.size());
+  else if (first)
+    kernels::widen_scaled(chunk.dtype, sum, bytes, chunk.count, weight);
+  else if (part.wire == Wire::accumulator)
+    kernels::combine(accumulator_of(chunk.dtype), op_, Wire::element, Wire::element, args);
+  else if (weight_)
+    kernels::combine_weighted(chunk.dtype, Wire::accumulator, Wire::accumulator, args, weight);
+  else
+    kernels::combine(chunk.dtype, op_, Wire::accumulator, Wire::accumulator, args);
+}
+
+// Divided and rounded once.
+void OperationMemory::finish_sum(const Chunk& chunk, std::uint32_t world, std::uint8_t* to) {
+  const auto total = weight_ ? total_weight() : op_ == ReduceOp::avg ? double(world) : 1.0;
   if (total > 0)
-    kernels::finish_avg(chunk.dtype, Wire::accumulator, to, sum, chunk.count, total);
+    kernels::finish_avg(chunk.dtype, Wire::accumulator, to, sum_.data(), chunk.count, total);
   else
     std::memset(to, 0, chunk.element_bytes());
 }

@@ -19,11 +19,13 @@ struct TensorSpan {
   DType dtype = DType::float32;
 };
 
-// Of a call in blocks: which blocks `in` and `out` begin with, and how far apart those of `out` are.
+// Of a call in blocks: which block of `in` and of `out` a segment is.
 struct BlockSpan {
-  std::uint64_t in_first = 0, out_first = 0, out_stride = 1;
+  Call call = Call::all_reduce;
+  std::uint64_t position = 0, world = 1;
+  std::uint64_t in(std::uint64_t segment) const;
+  std::uint64_t out(std::uint64_t segment) const;
 };
-BlockSpan block_span(Call call, std::uint32_t position, std::uint32_t world);
 
 class OperationMemory {
  public:
@@ -59,7 +61,8 @@ class OperationMemory {
   kernels::Draw draw_of(const Chunk& chunk, bool sum) const;
   void fold_plain(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts, double divisor,
                   std::uint8_t* to);
-  void fold_weighted(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts, std::uint8_t* to);
+  void add_part(const Chunk& chunk, const Part& part, const std::uint8_t* bytes, bool first);
+  void finish_sum(const Chunk& chunk, std::uint32_t world, std::uint8_t* to);
   std::uint8_t* undo_of(const Chunk& chunk);
   bool hidden(const Chunk& chunk) const { return chunk.tensor == tensors_.size(); }
 

@@ -172,6 +172,7 @@ std::uint8_t* PeerRuntime::prepare(const wire::DataHeader& header, const Landing
   running.received += header.bytes;
   incoming.header = header;
   incoming.attempt = attempt->id;
+  if (landing.kind == Landing::Kind::signal) return &nothing_;
   if (landing.kind == Landing::Kind::slot) {
     // Encodings of a few elements are larger than these, scales and all.
     const auto accumulators = attempt->executor->chunk_bytes(header.chunk, Wire::accumulator);
@@ -183,8 +184,9 @@ std::uint8_t* PeerRuntime::prepare(const wire::DataHeader& header, const Landing
 }
 
 net::Landing PeerRuntime::land_chunk(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes) {
-  const auto header = wire::load_data(head.data());
+  auto header = wire::load_data(head.data());
   if (!header || header->bytes != bytes) return {.close = true};
+  if (header->key.scope == Scope::pair) header->key.from = peer, header->key.to = session_->peer();
   const auto landing = exchange_->land(peer, *header);
   if (landing.kind == Landing::Kind::skip) return {};
   Incoming incoming;
@@ -247,6 +249,7 @@ void PeerRuntime::apply(exchange_effect::Wake& e) { woken_.push_back(e.peer); }
 void PeerRuntime::apply(exchange_effect::Complete& e) {
   if (exchange_->current(e.key, e.attempt)) session_->attempt_complete(e.key, monotonic_now());
 }
+void PeerRuntime::apply(exchange_effect::More& e) { unfinished_.push_back(e); }
 void PeerRuntime::apply(exchange_effect::Mismatch& e) {
   if (exchange_->current(e.key, e.attempt))
     session_->abandon(e.key, ErrorCode::mismatch, e.text, monotonic_now());

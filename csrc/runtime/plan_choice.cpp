@@ -16,10 +16,11 @@ Algorithm choose_algorithm(const Descriptor& d, const PlanHints& hints, std::uin
     return d.call != Call::reduce_scatter || total_bytes(d) <= limits::fold_bytes_max ? Algorithm::direct
                                                                                       : Algorithm::ring;
   const bool quantized = d.quantization != Quantization::none;
-  const bool meshed = hints.mesh && d.call == Call::all_reduce && world > 1;
+  const bool meshed =
+      hints.mesh && (d.call == Call::all_reduce || d.call == Call::broadcast) && world > 1;
   if (meshed && quantized) return Algorithm::direct;  // every contribution is encoded once
-  if (!meshed || d.algorithm == Algorithm::ring || d.algorithm == Algorithm::two_level)
-    return Algorithm::ring;
+  if (!meshed || d.algorithm == Algorithm::ring) return Algorithm::ring;
+  if (d.algorithm == Algorithm::two_level && d.call == Call::all_reduce) return Algorithm::two_level;
   const auto bytes = total_bytes(d);
   const bool small =
       bytes <= limits::exchange_bytes_max && world <= limits::exchange_world_max && !d.weighted;
@@ -38,7 +39,7 @@ std::uint64_t total_bytes(const Descriptor& d) {
 }
 
 bool moves_data(const Descriptor& d) {
-  return d.call == Call::all_reduce || d.call == Call::broadcast || in_blocks(d.call);
+  return d.call == Call::all_reduce || d.call == Call::broadcast || goes_straight(d.call);
 }
 
 Descriptor plan_descriptor(const Descriptor& descriptor, const PlanHints& hints, std::uint32_t world) {
@@ -46,7 +47,8 @@ Descriptor plan_descriptor(const Descriptor& descriptor, const PlanHints& hints,
   planned.algorithm = choose_algorithm(planned, hints, world);
   if (planned.algorithm != Algorithm::direct) planned.quantization = Quantization::none;
   const auto stripes = hints.stripes != 0 ? hints.stripes : stripes_assumed;
-  const bool cut = descriptor.call == Call::all_reduce && planned.algorithm != Algorithm::exchange;
+  const bool cut = (descriptor.call == Call::all_reduce || planned.algorithm == Algorithm::direct) &&
+                   planned.algorithm != Algorithm::exchange && !in_blocks(descriptor.call);
   const auto parts = cut ? world : 1;
   if (!planned.tensors.empty())
     planned.chunk_bytes = choose_chunk_bytes(total_bytes(planned), parts, stripes, hints.chunk_bytes);

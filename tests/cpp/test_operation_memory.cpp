@@ -86,7 +86,7 @@ class Bench {
   void attempt(std::optional<std::uint64_t> steps = {}) {
     const bool weighted = !case_.weights.empty();
     const auto segments = case_.root ? 1 : case_.world;
-    layout_ = std::make_unique<Layout>(case_.shapes, segments, case_.chunk_bytes, weighted);
+    layout_ = std::make_unique<Layout>(case_.shapes, segments, case_.chunk_bytes, weighted ? case_.world : 0);
     check::Network<RealStore, Bytes> network(rng_, rng_.chance(0.5));
     for (std::uint32_t p = 0; p < case_.world; ++p) {
       auto plan = case_.root ? plan_ring_broadcast(p, case_.world, *case_.root)
@@ -261,7 +261,7 @@ TEST(sums_of_halves_are_rounded_once) {
     UndoPool undo;
     SlotPool slots;
     Rng rng(1);
-    const Layout layout({{dtype, 3}}, 3, 64, false);
+    const Layout layout({{dtype, 3}}, 3, 64, 0);
     std::vector<std::unique_ptr<OperationMemory>> memories;
     check::Network<RealStore, Bytes> network(rng, true);
     for (std::uint32_t p = 0; p < 3; ++p) {
@@ -374,7 +374,7 @@ TEST(some_in_place_and_some_not) {
     SlotPool slots;
     Rng rng(3);
     const std::vector<TensorShape> shapes{{DType::float32, 3}, {DType::float32, 3}};
-    const Layout layout(shapes, broadcast ? 1 : 2, 64, false);
+    const Layout layout(shapes, broadcast ? 1 : 2, 64, 0);
     std::vector<std::unique_ptr<OperationMemory>> memories;
     check::Network<RealStore, Bytes> network(rng, true);
     for (std::uint32_t p = 0; p < 2; ++p) {

@@ -12,6 +12,7 @@ ExchangeLimits exchange_limits(const Scenario& scenario) {
   ExchangeLimits limits;
   limits.eager_bytes = std::size_t{scenario.eager_kib} * 1024;
   limits.slots = scenario.slots;
+  limits.own_bytes = 8u << 10;
   return limits;
 }
 
@@ -178,6 +179,13 @@ void Process::apply(exchange_effect::Do& e) { data.run(e); }
 void Process::apply(exchange_effect::Wake& e) { woken_.insert(e.peer); }
 void Process::apply(exchange_effect::Complete& e) {
   if (exchange.current(e.key, e.attempt)) complete(e.key);
+}
+void Process::apply(exchange_effect::More& e) {
+  world_.for_process(*this, 0, [this, more = e] {
+    if (!alive || over()) return;
+    exchange.go_on(more.key, more.attempt);
+    drain();
+  });
 }
 void Process::apply(exchange_effect::Mismatch& e) {
   if (exchange.current(e.key, e.attempt)) session.abandon(e.key, ErrorCode::mismatch, e.text, now());

@@ -77,6 +77,7 @@ class Process {
   void apply(exchange_effect::Do& e);
   void apply(exchange_effect::Wake& e);
   void apply(exchange_effect::Complete& e);
+  void apply(exchange_effect::More& e);
   void apply(exchange_effect::Mismatch& e);
   void apply(exchange_effect::Replay& e);
   void apply(exchange_effect::Discard& e);
