@@ -38,7 +38,8 @@ class LinkInfo:
 
 @dataclass(frozen=True, slots=True)
 class PeerInfo:
-    """A member of the view. `rank` counts within its group; `link` is None where there is none from here."""
+    """A member of the view. `rank` counts within its group; `link` is None where there is none from here.
+    Peers with the same `host` are on one machine; 0: not known where. The numbers change with the members."""
 
     id: int
     island: str
@@ -48,6 +49,7 @@ class PeerInfo:
     role: str
     addresses: tuple[str, ...]
     link: LinkInfo | None
+    host: int
 
 
 class Communicator(Collectives):
@@ -112,6 +114,7 @@ class Communicator(Collectives):
             insecure=insecure,
             timing=self._config.apply(_core.Timing()),
             congestion_control=self._config.congestion_control,
+            host_id=self._config.host_label,
         )
         self._group = group
         self._process = os.getpid()
@@ -240,15 +243,16 @@ class Communicator(Collectives):
     def peers(self) -> list[PeerInfo]:
         """All members of the run in order of admission, this one included."""
         links, ranks, peers = self._peer.links(), dict[tuple[int, int], int](), []
-        for peer, island, island_rank, group, role, addresses in self._members():
+        for peer, island, island_rank, group, role, addresses, host in self._members():
             rank = ranks.setdefault((group, role), 0)
             ranks[group, role] += 1
             link = LinkInfo(**links[peer]) if peer in links else None
             known = arguments.ROLE_NAMES[role]
-            peers.append(PeerInfo(peer, island, island_rank, rank, group, known, tuple(addresses), link))
+            where = tuple(addresses)
+            peers.append(PeerInfo(peer, island, island_rank, rank, group, known, where, link, host))
         return peers
 
-    def _members(self) -> list[tuple[int, str, int, int, int, list[str]]]:
+    def _members(self) -> list[tuple[int, str, int, int, int, list[str], int]]:
         """Of the view; the last one says nothing any more once the run goes on without this peer."""
         peer = self._peer
         code, text = peer.end()

@@ -89,6 +89,10 @@ class Config:
         "auto", "PCCL_CONGESTION_CONTROL",
         help="Of data links: a name that the kernel knows, or auto (by the path).",
     )  # fmt: skip
+    host_label: str = knob(
+        "", "PCCL_HOST_LABEL",
+        help="Peers with the same label count as one host. Empty: found by the kernel's boot id.",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         for item in fields(self):

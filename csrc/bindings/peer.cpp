@@ -22,14 +22,17 @@ std::unique_ptr<PeerObject> create(std::string address, std::string island, std:
                                    std::uint16_t island_size, std::uint32_t group, int role,
                                    std::uint32_t min_islands, std::string listen,
                                    std::vector<std::string> advertise, const py::bytes& secret, bool insecure,
-                                   const Timing& timing, std::string congestion_control) {
+                                   const Timing& timing, std::string congestion_control,
+                                   std::string host_id) {
   PeerOptions options;
   options.master = std::move(address);
   if (island.size() > limits::name_bytes_max)
     raise({ErrorCode::usage, "an island's name has at most 256 bytes"});
+  if (host_id.size() > limits::name_bytes_max)
+    raise({ErrorCode::usage, "a host's label has at most 256 bytes"});
   if (role < 1 || role > last_of<Role>) raise({ErrorCode::usage, "unknown role"});
   options.join = {std::move(island), island_rank, island_size, group, static_cast<Role>(role),
-                  min_islands,       {},          {},          0};
+                  min_islands,       {},          {},          0,     std::move(host_id)};
   options.listen = std::move(listen);
   options.advertise = std::move(advertise);
   options.secret = bytes_of(secret);
@@ -138,7 +141,7 @@ py::list members(const PeerObject& self) {
   for (const auto& m : self.runtime->status(false).view.members) {
     std::vector<std::string> addresses;
     for (const auto& a : m.reachable_at) addresses.push_back(net::text_of(a));
-    all.append(py::make_tuple(m.peer, m.island, m.island_rank, m.group, int(m.role), addresses));
+    all.append(py::make_tuple(m.peer, m.island, m.island_rank, m.group, int(m.role), addresses, m.host));
   }
   return all;
 }
@@ -170,7 +173,7 @@ void bind_peer(py::module_& module) {
       .def(py::init(&create), py::arg("address"), py::kw_only(), py::arg("island"), py::arg("island_rank"),
            py::arg("island_size"), py::arg("group"), py::arg("role"), py::arg("min_islands"),
            py::arg("listen"), py::arg("advertise"), py::arg("secret"), py::arg("insecure"), py::arg("timing"),
-           py::arg("congestion_control"))
+           py::arg("congestion_control"), py::arg("host_id") = "")
       .def("connect", &connect, py::arg("seconds"))
       .def("post", &post, py::kw_only(), py::arg("call"), py::arg("scope"), py::arg("name"), py::arg("op"),
            py::arg("root"), py::arg("weight"), py::arg("on_loss"), py::arg("seconds"), py::arg("algorithm"),

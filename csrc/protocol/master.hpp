@@ -135,6 +135,7 @@ class Master {
   void judge_links(Instant now);
   bool neighbours(PeerId a, PeerId b) const;
   bool mesh();
+  void number_hosts();
   void check_silence(Instant now);
   void try_pass_boundary(Instant now);
   void fail_boundary(PeerId peer, ErrorCode code, const std::string& text);

@@ -103,7 +103,7 @@ void Master::leave_door(std::map<std::string, DoorIsland>::iterator island) {
 
 namespace {
 Member member_of(PeerId peer, const Join& join) {
-  return {peer, join.island, join.island_rank, join.group, join.role, join.reachable_at};
+  return {peer, join.island, join.island_rank, join.group, join.role, join.reachable_at, 0};
 }
 }  // namespace
 

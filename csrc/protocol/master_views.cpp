@@ -8,6 +8,7 @@ namespace pccl {
 void Master::new_view(std::vector<Member> members, const std::string& why, Instant) {
   view_.id = {incarnation_, view_.id.number + 1};
   view_.members = std::move(members);
+  number_hosts();
   index_.rebuild(view_);
   view_.waiting = waiting();
   view_.hints.mesh = mesh();
@@ -25,6 +26,15 @@ void Master::new_view(std::vector<Member> members, const std::string& why, Insta
   emit(master_effect::Notice{"view " + std::to_string(view_.id.number) + " of " +
                              std::to_string(view_.members.size()) + " peers: " + why});
   forget(minimum_seen());
+}
+
+// By what their peers said when they joined: the first host is 1.
+void Master::number_hosts() {
+  std::map<std::string_view, std::uint32_t> numbers;
+  for (auto& m : view_.members) {
+    const std::string_view id = peers_.at(m.peer).join.host_id;
+    m.host = id.empty() ? 0 : numbers.try_emplace(id, std::uint32_t(numbers.size() + 1)).first->second;
+  }
 }
 
 // Every peer can have a link to every other of its group, and groups are small enough for it.

@@ -10,6 +10,7 @@
 
 #include "base/rng.hpp"
 #include "net/address.hpp"
+#include "runtime/this_host.hpp"
 
 namespace pccl {
 
@@ -154,6 +155,7 @@ void PeerRuntime::master_up() {
     gethostname(host, sizeof host - 1);
     join.host = host;
     join.process = std::uint32_t(getpid());
+    if (join.host_id.empty()) join.host_id = this_host();
     session_ = std::make_unique<Session>(std::move(join), options_.timing);
     exchange_ = std::make_unique<Exchange>(*session_);
   }

@@ -14,9 +14,11 @@ struct Join {  // asks to be let in; answered by Welcome or Refused
   std::vector<Address> reachable_at;
   std::string host;  // where the peer says it runs, for messages to people
   std::uint32_t process = 0;
+  std::string host_id;  // the same on all peers of one host, and on no other; empty: not known
   template <class V> void fields(V&& v) {
     v(island, limits::name_bytes_max), v(island_rank), v(island_size), v(group), v(role), v(min_islands),
-        v(reachable_at, limits::addresses_max), v(host, limits::name_bytes_max), v(process);
+        v(reachable_at, limits::addresses_max), v(host, limits::name_bytes_max), v(process),
+        v(host_id, limits::name_bytes_max);
   }
 };
 
