@@ -95,7 +95,7 @@ TEST(every_world_and_shape) {
       for (const bool in_place : {false, true})
         for (const bool weighted : {false, true}) {
           Rng rng(world);
-          const Scene scene{shapes, world, 256, 1, in_place, weighted, false};
+          const Scene scene{shapes, world, 256, 1, 16, in_place, weighted, false};
           run_all_reduce(rng, scene);
         }
 }

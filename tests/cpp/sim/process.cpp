@@ -106,6 +106,9 @@ void Process::apply(effect::StartAttempt& e) {
   const auto* memory = data.memory(e.key);
   exchange.begin(e.key, memory != nullptr && memory->in_place());
   data.begin(e.key);
+  const auto* attempt = exchange.find(e.key);
+  if (attempt != nullptr && goes_straight(attempt->descriptor.call))
+    for (const auto peer : attempt->ring) session.want_link(peer, now());
 }
 
 void Process::apply(effect::ViewChanged&) {

@@ -82,6 +82,8 @@ class Process {
   void apply(exchange_effect::Replay& e);
   void apply(exchange_effect::Discard& e);
 
+  std::pair<PeerId, PeerId> ends_of(const Intent& intent) const;
+  bool takes_part(const Intent& intent) const;
   void start_round();
   void post_next();
   void next_batch();
