@@ -14,12 +14,12 @@ from .config import Config
 from .errors import UsageError
 from .quantization import NO_QUANTIZATION, QuantConfig, numbers_of
 from .tensors import Operand, Tensor, operands
-from .transfers import TRANSFER, Transfers
+from .transfers import Transfers
 from .work import Operation, OpInfo, Work
 
 # As numbered by csrc/wire/types.hpp.
 _ALL_REDUCE, _BROADCAST, _BARRIER = 1, 2, 3
-_CALLS = {_ALL_REDUCE: "all_reduce", _BROADCAST: "broadcast", _BARRIER: "barrier", TRANSFER: "transfer"} | NAMES
+_CALLS = {_ALL_REDUCE: "all_reduce", _BROADCAST: "broadcast", _BARRIER: "barrier"} | NAMES
 _PAIR = 3  # a scope that no caller names
 
 Tensors = Tensor | Sequence[Tensor]

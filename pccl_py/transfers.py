@@ -26,13 +26,14 @@ class HasId(Protocol):
 class Transfers:
     """The operations of Communicator in which two peers take part, and no others.
 
-    The n-th send to a peer with a tag meets the n-th recv from this one there with that tag, counted since the
-    last boundary (without a tag: those without). Tensors are numpy arrays or torch CPU tensors, or lists of them
-    as one atomic operation; contiguous, of any shape: number of elements and dtype must agree (MismatchError).
+    The n-th send to a peer with a tag meets the n-th recv from this one there with that tag, counted since
+    the last boundary (without a tag: those without). Tensors are numpy arrays or torch CPU tensors, or lists
+    of them as one atomic operation; contiguous, of any shape: number of elements and dtype must agree
+    (MismatchError).
 
     The other one is named by its rank in the group, which moves when somebody leaves, or as a PeerInfo, which
-    does not. When the other one leaves: PeerLost; when a third one does, it is repeated unseen. Both return when
-    the data is there and the master knows.
+    does not. When the other one leaves: PeerLost; when a third one does, it is repeated unseen. Both return
+    when the data is there and the master knows.
     """
 
     _post: Any  # of Collectives
@@ -66,7 +67,7 @@ class Transfers:
         timeout: float | None = None,
         async_op: bool = False,
     ) -> OpInfo | Work:
-        """Fills the tensors with what one peer sends; undefined until it has returned. Options as all_reduce."""
+        """Fills the tensors with what one peer sends; undefined until it has returned. Else as send."""
         ends = (self._other(from_, "from_"), self.id)
         return self._transfer("recv", tensors, ends, tag=tag, timeout=timeout, async_op=async_op)
 

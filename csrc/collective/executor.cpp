@@ -45,7 +45,8 @@ bool Executor::start(std::vector<Work>& work) {
 
 // Where a tensor's output is its input there is nothing to copy; the memory knows, tensor by tensor.
 bool Executor::copy_own(std::vector<Work>& work) {
-  for (std::uint64_t bytes = 0; !uncopied_.empty() && bytes < std::max<std::uint64_t>(options_.own_bytes, 1);) {
+  for (std::uint64_t bytes = 0;
+       !uncopied_.empty() && bytes < std::max<std::uint64_t>(options_.own_bytes, 1);) {
     auto& own = uncopied_.back();
     work.push_back({.step = own.step, .chunk = own.chunk, .merge = Merge::own, .to_output = true});
     bytes += layout_.chunk(own.chunk).element_bytes();
@@ -216,8 +217,7 @@ void Executor::forward(std::uint16_t step, std::uint32_t chunk, Place place, Slo
 bool Executor::gate_open(const Source& source) const {
   const auto& step = plan_.steps[source.step];
   if (source.next >= layout_.chunks_in(step.segment)) return false;
-  return step.gate < 0 ||
-         source.next < std::uint64_t{arrived_[std::size_t(step.gate)]} + options_.window;
+  return step.gate < 0 || source.next < std::uint64_t{arrived_[std::size_t(step.gate)]} + options_.window;
 }
 
 // Of several segments that go the same way, the one that is behind; of equals the later step, which is a

@@ -18,7 +18,8 @@ enum class Place : std::uint8_t { input, output, slot };
 using SlotId = std::uint32_t;
 inline constexpr SlotId no_slot = UINT32_MAX;
 
-// Where an arriving chunk goes; a signal has no bytes. `keep`: the output's old bytes are the caller's input and must be kept first.
+// Where an arriving chunk goes; a signal has no bytes. `keep`: the output's old bytes are the caller's input
+// and must be kept first.
 struct Landing {
   enum class Kind : std::uint8_t { skip, park, slot, output, signal } kind = Kind::skip;
   bool keep = false;

@@ -20,7 +20,8 @@ struct Chunk {
 class Layout {
  public:
   // Cuts `tensors`, taken as one sequence of bytes, into `segments` parts of nearly equal size and each into
-  // chunks of at most `chunk_bytes`. A hidden tensor of `weights` float64 follows, one chunk and segment each.
+  // chunks of at most `chunk_bytes`. A hidden tensor of `weights` float64 follows, one chunk and segment
+  // each.
   Layout(const std::vector<TensorShape>& tensors, std::uint32_t segments, std::uint32_t chunk_bytes,
          std::uint32_t weights);
 

@@ -21,8 +21,8 @@ template <class F> void each_other(std::uint32_t world, std::uint32_t self, F f)
     if (other != self) f(other);
 }
 
-// On a full mesh: everybody gets the weight of everybody, as hidden segments behind the others. `first(p)`: the
-// number of the first of these steps at position p, which has `world` of them.
+// On a full mesh: everybody gets the weight of everybody, as hidden segments behind the others. `first(p)`:
+// the number of the first of these steps at position p, which has `world` of them.
 template <class First> void gather_weights_directly(Plan& plan, First first) {
   const auto self = plan.position;
   Step own{.segment = plan.segments + self, .merge = Merge::own, .write = true};

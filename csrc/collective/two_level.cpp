@@ -117,12 +117,9 @@ class Builder {
     const auto host = hosts_.host(self_);
     const auto to = proxy ? hosts_.owner(segment) : hosts_.proxy(host, segment);
     const Numbering theirs(hosts_, to);
-    const auto step =
-        proxy ? theirs.collect_across(segment, host) : theirs.collect_inside(segment, self_);
-    plan_.steps.push_back({.segment = segment,
-                           .merge = Merge::own,
-                           .gate = number_.result(segment),
-                           .to = {{to, step}}});
+    const auto step = proxy ? theirs.collect_across(segment, host) : theirs.collect_inside(segment, self_);
+    plan_.steps.push_back(
+        {.segment = segment, .merge = Merge::own, .gate = number_.result(segment), .to = {{to, step}}});
   }
 
   void add_inside(std::uint32_t segment, bool owner) {

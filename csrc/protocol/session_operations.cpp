@@ -46,7 +46,8 @@ Error Session::refused(const Posting& posting) const {
     return Error{ErrorCode::usage, "an operation while another thread is in update_topology"};
   if (operations_.size() >= limits::operations_open_max)
     return Error{ErrorCode::usage, "too many operations in flight: wait for some"};
-  if (posting.scope == Scope::pair && (posting.from == posting.to || (posting.from != me_ && posting.to != me_)))
+  if (posting.scope == Scope::pair &&
+      (posting.from == posting.to || (posting.from != me_ && posting.to != me_)))
     return Error{ErrorCode::usage, "a peer sends to another one, and receives from another one"};
   return {};
 }

@@ -32,14 +32,12 @@ std::vector<PeerId> Exchange::peers_of(const Operation& operation) const {
 }
 
 Standing Exchange::standing_of(const Attempt& attempt, bool in_place) const {
-  Standing standing{attempt.position,
-                    std::uint32_t(attempt.ring.size()),
-                    attempt.position_of(attempt.descriptor.root),
-                    in_place,
-                    may_be_eager(attempt.descriptor),
-                    limits_.slots,
-                    limits_.own_bytes};
-  if (attempt.descriptor.algorithm == Algorithm::two_level) standing.hosts = hosts_of(session_.view(), attempt.ring);
+  Standing standing{
+      attempt.position, std::uint32_t(attempt.ring.size()), attempt.position_of(attempt.descriptor.root),
+      in_place,         may_be_eager(attempt.descriptor),   limits_.slots,
+      limits_.own_bytes};
+  if (attempt.descriptor.algorithm == Algorithm::two_level)
+    standing.hosts = hosts_of(session_.view(), attempt.ring);
   return standing;
 }
 

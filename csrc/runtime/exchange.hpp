@@ -48,10 +48,10 @@ struct Discard {
   ParkedId parked;
 };
 }  // namespace exchange_effect
-using ExchangeEffect = std::variant<exchange_effect::SendReady, exchange_effect::Do, exchange_effect::Wake,
-                                    exchange_effect::Complete, exchange_effect::More,
-                                    exchange_effect::Mismatch, exchange_effect::Replay,
-                                    exchange_effect::Discard>;
+using ExchangeEffect =
+    std::variant<exchange_effect::SendReady, exchange_effect::Do, exchange_effect::Wake,
+                 exchange_effect::Complete, exchange_effect::More, exchange_effect::Mismatch,
+                 exchange_effect::Replay, exchange_effect::Discard>;
 
 // How much is sent before it is asked for, and kept while it waits to be sent. Smaller in the simulator.
 struct ExchangeLimits {
@@ -88,10 +88,10 @@ class Exchange {
   Exchange(const Session& session, Rules rules = {}, ExchangeLimits limits = {})
       : session_(session), rules_(rules), limits_(limits) {}
 
-  void begin(const OpKey& key, bool in_place);  // effect::StartAttempt
+  void begin(const OpKey& key, bool in_place);      // effect::StartAttempt
   void go_on(const OpKey& key, AttemptId attempt);  // exchange_effect::More
-  void drop(const OpKey& key);                  // effect::DropAttempt and after effect::Deliver
-  void view_changed();                          // after the attempts of the new view have begun
+  void drop(const OpKey& key);                      // effect::DropAttempt and after effect::Deliver
+  void view_changed();                              // after the attempts of the new view have begun
   void on_link_up(PeerId peer);
   bool on_ready(PeerId from, const Ready& ready);  // false: no honest peer announces so much
 

@@ -41,7 +41,8 @@ Plan block_plan(const Descriptor& d, const Standing& s) {
 // Parts of sums that one peer holds at most, of one operation.
 std::uint32_t window_of(const Descriptor& d, const Standing& s) {
   const std::uint64_t parts = d.algorithm == Algorithm::two_level ? two_level_parts(s.hosts) : s.world;
-  const auto chunks = limits::fold_bytes_max / (std::max<std::uint64_t>(parts, 1) * std::max(d.chunk_bytes, 1u));
+  const auto chunks =
+      limits::fold_bytes_max / (std::max<std::uint64_t>(parts, 1) * std::max(d.chunk_bytes, 1u));
   return std::uint32_t(std::max<std::uint64_t>(chunks, 2));
 }
 

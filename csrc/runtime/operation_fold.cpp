@@ -33,7 +33,8 @@ bool OperationMemory::fold(const Executor& executor, const Work& work, SlotPool&
   } else if (weight_ || step.out != Wire::element || has_inner_sums(executor.plan(), step)) {
     for (std::size_t i = 0; i < parts.size(); ++i)
       add_part(chunk, part_of(executor.plan(), step, i), parts[i], i == 0);
-    step.finish ? finish_sum(chunk, executor.plan().world, to) : void(std::memcpy(to, sum_.data(), sum_.size()));
+    step.finish ? finish_sum(chunk, executor.plan().world, to)
+                : void(std::memcpy(to, sum_.data(), sum_.size()));
   } else {
     fold_plain(chunk, parts, op_ == ReduceOp::avg ? double(executor.plan().world) : 1.0, to);
   }

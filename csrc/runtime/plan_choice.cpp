@@ -16,8 +16,7 @@ Algorithm choose_algorithm(const Descriptor& d, const PlanHints& hints, std::uin
     return d.call != Call::reduce_scatter || total_bytes(d) <= limits::fold_bytes_max ? Algorithm::direct
                                                                                       : Algorithm::ring;
   const bool quantized = d.quantization != Quantization::none;
-  const bool meshed =
-      hints.mesh && (d.call == Call::all_reduce || d.call == Call::broadcast) && world > 1;
+  const bool meshed = hints.mesh && (d.call == Call::all_reduce || d.call == Call::broadcast) && world > 1;
   if (meshed && quantized) return Algorithm::direct;  // every contribution is encoded once
   if (!meshed || d.algorithm == Algorithm::ring) return Algorithm::ring;
   if (d.algorithm == Algorithm::two_level && d.call == Call::all_reduce) return Algorithm::two_level;

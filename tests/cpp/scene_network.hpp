@@ -20,8 +20,7 @@ inline Executor::Options options_of(const Scene& scene) {
 inline SymbolicNetwork network_of(Rng& rng, const Scene& scene, const std::vector<Plan>& plans) {
   SymbolicNetwork network(rng, scene.eager);
   const auto options = options_of(scene);
-  const Layout layout(scene.shapes, plans[0].segments, scene.chunk_bytes,
-                      scene.weighted ? scene.world : 0);
+  const Layout layout(scene.shapes, plans[0].segments, scene.chunk_bytes, scene.weighted ? scene.world : 0);
   for (std::uint32_t p = 0; p < scene.world; ++p)
     network.add({plans[p], layout, options}, {layout, p, options.in_place, scene.weighted});
   return network;

@@ -1,5 +1,5 @@
-// Any plan, any number of peers, any sizes, frames in any order: the right sums in the right order, inputs kept
-// once, every slot given back, and nobody holds more than the window allows.
+// Any plan, any number of peers, any sizes, frames in any order: the right sums in the right order, inputs
+// kept once, every slot given back, and nobody holds more than the window allows.
 #include <algorithm>
 #include <numeric>
 
@@ -62,8 +62,8 @@ Order by_host(const std::vector<std::uint32_t>& hosts) {
 
 struct Reduction {
   std::vector<Plan> plans;
-  std::vector<Order> orders;       // by segment; one for all
-  std::uint64_t held_max = 0;      // slots that the window allows, per chunk of it
+  std::vector<Order> orders;   // by segment; one for all
+  std::uint64_t held_max = 0;  // slots that the window allows, per chunk of it
   std::vector<std::uint32_t> hosts{};
 };
 
@@ -119,9 +119,8 @@ TEST(reductions) {
 
 // 3+1, 2+2, 1+1+2 ... : every partition of up to 6 peers, in every arrangement, with shapes that fit nothing.
 TEST(every_partition_into_hosts) {
-  const std::vector<Shapes> all{{},
-                                {{DType::float64, 1}},
-                                {{DType::bfloat16, 3}, {DType::float64, 0}, {DType::float16, 700}}};
+  const std::vector<Shapes> all{
+      {}, {{DType::float64, 1}}, {{DType::bfloat16, 3}, {DType::float64, 0}, {DType::float16, 700}}};
   std::uint64_t seed = 0;
   for (std::uint32_t world = 1; world <= 6; ++world) {
     std::vector<std::uint32_t> hosts(world);

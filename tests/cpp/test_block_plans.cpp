@@ -51,8 +51,7 @@ void run(MakePlan make, Wanted wanted, bool sums) {
 }
 
 TEST(all_gather) {
-  run(
-      plan_all_gather, [](std::uint32_t, std::uint32_t s, std::uint32_t) { return numbered("x", s); }, true);
+  run(plan_all_gather, [](std::uint32_t, std::uint32_t s, std::uint32_t) { return numbered("x", s); }, true);
 }
 
 TEST(gather) {

@@ -151,5 +151,24 @@ TEST(few_slots_are_enough) {
   }
 }
 
+// An own block of any size is copied a part at a time: the thread that does it has other duties.
+TEST(own_input_is_copied_in_parts) {
+  constexpr std::uint64_t part = 1u << 20;
+  const auto layout = Layout::of_blocks({{DType::float32, 16u << 20}}, 2, 256u << 10);
+  Executor::Options options;
+  options.own_bytes = part;
+  Executor executor(plan_gather(0, 2, 0), layout, options);
+  std::vector<Work> work;
+  std::uint64_t copied = 0;
+  for (bool more = executor.start(work); !work.empty(); more = more && executor.copy_own(work)) {
+    std::uint64_t bytes = 0;
+    for (const auto& item : std::exchange(work, {})) bytes += layout.chunk(item.chunk).element_bytes();
+    CHECK(bytes <= part + (256u << 10));
+    copied += bytes;
+  }
+  CHECK_EQ(copied, 64u << 20);
+  CHECK(!executor.complete());  // the other block has not come
+}
+
 }  // namespace
 }  // namespace pccl

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 
 from pccl_py import Communicator, Master, NotBuilt

@@ -83,7 +83,7 @@ def test_weights_and_size(master: Master, hosts: str, name: str) -> None:
 
 
 def test_only_sums_cross_between_hosts(master: Master) -> None:
-    """Of two hosts with two peers each, a link between hosts carries a quarter of the tensor each way, twice."""
+    """Of two hosts with two peers each, a link between hosts carries a quarter of the tensor, twice."""
     count = 1 << 20
 
     def play(comm: Communicator) -> int:

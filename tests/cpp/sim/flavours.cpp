@@ -63,8 +63,12 @@ Flavour blocks() {
 
 const std::vector<Flavour>& flavours() {
   static const std::vector<Flavour> all = {
-      make("mixed", 0, 4, {3, 1, 1, 2, 2, 2, 2, 0.5, 2, 0.3, 0.5, 0.5}), links(), joins(),
-      make("masters", 1, 5, {1, 0, 0, 0, 0, 2, 3, 1, 1, 0, 0}),          slow(),  state(),
+      make("mixed", 0, 4, {3, 1, 1, 2, 2, 2, 2, 0.5, 2, 0.3, 0.5, 0.5}),
+      links(),
+      joins(),
+      make("masters", 1, 5, {1, 0, 0, 0, 0, 2, 3, 1, 1, 0, 0}),
+      slow(),
+      state(),
       blocks(),
   };
   return all;

@@ -201,16 +201,15 @@ bool Oracle::right_blocks(Process& process, Call call, std::uint32_t root, const
 // The programs are the same: what they do not do themselves never goes wrong.
 void Oracle::check_code(Process& process, const OpKey& key, const Intent& intent, const Error& error) {
   if (process.scripted || process.over()) return;
-  const bool expected = (error.code == ErrorCode::cancelled && intent.canceller != UINT32_MAX) ||
-                        (error.code == ErrorCode::timeout && intent.timeout != never) ||
-                        (error.code == ErrorCode::peer_lost &&
-                         (intent.on_loss == OnLoss::raise || goes_straight(intent.call) ||
-                          intent.call == Call::broadcast)) ||
-                        (error.code == ErrorCode::mismatch &&
-                         (has_root(intent.call) || in_blocks(intent.call) ||
-                          intent.call == Call::sync_state)) ||
-                        (error.code == ErrorCode::outcome_unknown &&
-                         (intent.canceller != UINT32_MAX || intent.timeout != never));
+  const bool expected =
+      (error.code == ErrorCode::cancelled && intent.canceller != UINT32_MAX) ||
+      (error.code == ErrorCode::timeout && intent.timeout != never) ||
+      (error.code == ErrorCode::peer_lost &&
+       (intent.on_loss == OnLoss::raise || goes_straight(intent.call) || intent.call == Call::broadcast)) ||
+      (error.code == ErrorCode::mismatch &&
+       (has_root(intent.call) || in_blocks(intent.call) || intent.call == Call::sync_state)) ||
+      (error.code == ErrorCode::outcome_unknown &&
+       (intent.canceller != UINT32_MAX || intent.timeout != never));
   if (!expected)
     world_.violated(process.name() + " delivers " + pccl::describe(key) +
                     " with an error out of nowhere: " + error.text);

@@ -43,8 +43,8 @@ Intent draw_call(const Shape& shape, Rng& rng) {
   call.in_place = rng.chance(shape.in_place);
   call.weighted = call.call == Call::all_reduce && rng.chance(shape.weighted);
   if (call.call == Call::all_reduce || call.call == Call::broadcast) {  // without a mesh it is the ring
-    constexpr Algorithm plans[] = {Algorithm::ring,      Algorithm::ring,   Algorithm::ring,
-                                   Algorithm::ring,      Algorithm::direct, Algorithm::exchange,
+    constexpr Algorithm plans[] = {Algorithm::ring,      Algorithm::ring,     Algorithm::ring,
+                                   Algorithm::ring,      Algorithm::direct,   Algorithm::exchange,
                                    Algorithm::two_level, Algorithm::automatic};
     call.algorithm = plans[rng.below(std::size(plans))];
   }
