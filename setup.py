@@ -2,6 +2,7 @@
 
     python setup.py build_ext --inplace
     python setup.py build_tests [--sanitize address|thread|none] [--jobs N]
+                                 [--target aarch64] [--only kernels]
 
 Objects live in build/objects-<flavour> whoever asked for them (pip included), and only what changed is
 compiled again: an object is current while its command is the same and it is younger than its source and every
@@ -30,7 +31,15 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError, OptionError
 
 ROOT = Path(__file__).resolve().parent
-CXX = shlex.split(os.environ.get("CXX", "g++"))
+MACHINE = platform.machine()
+
+
+def compiler_for(machine: str) -> list[str]:
+    """`CXX` for this machine, `CXX_FOR_TARGET` for another."""
+    if machine == MACHINE:
+        return shlex.split(os.environ.get("CXX", "g++"))
+    return shlex.split(os.environ.get("CXX_FOR_TARGET", f"{machine}-linux-gnu-g++"))
+
 
 # Contraction of a*b+c differs between instruction sets, and with it the last bit of a sum: off everywhere.
 COMMON_FLAGS = "-std=c++20 -Wall -Wextra -Wshadow -fvisibility=hidden -ffp-contract=off -pthread".split()
@@ -55,7 +64,15 @@ AVX512_FLAGS = [*AVX2_FLAGS, *"-mavx512f -mavx512bw -mavx512dq -mavx512vl".split
 INSTRUCTION_SETS = {
     "_avx2": ("x86_64", AVX2_FLAGS),
     "_avx512": ("x86_64", AVX512_FLAGS),
+    "_avx2_gfni": ("x86_64", [*AVX2_FLAGS, "-mgfni"]),
+    "_avx512_gfni": ("x86_64", [*AVX512_FLAGS, "-mgfni"]),
     "_neon": ("aarch64", []),
+}
+
+# Parts of the C++ tests that need few rooms: these folders of csrc, and these tests beside main.cpp.
+PARTS = {
+    "all": ([""], ["*.cpp"]),
+    "kernels": (["base/", "kernels/"], ["test_kernels*.cpp", "test_quantize*.cpp", "test_galois.cpp"]),
 }
 
 
@@ -71,12 +88,12 @@ def find(folder: str, pattern: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).glob(f"**/{pattern}"))
 
 
-def core_sources() -> list[str]:
-    """What this machine compiles, less the bindings. Files of one instruction set come last: of an inline
+def core_sources(machine: str) -> list[str]:
+    """What is compiled for a machine, less the bindings. Files of one instruction set come last: of an inline
     function that several objects define the linker keeps the first, which has to run on every machine."""
     sources = [s for s in find("csrc", "*.cpp") if not s.startswith("csrc/bindings/")]
     special = [s for s in sources if instruction_set(s)]
-    ours = [s for s in special if instruction_set(s)[0] == platform.machine()]
+    ours = [s for s in special if instruction_set(s)[0] == machine]
     return [s for s in sources if s not in special] + ours
 
 
@@ -124,13 +141,16 @@ def run(command: Sequence[str], error: type[Exception]) -> None:
 
 
 class Build:
-    """Compiles into build/objects-<flavour> and links from there."""
+    """Compiles into build/objects-<flavour> and links from there; another machine's name comes before the
+    flavour."""
 
-    def __init__(self, flavour: str, jobs: int | None) -> None:
+    def __init__(self, flavour: str, jobs: int | None, machine: str = MACHINE) -> None:
         self._flavour = flavour
         self._jobs = jobs or len(os.sched_getaffinity(0))
-        self._objects = ROOT / "build" / f"objects-{flavour}"
-        self._compiler = subprocess.check_output([*CXX, "--version"], text=True)
+        self.name = flavour if machine == MACHINE else f"{machine}-{flavour}"
+        self._objects = ROOT / "build" / f"objects-{self.name}"
+        self._cxx = compiler_for(machine)
+        self._compiler = subprocess.check_output([*self._cxx, "--version"], text=True)
         self._flags = [*COMMON_FLAGS, *COMPILE_FLAGS[flavour], *shlex.split(os.environ.get("CXXFLAGS", ""))]
 
     @contextmanager
@@ -150,7 +170,7 @@ class Build:
         flags = [*self._flags, *special, *(f"-I{path}" for path in ("csrc", *include))]
         dependencies = ["-MMD", "-MF", str(target.with_suffix(".d"))]
         outside = [word for path in system for word in ("-isystem", path)]
-        command = [*CXX, *flags, *outside, *dependencies, "-c", source, "-o", str(target)]
+        command = [*self._cxx, *flags, *outside, *dependencies, "-c", source, "-o", str(target)]
         return Unit(source, target, command, "\n".join([*flags, salt, self._compiler]))
 
     def compile(self, units: Sequence[Unit]) -> list[str]:
@@ -163,7 +183,7 @@ class Build:
         for future in failed:
             future.result()
         done = f"{len(stale)} of {len(units)} sources compiled in {time.monotonic() - started:.1f} s"
-        print(f"{self._flavour}: {done}", flush=True)
+        print(f"{self.name}: {done}", flush=True)
         return [str(unit.target) for unit in units]
 
     def link(self, target: Path, objects: Sequence[str], flags: Sequence[str] = ()) -> None:
@@ -172,7 +192,7 @@ class Build:
         part = target.with_name(f"{target.name}.part")
         flags = ["-pthread", *LINK_FLAGS[self._flavour], *flags]
         libraries = shlex.split(os.environ.get("LDFLAGS", ""))
-        run([*CXX, *flags, *objects, *libraries, "-o", str(part)], LinkError)
+        run([*self._cxx, *flags, *objects, *libraries, "-o", str(part)], LinkError)
         part.replace(target)
 
 
@@ -197,24 +217,37 @@ class BuildTests(Command):
     description = "build the C++ tests into build/tests-<sanitizer>/pccl_tests"
     user_options = [
         ("sanitize=", None, "address (with undefined), thread or none (the default)"),
+        ("target=", None, "another machine, such as aarch64: build/tests-<target>-<sanitizer>/pccl_tests"),
+        ("only=", None, "a part of the tests, in a folder of its own: kernels"),
         ("jobs=", "j", "how many compilers at a time (default: one per core)"),
     ]
 
     def initialize_options(self) -> None:
         self.sanitize = "none"
+        self.target = MACHINE
+        self.only = "all"
         self.jobs = None
 
     def finalize_options(self) -> None:
         if self.sanitize not in COMPILE_FLAGS:
             raise OptionError(f"--sanitize takes {', '.join(COMPILE_FLAGS)}, not {self.sanitize}")
+        if self.only not in PARTS:
+            raise OptionError(f"--only takes {', '.join(PARTS)}, not {self.only}")
+        try:
+            subprocess.check_output([*compiler_for(self.target), "--version"])
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise OptionError(f"--target {self.target} needs a compiler for it: {error}") from error
         self.jobs = int(self.jobs) if self.jobs else None
 
     def run(self) -> None:
-        build = Build(self.sanitize, self.jobs)
-        target = ROOT / "build" / f"tests-{self.sanitize}" / "pccl_tests"
-        tests = find("tests/cpp", "*.cpp")
+        build = Build(self.sanitize, self.jobs, self.target)
+        part = "" if self.only == "all" else f"-{self.only}"
+        target = ROOT / "build" / f"tests-{build.name}{part}" / "pccl_tests"
+        rooms, patterns = PARTS[self.only]
+        tests = sorted({"tests/cpp/main.cpp"}.union(*(find("tests/cpp", pattern) for pattern in patterns)))
+        sources = [s for s in core_sources(self.target) if s.startswith(tuple(f"csrc/{r}" for r in rooms))]
         with build.locked():
-            units = [build.unit(source) for source in core_sources()]
+            units = [build.unit(source) for source in sources]
             units += [build.unit(source, include=["tests/cpp"]) for source in tests]
             build.link(target, build.compile(units))
         print(target.relative_to(ROOT), flush=True)
@@ -222,7 +255,7 @@ class BuildTests(Command):
 
 os.chdir(ROOT)
 bindings = find("csrc/bindings", "*.cpp")
-compiled = [*bindings, *core_sources()]  # bindings first: they take longest
+compiled = [*bindings, *core_sources(MACHINE)]  # bindings first: they take longest
 extension = Pybind11Extension("pccl_py._core", compiled, cxx_std=20)
 # So that a source distribution has them: headers, other machines' kernels, and the C++ tests.
 others = [source for source in find("csrc", "*.cpp") if source not in compiled]

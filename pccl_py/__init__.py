@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .arguments import Algorithm, OnLoss, Op, Scope, Strategy
 from .communicator import Communicator, LinkInfo, PeerInfo
 from .config import Config
+from .error_feedback import ErrorFeedback
 from .errors import (
     AuthenticationError,
     Cancelled,
@@ -56,6 +57,7 @@ __all__ = [
     "Communicator",
     "Config",
     "ConnectError",
+    "ErrorFeedback",
     "Evicted",
     "InternalError",
     "LinkInfo",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 import typing_extensions
-__all__: list[str] = ['DTYPES', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'StateOperation', 'Timing', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode']
+__all__: list[str] = ['DTYPES', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'StateOperation', 'Timing', 'decode_into', 'encode_into', 'galois_multiply_add', 'instruction_sets', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'reduce']
 class Timing:
     def __init__(self) -> None:
         ...
@@ -122,7 +122,7 @@ class Peer:
         ...
     def members(self) -> list:
         ...
-    def post(self, *, call: typing.SupportsInt | typing.SupportsIndex, scope: typing.SupportsInt | typing.SupportsIndex, name: typing.SupportsInt | typing.SupportsIndex, op: typing.SupportsInt | typing.SupportsIndex, root: typing.SupportsInt | typing.SupportsIndex, weight: typing.SupportsFloat | typing.SupportsIndex | None, on_loss: typing.SupportsInt | typing.SupportsIndex, seconds: typing.SupportsFloat | typing.SupportsIndex, algorithm: typing.SupportsInt | typing.SupportsIndex, quantization: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, bool], blocks: typing.SupportsInt | typing.SupportsIndex, ends: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], tensors: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], keep: typing.Any) -> Operation:
+    def post(self, *, call: typing.SupportsInt | typing.SupportsIndex, scope: typing.SupportsInt | typing.SupportsIndex, name: typing.SupportsInt | typing.SupportsIndex, op: typing.SupportsInt | typing.SupportsIndex, root: typing.SupportsInt | typing.SupportsIndex, weight: typing.SupportsFloat | typing.SupportsIndex | None, on_loss: typing.SupportsInt | typing.SupportsIndex, seconds: typing.SupportsFloat | typing.SupportsIndex, algorithm: typing.SupportsInt | typing.SupportsIndex, quantization: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, bool, bool], blocks: typing.SupportsInt | typing.SupportsIndex, tensors: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], residuals: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], keep: typing.Any) -> Operation:
         ...
     def stage(self) -> str:
         ...
@@ -153,6 +153,22 @@ class Master:
     @property
     def address(self) -> str:
         ...
+def decode_into(level: str, kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, out: typing_extensions.Buffer, add: bool, times: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    `add`: onto accumulators.
+    """
+def encode_into(level: str, kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, stochastic: bool, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, out: typing_extensions.Buffer, times: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    ValueError where an element is not finite.
+    """
+def galois_multiply_add(sums: typing_extensions.Buffer, data: typing_extensions.Buffer, factor: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    sums ^= factor * data in GF(2^8) modulo 0x11d, byte by byte, in place.
+    """
+def instruction_sets() -> list[str]:
+    """
+    Those with kernels that this CPU runs, slowest first.
+    """
 def on_error(make: typing.Any) -> None:
     """
     Every failure raises make(code, text).
@@ -168,6 +184,10 @@ def quantize_decode(kind: typing.SupportsInt | typing.SupportsIndex, block: typi
 def quantize_encode(kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, stochastic: bool, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, seed: typing.SupportsInt | typing.SupportsIndex = 0, first_element: typing.SupportsInt | typing.SupportsIndex = 0) -> typing.Any:
     """
     The bytes of `data`, elements of `dtype`, block by block; None where one is not finite.
+    """
+def reduce(level: str, dtype: typing.SupportsInt | typing.SupportsIndex, op: typing.SupportsInt | typing.SupportsIndex, out: typing_extensions.Buffer, incoming: typing_extensions.Buffer, own: typing_extensions.Buffer, streaming: bool, times: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    out = incoming (op) own.
     """
 DTYPES: dict = {'float32': 1, 'float64': 2, 'float16': 3, 'bfloat16': 4, 'int8': 5, 'int16': 6, 'int32': 7, 'int64': 8, 'uint8': 9, 'uint16': 10, 'uint32': 11, 'uint64': 12}
 QUANTIZATIONS: dict = {'none': 1, 'int8': 2, 'uint8': 3, 'int4': 4, 'fp8': 5, 'bf16': 6}

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .errors import NotBuilt, UsageError
-from .tensors import FLOATING, Operand
+from .tensors import DTYPE_CODES, FLOATING, Operand
 
 Op = Literal["sum", "avg", "prod", "min", "max"]
 Algorithm = Literal["auto", "ring", "direct", "exchange", "two-level"]
@@ -81,6 +81,13 @@ def weight_of(weight: float, op: str, tensors: Sequence[Operand]) -> float:
         raise UsageError(f"weight={weight!r}: it is a finite number, at least 0")
     if any(tensor.code not in FLOATING for tensor in tensors):
         raise UsageError("weight with a tensor of an integer dtype: a weighted average takes floating dtypes")
+    double = all(tensor.code == DTYPE_CODES["float64"] for tensor in tensors)
+    power = 512 if double else 64
+    if value != 0 and not 2.0**-power <= value <= 2.0**power:
+        raise UsageError(
+            f"weight={weight!r}: too far from 1 for sums in {'float64' if double else 'float32'}; it is 0 or "
+            f"from 2**-{power} to 2**{power}: multiply the weights of all peers by one factor"
+        )
     return value
 
 
@@ -88,12 +95,14 @@ def algorithm_number(algorithm: str) -> int:
     return number_of(algorithm, ALGORITHMS, "algorithm")
 
 
-def check_quantized(op: str, tensors: Sequence[Operand]) -> None:
-    """Codes of few bits have a meaning for sums and averages of floating dtypes."""
+def check_quantized(op: str, tensors: Sequence[Operand], *, skips: bool) -> None:
+    """Codes of few bits mean something in sums and averages of floating dtypes; a sum can skip nobody."""
     if op not in ("sum", "avg"):
         raise UsageError(f"quantization with op={op!r}: it takes 'sum' or 'avg'")
     if any(tensor.code not in FLOATING for tensor in tensors):
         raise UsageError("quantization with a tensor of an integer dtype: it takes floating dtypes")
+    if skips and op != "avg":
+        raise UsageError(f"non_finite='skip' with op={op!r}: only op='avg' can leave a peer out")
 
 
 def role_number(role: str) -> int:

@@ -27,8 +27,8 @@ Tensors = Tensor | Sequence[Tensor]
 class BlockCalls:
     """The operations of Communicator that give each peer a block of its own.
 
-    Block r belongs to the peer with rank r. Tensors are numpy arrays or torch CPU tensors, or lists of them
-    as one atomic operation; contiguous, of any shape: only the number of elements counts. Inputs and outputs
+    Block r belongs to the peer with rank r. Tensors are numpy arrays or torch tensors, or lists of them as
+    one atomic operation; contiguous, of any shape: only the number of elements counts. Inputs and outputs
     are different memory. Outputs are undefined until the call has returned.
 
     As ranks move when somebody leaves, a loss is not repeated: PeerLost on all peers, inputs intact; call it
@@ -52,9 +52,7 @@ class BlockCalls:
         world = len(self._ids())
         return self._in_blocks(ALL_GATHER, tensor, out, (1, world, world), options)
 
-    def reduce_scatter(
-        self, tensor: Tensors, out: Tensors, op: Op = "sum", **options: Any
-    ) -> OpInfo | Work:
+    def reduce_scatter(self, tensor: Tensors, out: Tensors, op: Op = "sum", **options: Any) -> OpInfo | Work:
         """`out`: block `rank` of the sum (avg, prod, min, max) of all peers' tensors, which are `world_size`
         times as large. 16-bit floats are reduced in float32.
 
@@ -116,9 +114,7 @@ class BlockCalls:
         scope: Scope = options.pop("scope", "group")
         defaults = {"tag": None, "timeout": None, "async_op": False, "on_loss": "raise"}
         keep = (_kept(tensors), _kept(out))
-        posted: OpInfo | Work = self._post(
-            call, items, keep, blocks=world, scope=scope, **defaults | options
-        )
+        posted: OpInfo | Work = self._post(call, items, keep, blocks=world, scope=scope, **defaults | options)
         return posted
 
 

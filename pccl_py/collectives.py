@@ -11,8 +11,10 @@ from . import arguments
 from .arguments import Algorithm, OnLoss, Op, Scope
 from .block_calls import NAMES, BlockCalls
 from .config import Config
+from .cuda_staging import Staged, Staging, on_device
+from .error_feedback import Residual
 from .errors import UsageError
-from .quantization import NO_QUANTIZATION, QuantConfig, numbers_of
+from .quantization import NO_QUANTIZATION, Numbers, QuantConfig, numbers_of
 from .tensors import Operand, Tensor, operands
 from .transfers import Transfers
 from .work import Operation, OpInfo, Work
@@ -40,10 +42,11 @@ class Poster(Protocol):
         weight: float | None,
         on_loss: int,
         seconds: float,
-        quantization: tuple[int, int, bool],
+        quantization: Numbers,
         blocks: int,
         ends: tuple[int, int],
         tensors: Any,
+        residuals: Sequence[tuple[int, int]],
         keep: object,
     ) -> Operation: ...
 
@@ -61,6 +64,7 @@ class _ReduceOptions(_Options, total=False):
     out: Tensors | None
     algorithm: Algorithm
     quantization: str | QuantConfig | None
+    error_feedback: Residual | None
     weight: float | None
 
 
@@ -70,6 +74,7 @@ class Collectives(BlockCalls, Transfers):
     _config: Config
     # By scope, and the two of a pair: the last one without a tag, and its thread.
     _untagged: dict[tuple[int, int, int], tuple[int, weakref.ref[Work]]]
+    _staging: Staging | None = None  # from the first CUDA tensor on
 
     @property
     def _peer(self) -> Poster:
@@ -103,6 +108,7 @@ class Collectives(BlockCalls, Transfers):
         scope: Scope = "group",
         algorithm: Algorithm = "auto",
         quantization: str | QuantConfig | None = None,
+        error_feedback: Residual | None = None,
         weight: float | None = None,
         on_loss: OnLoss = "retry",
         async_op: bool = False,
@@ -110,9 +116,11 @@ class Collectives(BlockCalls, Transfers):
     ) -> OpInfo | Work:
         """Reduces elementwise over the group; every peer gets the same bits.
 
-        tensors   a numpy array or torch CPU tensor, or a list of them as one atomic operation: contiguous, of
+        tensors   a numpy array or torch tensor, or a list of them as one atomic operation: contiguous, of
                   float32/64/16, bfloat16, int8..64 or uint8..64, at any alignment, also empty. Reduced in
-                  place, which costs a copy of the input, kept to restore it: as much memory again
+                  place, which costs a copy of the input, kept to restore it: as much memory again. CUDA
+                  tensors travel through page-locked host memory; the call returns when they have been copied
+                  there, which is after the current stream's kernels so far, also with async_op
         out       where the results go instead, one per input; an output may be exactly its input. Without
                   that copy: recommended for large tensors
         op        sum, avg, prod, min, max. 16-bit floats are reduced in float32; integers wrap around, and
@@ -123,12 +131,15 @@ class Collectives(BlockCalls, Transfers):
                   "two-level": inside each host, then across hosts, for several peers on each of several
                   hosts; quantized it is "direct". These three need a link between each two peers, which
                   groups of up to 16 have where all can reach each other; else it is "ring". "auto": by size
-        weight    op="avg" only: the result is sum(weight * tensor) / sum(weight), 0 where all weights are 0
+        weight    op="avg" only: the result is sum(weight * tensor) / sum(weight), 0 where all weights are 0.
+                  A weight is 0 or from 2**-64 to 2**64 (with float64 tensors alone, 2**-512 to 2**512): in
+                  the float32 of products and sums (float64), less than 2**-126 loses bits
         tag       names the operation, 0 .. 2**32 - 3. None: numbered in the order of the calls of one thread
         scope     "run": commits in all groups or in none
         quantization  "int8", "uint8", "int4", "fp8", "bf16" or a QuantConfig: few bits per value on the way,
                   op sum or avg of floating dtypes, plan "direct" (values as they are where that is not
                   possible). NonFiniteError where a value is NaN or infinite
+        error_feedback  `feedback["name"]` of an ErrorFeedback: what quantization loses is added next time
         on_loss   "retry": a peer that leaves costs one repetition among the survivors. "raise": PeerLost
         timeout   seconds until it fails on every peer; None: `operation_timeout_s` of the configuration
         async_op  True: returns a Work at once, and the tensors are the library's until its wait()
@@ -138,17 +149,22 @@ class Collectives(BlockCalls, Transfers):
         plan = arguments.algorithm_number(algorithm)
         code = numbers_of(quantization)
         items = operands(tensors, out)
+        residuals: Sequence[tuple[int, int]] = ()
         if quantization is not None:
-            arguments.check_quantized(op, items)
+            arguments.check_quantized(op, items, skips=code[3])
+        if error_feedback is not None:
+            residuals = _residuals_for(error_feedback, quantization, tensors, items)
         number = arguments.number_of(op, arguments.OPS, "op")
         factor = None if weight is None else arguments.weight_of(weight, op, items)
         return self._post(
             _ALL_REDUCE,
             items,
-            (_frozen(tensors), _frozen(out)),
+            (_frozen(tensors), _frozen(out), error_feedback and error_feedback.memory),
             op=number,
             algorithm=plan,
             quantization=code,
+            residuals=residuals,
+            feedback=error_feedback,
             tag=tag,
             scope=scope,
             weight=factor,
@@ -186,7 +202,7 @@ class Collectives(BlockCalls, Transfers):
         return self._post(
             _BROADCAST,
             operands(tensors, None),
-            _frozen(tensors),
+            (_frozen(tensors), None),
             root=peer,
             tag=tag,
             scope=scope,
@@ -210,19 +226,28 @@ class Collectives(BlockCalls, Transfers):
     ) -> OpInfo | Work:
         """Returns when every peer of the group (of the run, with scope="run") has called it."""
         return self._post(
-            _BARRIER, [], None, tag=tag, scope=scope, on_loss=on_loss, async_op=async_op, timeout=timeout
+            _BARRIER,
+            [],
+            (None, None),
+            tag=tag,
+            scope=scope,
+            on_loss=on_loss,
+            async_op=async_op,
+            timeout=timeout,
         )
 
     def _post(
         self,
         call: int,
         items: list[Operand],
-        keep: object,
+        keep: tuple[Any, ...],
         *,
         op: int = 1,
         algorithm: int = 1,
         root: int = 0,
-        quantization: tuple[int, int, bool] = NO_QUANTIZATION,
+        quantization: Numbers = NO_QUANTIZATION,
+        residuals: Sequence[tuple[int, int]] = (),
+        feedback: Residual | None = None,
         blocks: int = 0,
         ends: tuple[int, int] = (0, 0),
         what: str = "",
@@ -239,6 +264,9 @@ class Collectives(BlockCalls, Transfers):
         counted = (scope_number, *ends)
         if name == 0:
             self._check_order(counted)
+        seconds = arguments.seconds_of(timeout, self._config.operation_timeout_s)
+        loss = arguments.number_of(on_loss, arguments.ON_LOSS, "on_loss")
+        staged = self._stage(call, items, keep[0], keep[1], seconds)
         operation = peer.post(
             call=call,
             scope=scope_number,
@@ -246,19 +274,36 @@ class Collectives(BlockCalls, Transfers):
             op=op,
             root=root,
             weight=weight,
-            on_loss=arguments.number_of(on_loss, arguments.ON_LOSS, "on_loss"),
-            seconds=arguments.seconds_of(timeout, self._config.operation_timeout_s),
+            on_loss=loss,
+            seconds=seconds,
             algorithm=algorithm,
             quantization=quantization,
             blocks=blocks,
             ends=ends,
-            tensors=items,
-            keep=keep,
+            tensors=items if staged is None else staged.items,
+            residuals=residuals,
+            keep=(keep, staged),
         )
-        work = Work(operation, what or _CALLS[call], weighted=weight is not None, keep=(self, keep))
+        weighted = weight is not None
+        work = Work(operation, what or _CALLS[call], weighted=weighted, keep=(self, keep), staged=staged)
+        if feedback is not None:
+            feedback.posted(operation, work)
         if name == 0:
             self._untagged[counted] = (threading.get_ident(), weakref.ref(work))
         return work if async_op else work.finish()
+
+    def _stage(
+        self, call: int, items: list[Operand], inputs: Any, outputs: Any, seconds: float
+    ) -> Staged | None:
+        """CUDA tensors are in host memory when it returns."""
+        if self._staging is None:
+            if not on_device(inputs, outputs):
+                return None
+            self._staging = Staging(self._config.pinned_mb << 20)
+        if outputs is None and call in (_ALL_REDUCE, _BROADCAST):
+            outputs = inputs
+        one_copy = call == _BROADCAST  # there, the undo copy is the only one
+        return self._staging.stage(items, inputs, outputs, one_copy=one_copy, seconds=seconds)
 
     def _check_order(self, counted: tuple[int, int, int]) -> None:
         """Two threads that count calls together would pair them differently on every peer."""
@@ -273,3 +318,13 @@ class Collectives(BlockCalls, Transfers):
 def _frozen(tensors: Tensors | None) -> Any:
     """What must live until the operation has ended, whatever becomes of the caller's list."""
     return tuple(tensors) if isinstance(tensors, list) else tensors
+
+
+def _residuals_for(
+    feedback: Residual, quantization: object, tensors: Tensors, items: list[Operand]
+) -> Sequence[tuple[int, int]]:
+    if not isinstance(feedback, Residual):
+        raise UsageError(f"error_feedback={feedback!r}: pass feedback['name'] of an ErrorFeedback")
+    if quantization is None:
+        raise UsageError("error_feedback without quantization: nothing is lost that could be fed back")
+    return feedback.prepare(tensors, items)

@@ -27,11 +27,20 @@ tie(_core)
 
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """The data link to another peer. Bytes count everything since the link was opened."""
+    """The data link to another peer. Bytes count what its stripes carried since each was opened.
+
+    stripes              TCP streams that it has now; `mended`: those that broke while others carried on
+    congestion_control   of its first stripe, as the kernel names it
+    path                 "host", "lan" or "wan": what stripes and congestion control were chosen for
+    rtt_s                round trip as the kernel has measured it, in seconds; 0.0: not yet
+    """
 
     remote: str
     stripes: int
+    mended: int
     congestion_control: str
+    path: str
+    rtt_s: float
     bytes_sent: int
     bytes_received: int
 
@@ -66,6 +75,8 @@ class Communicator(Collectives):
     listen          host:port where other peers reach this one; None: any port, on loopback only unless
                     there is a secret or `insecure`
     advertise       host, host:port or a list of them, where that is not what others can dial
+    checksum        True: every chunk to and from this peer carries a CRC-32C, so that bytes that change on
+                    the way are seen, and sent again on another stripe. CHECKSUM_COST
     timeout         seconds to be admitted, None: `connect_timeout_s` of the configuration. A run that has
                     begun admits at its next update_topology()
     config          None: `Config.load()`
@@ -93,6 +104,7 @@ class Communicator(Collectives):
         min_islands: int = 1,
         listen: str | None = None,
         advertise: str | Sequence[str] | None = None,
+        checksum: bool = False,
         timeout: float | None = None,
         config: Config | None = None,
     ) -> None:
@@ -115,6 +127,8 @@ class Communicator(Collectives):
             timing=self._config.apply(_core.Timing()),
             congestion_control=self._config.congestion_control,
             host_id=self._config.host_label,
+            stripes=self._config.stripes,
+            checksum=checksum,
         )
         self._group = group
         self._process = os.getpid()

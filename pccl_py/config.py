@@ -85,6 +85,10 @@ class Config:
         0.0, "PCCL_OPERATION_TIMEOUT_S", at_least=0, at_most=1e9,
         help="For an operation called without a timeout, in seconds. 0: no limit, a slow peer is no error.",
     )  # fmt: skip
+    pinned_mb: int = knob(
+        2048, "PCCL_PINNED_MB", at_least=0, at_most=1 << 30,
+        help="Page-locked host memory for CUDA tensors on their way, in MiB; beyond it, copies are slower.",
+    )  # fmt: skip
     congestion_control: str = knob(
         "auto", "PCCL_CONGESTION_CONTROL",
         help="Of data links: a name that the kernel knows, or auto (by the path).",
@@ -92,6 +96,10 @@ class Config:
     host_label: str = knob(
         "", "PCCL_HOST_LABEL",
         help="Peers with the same label count as one host. Empty: found by the kernel's boot id.",
+    )  # fmt: skip
+    stripes: int = knob(
+        0, "PCCL_STRIPES", at_least=0, at_most=16,
+        help="TCP streams of each link that this peer dials. 0: by path, 2 to 16.",
     )  # fmt: skip
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ PcclError
     OperationTimeout    the caller's time was over (also a TimeoutError)
     Cancelled           some peer cancelled it
     PeerLost            a peer left and `on_loss="raise"`
-    NonFiniteError      a value to be quantized is NaN or infinite
+    NonFiniteError      a value to be quantized is NaN or infinite; of all peers, if they are to be skipped
   MasterLost            the master does not answer; start it again and join anew
   Evicted               the run goes on without this peer; `rejoin()` comes back as a new one
   OutcomeUnknown        this peer held a result whose fate it cannot learn; `rejoin()`, then synchronize

@@ -1,7 +1,7 @@
 """From a numpy array or torch tensor to what the core takes, and every check before that.
 
 Neither library is needed: an array of one exists only where it was imported. Nothing here copies; the core
-works in the caller's memory, at any alignment.
+works in the caller's memory, at any alignment (of CUDA tensors: in the copies of cuda_staging.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import NotBuilt, UsageError
+from .errors import UsageError
 
 # As numbered by csrc/base/dtype.hpp.
 DTYPE_CODES = {
@@ -56,7 +56,7 @@ class Operand(NamedTuple):
 def operands(tensors: Tensor | Sequence[Tensor], out: Tensor | Sequence[Tensor] | None) -> list[Operand]:
     """The tensors of one operation, checked; `out` None means in place.
 
-    Raises UsageError for what cannot be reduced where it is, NotBuilt for tensors on a device.
+    Raises UsageError for what cannot be reduced. Addresses of CUDA tensors are those on their device.
     """
     if not isinstance(tensors, list | tuple):
         if out is None:
@@ -171,7 +171,8 @@ def _numpy_buffer(array: np.ndarray[Any, Any], name: str, written: bool) -> Buff
 def _torch_buffer(tensor: Any, name: str) -> Buffer:
     code = torch_code(tensor.dtype)
     dense = tensor.layout is sys.modules["torch"].strided and not hasattr(type(tensor), "to_local")
-    if code is None or not dense or not tensor.is_cpu or not tensor.is_contiguous() or tensor.is_neg():
+    reachable = tensor.is_cpu or tensor.is_cuda  # CUDA tensors: cuda_staging.py copies them
+    if code is None or not dense or not reachable or not tensor.is_contiguous() or tensor.is_neg():
         raise _refused_torch(tensor, name)
     count = tensor.numel()
     return Buffer(tensor.data_ptr(), count, code, count * tensor.element_size())
@@ -179,9 +180,8 @@ def _torch_buffer(tensor: Any, name: str) -> Buffer:
 
 def _refused_torch(tensor: Any, name: str) -> Exception:
     check_torch(tensor, name)
-    if tensor.device.type != "cpu":
-        text = f"{name} is on {tensor.device}: reducing on a device waits for staging; pass tensor.cpu()"
-        return NotBuilt(text) if tensor.device.type == "cuda" else UsageError(text)
+    if not (tensor.is_cpu or tensor.is_cuda):
+        return UsageError(f"{name} is on {tensor.device}, neither host nor CUDA: pass tensor.cpu()")
     if torch_code(tensor.dtype) is None:
         return UsageError(_refused_dtype(tensor, name))
     if not tensor.is_contiguous():

@@ -81,7 +81,8 @@ class Transfers:
         return number
 
     def _transfer(self, what: str, tensors: Tensors, ends: tuple[int, int], **options: Any) -> OpInfo | Work:
-        keep = tuple(tensors) if isinstance(tensors, list) else tensors
+        kept = tuple(tensors) if isinstance(tensors, list) else tensors
+        keep = (kept, None) if what == "send" else (None, kept)
         items = transfer_operands(what, tensors, sends=what == "send")
         posted: OpInfo | Work = self._post(TRANSFER, items, keep, ends=ends, what=what, **options)
         return posted

@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .arguments import wait_of
+from .cuda_staging import Staged
 from .errors import OperationTimeout, from_code
 
 # After Ctrl-C in a blocking call: how long its cancellation may take before the exception goes on regardless.
 CANCEL_S = 10.0
+
+
+class Result(NamedTuple):
+    """What the core says of an operation that has ended; not 0 as code: it failed."""
+
+    code: int
+    text: str
+    contributors: list[int]
+    waiting: int
+    attempts: int
+    bytes_sent: int
+    bytes_received: int
+    seconds: float
+    weight: float
+    seconds_to_result: float
+    skipped: list[int]
+    fed_back: bool
 
 
 class Operation(Protocol):
@@ -18,7 +36,7 @@ class Operation(Protocol):
     def wait(self, seconds: float) -> bool: ...
     def done(self) -> bool: ...
     def cancel(self) -> None: ...
-    def result(self) -> tuple[int, str, list[int], int, int, int, int, float, float]: ...
+    def result(self) -> tuple[Any, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +47,8 @@ class OpInfo:
     bytes_sent, bytes_received: tensor data between this peer and others, over all attempts.
     seconds: from the call to the commit.    attempts: 1, and one more for each view that interrupted it.
     waiting: islands at the door when it committed.    weight: sum of all weights, None where none were given.
+    seconds_to_result: from the call until this peer held the whole result, before the commit.
+    skipped: ids of the peers left out as their values were not finite (non_finite="skip"), on every peer.
     """
 
     contributors: tuple[int, ...]
@@ -38,6 +58,8 @@ class OpInfo:
     attempts: int
     waiting: int
     weight: float | None
+    seconds_to_result: float = 0.0
+    skipped: tuple[int, ...] = ()
 
 
 class Work:
@@ -47,21 +69,33 @@ class Work:
     until then: one that is dropped while it runs is cancelled on every peer.
     """
 
-    __slots__ = ("__weakref__", "_failure", "_info", "_keep", "_operation", "_weighted", "_what")
+    __slots__ = ("__weakref__", "_failure", "_info", "_keep", "_operation", "_staged", "_weighted", "_what")
 
-    def __init__(self, operation: Operation, what: str, *, weighted: bool, keep: object) -> None:
+    def __init__(
+        self,
+        operation: Operation,
+        what: str,
+        *,
+        weighted: bool,
+        keep: object,
+        staged: Staged | None = None,
+    ) -> None:
         self._operation = operation
         self._what = what
         self._weighted = weighted
         self._keep: object = keep
+        self._staged = staged
         self._info: OpInfo | None = None
         self._failure: tuple[int, str] | None = None
 
-    def wait(self, timeout: float | None = None) -> OpInfo:
+    def wait(self, timeout: float | None = None, *, block: bool = False) -> OpInfo:
         """Returns when the operation has committed, and raises what ended it otherwise.
 
         `timeout` in seconds, 0 to only look: OperationTimeout when it still runs then; it goes on and may be
         waited for again. Ctrl-C leaves it running too.
+
+        CUDA tensors have their results for all that the current stream is given from then on; `block`: for
+        everybody, when it returns. Without a wait they get none.
         """
         seconds = wait_of(timeout)
         if self._info is None and self._failure is None:
@@ -70,6 +104,8 @@ class Work:
                     f"{self._what} still runs after {seconds:g} s: wait again, or cancel() it"
                 )
             self._settle()
+        if self._staged is not None:
+            self._settle_staged(self._staged, seconds, block)
         if self._failure is not None:
             raise from_code(*self._failure)
         assert self._info is not None
@@ -100,15 +136,29 @@ class Work:
                 self._operation.wait(CANCEL_S)
             raise
 
+    def _settle_staged(self, staged: Staged, seconds: float, block: bool) -> None:
+        if self._failure is not None:
+            return staged.discard()
+        staged.deliver()
+        if block:
+            staged.synchronize(seconds)
+
     def _settle(self) -> None:
-        code, text, contributors, waiting, attempts, sent, received, seconds, weight = (
-            self._operation.result()
-        )
-        if code != 0:
-            self._failure = (code, text)
+        result = Result(*self._operation.result())
+        if result.code != 0:
+            self._failure = (result.code, result.text)
         else:
-            total = weight if self._weighted else None
-            self._info = OpInfo(tuple(contributors), sent, received, seconds, attempts, waiting, total)
+            self._info = OpInfo(
+                tuple(result.contributors),
+                result.bytes_sent,
+                result.bytes_received,
+                result.seconds,
+                result.attempts,
+                result.waiting,
+                result.weight if self._weighted else None,
+                result.seconds_to_result,
+                tuple(result.skipped),
+            )
         self._keep = None
 
     def __repr__(self) -> str:

@@ -67,5 +67,7 @@ inline constexpr std::size_t eager_operations_max = 32;
 inline constexpr std::size_t strangers_max = 256;
 // TCP streams of one link.
 inline constexpr std::size_t stripes_max = 16;
+// Of slots that one stripe keeps from being used until what was sent from them has come: a window's worth.
+inline constexpr std::size_t held_bytes_max = 4u << 20;
 
 }  // namespace pccl::limits

@@ -1,5 +1,6 @@
-// The quantization codec on buffers, for tests and measurements.
+// The quantization codec and GF(2^8) on buffers, for tests and measurements.
 #include "bindings/common.hpp"
+#include "kernels/galois.hpp"
 #include "kernels/quantize.hpp"
 
 namespace pccl::bindings {
@@ -42,6 +43,16 @@ void decode(int kind, std::uint32_t block, int dtype, const py::buffer& data, co
   without_gil([&] { codec.decode(from.ptr, count, to.ptr); });
 }
 
+void multiply_add(const py::buffer& sums, const py::buffer& data, std::uint8_t factor) {
+  const auto from = contiguous(data, false), to = contiguous(sums, true);
+  if (bytes_of(from) != bytes_of(to)) throw py::value_error("sizes do not match");
+  const auto* first = static_cast<const char*>(from.ptr);
+  const auto* second = static_cast<const char*>(to.ptr);
+  const bool apart = first + bytes_of(from) <= second || second + bytes_of(to) <= first;
+  if (!apart && first != second) throw py::value_error("the buffers overlap");
+  without_gil([&] { kernels::best_galois().combine({to.ptr, to.ptr, from.ptr, bytes_of(to), 1, factor}); });
+}
+
 }  // namespace
 
 void bind_kernels(py::module_& module) {
@@ -50,6 +61,8 @@ void bind_kernels(py::module_& module) {
              "The bytes of `data`, elements of `dtype`, block by block; None where one is not finite.");
   module.def("quantize_decode", decode, py::arg("kind"), py::arg("block"), py::arg("dtype"), py::arg("data"),
              py::arg("out"), "Decodes into `out`, elements of `dtype`.");
+  module.def("galois_multiply_add", multiply_add, py::arg("sums"), py::arg("data"), py::arg("factor"),
+             "sums ^= factor * data in GF(2^8) modulo 0x11d, byte by byte, in place.");
   py::dict kinds;
   for (std::uint8_t raw = 1; raw <= last_of<Quantization>; ++raw) {
     const auto text = name(static_cast<Quantization>(raw));

@@ -20,7 +20,7 @@ py::tuple result_of(const OperationObject& self) {
   const auto r = self.handle->result.get();
   return py::make_tuple(int(r.outcome.error.code), r.outcome.error.text, r.outcome.contributors,
                         r.outcome.waiting, r.outcome.attempts, r.bytes_sent, r.bytes_received,
-                        double(r.took) * 1e-9, r.weight);
+                        double(r.took) * 1e-9, r.weight, double(r.to_result) * 1e-9, r.skipped, r.fed_back);
 }
 
 bool wait(const OperationObject& self, double seconds) {

@@ -22,8 +22,8 @@ std::unique_ptr<PeerObject> create(std::string address, std::string island, std:
                                    std::uint16_t island_size, std::uint32_t group, int role,
                                    std::uint32_t min_islands, std::string listen,
                                    std::vector<std::string> advertise, const py::bytes& secret, bool insecure,
-                                   const Timing& timing, std::string congestion_control,
-                                   std::string host_id) {
+                                   const Timing& timing, std::string congestion_control, std::uint8_t stripes,
+                                   bool checksum, std::string host_id) {
   PeerOptions options;
   options.master = std::move(address);
   if (island.size() > limits::name_bytes_max)
@@ -39,6 +39,8 @@ std::unique_ptr<PeerObject> create(std::string address, std::string island, std:
   options.insecure = insecure;
   options.timing = timing;
   options.congestion = std::move(congestion_control);
+  options.stripes = stripes;
+  options.checksum = checksum;
   options.log = logger();
   auto runtime = without_gil([&] { return PeerRuntime::create(std::move(options)); });
   if (!runtime) raise(runtime.error());
@@ -53,13 +55,18 @@ void connect(const PeerObject& self, double seconds) {
   if (const auto error = admitted->get()) raise(error);
 }
 
-void set_quantization(Descriptor& d, const std::tuple<int, std::uint32_t, bool>& quantization) {
-  const auto [kind, block, stochastic] = quantization;
+// Kind, elements of a block, whether rounding is stochastic, whether who is not finite is skipped.
+using QuantizationNumbers = std::tuple<int, std::uint32_t, bool, bool>;
+
+void set_quantization(Descriptor& d, const QuantizationNumbers& quantization) {
+  const auto [kind, block, stochastic, skips] = quantization;
   if (kind < 1 || kind > last_of<Quantization>) raise({ErrorCode::usage, "unknown quantization"});
   d.quantization = static_cast<Quantization>(kind);
   if (d.quantization == Quantization::none) return;
   d.quantization_block = block;
   d.stochastic = stochastic;
+  d.skips = skips;
+  if (skips && d.op != ReduceOp::avg) raise({ErrorCode::usage, "only an average can skip peers"});
 }
 
 bool codec_exists(const Descriptor& d, DType dtype) {
@@ -70,10 +77,9 @@ bool codec_exists(const Descriptor& d, DType dtype) {
 std::shared_ptr<OperationObject> post(
     const PeerObject& self, int call, int scope, std::uint32_t name, int op, PeerId root,
     std::optional<double> weight, int on_loss, double seconds, int algorithm,
-    const std::tuple<int, std::uint32_t, bool>& quantization, std::uint32_t blocks,
-    const std::pair<PeerId, PeerId>& ends,
+    const QuantizationNumbers& quantization, std::uint32_t blocks, const std::pair<PeerId, PeerId>& ends,
     const std::vector<std::tuple<std::uintptr_t, std::uintptr_t, std::uint64_t, int>>& tensors,
-    py::object keep) {
+    const std::vector<std::pair<std::uintptr_t, std::uintptr_t>>& residuals, py::object keep) {
   check_not_forked(self);
   if (call < 1 || call > last_of<Call> || scope < 1 || scope > last_of<Scope> || op < 1 ||
       op > last_of<ReduceOp> || on_loss < 1 || on_loss > 2 || algorithm < 1 || algorithm > last_of<Algorithm>)
@@ -89,7 +95,6 @@ std::shared_ptr<OperationObject> post(
   d.op = static_cast<ReduceOp>(op);
   d.root = root;
   d.on_loss = static_cast<OnLoss>(on_loss);
-  d.weighted = weight.has_value();
   d.algorithm = static_cast<Algorithm>(algorithm);
   d.blocks = blocks;
   std::tie(request.posting.from, request.posting.to) = ends;
@@ -98,6 +103,13 @@ std::shared_ptr<OperationObject> post(
   if (in_blocks(d.call) != (blocks > 0) || blocks > limits::members_max)
     raise({ErrorCode::usage, "blocks belong to calls in blocks"});
   set_quantization(d, quantization);
+  if (d.skips && !weight) request.weight = 1.0;  // its skipped peers weigh nothing
+  d.weighted = request.weight.has_value();
+  if (!residuals.empty() && (residuals.size() != tensors.size() || d.quantization == Quantization::none))
+    raise({ErrorCode::usage, "residuals belong to the tensors of a quantized operation"});
+  for (const auto& [in, out] : residuals)
+    request.residuals.push_back(
+        {reinterpret_cast<const std::uint8_t*>(in), reinterpret_cast<std::uint8_t*>(out)});
   for (const auto& [in, out, count, dtype] : tensors) {
     if (d.quantization != Quantization::none && !codec_exists(d, static_cast<DType>(dtype)))
       raise({ErrorCode::usage, "no such quantization of this dtype"});
@@ -110,7 +122,8 @@ std::shared_ptr<OperationObject> post(
   auto object = std::make_shared<OperationObject>();
   object->runtime = self.runtime;
   object->keep = Keep(std::move(keep));
-  object->handle = self.runtime->post(std::move(request));
+  const auto posted = [&] { return self.runtime->post(std::move(request)); };
+  object->handle = d.skips ? without_gil(posted) : posted();  // skipping looks at all values first
   return object;
 }
 
@@ -157,6 +170,9 @@ py::dict links(const PeerObject& self) {
     py::dict one;
     one["stripes"] = info.stripes;
     one["congestion_control"] = info.congestion;
+    one["path"] = std::array{"host", "lan", "wan"}[std::size_t(info.path)];
+    one["rtt_s"] = info.rtt == never ? 0.0 : double(info.rtt) / double(second);
+    one["mended"] = info.mended;
     one["remote"] = info.remote;
     one["bytes_sent"] = info.bytes_out;
     one["bytes_received"] = info.bytes_in;
@@ -177,11 +193,12 @@ void bind_peer(py::module_& module) {
       .def(py::init(&create), py::arg("address"), py::kw_only(), py::arg("island"), py::arg("island_rank"),
            py::arg("island_size"), py::arg("group"), py::arg("role"), py::arg("min_islands"),
            py::arg("listen"), py::arg("advertise"), py::arg("secret"), py::arg("insecure"), py::arg("timing"),
-           py::arg("congestion_control"), py::arg("host_id") = "")
+           py::arg("congestion_control"), py::arg("stripes"), py::arg("checksum"), py::arg("host_id") = "")
       .def("connect", &connect, py::arg("seconds"))
       .def("post", &post, py::kw_only(), py::arg("call"), py::arg("scope"), py::arg("name"), py::arg("op"),
            py::arg("root"), py::arg("weight"), py::arg("on_loss"), py::arg("seconds"), py::arg("algorithm"),
-           py::arg("quantization"), py::arg("blocks"), py::arg("ends"), py::arg("tensors"), py::arg("keep"))
+           py::arg("quantization"), py::arg("blocks"), py::arg("ends"), py::arg("tensors"),
+           py::arg("residuals"), py::arg("keep"))
       .def("update_topology", &update_topology, py::arg("islands"), py::arg("seconds"))
       .def("sync_state", &sync_state, py::kw_only(), py::arg("scope"), py::arg("name"), py::arg("seconds"))
       .def("members", &members)

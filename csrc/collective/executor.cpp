@@ -84,6 +84,15 @@ Landing Executor::land(std::uint32_t from, std::uint16_t step, std::uint32_t chu
   return {Landing::Kind::slot, false};
 }
 
+void Executor::unland(std::uint16_t step, std::uint32_t chunk) {
+  if (auto& now = state(step, chunk); now == Chunkstate::arriving) now = Chunkstate::expected;
+}
+
+bool Executor::in_output(const ChunkSend& send) const {
+  const auto& step = plan_.steps[send.own_step];
+  return step.write && step.out == Wire::element;
+}
+
 bool Executor::take_keep(std::uint32_t chunk) {
   if (!options_.in_place || layout_.hidden(chunk) || kept_[chunk]) return false;
   kept_[chunk] = true;

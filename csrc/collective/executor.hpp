@@ -74,7 +74,10 @@ class Executor {
   // What the sender with this position may put where; skip when the chunk is not expected (or came already).
   Landing land(std::uint32_t from, std::uint16_t step, std::uint32_t chunk, std::uint32_t bytes);
   void arrived(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work);
+  void unland(std::uint16_t step, std::uint32_t chunk);  // what was arriving broke off: it comes again
   bool sendable(std::uint32_t position) const;
+  // The output holds the bytes of a slot that is sent, and keeps them.
+  bool in_output(const ChunkSend& send) const;
   std::optional<ChunkSend> next(std::uint32_t position);
   bool sent(const ChunkSend& send, std::vector<Work>& work);  // true: its slot is free again
   bool complete() const { return missing_ == 0; }

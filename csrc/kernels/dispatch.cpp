@@ -4,12 +4,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/fence.hpp"
 #include "kernels/reduce.hpp"
 #include "kernels/table.hpp"
-
-#if defined(__x86_64__)
-#include <xmmintrin.h>
-#endif
 
 namespace pccl::kernels {
 namespace {
@@ -17,14 +14,6 @@ namespace {
 // Composed passes work through blocks that stay in the first-level cache, so that only the first pass over a
 // block reads memory. A multiple of every register, which keeps blocks aligned like the whole.
 constexpr std::size_t block_bytes = 8192;
-
-void fence(bool streaming) {
-#if defined(__x86_64__)
-  if (streaming) _mm_sfence();  // streaming stores are weakly ordered
-#else
-  (void)streaming;
-#endif
-}
 
 const ElementKernels& kernels_of(const Table& table, DType element) {
   return table.of[static_cast<std::size_t>(element) - 1];
@@ -225,16 +214,20 @@ const Set* kernels_at(Level level) {
                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (level == Level::avx2) return has_avx2 ? &avx2 : nullptr;
   if (level == Level::avx512) return has_avx2 && has_avx512 ? &avx512 : nullptr;
+#elif defined(__aarch64__)
+  static const Set neon{neon_table()};
+  if (level == Level::neon) return &neon;
 #endif
   return nullptr;
 }
 
 const Set& best() {
   static const Set* const chosen = [] {
-    for (const Level level : {Level::avx512, Level::avx2}) {
-      if (const Set* set = kernels_at(level)) return set;
+    const Set* fastest = nullptr;
+    for (const Level level : all_levels) {
+      if (const Set* set = kernels_at(level)) fastest = set;
     }
-    return kernels_at(Level::scalar);
+    return fastest;
   }();
   return *chosen;
 }

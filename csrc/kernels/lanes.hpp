@@ -4,8 +4,9 @@
 // namespace and calls nothing of the standard library: a template or inline function with external linkage,
 // compiled for a newer CPU, could be the copy that the linker keeps for everybody.
 //
-// An Isa has: `bytes` of a register, widen_half and narrow_half (float16 <-> float32 registers), unpack and
-// pack (uint16 <-> uint32 lanes below 2^16), stream (non-temporal store to an aligned address).
+// An Isa (isa_*.hpp) has: `bytes` of a register, `unrolled` (registers per round of a loop), widen_half and
+// narrow_half (float16 <-> float32 registers), unpack and pack (uint16 <-> uint32 lanes below 2^16), stream
+// (non-temporal store to an aligned address).
 
 #include <cstddef>
 #include <cstdint>

@@ -15,8 +15,9 @@ namespace pccl::kernels {
 // Quantized bytes are for a codec (quantize.hpp), never for the functions below.
 enum class Wire : std::uint8_t { element, accumulator, quantized };
 
-// `scalar` is compiled for the architecture's baseline (SSE2 on x86-64, NEON on aarch64).
-enum class Level : std::uint8_t { scalar, avx2, avx512 };
+// `scalar` is portable code, compiled for the architecture's baseline (SSE2 on x86-64, NEON on aarch64).
+enum class Level : std::uint8_t { scalar, neon, avx2, avx512 };
+inline constexpr Level all_levels[] = {Level::scalar, Level::neon, Level::avx2, Level::avx512};
 
 // Buffers may have any address, also one that is no multiple of the element's size (slower). `out` may be
 // exactly `incoming` or exactly `own` where both hold items of the same size; nothing else may overlap.

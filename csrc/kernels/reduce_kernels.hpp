@@ -154,7 +154,7 @@ struct Pass {
   static constexpr std::size_t own_bytes = Op::reads_own ? lanes * sizeof(OwnRaw) : 0;
   static constexpr std::size_t out_bytes = lanes * sizeof(OutRaw);
   static constexpr std::size_t keep_bytes = keeps ? own_bytes : 0;
-  static constexpr std::size_t unrolled = 2;
+  static constexpr std::size_t unrolled = Isa::unrolled;
 
   template <class Raw> using InMemory = typename RegisterOf<Raw, lanes * sizeof(Raw)>::InMemory;
   template <class Raw>

@@ -16,7 +16,8 @@ struct Job {
   std::size_t count = 0;
   double factor = 1.0;
   double divisor = 1.0;
-  bool streaming = false;  // to out
+  bool streaming = false;                            // to out
+  std::uint8_t incoming_factor = 1, own_factor = 1;  // of GF(2^8): galois.hpp
 };
 using Kernel = void (*)(const Job&);
 
@@ -45,6 +46,8 @@ const Table& scalar_table();
 #if defined(__x86_64__)
 const Table& avx2_table();
 const Table& avx512_table();
+#elif defined(__aarch64__)
+const Table& neon_table();
 #endif
 
 }  // namespace pccl::kernels

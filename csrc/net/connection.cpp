@@ -262,6 +262,7 @@ void Connection::note_sent(std::size_t bytes) {
   while (open_) {
     const auto gone = outbox_.pop_sent();
     if (!gone) return;
+    if (gone->payload) ++payloads_out_;
     if (gone->borrowed) handler_.on_sent(*this, gone->token);
   }
 }

@@ -103,6 +103,10 @@ class Connection {
   std::uint64_t queued_bytes() const { return outbox_.bytes(); }
   std::uint64_t bytes_in() const { return bytes_in_; }
   std::uint64_t bytes_out() const { return bytes_out_; }
+  // Payloads that have come whole, and that the kernel has taken: the n-th of one end is the n-th of the
+  // other. In on_payload_end() and on_sent() the one that it is about is counted.
+  std::uint64_t payloads_in() const { return inbox_.payloads(); }
+  std::uint64_t payloads_out() const { return payloads_out_; }
 
  private:
   void fail(ErrorCode code, const std::string& text);
@@ -135,7 +139,7 @@ class Connection {
   bool blocked_ = false;   // the kernel takes no more until the poller says so
   bool draining_ = false;  // close_when_sent()
   bool shut_ = false;      // draining, and all has been sent
-  std::uint64_t bytes_in_ = 0, bytes_out_ = 0;
+  std::uint64_t bytes_in_ = 0, bytes_out_ = 0, payloads_out_ = 0;
 };
 
 }  // namespace pccl::net

@@ -63,10 +63,12 @@ Inbox::Item Inbox::on_header(const wire::FrameHeader& header) {
     if (!trusted_ || bytes < data_header_bytes || bytes > data_header_bytes + limits::chunk_bytes_max)
       return {What::error, {}, {}, 0};
     if (have < data_header_bytes) return {};
+    if (!wire::intact(body - frame_header_bytes, {body, data_header_bytes})) return corrupt();
     payload_bytes_ = bytes - data_header_bytes;
     return {What::payload, {body, data_header_bytes}, header.kind, payload_bytes_};
   }
   if (bytes <= have) {
+    if (!wire::intact(body - frame_header_bytes, {body, bytes})) return corrupt();
     begin_ += frame_header_bytes + bytes;
     bulk_ = false;
     return {What::message, {body, bytes}, header.kind, 0};
@@ -77,6 +79,7 @@ Inbox::Item Inbox::on_header(const wire::FrameHeader& header) {
   large_bytes_ = rest_ = bytes;
   to_ = large_.get();
   expect_ = Expect::body;
+  std::copy_n(staging_.get() + begin_, frame_header_bytes, large_header_.data());
   begin_ += frame_header_bytes;
   return take_rest();
 }
@@ -108,12 +111,20 @@ Inbox::Item Inbox::take_rest() {
   if (rest_ != 0) return {};
   const auto was = expect_;
   expect_ = Expect::frame;
+  if (was != Expect::body) ++payloads_;
   if (was == Expect::payload) return {What::payload_end, {}, {}, 0};
   if (was == Expect::nowhere) return next_frame();
+  if (!wire::intact(large_header_.data(), {large_.get(), large_bytes_})) return corrupt();
   return {What::message, {large_.get(), large_bytes_}, FrameKind::message, 0};
 }
 
+Inbox::Item Inbox::corrupt() {
+  corrupt_ = true;
+  return {What::error, {}, {}, 0};
+}
+
 Error Inbox::error() const {
+  if (corrupt_) return {ErrorCode::protocol, "a frame has changed on its way: its checksum does not fit"};
   const auto* from = staging_.get() + begin_;
   const auto bytes = load_little<std::uint32_t>(from);
   return {ErrorCode::protocol, "the other side broke the protocol: a frame of kind " +

@@ -5,6 +5,7 @@
 #pragma once
 #include <sys/uio.h>
 
+#include <array>
 #include <memory>
 
 #include "base/bytes.hpp"
@@ -44,13 +45,15 @@ class Inbox {
   ByteView staged() const { return {staging_.get() + begin_, end_ - begin_}; }
   void consume(std::size_t bytes) { begin_ += bytes; }
   bool inside_frame() const { return expect_ != Expect::frame || begin_ != end_; }
-  Error error() const;  // after `error`
+  std::uint64_t payloads() const { return payloads_; }  // that have come whole, dropped ones as well
+  Error error() const;                                  // after `error`
 
  private:
   enum class Expect : std::uint8_t { frame, payload, nowhere, body };
   Item next_frame();
   Item on_header(const wire::FrameHeader& header);
   Item take_rest();
+  Item corrupt();
   void expect_payload(Expect how, void* to);
 
   std::unique_ptr<std::uint8_t[]> staging_ = std::make_unique_for_overwrite<std::uint8_t[]>(staging_bytes);
@@ -61,6 +64,9 @@ class Inbox {
   std::size_t payload_bytes_ = 0;          // of the payload that next() has announced
   std::unique_ptr<std::uint8_t[]> large_;  // a message that does not fit the staging
   std::size_t large_bytes_ = 0;
+  std::array<std::uint8_t, wire::frame_header_bytes> large_header_{};
+  bool corrupt_ = false;
+  std::uint64_t payloads_ = 0;
   bool trusted_ = false;
   bool bulk_ = false;  // the last frame was large, so the next one may be: read its header only
 };

@@ -19,16 +19,16 @@ void Outbox::grow() {
   first_ = 0;
 }
 
-Outbox::Frame& Outbox::push(wire::FrameKind kind, std::size_t body_bytes) {
+Outbox::Frame& Outbox::push(wire::FrameKind kind, ByteView checked, std::size_t body_bytes) {
   if (count_ == ring_.size()) grow();
   Frame& frame = at(count_++);
-  wire::store({static_cast<std::uint32_t>(body_bytes), kind}, frame.head.data());
+  wire::store({static_cast<std::uint32_t>(body_bytes), kind}, checked, frame.head.data());
   bytes_ += wire::frame_header_bytes + body_bytes;
   return frame;
 }
 
 void Outbox::push_message(ByteView body) {
-  Frame& frame = push(wire::FrameKind::message, body.size());
+  Frame& frame = push(wire::FrameKind::message, body, body.size());
   const bool fits = body.size() <= wire::data_header_bytes;  // small ones travel in the head itself
   if (fits) std::ranges::copy(body, frame.head.begin() + wire::frame_header_bytes);
   frame.head_bytes = static_cast<std::uint8_t>(wire::frame_header_bytes + (fits ? body.size() : 0));
@@ -40,7 +40,7 @@ void Outbox::push_message(ByteView body) {
 
 void Outbox::push_payload(wire::FrameKind kind, ByteView head, const void* payload, std::size_t bytes,
                           std::uint64_t token) {
-  Frame& frame = push(kind, head.size() + bytes);
+  Frame& frame = push(kind, head, head.size() + bytes);
   std::ranges::copy(head, frame.head.begin() + wire::frame_header_bytes);
   frame.head_bytes = static_cast<std::uint8_t>(wire::frame_header_bytes + head.size());
   frame.payload = static_cast<const std::uint8_t*>(payload);
@@ -76,7 +76,8 @@ void Outbox::advance(std::size_t bytes) {
 std::optional<Outbox::Gone> Outbox::pop_sent() {
   if (count_ == 0 || front_sent_ < at(0).size()) return std::nullopt;
   Frame& frame = at(0);
-  const Gone gone{frame.borrowed, frame.token};
+  const bool payload = frame.head[4] != static_cast<std::uint8_t>(wire::FrameKind::message);
+  const Gone gone{frame.borrowed, payload, frame.token};
   front_sent_ -= frame.size();
   recycle(frame);
   first_ = (first_ + 1) & (ring_.size() - 1);

@@ -26,7 +26,8 @@ class Outbox {
   void advance(std::size_t bytes);
   // Drops the oldest frame if it has gone completely.
   struct Gone {
-    bool borrowed = false;
+    bool borrowed = false;  // still: it was not detached
+    bool payload = false;
     std::uint64_t token = 0;
   };
   std::optional<Gone> pop_sent();
@@ -59,7 +60,7 @@ class Outbox {
 
   Frame& at(std::size_t index) { return ring_[(first_ + index) & (ring_.size() - 1)]; }
   const Frame& at(std::size_t index) const { return ring_[(first_ + index) & (ring_.size() - 1)]; }
-  Frame& push(wire::FrameKind kind, std::size_t body_bytes);
+  Frame& push(wire::FrameKind kind, ByteView checked, std::size_t body_bytes);
   void grow();
   static void recycle(Frame& frame);
 

@@ -66,6 +66,8 @@ void Socket::close() {
   ::close(std::exchange(fd_, -1));
 }
 
+bool is_near(const Path& path) { return path.same_host || path.rtt < near_rtt_max; }
+
 std::string errno_text(int code) { return std::generic_category().message(code); }
 
 Result<Socket> listen_on(const SocketAddress& address, int backlog, const SocketOptions& options) {
@@ -131,7 +133,7 @@ void set_congestion(const Socket& socket, std::string_view choice, const Path& p
   if (choice == "system") return;
   if (choice != "auto") {
     try_congestion(socket.fd(), choice);
-  } else if (path.same_host || path.rtt < near_rtt_max) {
+  } else if (is_near(path)) {
     if (!try_congestion(socket.fd(), "cubic")) try_congestion(socket.fd(), "reno");
   } else {
     try_congestion(socket.fd(), "bbr");

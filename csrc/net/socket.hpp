@@ -38,6 +38,8 @@ struct Path {
   Duration rtt = never;
 };
 
+bool is_near(const Path& path);  // on this host, or a round trip below 2 ms
+
 struct SocketOptions {
   std::string congestion = "auto";  // auto, reno, cubic, bbr, or system (leave it alone)
   Path path;                        // what "auto" decides by

@@ -24,6 +24,7 @@ std::string describe(const Descriptor& d) {
   if (d.quantization != Quantization::none)
     text += ", " + std::string(name(d.quantization)) + " in blocks of " +
             std::to_string(d.quantization_block) + (d.stochastic ? ", stochastic" : "");
+  if (d.skips) text += ", non_finite=skip";
   if (d.on_loss == OnLoss::raise) text += ", on_loss=raise";
   return text + ")";
 }

@@ -249,6 +249,10 @@ void Exchange::arrived(const wire::DataHeader& header, SlotId slot) {
   settle(it->second);
 }
 
+void Exchange::unland(const wire::DataHeader& header, AttemptId attempt) {
+  if (current(header.key, attempt)) attempts_.at(header.key).executor->unland(header.step, header.chunk);
+}
+
 bool Exchange::sendable(PeerId peer) const {
   return std::any_of(attempts_.begin(), attempts_.end(), [&](const auto& entry) {
     const auto position = entry.second.position_of(peer);

@@ -102,6 +102,8 @@ class Exchange {
   bool may_park(PeerId from, std::size_t bytes) const;
   void arrived(const wire::DataHeader& header, SlotId slot);
 
+  void unland(const wire::DataHeader& header, AttemptId attempt);  // half of it came
+
   bool sendable(PeerId peer) const;
   std::optional<Outgoing> next(PeerId peer);
   bool sent(const Outgoing& outgoing);  // true: its slot is free

@@ -18,7 +18,10 @@ struct OperationResult {
   Outcome outcome;
   std::uint64_t bytes_sent = 0, bytes_received = 0;
   Duration took = 0;
-  double weight = 0;  // of all contributors, where the operation was weighted
+  double weight = 0;       // of all contributors, where the operation was weighted
+  Duration to_result = 0;  // of the last attempt: until this peer held the whole result, before the commit
+  std::vector<PeerId> skipped{};  // members whose values were not finite; no contributors
+  bool fed_back = false;          // the residuals that came out belong to this result
 };
 
 // One value that comes once. Any thread may wait; the I/O thread sets.

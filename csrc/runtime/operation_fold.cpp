@@ -8,36 +8,23 @@
 
 namespace pccl {
 
-namespace {
-bool has_inner_sums(const Plan& plan, const Step& fold) {
-  for (std::size_t i = 0; i < fold.parts.size(); ++i)
-    if (part_of(plan, fold, i).wire == Wire::accumulator) return true;
-  return false;
-}
-}  // namespace
-
 // All parts in the order of the plan: the same bits whoever came first. The sum grows in the cache, is
 // divided and rounded once, and leaves from there; what a further fold adds up leaves as it is.
 bool OperationMemory::fold(const Executor& executor, const Work& work, SlotPool& slots) {
   const auto& chunk = executor.layout().chunk(work.chunk);
-  const auto& step = executor.plan().steps[work.step];
-  const bool quantized = step.in == Wire::quantized;
+  const bool quantized = executor.plan().steps[work.step].in == Wire::quantized;
   bool finite = true;
   std::vector<const std::uint8_t*> parts;
   for (const auto slot : work.parts) parts.push_back(slot == no_slot ? input(chunk) : slots.data(slot));
   if (work.keep) keep(executor, work.chunk);
   auto* to = work.to_slot ? slots.data(work.slot) : output(chunk);
   sum_.resize(chunk.count * size_of(accumulator_of(chunk.dtype)));
-  if (quantized) {
+  if (quantized)
     finite = fold_quantized(executor, chunk, parts, slots.data(work.slot));
-  } else if (weight_ || step.out != Wire::element || has_inner_sums(executor.plan(), step)) {
-    for (std::size_t i = 0; i < parts.size(); ++i)
-      add_part(chunk, part_of(executor.plan(), step, i), parts[i], i == 0);
-    step.finish ? finish_sum(chunk, executor.plan().world, to)
-                : void(std::memcpy(to, sum_.data(), sum_.size()));
-  } else {
-    fold_plain(chunk, parts, op_ == ReduceOp::avg ? double(executor.plan().world) : 1.0, to);
-  }
+  else if (weight_)
+    fold_weighted(executor, work, parts, to);
+  else
+    fold_plain(executor, work, parts, to);
   if (!quantized && work.to_slot && work.to_output)
     kernels::copy(output(chunk), to, chunk.element_bytes(), streaming_);
   for (const auto slot : work.parts)
@@ -45,42 +32,72 @@ bool OperationMemory::fold(const Executor& executor, const Work& work, SlotPool&
   return finite;
 }
 
-void OperationMemory::fold_plain(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts,
-                                 double divisor, std::uint8_t* to) {
+// Accumulators that are wider than the elements grow in `sum_` and nowhere else: they would overtake what
+// lies in the slot that they go to.
+void OperationMemory::fold_plain(const Executor& executor, const Work& work,
+                                 const std::vector<const std::uint8_t*>& parts, std::uint8_t* to) {
+  const auto& chunk = executor.layout().chunk(work.chunk);
+  const auto& plan = executor.plan();
+  const auto& step = plan.steps[work.step];
+  const auto wide = accumulator_of(chunk.dtype);
+  const auto first = part_of(plan, step, 0);
+  const auto divisor = step.finish ? reduction_->divisor(plan.world) : 1.0;
+  auto wire = first.wire;  // of what has been added up
   kernels::ReduceArgs args{.incoming = parts[0], .count = chunk.count};
+  kernels::Contributors from{.incoming = contributor(first), .segment = step.segment};
   for (std::size_t i = 1; i < parts.size(); ++i) {
-    const bool last = i + 1 == parts.size();
-    args.out = last ? to : sum_.data();
+    const auto part = part_of(plan, step, i);
+    const bool last = i + 1 == parts.size(), sum = part.wire == Wire::accumulator && wide != chunk.dtype;
+    const auto out = last && !sum ? step.out : Wire::accumulator;
+    args.out = last && (out == Wire::element || wide == chunk.dtype) ? to : sum_.data();
     args.own = parts[i];
-    args.divisor = last ? divisor : 1.0;
-    kernels::combine(chunk.dtype, op_, i == 1 ? Wire::element : Wire::accumulator,
-                     last ? Wire::element : Wire::accumulator, args);
-    args.incoming = sum_.data();
+    args.divisor = last && !sum ? divisor : 1.0;
+    from.own = contributor(part);
+    if (sum && wire == Wire::element) {
+      kernels::widen_scaled(chunk.dtype, sum_.data(), args.incoming, chunk.count, 1.0);
+      args.incoming = sum_.data();
+    }
+    if (sum)
+      args.out = sum_.data(), reduction_->combine(wide, Wire::element, Wire::element, args, from);
+    else
+      reduction_->combine(chunk.dtype, wire, out, args, from);
+    wire = Wire::accumulator;
+    args.incoming = args.out;
+    from.incoming = kernels::partial_sum;
   }
-}
-
-// To the sum, which is an accumulator.
-void OperationMemory::add_part(const Chunk& chunk, const Part& part, const std::uint8_t* bytes, bool first) {
-  auto* sum = sum_.data();
-  const auto weight = weight_ ? weights_[part.position] : 1.0;
-  kernels::ReduceArgs args{.out = sum, .incoming = sum, .own = bytes, .count = chunk.count};
-  if (first && part.wire == Wire::accumulator)
-    std::memcpy(sum, bytes, sum_.size());
-  else if (first)
-    kernels::widen_scaled(chunk.dtype, sum, bytes, chunk.count, weight);
-  else if (part.wire == Wire::accumulator)
-    kernels::combine(accumulator_of(chunk.dtype), op_, Wire::element, Wire::element, args);
-  else if (weight_)
-    kernels::combine_weighted(chunk.dtype, Wire::accumulator, Wire::accumulator, args, weight);
+  if (args.incoming == to) return;
+  if (step.finish)
+    kernels::finish_avg(chunk.dtype, Wire::accumulator, to, sum_.data(), chunk.count, divisor);
   else
-    kernels::combine(chunk.dtype, op_, Wire::accumulator, Wire::accumulator, args);
+    std::memcpy(to, sum_.data(), sum_.size());
 }
 
-// Divided and rounded once.
-void OperationMemory::finish_sum(const Chunk& chunk, std::uint32_t world, std::uint8_t* to) {
-  const auto total = weight_ ? total_weight() : op_ == ReduceOp::avg ? double(world) : 1.0;
-  if (total > 0)
-    kernels::finish_avg(chunk.dtype, Wire::accumulator, to, sum_.data(), chunk.count, total);
+std::uint32_t OperationMemory::contributor(const Part& part) {
+  return part.wire == Wire::accumulator ? kernels::partial_sum : part.position;
+}
+
+void OperationMemory::fold_weighted(const Executor& executor, const Work& work,
+                                    const std::vector<const std::uint8_t*>& parts, std::uint8_t* to) {
+  const auto& chunk = executor.layout().chunk(work.chunk);
+  const auto& step = executor.plan().steps[work.step];
+  auto* sum = sum_.data();
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const auto part = part_of(executor.plan(), step, i);
+    const auto weight = counted(weights_[part.position]);
+    const kernels::ReduceArgs args{.out = sum, .incoming = sum, .own = parts[i], .count = chunk.count};
+    if (part.wire == Wire::accumulator && i == 0)
+      std::memcpy(sum, parts[i], sum_.size());
+    else if (part.wire == Wire::accumulator)
+      kernels::combine(accumulator_of(chunk.dtype), ReduceOp::sum, Wire::element, Wire::element, args);
+    else if (i == 0)
+      kernels::widen_scaled(chunk.dtype, sum, parts[i], chunk.count, weight);
+    else
+      kernels::combine_weighted(chunk.dtype, Wire::accumulator, Wire::accumulator, args, weight);
+  }
+  if (!step.finish)
+    std::memcpy(to, sum, sum_.size());
+  else if (const auto total = total_weight(); total > 0)
+    kernels::finish_avg(chunk.dtype, Wire::accumulator, to, sum, chunk.count, total);
   else
     std::memset(to, 0, chunk.element_bytes());
 }
@@ -96,8 +113,9 @@ kernels::Draw OperationMemory::draw_of(const Chunk& chunk, bool sum) const {
   return {mix64(seed_ ^ mix64(2 * std::uint64_t{chunk.tensor} + sum)), chunk.offset};
 }
 
-bool OperationMemory::encode_own(const Executor& executor, std::uint32_t index, std::uint8_t* to) const {
+bool OperationMemory::encode_own(const Executor& executor, std::uint32_t index, std::uint8_t* to) {
   const auto& chunk = executor.layout().chunk(index);
+  if (feedback_) return encode_corrected(executor, chunk, to);
   const auto codec = codec_of(executor, chunk);
   return codec && codec->encode(input(chunk), chunk.count, draw_of(chunk, false), to);
 }
@@ -117,7 +135,7 @@ bool OperationMemory::fold_quantized(const Executor& executor, const Chunk& chun
   if (!codec) return false;
   auto* sum = sum_.data();
   for (std::size_t i = 0; i < parts.size(); ++i) {
-    const auto weight = weight_ ? weights_[i] : 1.0;
+    const auto weight = weight_ ? counted(weights_[i]) : 1.0;
     const bool own = parts[i] == input(chunk);
     if (own && i == 0)
       kernels::widen_scaled(chunk.dtype, sum, parts[i], chunk.count, weight);
@@ -128,13 +146,15 @@ bool OperationMemory::fold_quantized(const Executor& executor, const Chunk& chun
       codec->decode_set(parts[i], chunk.count, sum, weight);
     else
       codec->decode_add(parts[i], chunk.count, sum, weight);
+    if (own && feedback_) add_residual(chunk, sum, weight);
   }
-  auto divisor = weight_ ? total_weight() : op_ == ReduceOp::avg ? double(parts.size()) : 1.0;
+  auto divisor = weight_ ? total_weight() : reduction_->divisor(std::uint32_t(parts.size()));
   if (!(divisor > 0)) {  // all weights are 0
     std::memset(sum, 0, sum_.size());
     divisor = 1.0;
   }
-  return codec->encode_sum(sum, chunk.count, divisor, draw_of(chunk, true), encoded, output(chunk));
+  return codec->encode_sum(sum, chunk.count, divisor, draw_of(chunk, true), encoded, output(chunk)) &&
+         (!feedback_ || keep_error(executor, chunk, sum, divisor));
 }
 
 void OperationMemory::decode(const Executor& executor, const Work& work, const std::uint8_t* slot) {

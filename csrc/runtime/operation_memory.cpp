@@ -1,5 +1,6 @@
 #include "runtime/operation_memory.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 
@@ -11,6 +12,12 @@ namespace {
 // Results larger than the second-level cache are read much later than they are written: write past the
 // caches.
 constexpr std::uint64_t streaming_from = 2u << 20;
+
+// What arrives as elements is an input that nobody has touched; sums on their way are accumulators.
+kernels::Contributors contributors(const Plan& plan, const Step& step) {
+  const bool untouched = step.in == Wire::element;
+  return {untouched ? std::uint32_t(step.from) : kernels::partial_sum, plan.position, step.segment};
+}
 }  // namespace
 
 std::uint64_t BlockSpan::in(std::uint64_t segment) const {
@@ -24,8 +31,16 @@ std::uint64_t BlockSpan::out(std::uint64_t segment) const {
 }
 
 OperationMemory::OperationMemory(std::vector<TensorSpan> tensors, ReduceOp op, std::optional<double> weight,
-                                 UndoPool& undo_pool, Call call)
-    : tensors_(std::move(tensors)), op_(op), call_(call), weight_(weight), undo_pool_(undo_pool) {
+                                 UndoPool& undo_pool, Call call, std::vector<ResidualSpan> residuals)
+    : OperationMemory(std::move(tensors), kernels::reduction_of(op), undo_pool, call) {
+  weight_ = weight;
+  residuals_ = std::move(residuals);
+}
+
+OperationMemory::OperationMemory(std::vector<TensorSpan> tensors,
+                                 std::shared_ptr<const kernels::Reduction> reduction, UndoPool& undo_pool,
+                                 Call call)
+    : tensors_(std::move(tensors)), reduction_(std::move(reduction)), call_(call), undo_pool_(undo_pool) {
   for (const auto& tensor : tensors_) {
     undo_offset_.push_back(bytes_);
     bytes_ += tensor.count * size_of(tensor.dtype);
@@ -50,6 +65,7 @@ std::uint8_t* OperationMemory::output(const Chunk& chunk) {
 
 const std::uint8_t* OperationMemory::input(const Chunk& chunk) const {
   if (hidden(chunk)) return reinterpret_cast<const std::uint8_t*>(&*weight_);
+  if (!zeros_.empty()) return zeros_.data();
   const auto& tensor = tensors_[chunk.tensor];
   auto offset = chunk.offset;
   if (in_blocks(call_)) offset = in_block(offset, tensor.count, blocks_.in(offset / tensor.count));
@@ -60,6 +76,14 @@ void OperationMemory::begin(const Executor& executor) {
   kept_.clear();
   blocks_ = {call_, executor.plan().position, executor.plan().world};
   weights_.assign(weight_ ? executor.plan().world : 0, 0.0);
+  const auto& steps = executor.plan().steps;
+  const bool quantized = std::any_of(steps.begin(), steps.end(), [](const Step& step) {
+    return step.in == Wire::quantized || step.out == Wire::quantized;
+  });
+  feedback_ = !residuals_.empty() && quantized && own_weight() > 0;
+  if (!weight_ || *weight_ != skipped_weight) return;
+  for (std::uint32_t chunk = 0; chunk < executor.layout().chunks(); ++chunk)
+    zeros_.resize(std::max<std::size_t>(zeros_.size(), executor.layout().chunk(chunk).element_bytes()));
 }
 
 // The first write to a chunk of an in-place operation keeps what the caller had there.
@@ -74,21 +98,46 @@ std::uint8_t* OperationMemory::undo_of(const Chunk& chunk) {
   return undo_.get() + undo_offset_[chunk.tensor] + chunk.offset * size_of(chunk.dtype);
 }
 
+const std::uint8_t* OperationMemory::contribution(const Executor& executor, std::uint32_t index) {
+  const auto& chunk = executor.layout().chunk(index);
+  const auto* own = input(chunk);
+  if (!in_place_ || hidden(chunk) || own != output(chunk)) return own;
+  for (const auto& kept : kept_)
+    if (kept.tensor == chunk.tensor && kept.offset == chunk.offset) return undo_of(chunk);
+  return own;
+}
+
 void OperationMemory::restore() {
   for (const auto& chunk : kept_) std::memcpy(output(chunk), undo_of(chunk), chunk.element_bytes());
   kept_.clear();
 }
 
 double OperationMemory::total_weight() const {
-  return std::accumulate(weights_.begin(), weights_.end(), 0.0);
+  return std::accumulate(weights_.begin(), weights_.end(), 0.0,
+                         [](double sum, double weight) { return sum + counted(weight); });
+}
+
+std::vector<std::uint32_t> OperationMemory::skipped() const {
+  std::vector<std::uint32_t> positions;
+  for (std::uint32_t position = 0; position < weights_.size(); ++position)
+    if (weights_[position] == skipped_weight) positions.push_back(position);
+  return positions;
+}
+
+bool OperationMemory::all_skipped() const {
+  if (weights_.size() == 1) return *weight_ == skipped_weight;  // alone: nobody sent it
+  return !weights_.empty() && skipped().size() == weights_.size();
 }
 
 void OperationMemory::scale_own(const Executor& executor, std::uint32_t index, std::uint8_t* to) const {
   const auto& chunk = executor.layout().chunk(index);
-  kernels::widen_scaled(chunk.dtype, to, input(chunk), chunk.count, weight_.value_or(1.0));
+  kernels::widen_scaled(chunk.dtype, to, input(chunk), chunk.count, own_weight());
 }
 
 bool OperationMemory::run(const Executor& executor, const Work& work, SlotPool& slots) {
+  const bool sums =
+      work.merge == Merge::fold || executor.plan().steps[work.step].finish || executor.plan().world == 1;
+  if (sums && !hidden(executor.layout().chunk(work.chunk)) && all_skipped()) return false;
   bool finite = true;
   if (work.merge == Merge::own)
     take_own(executor, work);
@@ -106,9 +155,16 @@ bool OperationMemory::run(const Executor& executor, const Work& work, SlotPool& 
 
 void OperationMemory::take_own(const Executor& executor, const Work& work) {
   const auto& chunk = executor.layout().chunk(work.chunk);
-  if (executor.plan().world == 1 && weight_ && *weight_ == 0 && !hidden(chunk)) {
-    if (input(chunk) == output(chunk)) keep(executor, work.chunk);
-    std::memset(output(chunk), 0, chunk.element_bytes());  // alone, as with others: zeros
+  const bool alone = executor.plan().world == 1 && !hidden(chunk);
+  const bool zeros = alone && weight_ && !(*weight_ > 0);  // as with others
+  const bool changed = zeros || (alone && !reduction_->keeps_single());
+  if (changed && input(chunk) == output(chunk)) keep(executor, work.chunk);
+  if (zeros) {
+    std::memset(output(chunk), 0, chunk.element_bytes());
+  } else if (changed) {
+    const kernels::ReduceArgs args{.out = output(chunk), .own = input(chunk), .count = chunk.count};
+    const auto segment = executor.plan().steps[work.step].segment;
+    reduction_->combine(chunk.dtype, Wire::element, Wire::element, args, {kernels::nobody, 0, segment});
   } else if (input(chunk) != output(chunk)) {
     kernels::copy(output(chunk), input(chunk), chunk.element_bytes(), streaming_);
   }
@@ -129,9 +185,9 @@ void OperationMemory::reduce(const Executor& executor, const Work& work, std::ui
     args.incoming = narrow_.data();
   }
   if (weight_)
-    kernels::combine_weighted(chunk.dtype, step.in, step.out, args, *weight_);
+    kernels::combine_weighted(chunk.dtype, step.in, step.out, args, own_weight());
   else
-    kernels::combine(chunk.dtype, op_, step.in, step.out, args);
+    reduction_->combine(chunk.dtype, step.in, step.out, args, contributors(executor.plan(), step));
 }
 
 // The whole sum: computed in the cache-hot slot where the sizes allow it, stored past the caches, sent from
@@ -143,7 +199,7 @@ void OperationMemory::finish(const Executor& executor, const Work& work, std::ui
   auto* out = output(chunk);
   kernels::ReduceArgs args{.out = slot, .incoming = slot, .own = input(chunk), .count = chunk.count};
   if (weight_) {
-    kernels::combine_weighted(chunk.dtype, Wire::accumulator, Wire::accumulator, args, *weight_);
+    kernels::combine_weighted(chunk.dtype, Wire::accumulator, Wire::accumulator, args, own_weight());
     if (work.keep) keep(executor, work.chunk);
     const auto total = total_weight();
     if (total > 0)
@@ -154,21 +210,22 @@ void OperationMemory::finish(const Executor& executor, const Work& work, std::ui
     if (work.to_slot) std::memcpy(slot, out, chunk.element_bytes());
     return;
   }
-  args.divisor = op_ == ReduceOp::avg ? double(executor.plan().world) : 1.0;
+  const auto from = contributors(executor.plan(), step);
+  args.divisor = reduction_->divisor(executor.plan().world);
   if (same_size && work.to_slot) {
-    kernels::combine(chunk.dtype, op_, step.in, Wire::element, args);
+    reduction_->combine(chunk.dtype, step.in, Wire::element, args, from);
     if (work.keep) keep(executor, work.chunk);
     return kernels::copy(out, slot, chunk.element_bytes(), streaming_);
   }
   args.out = out;
   if (work.keep) {  // one pass: the old bytes to the undo copy, the sum in their place
-    kernels::combine_keep(chunk.dtype, op_, step.in, args, undo_of(chunk));
+    reduction_->combine_keep(chunk.dtype, step.in, args, from, undo_of(chunk));
     kept_.push_back(chunk);
     if (work.to_slot) std::memcpy(slot, out, chunk.element_bytes());
     return;
   }
   args.streaming = streaming_ && !work.to_slot;
-  kernels::combine(chunk.dtype, op_, step.in, Wire::element, args);
+  reduction_->combine(chunk.dtype, step.in, Wire::element, args, from);
   if (work.to_slot) std::memcpy(slot, out, chunk.element_bytes());
 }
 

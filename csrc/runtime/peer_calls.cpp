@@ -2,9 +2,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 
+#include "kernels/finite.hpp"
 #include "runtime/peer_runtime.hpp"
 
 namespace pccl {
@@ -26,21 +28,36 @@ bool PeerRuntime::stuck() const {
   return blocked_ >= living && living > 0;
 }
 
+namespace {
+// Looked at on the caller's thread, before anything is sent: all peers hear it with the weights.
+void skip_if_not_finite(PostRequest& request) {
+  const auto& d = request.posting.descriptor;
+  if (!d.skips) return;
+  const bool finite = std::all_of(request.tensors.begin(), request.tensors.end(), [&](const TensorSpan& t) {
+    return kernels::all_finite(t.dtype, t.in, t.count, d.quantization);
+  });
+  if (!finite) request.weight = skipped_weight;
+}
+}  // namespace
+
 std::shared_ptr<OperationHandle> PeerRuntime::post(PostRequest request) {
+  const auto called = monotonic_now();  // the hand-over to the I/O thread counts too
+  skip_if_not_finite(request);
   auto handle = std::make_shared<OperationHandle>();
   {
     const std::lock_guard lock(status_mutex_);
     threads_.insert(this_thread());
   }
-  hub_->call([this, handle, request = std::make_shared<PostRequest>(std::move(request))] {
+  hub_->call([this, handle, called, request = std::make_shared<PostRequest>(std::move(request))] {
     const auto refuse = [&](const Error& why) { handle->result.set({{why, {}, 0, 0}, 0, 0, 0, 0}); };
     if (ended_) return refuse(ended_);
     if (session_ == nullptr) return refuse({ErrorCode::usage, "this peer is not admitted yet"});
-    Running running{handle, nullptr, request->weight, monotonic_now(), 0, 0};
-    running.memory =
-        std::make_unique<OperationMemory>(std::move(request->tensors), request->posting.descriptor.op,
-                                          request->weight, undo_pool_, request->posting.descriptor.call);
-    const auto key = session_->post(std::move(request->posting), running.started);
+    Running running{handle, nullptr, request->weight, called, 0, 0};
+    running.memory = std::make_unique<OperationMemory>(
+        std::move(request->tensors), request->posting.descriptor.op, request->weight, undo_pool_,
+        request->posting.descriptor.call, std::move(request->residuals));
+    running.may_skip = request->posting.descriptor.skips;
+    const auto key = session_->post(std::move(request->posting), monotonic_now());
     if (!key) return refuse(key.error());
     handle->key = key.value();
     handle->posted = true;

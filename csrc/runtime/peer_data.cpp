@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/crc32c.hpp"
 #include "runtime/peer_runtime.hpp"
 
 namespace pccl {
@@ -35,7 +36,7 @@ bool PeerRuntime::link_message(PeerId peer, const BetweenPeers& message) {
   if (const auto* ready = std::get_if<Ready>(&message)) {
     if (!exchange_->on_ready(peer, *ready)) return false;
   } else if (const auto* request = std::get_if<BlockRequest>(&message)) {
-    if (blocks_in_flight(peer) >= limits::blocks_in_flight_max) return false;
+    if (sends_.blocks_to(peer) >= limits::blocks_in_flight_max) return false;
     serve_block(peer, *request);
   } else if (const auto* failed = std::get_if<BlockFailed>(&message)) {
     if (const auto it = states_.find(failed->key); it != states_.end() && it->second->view == failed->view) {
@@ -56,47 +57,106 @@ net::Landing PeerRuntime::link_payload(PeerId peer, net::Connection& stripe, wir
                                         : land_block(peer, stripe, head, bytes);
 }
 
-void PeerRuntime::stripe_closed(net::Connection& stripe) { incoming_.erase(&stripe); }
+void PeerRuntime::stripe_closed(net::Connection& stripe) {
+  if (auto node = incoming_.extract(&stripe); !node.empty()) unland(std::move(node.mapped()));
+}
+
+// READYs and requests may have been on it as well: both may be said twice.
+void PeerRuntime::stripe_broke(PeerId peer, net::Connection& stripe, const std::string& why) {
+  if (session_ == nullptr) return;
+  log(links_.name_of(stripe) + " broke and is mended: " + why);
+  for (auto& send : sends_.take(&stripe))
+    if (!send.block) again_[peer].push_back(std::move(send));
+  for (auto& fetch : fetches_)
+    if (fetch.donor == peer) fetch.sent = false;
+  send_fetches(peer);
+  exchange_->on_link_up(peer);
+  drain();
+}
+
+void PeerRuntime::stripe_added(PeerId peer) {
+  woken_.push_back(peer);
+  drain();
+}
 
 // ---- sending ----
 
+// What is held until it is known to have come is bounded, per stripe.
+bool PeerRuntime::may_take(const net::Connection& stripe) const {
+  return sends_.held(&stripe) < limits::held_bytes_max;
+}
+
 void PeerRuntime::pump(PeerId peer) {
-  while (auto* stripe = links_.stripe_for_chunk(peer)) {
+  const Links::MayTake with_room = [this](const auto& stripe) { return may_take(stripe); };
+  while (auto* stripe = links_.stripe_for_chunk(peer, with_room)) {
+    if (const auto it = again_.find(peer); it != again_.end()) {
+      auto send = std::move(it->second.front());
+      it->second.pop_front();
+      if (it->second.empty()) again_.erase(it);
+      send_again(peer, *stripe, std::move(send));
+      continue;
+    }
     auto outgoing = exchange_->next(peer);
-    if (!outgoing) return;
-    send_chunk(peer, *stripe, std::move(*outgoing));
+    if (!outgoing) return links_.nothing_to_send(peer);
+    Sends::Send send;
+    send.key = outgoing->key;
+    send.outgoing = std::move(*outgoing);
+    send_chunk(peer, *stripe, std::move(send));
   }
 }
 
-void PeerRuntime::send_chunk(PeerId peer, net::Connection& stripe, Outgoing outgoing) {
-  auto& running = running_.at(outgoing.key);
-  const auto& executor = *exchange_->find(outgoing.key)->executor;
-  const auto& send = outgoing.send;
-  const auto& chunk = executor.layout().chunk(send.chunk);
-  InFlight record{peer, false, outgoing, outgoing.key, no_slot};
-  const std::uint8_t* payload = nullptr;
-  if (send.encode) {
-    record.temporary = slots_.take(outgoing.attempt, send.bytes);
-    if (!running.memory->encode_own(executor, send.chunk, slots_.data(record.temporary))) {
-      slots_.give(record.temporary);
-      return not_finite(outgoing.key, "tensor " + std::to_string(chunk.tensor));
-    }
-    payload = slots_.data(record.temporary);
-  } else if (send.scale_own) {
-    record.temporary = slots_.take(outgoing.attempt, send.bytes);
-    running.memory->scale_own(executor, send.chunk, slots_.data(record.temporary));
-    payload = slots_.data(record.temporary);
-  } else {
-    payload = send.place == Place::slot     ? slots_.data(send.slot)
-              : send.place == Place::output ? running.memory->output(chunk)
-                                            : running.memory->input(chunk);
+void PeerRuntime::send_again(PeerId peer, net::Connection& stripe, Sends::Send send) {
+  if (!exchange_->current(send.key, send.outgoing.attempt)) return;
+  auto& attempt = send.outgoing.header.attempt;
+  if (attempt == UINT16_MAX)
+    return session_->attempt_broken(send.key, peer, "one chunk was lost too often", monotonic_now());
+  ++attempt;
+  send_chunk(peer, stripe, std::move(send));
+}
+
+void PeerRuntime::send_chunk(PeerId peer, net::Connection& stripe, Sends::Send send) {
+  const auto* payload = source_of(send);
+  if (payload == nullptr) return;
+  const auto bytes = send.outgoing.send.bytes;
+  if (links_.checksums(peer)) {
+    send.outgoing.header.checked = true;
+    send.outgoing.header.checksum = crc32c({payload, bytes});
   }
   std::uint8_t head[wire::data_header_bytes];
-  wire::store(outgoing.header, head);
-  running.sent += send.bytes;
-  stripe.send_payload(wire::FrameKind::chunk, {head, sizeof head}, payload, send.bytes,
-                      in_flight_token(std::move(record)));
+  wire::store(send.outgoing.header, head);
+  running_.at(send.key).sent += bytes;
+  send.peer = peer;
+  send.stripe = &stripe;
+  send.gone = false;
+  send.held_bytes = 0;
+  stripe.send_payload(wire::FrameKind::chunk, {head, sizeof head}, payload, bytes,
+                      sends_.add(std::move(send)));
   links_.touch(stripe);
+}
+
+// Where the bytes are: for the first time, or after the stripe that had them broke. Whatever has overwritten
+// a partial sum in the output was made of it, so that the receiver has it and skips what comes again.
+const std::uint8_t* PeerRuntime::source_of(Sends::Send& send) {
+  auto& running = running_.at(send.key);
+  const auto& executor = *exchange_->find(send.key)->executor;
+  const auto& chunk_send = send.outgoing.send;
+  const auto& chunk = executor.layout().chunk(chunk_send.chunk);
+  const bool made = chunk_send.encode || chunk_send.scale_own;
+  if (made && send.temporary == no_slot) {
+    send.temporary = slots_.take(send.outgoing.attempt, chunk_send.bytes);
+    if (chunk_send.scale_own) {
+      running.memory->scale_own(executor, chunk_send.chunk, slots_.data(send.temporary));
+    } else if (!running.memory->encode_own(executor, chunk_send.chunk, slots_.data(send.temporary))) {
+      slots_.give(send.temporary);
+      not_finite(send.key, "tensor " + std::to_string(chunk.tensor));
+      return nullptr;
+    }
+  }
+  if (made) return slots_.data(send.temporary);
+  if (chunk_send.place == Place::slot && !send.released) return slots_.data(chunk_send.slot);
+  if (chunk_send.place != Place::input) return running.memory->output(chunk);
+  return send.released ? running.memory->contribution(executor, chunk_send.chunk)
+                       : running.memory->input(chunk);
 }
 
 // What cannot be quantized fails everywhere, with the name of who brought it.
@@ -107,47 +167,97 @@ void PeerRuntime::not_finite(const OpKey& key, const std::string& what) {
                     monotonic_now());
 }
 
-std::uint64_t PeerRuntime::in_flight_token(InFlight record) {
-  if (in_flight_free_.empty()) {
-    in_flight_free_.push_back(in_flight_.size());
-    in_flight_.emplace_back();
-  }
-  const auto token = in_flight_free_.back();
-  in_flight_free_.pop_back();
-  in_flight_[token] = std::move(record);
-  return token;
+// Where those who bring it are to be left out, nobody is left.
+void PeerRuntime::none_finite(const OpKey& key) {
+  std::string who;
+  for (const auto peer : skipped_in(running_.at(key)))
+    who += (who.empty() ? "" : ", ") + std::to_string(peer);
+  session_->abandon(key, ErrorCode::non_finite,
+                    "nobody is left to average in " + describe(key) + ": the values of each peer (" + who +
+                        ") are not all finite",
+                    monotonic_now());
 }
 
-void PeerRuntime::link_sent(PeerId peer, std::uint64_t token) {
-  if (token >= in_flight_.size() || in_flight_[token].peer != peer) return;
-  auto record = std::exchange(in_flight_[token], {});
-  in_flight_free_.push_back(token);
-  if (record.temporary != no_slot) slots_.give(record.temporary);
-  if (!record.block && exchange_->sent(record.outgoing)) slots_.give(record.outgoing.send.slot);
+std::vector<PeerId> PeerRuntime::skipped_in(const Running& running) {
+  std::vector<PeerId> peers;
+  if (running.ring.size() == 1) {
+    if (running.memory->all_skipped()) peers = running.ring;
+    return peers;
+  }
+  for (const auto position : running.memory->skipped())
+    if (position < running.ring.size()) peers.push_back(running.ring[position]);
+  return peers;
+}
+
+// Every result names them; the log does where they are not those of the operation before.
+void PeerRuntime::report_skipped(const OpKey& key, const Running& running, OperationResult& result) {
+  result.fed_back = running.memory->feedback();
+  if (!running.may_skip) return;
+  result.skipped = skipped_in(running);
+  std::sort(result.skipped.begin(), result.skipped.end());
+  for (const auto peer : result.skipped) {
+    std::erase(result.outcome.contributors, peer);
+    if (std::find(skipped_.begin(), skipped_.end(), peer) == skipped_.end())
+      log("peer " + std::to_string(peer) + " was skipped in " + describe(key) +
+          ": its values are not finite");
+  }
+  skipped_ = result.skipped;
+}
+
+// The executor may use what it was sent from.
+void PeerRuntime::release(Sends::Send& send) {
+  if (send.released || send.block) return;
+  send.released = true;
+  if (exchange_->sent(send.outgoing)) slots_.give(send.outgoing.send.slot);
+}
+
+void PeerRuntime::link_sent(PeerId peer, net::Connection& stripe, std::uint64_t token) {
+  auto* send = sends_.find(token);
+  if (send == nullptr || send->peer != peer || send->stripe != &stripe) return;
+  if (send->block) {
+    sends_.erase(token);
+  } else {
+    const auto& chunk_send = send->outgoing.send;
+    const auto* attempt = exchange_->find(send->key);
+    const bool in_slot = chunk_send.place == Place::slot && !send->released &&
+                         !(attempt != nullptr && attempt->executor->in_output(chunk_send));
+    if (!in_slot) release(*send);
+    const auto held = in_slot || send->temporary != no_slot ? std::uint64_t{chunk_send.bytes} : 0;
+    sends_.gone(token, stripe.payloads_out(), held);
+  }
+  woken_.push_back(peer);
+  drain();
+}
+
+void PeerRuntime::link_received(PeerId peer, net::Connection& stripe, std::uint64_t payloads) {
+  sends_.received(&stripe, payloads, [this](Sends::Token, Sends::Send& send) {
+    release(send);
+    if (send.temporary != no_slot) slots_.give(send.temporary);
+  });
   woken_.push_back(peer);
   drain();
 }
 
 void PeerRuntime::forget_in_flight(PeerId peer) {
-  for (std::uint64_t token = 0; token < in_flight_.size(); ++token) {
-    if (in_flight_[token].peer != peer) continue;
-    if (in_flight_[token].temporary != no_slot) slots_.give(in_flight_[token].temporary);
-    in_flight_[token] = {};
-    in_flight_free_.push_back(token);
-  }
+  const auto give = [this](const Sends::Send& send) {
+    if (send.temporary != no_slot) slots_.give(send.temporary);
+  };
+  sends_.erase_if([&](const auto& send) { return send.peer == peer; },
+                  [&](Sends::Token, Sends::Send& send) { give(send); });
+  if (const auto node = again_.extract(peer); !node.empty())
+    for (const auto& send : node.mapped()) give(send);
 }
 
 // The caller's memory is neither read nor written by any frame of this operation from here on.
 void PeerRuntime::stop_using(const OpKey& key) {
-  for (std::uint64_t token = 0; token < in_flight_.size(); ++token) {
-    auto& record = in_flight_[token];
-    if (record.peer == no_peer || record.key != key) continue;
-    links_.detach(record.peer, token);
-    woken_.push_back(record.peer);  // there is room again for other operations
-    if (record.temporary != no_slot) slots_.give(record.temporary);
-    record = {};
-    in_flight_free_.push_back(token);
-  }
+  sends_.erase_if([&](const auto& send) { return send.key == key; },
+                  [&](Sends::Token token, Sends::Send& send) {
+                    if (!send.gone) links_.detach(send.peer, token);
+                    woken_.push_back(send.peer);  // there is room again for other operations
+                    if (send.temporary != no_slot) slots_.give(send.temporary);
+                  });
+  for (auto& [peer, again] : again_) std::erase_if(again, [&](const auto& send) { return send.key == key; });
+  std::erase_if(again_, [](const auto& entry) { return entry.second.empty(); });
   links_.each_stripe([&](PeerId, net::Connection& stripe) {
     const auto it = incoming_.find(&stripe);
     if (it == incoming_.end() || it->second.kind == Incoming::Kind::parked) return;
@@ -183,10 +293,37 @@ std::uint8_t* PeerRuntime::prepare(const wire::DataHeader& header, const Landing
   return running.memory->output(attempt->executor->layout().chunk(header.chunk));
 }
 
+// A chunk that broke off comes again: now, or its first half may still be there.
+void PeerRuntime::unland(Incoming incoming) {
+  if (incoming.kind == Incoming::Kind::block) {
+    if (incoming.fetch) fetches_.push_back(*incoming.fetch);
+  } else if (incoming.kind == Incoming::Kind::chunk && exchange_ != nullptr) {
+    if (incoming.slot != no_slot) slots_.give(incoming.slot);
+    if (const auto it = running_.find(incoming.header.key); it != running_.end())
+      it->second.received -= incoming.header.bytes;
+    exchange_->unland(incoming.header, incoming.attempt);
+  }
+}
+
+// Who sends a chunk again has given up the stripe that it is arriving on.
+void PeerRuntime::make_room_for(const wire::DataHeader& header) {
+  links_.each_stripe([&](PeerId, net::Connection& stripe) {
+    const auto it = incoming_.find(&stripe);
+    if (it == incoming_.end() || it->second.kind != Incoming::Kind::chunk) return;
+    const auto& other = it->second.header;
+    if (other.view != header.view || other.key != header.key || other.step != header.step ||
+        other.chunk != header.chunk)
+      return;
+    stripe.discard_incoming();
+    unland(std::move(incoming_.extract(it).mapped()));
+  });
+}
+
 net::Landing PeerRuntime::land_chunk(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes) {
   auto header = wire::load_data(head.data());
   if (!header || header->bytes != bytes) return {.close = true};
   if (header->key.scope == Scope::pair) header->key.from = peer, header->key.to = session_->peer();
+  if (header->attempt > 0) make_room_for(*header);
   const auto landing = exchange_->land(peer, *header);
   if (landing.kind == Landing::Kind::skip) return {};
   Incoming incoming;
@@ -200,15 +337,20 @@ net::Landing PeerRuntime::land_chunk(PeerId peer, net::Connection& stripe, ByteV
   } else {
     to = prepare(*header, landing, incoming);
   }
+  incoming.to = to;
   incoming_[&stripe] = std::move(incoming);
   return {.to = to};
 }
 
-void PeerRuntime::link_payload_end(PeerId peer, net::Connection& stripe) {
+bool PeerRuntime::link_payload_end(PeerId peer, net::Connection& stripe) {
   const auto it = incoming_.find(&stripe);
-  if (it == incoming_.end()) return;
+  if (it == incoming_.end()) return true;
   auto incoming = std::move(it->second);
   incoming_.erase(it);
+  if (incoming.header.checked && crc32c({incoming.to, incoming.header.bytes}) != incoming.header.checksum) {
+    unland(std::move(incoming));
+    return false;
+  }
   if (incoming.kind == Incoming::Kind::parked) {
     offer_parked(peer, incoming.header, std::move(incoming.buffer));
   } else if (incoming.kind == Incoming::Kind::chunk) {
@@ -224,6 +366,7 @@ void PeerRuntime::link_payload_end(PeerId peer, net::Connection& stripe) {
     session_->note_moved(incoming.block.key);
   }
   drain();
+  return true;
 }
 
 // A frame that came before its operation or view: used now, or kept on.
@@ -247,7 +390,10 @@ void PeerRuntime::offer_parked(PeerId from, const wire::DataHeader& header,
 void PeerRuntime::apply(exchange_effect::SendReady& e) { links_.send(e.to, std::move(e.ready)); }
 void PeerRuntime::apply(exchange_effect::Wake& e) { woken_.push_back(e.peer); }
 void PeerRuntime::apply(exchange_effect::Complete& e) {
-  if (exchange_->current(e.key, e.attempt)) session_->attempt_complete(e.key, monotonic_now());
+  if (!exchange_->current(e.key, e.attempt)) return;
+  const auto now = monotonic_now();
+  if (const auto it = running_.find(e.key); it != running_.end()) it->second.held = now;
+  session_->attempt_complete(e.key, now);
 }
 void PeerRuntime::apply(exchange_effect::More& e) { unfinished_.push_back(e); }
 void PeerRuntime::apply(exchange_effect::Mismatch& e) {
@@ -261,6 +407,7 @@ void PeerRuntime::apply(exchange_effect::Do& e) {
   if (attempt == nullptr || attempt->id != e.attempt || it == running_.end()) return;
   const auto& executor = *attempt->executor;
   if (it->second.memory->run(executor, e.work, slots_)) return;
+  if (it->second.memory->all_skipped()) return none_finite(e.key);
   const auto tensor = "tensor " + std::to_string(executor.layout().chunk(e.work.chunk).tensor);
   const bool own = !it->second.memory->own_is_finite(executor, e.work.chunk);
   not_finite(e.key, own ? tensor : "the sum of " + tensor);
@@ -279,12 +426,6 @@ void PeerRuntime::apply(exchange_effect::Discard& e) {
 }
 
 // ---- blocks of shared state ----
-
-std::size_t PeerRuntime::blocks_in_flight(PeerId peer) const {
-  return std::size_t(std::count_if(in_flight_.begin(), in_flight_.end(), [&](const InFlight& record) {
-    return record.peer == peer && record.block;
-  }));
-}
 
 void PeerRuntime::serve_block(PeerId peer, const BlockRequest& request) {
   const auto it = states_.find(request.key);
@@ -307,8 +448,13 @@ void PeerRuntime::serve_block(PeerId peer, const BlockRequest& request) {
   auto* stripe = links_.stripe_for_block(peer);
   if (stripe == nullptr) return;
   it->second->sent += request.bytes;
+  Sends::Send send;
+  send.peer = peer;
+  send.stripe = stripe;
+  send.block = true;
+  send.key = request.key;
   stripe->send_payload(wire::FrameKind::block, {head, sizeof head}, data + request.offset, request.bytes,
-                       in_flight_token({peer, true, {}, request.key, no_slot}));
+                       sends_.add(std::move(send)));
   links_.touch(*stripe);
 }
 
@@ -333,6 +479,8 @@ net::Landing PeerRuntime::land_block(PeerId peer, net::Connection& stripe, ByteV
   Incoming incoming;
   incoming.kind = Incoming::Kind::block;
   incoming.block = *block;
+  incoming.fetch = *it;
+  incoming.fetch->sent = false;
   incoming_[&stripe] = std::move(incoming);
   auto* to = it->to;
   fetches_.erase(it);

@@ -58,7 +58,8 @@ PeerRuntime::PeerRuntime(PeerOptions options, std::unique_ptr<Hub> hub,
                          std::vector<net::SocketAddress> master)
     : options_(std::move(options)),
       hub_(std::move(hub)),
-      links_(*hub_, *this, options_.secret, options_.congestion, options_.timing.unacked_max(),
+      links_(*hub_, *this, options_.secret,
+             {options_.congestion, options_.timing.unacked_max(), options_.stripes, options_.checksum},
              options_.look_up),
       master_(*hub_, *this, options_.secret, options_.master, std::move(master)),
       owner_process_(getpid()) {}
@@ -106,6 +107,7 @@ void PeerRuntime::run() {
 void PeerRuntime::tick() {
   const auto now = monotonic_now();
   master_.tick(now);
+  links_.open_due(now);
   if (now - links_ticked_ > second) {
     links_.tick(now);
     undo_pool_.tick(now);
@@ -118,7 +120,7 @@ void PeerRuntime::tick() {
 
 Instant PeerRuntime::next_deadline() const {
   if (!unfinished_.empty()) return monotonic_now();
-  auto next = std::min(master_.next_deadline(), links_ticked_ + second + millisecond);
+  auto next = std::min({master_.next_deadline(), links_.next_deadline(), links_ticked_ + second + millisecond});
   return session_ == nullptr ? next : std::min(next, session_->next_deadline());
 }
 
@@ -250,6 +252,7 @@ void PeerRuntime::apply(effect::StartAttempt& e) {
   const auto* attempt = exchange_->find(e.key);
   if (attempt == nullptr || attempt->executor == nullptr) return;
   it->second.memory->begin(*attempt->executor);
+  it->second.ring = attempt->ring;
   if (!goes_straight(attempt->descriptor.call)) return;
   for (const auto peer : attempt->ring)  // beyond the ring, where there is no mesh
     session_->want_link(peer, monotonic_now());
@@ -263,6 +266,8 @@ void PeerRuntime::apply(effect::DropAttempt& e) {
 
 void PeerRuntime::apply(effect::ViewChanged&) {
   publish();
+  const auto& hints = session_->view().hints;
+  links_.advise(hints.stripes, paths_of(hints, session_->identity().group).ring_bandwidth);
   exchange_->view_changed();
 }
 
@@ -274,9 +279,11 @@ void PeerRuntime::apply(effect::Deliver& e) {
     result.bytes_sent = running.sent;
     result.bytes_received = running.received;
     result.took = monotonic_now() - running.started;
+    result.to_result = running.held == 0 ? 0 : running.held - running.started;
     if (running.weight)
       result.weight =
           result.outcome.contributors.size() == 1 ? *running.weight : running.memory->total_weight();
+    if (!result.outcome.error) report_skipped(e.key, running, result);
     auto handle = running.handle;
     undo_pool_.give(running.memory->release_undo(), monotonic_now());
     exchange_->drop(e.key);

@@ -9,6 +9,7 @@
 #include "runtime/handles.hpp"
 #include "runtime/links.hpp"
 #include "runtime/master_link.hpp"
+#include "runtime/sends.hpp"
 
 namespace pccl {
 
@@ -20,6 +21,8 @@ struct PeerOptions {
   Bytes secret;
   bool insecure = false;
   std::string congestion = "auto";
+  std::uint8_t stripes = 0;  // of each link; 0: by its path
+  bool checksum = false;     // of all chunks to and from this peer
   Timing timing;
   std::function<void(const std::string&)> log;
   Resolver::LookUp look_up;  // of other peers' names; empty: the system's
@@ -39,6 +42,7 @@ struct PostRequest {
   Posting posting;
   std::vector<TensorSpan> tensors;
   std::optional<double> weight;
+  std::vector<ResidualSpan> residuals;  // by tensor; empty: no error feedback
 };
 
 class PeerRuntime final : Links::Owner, MasterLink::Owner {
@@ -82,6 +86,15 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
     std::optional<double> weight;
     Instant started = 0;
     std::uint64_t sent = 0, received = 0;
+    Instant held = 0;            // when the result was whole here; 0: not yet
+    std::vector<PeerId> ring{};  // of the last attempt, by position
+    bool may_skip = false;
+  };
+  struct Fetch {
+    PeerId donor;
+    BlockRequest request;
+    std::uint8_t* to;
+    bool sent = false;
   };
   struct Incoming {  // the payload that a stripe is receiving
     enum class Kind : std::uint8_t { chunk, parked, block } kind = Kind::chunk;
@@ -90,19 +103,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
     AttemptId attempt = 0;
     SlotId slot = no_slot;
     std::unique_ptr<std::uint8_t[]> buffer;
-  };
-  struct InFlight {         // a payload handed to a stripe
-    PeerId peer = no_peer;  // nobody: free
-    bool block = false;
-    Outgoing outgoing;
-    OpKey key;
-    SlotId temporary = no_slot;
-  };
-  struct Fetch {
-    PeerId donor;
-    BlockRequest request;
-    std::uint8_t* to;
-    bool sent = false;
+    const std::uint8_t* to = nullptr;
+    std::optional<Fetch> fetch;  // of a block: asked for again if it breaks off
   };
 
   void run();
@@ -142,18 +144,25 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
 
   // data
   void pump(PeerId peer);
-  void send_chunk(PeerId peer, net::Connection& stripe, Outgoing outgoing);
+  void send_chunk(PeerId peer, net::Connection& stripe, Sends::Send send);
+  void send_again(PeerId peer, net::Connection& stripe, Sends::Send send);
+  const std::uint8_t* source_of(Sends::Send& send);
+  void release(Sends::Send& send);
+  bool may_take(const net::Connection& stripe) const;
   net::Landing land_chunk(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes);
   net::Landing land_block(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes);
   void offer_parked(PeerId from, const wire::DataHeader& header, std::unique_ptr<std::uint8_t[]> bytes);
   std::uint8_t* prepare(const wire::DataHeader& header, const Landing& landing, Incoming& incoming);
   void not_finite(const OpKey& key, const std::string& what);
-  std::size_t blocks_in_flight(PeerId peer) const;
+  void none_finite(const OpKey& key);
+  static std::vector<PeerId> skipped_in(const Running& running);
+  void report_skipped(const OpKey& key, const Running& running, OperationResult& result);
   void serve_block(PeerId peer, const BlockRequest& request);
   void send_fetches(PeerId donor);
   void stop_using(const OpKey& key);  // no frame reads or writes its memory any more
   void forget_in_flight(PeerId peer);
-  std::uint64_t in_flight_token(InFlight record);
+  void unland(Incoming incoming);
+  void make_room_for(const wire::DataHeader& header);
 
   void link_up(PeerId peer) override;
   void link_down(PeerId peer, const std::string& why) override;
@@ -161,9 +170,12 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   bool link_message(PeerId peer, const BetweenPeers& message) override;
   net::Landing link_payload(PeerId peer, net::Connection& stripe, wire::FrameKind kind, ByteView head,
                             std::size_t bytes) override;
-  void link_payload_end(PeerId peer, net::Connection& stripe) override;
-  void link_sent(PeerId peer, std::uint64_t token) override;
+  bool link_payload_end(PeerId peer, net::Connection& stripe) override;
+  void link_sent(PeerId peer, net::Connection& stripe, std::uint64_t token) override;
+  void link_received(PeerId peer, net::Connection& stripe, std::uint64_t payloads) override;
   void stripe_closed(net::Connection& stripe) override;
+  void stripe_broke(PeerId peer, net::Connection& stripe, const std::string& why) override;
+  void stripe_added(PeerId peer) override;
   void master_up() override;
   void master_message(const ToPeer& message) override;
   void master_down(const Error& why) override;
@@ -184,8 +196,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::map<OpKey, std::shared_ptr<StateHandle>> states_;
   std::vector<Fetch> fetches_;
   std::map<const net::Connection*, Incoming> incoming_;
-  std::vector<InFlight> in_flight_;
-  std::vector<std::uint64_t> in_flight_free_;
+  Sends sends_;
+  std::map<PeerId, std::deque<Sends::Send>> again_;  // what a broken stripe had not delivered
   std::map<ParkedId, std::unique_ptr<std::uint8_t[]>> parked_;
   std::map<ParkedId, std::pair<PeerId, wire::DataHeader>> parked_headers_;
   std::vector<PeerId> woken_;
@@ -193,6 +205,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   SlotPool slots_;
   std::uint8_t nothing_ = 0;  // where bytes land that there are none of
   std::vector<ExchangeEffect> exchange_effects_;
+  std::vector<PeerId> skipped_;  // in the last operation that may skip
   std::shared_ptr<Promise<BoundaryResult>> boundary_;
   ViewId boundary_view_;
   Error ended_;

@@ -1,5 +1,7 @@
 #include "wire/frame.hpp"
 
+#include "base/crc32c.hpp"
+
 namespace pccl {
 
 std::string describe(const Tag& tag) {
@@ -18,19 +20,40 @@ std::string describe(const OpKey& key) {
 
 namespace wire {
 
-void store(const FrameHeader& header, std::uint8_t* to) {
+namespace {
+
+constexpr std::size_t length_and_kind = 6, crc_at = 8;
+
+// A changed length would be waited for: it is seen before the rest of the frame has come.
+std::uint16_t check_of(const std::uint8_t* frame) {
+  return static_cast<std::uint16_t>(crc32c({frame, length_and_kind}));
+}
+
+std::uint32_t crc_of(const std::uint8_t* frame, ByteView checked) {
+  return crc32c(checked, crc32c({frame, crc_at}));
+}
+
+}  // namespace
+
+void store(const FrameHeader& header, ByteView checked, std::uint8_t* to) {
   store_little(to, header.body_bytes);
   to[4] = static_cast<std::uint8_t>(header.kind);
-  to[5] = to[6] = to[7] = 0;
+  to[5] = 0;
+  store_little(to + length_and_kind, check_of(to));
+  store_little(to + crc_at, crc_of(to, checked));
 }
 
 std::optional<FrameHeader> load_frame(const std::uint8_t* from, std::size_t body_max) {
   FrameHeader header;
   header.body_bytes = load_little<std::uint32_t>(from);
-  if (header.body_bytes > body_max || from[4] < 1 || from[4] > 3) return std::nullopt;
-  if ((from[5] | from[6] | from[7]) != 0) return std::nullopt;
+  if (header.body_bytes > body_max || from[4] < 1 || from[4] > 3 || from[5] != 0) return std::nullopt;
+  if (load_little<std::uint16_t>(from + length_and_kind) != check_of(from)) return std::nullopt;
   header.kind = static_cast<FrameKind>(from[4]);
   return header;
+}
+
+bool intact(const std::uint8_t* frame, ByteView checked) {
+  return load_little<std::uint32_t>(frame + crc_at) == crc_of(frame, checked);
 }
 
 namespace {
@@ -67,12 +90,13 @@ void store(const DataHeader& header, std::uint8_t* to) {
   store_little(to + 36, header.bytes);
   store_little(to + 40, header.checksum);
   store_little(to + 44, header.attempt);
-  to[46] = to[47] = 0;
+  to[46] = header.checked ? 1 : 0;
+  to[47] = 0;
 }
 
 std::optional<DataHeader> load_data(const std::uint8_t* from) {
   DataHeader header;
-  if (!load_attempt(from, header.view, header.key) || from[9] != 0 || from[46] != 0 || from[47] != 0)
+  if (!load_attempt(from, header.view, header.key) || from[9] != 0 || from[46] > 1 || from[47] != 0)
     return std::nullopt;
   header.step = load_little<std::uint16_t>(from + 10);
   header.fingerprint = load_little<std::uint32_t>(from + 28);
@@ -80,6 +104,7 @@ std::optional<DataHeader> load_data(const std::uint8_t* from) {
   header.bytes = load_little<std::uint32_t>(from + 36);
   header.checksum = load_little<std::uint32_t>(from + 40);
   header.attempt = load_little<std::uint16_t>(from + 44);
+  header.checked = from[46] == 1;
   if (header.bytes > limits::chunk_bytes_max) return std::nullopt;
   return header;
 }

@@ -1,6 +1,6 @@
-// Headers of what travels on a connection. Every frame starts with the same 8 bytes: body length, kind,
-// flags. Control frame: the body is one message. Data frame: the body is a DataHeader and the bytes of one
-// chunk.
+// Headers of what travels on a connection. Every frame starts with the same 12 bytes: body length (4), kind
+// (1), zero (1), check of these six (2), CRC-32C (4). Control frame: the body is one message. Data frame: the
+// body is a DataHeader and the bytes of one chunk. The CRC covers all but those bytes.
 #pragma once
 #include <optional>
 
@@ -12,7 +12,7 @@ namespace pccl::wire {
 
 enum class FrameKind : std::uint8_t { message = 1, chunk = 2, block = 3 };
 
-inline constexpr std::size_t frame_header_bytes = 8;
+inline constexpr std::size_t frame_header_bytes = 12;
 struct FrameHeader {
   std::uint32_t body_bytes = 0;
   FrameKind kind = FrameKind::message;
@@ -29,7 +29,8 @@ struct DataHeader {
   std::uint16_t attempt = 0;  // resends of a chunk within one view (a mended stripe)
   std::uint32_t chunk = 0;
   std::uint32_t bytes = 0;
-  std::uint32_t checksum = 0;  // 0: none (a transport that checks by itself)
+  bool checked = false;        // it carries a checksum
+  std::uint32_t checksum = 0;  // CRC-32C of the bytes
   bool operator==(const DataHeader&) const = default;
 };
 
@@ -45,9 +46,11 @@ struct BlockHeader {
   bool operator==(const BlockHeader&) const = default;
 };
 
-void store(const FrameHeader& header, std::uint8_t* to);
+// `checked`: what of the body the CRC covers, a message or the header of a payload.
+void store(const FrameHeader& header, ByteView checked, std::uint8_t* to);
 // Nothing: not a frame. `body_max` depends on what the connection has proved so far.
 std::optional<FrameHeader> load_frame(const std::uint8_t* from, std::size_t body_max);
+bool intact(const std::uint8_t* frame, ByteView checked);  // nothing of it has changed on its way
 void store(const DataHeader& header, std::uint8_t* to);
 std::optional<DataHeader> load_data(const std::uint8_t* from);
 void store(const BlockHeader& header, std::uint8_t* to);

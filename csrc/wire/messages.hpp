@@ -13,6 +13,6 @@ using ToMaster = std::variant<Join, Register, Heartbeat, Reachable, Done, Broken
                               EnterBoundary, Abandon, Leave, StateOffer>;
 using ToPeer = std::variant<Welcome, Refused, Prove, ViewMessage, Commit, Failed, Passed, Evicted, Missing,
                             Pulse, StatePlan, Suspended>;
-using BetweenPeers = std::variant<LinkHello, Ready, BlockRequest, BlockFailed>;
+using BetweenPeers = std::variant<LinkHello, Ready, BlockRequest, BlockFailed, StripeLost, Received>;
 
 }  // namespace pccl

@@ -8,7 +8,7 @@
 
 namespace pccl {
 
-inline constexpr std::uint16_t protocol_version = 1;
+inline constexpr std::uint16_t protocol_version = 2;
 enum class MessageId : std::uint8_t {
   join = 1,
   register_ = 2,
@@ -38,6 +38,8 @@ enum class MessageId : std::uint8_t {
   ready = 65,
   block_request = 66,
   block_failed = 67,
+  stripe_lost = 70,
+  received = 71,
 };
 
 using Digest = std::array<std::uint8_t, 16>;
@@ -59,6 +61,7 @@ struct Descriptor {
   Quantization quantization = Quantization::none;
   std::uint32_t quantization_block = 0;
   bool stochastic = false;   // rounding of what is quantized
+  bool skips = false;        // who brings what is not finite counts for nothing; weighted then
   PeerId root = no_peer;     // of a broadcast, gather or scatter
   std::uint32_t blocks = 0;  // of a call in blocks: peers that its tensors are made for; they count one block
   std::uint32_t chunk_bytes = 0;
@@ -66,7 +69,7 @@ struct Descriptor {
   bool operator==(const Descriptor&) const = default;
   template <class V> void fields(V&& v) {
     v(call), v(op), v(algorithm), v(on_loss), v(weighted), v(quantization), v(quantization_block),
-        v(stochastic), v(root), v(blocks), v(chunk_bytes), v(tensors, limits::tensors_max);
+        v(stochastic), v(skips), v(root), v(blocks), v(chunk_bytes), v(tensors, limits::tensors_max);
   }
 };
 

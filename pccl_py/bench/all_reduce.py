@@ -1,52 +1,31 @@
-"""`bench all_reduce`: time of one operation, alone or against gloo in the same run.
-
-The ways to reduce take turns in short blocks on the same tensors in the same processes, so that what disturbs
-the machine disturbs all of them. The time of an operation is that of its slowest peer; the median is told.
-"""
+"""`bench all_reduce`: time of one operation, alone or against gloo in the same run."""
 
 from __future__ import annotations
 
-import json
-import statistics
-import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import UsageError
-from .all_reduce_peer import GLOO, OURS, OURS_OUT, AllReducePeer
-from .crew import Crew, Worker, each
-from .machine import OthersCpu
-from .peers import start_master
-from .units import KIB, MIB
+from .all_reduce_peer import OURS, OURS_OUT, AllReducePeer, check_dtype
+from .group import GLOO, Group, Setting, running
+from .plot import Bar
+from .report import titles
+from .tensors import stored_type
+from .turns import Timed, repeats_of, take_turns
+from .units import bytes_text
 
-BLOCK_MAX = 40  # sums in place grow with each operation; so many stay finite
-ROUNDS_MIN = 5
 PLACES = {OURS: "in place", OURS_OUT: "out of place", GLOO: "in place"}
+_SIDE = "seconds:10 algbw:6 busbw:6 cpu_s:9 ok:3 cong:5"
 
 
 @dataclass(frozen=True)
 class Options:
-    peers: int
     sizes: Sequence[int]
-    against: str | None = None
-    congestion_control: str = "auto"
+    group: Group = field(default_factory=Group)
+    dtype: str = "float32"
     ways: Sequence[str] = (OURS,)
     repeats: int | None = None
-    namespace: bool = True  # with `against`: both in one whose default congestion control is reno
-
-
-@dataclass(frozen=True)
-class Timed:
-    """One way to reduce at one size."""
-
-    seconds: float
-    cpu_seconds: float
-    operations: int
-    correct: bool
 
 
 @dataclass(frozen=True)
@@ -55,21 +34,11 @@ class Row:
 
     size: int
     way: str
+    dtype: str
     ours: Timed
     against: Timed | None
     setting: Setting
     others_cpu: float  # part of the machine's CPU time that others used meanwhile
-
-    def json(self) -> str:
-        record = {"bench": "all_reduce", "bytes": self.size, "place": PLACES[self.way], "dtype": "float32"}
-        record |= {"peers": self.setting.peers, "namespace": self.setting.namespace}
-        record |= {"others_cpu": round(self.others_cpu, 3)}
-        record |= self._measures(self.ours, self.setting.congestion_control)
-        if self.against is not None:
-            measures = self._measures(self.against, self.setting.default)
-            record["against"] = {"name": self.setting.against, "place": "in place"} | measures
-            record["ratio"] = self.ratio
-        return json.dumps(record)
 
     @property
     def right(self) -> bool:
@@ -79,107 +48,78 @@ class Row:
     def ratio(self) -> float | None:
         return None if self.against is None else self.against.seconds / self.ours.seconds
 
-    def bandwidths(self, timed: Timed) -> tuple[float, float]:
-        """algbw and busbw in GB/s."""
+    def record(self) -> dict[str, Any]:
+        setting = self.setting
+        record = {"bench": "all_reduce", "bytes": self.size, "place": PLACES[self.way], "dtype": self.dtype}
+        record |= {"peers": setting.peers, "namespace": setting.namespace}
+        record |= {"others_cpu": round(self.others_cpu, 3)}
+        record |= self.ours.measures(self.size, setting.peers, setting.transport, setting.congestion_control)
+        if self.against is not None:
+            theirs = self.against.measures(self.size, setting.peers, "tcp", setting.default)
+            record["against"] = {"name": setting.against, "place": "in place"} | theirs
+            record["ratio"] = self.ratio
+            record["cpu_ratio"] = self.ours.cpu_seconds / max(self.against.cpu_seconds, 1e-9)
+        return record
+
+    def head(self) -> str:
+        setting = self.setting
+        lines = [
+            f"# all_reduce, sum of {self.dtype}, {setting.peers} peers on this host, each a process; every"
+            " operation commits through the master",
+            f"# transport {setting.transport}, network namespace: {setting.namespace}",
+            "# seconds: median over operations of the slowest peer; algbw, busbw in GB/s, busbw = 2(P-1)/P"
+            " algbw; cpu s: user and system, of all peers, per operation",
+            "# cong: congestion control; other: part of the machine's CPU time that other processes used",
+        ]
+        title = titles(f"bytes:12 place:12 ops:4 {_SIDE} other:5")
+        if self.against is not None:
+            lines.append(
+                f"# right of the bar: {setting.against}, in place; ratio: its seconds / ours;"
+                " cpu: our CPU seconds / its"
+            )
+            title += " " + titles(f"| {_SIDE} | ratio:5 cpu:5")
+        return "\n".join([*lines, title])
+
+    def line(self) -> str:
+        text = f"{self.size:>12} {PLACES[self.way]:>12} {self.ours.operations:>4}"
+        text += f" {self._side(self.ours, self.setting.congestion_control)} {self.others_cpu:>5.0%}"
+        if self.against is not None:
+            text += f" | {self._side(self.against, self.setting.default)} |"
+            text += f" {self.ratio:>5.2f} {self.record()['cpu_ratio']:>5.2f}"
+        return text
+
+    def bar(self) -> Bar:
+        label = f"{bytes_text(self.size)}, P = {self.setting.peers}"
+        values = {f"ours {PLACES[self.way]}": self._busbw(self.ours)}
+        if self.against is not None:
+            values["gloo"] = self._busbw(self.against)
+        return Bar(label, values, "bus bandwidth, GB/s")
+
+    def _busbw(self, timed: Timed) -> float:
+        return float(timed.measures(self.size, self.setting.peers, "", "")["busbw"])
+
+    def _side(self, timed: Timed, congestion_control: str) -> str:
+        busbw, right = self._busbw(timed), "yes" if timed.correct else "NO"
         algbw = self.size / timed.seconds / 1e9
-        return algbw, algbw * 2 * (self.setting.peers - 1) / self.setting.peers
-
-    def _measures(self, timed: Timed, congestion_control: str) -> dict[str, Any]:
-        algbw, busbw = self.bandwidths(timed)
-        return {
-            "seconds": timed.seconds,
-            "algbw": algbw,
-            "busbw": busbw,
-            "cpu_seconds": timed.cpu_seconds,
-            "transport": "tcp",
-            "congestion_control": congestion_control,
-            "operations": timed.operations,
-            "correct": timed.correct,
-        }
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all rows have in common. `namespace`: which one it ran in, for people."""
-
-    peers: int
-    congestion_control: str
-    default: str
-    namespace: str
-    against: str | None
+        return (
+            f"{timed.seconds:>10.6f} {algbw:>6.2f} {busbw:>6.2f} {timed.cpu_seconds:>9.6f} {right:>3}"
+            f" {congestion_control:>5}"
+        )
 
 
 def measure(options: Options) -> Iterator[Row]:
     """Rows as they are measured, in the order of sizes and ways. Raises UsageError or WorkerFailed."""
-    check(options)
-    with Crew() as crew, tempfile.TemporaryDirectory() as folder:
-        own_default = "reno" if options.against is not None and options.namespace else None
-        master = start_master(crew, own_default)
-        workers = _start_peers(crew, options, master)
-        version = ""
-        if options.against is not None:
-            version = each(workers, "join_gloo", store=str(Path(folder) / "store"))[0]
-        setting = _setting(options, master[1], workers, version)
+    check_dtype(options.dtype)
+    item = stored_type(options.dtype).itemsize
+    if any(size % item for size in options.sizes):
+        raise UsageError(f"sizes are multiples of {item} bytes, of {options.dtype} elements")
+    with running(options.group, AllReducePeer) as run:
+        ways = [*options.ways] + ([GLOO] if options.group.against is not None else [])
         for size in options.sizes:
-            others = OthersCpu([master[0], *workers])
-            timed = _measure_size(workers, options, size)
+            others = run.others_cpu()
+            run.each("prepare", size=size, out=OURS_OUT in ways, dtype=options.dtype)
+            timed = take_turns(run.workers, ways, options.repeats or repeats_of(size))
             share = others.share()
+            setting = run.setting()
             for way in options.ways:
-                yield Row(size, way, timed[way], timed.get(GLOO), setting, share)
-
-
-def check(options: Options) -> None:
-    if options.against not in (None, GLOO):
-        raise UsageError(f"--against {options.against}: only gloo is known")
-    if options.against is not None and find_spec("torch") is None:
-        raise UsageError("--against gloo needs torch: pip install 'pccl-py[torch]'")
-    if not 2 <= options.peers <= 16:
-        raise UsageError(f"{options.peers} peers: 2 to 16 can be measured")
-    if any(size % 4 for size in options.sizes):
-        raise UsageError("sizes are multiples of 4 bytes, of float32 elements")
-
-
-def repeats_of(size: int) -> int:
-    """So many operations that each way takes some seconds at most."""
-    if size <= 64 * KIB:
-        return 400
-    return 100 if size <= 4 * MIB else 30 if size <= 64 * MIB else 10
-
-
-def _start_peers(crew: Crew, options: Options, master: tuple[Worker, dict[str, Any]]) -> list[Worker]:
-    settings = {"congestion_control": options.congestion_control}
-    workers = [
-        crew.start(f"peer {i}", partial(AllReducePeer, master[0].pid, i, options.peers, **settings))
-        for i in range(options.peers)
-    ]
-    each(workers, "join", address=master[1]["address"], min_islands=options.peers)
-    return workers
-
-
-def _setting(options: Options, master: dict[str, Any], workers: list[Worker], version: str) -> Setting:
-    where = f"the host's, default {master['default']}"
-    if master["isolated"]:
-        where = f"its own, default {master['default']}"
-    elif master["why"]:
-        where += f" (no own one: {master['why']})"
-    names = sorted(set(each(workers, "congestion_control")))
-    against = f"{options.against} (torch {version})" if options.against is not None else None
-    return Setting(options.peers, "/".join(names), master["default"], where, against)
-
-
-def _measure_size(workers: list[Worker], options: Options, size: int) -> dict[str, Timed]:
-    ways = [*options.ways] + ([GLOO] if options.against is not None else [])
-    each(workers, "prepare", size=size, out=OURS_OUT in ways)
-    correct = {way: all(each(workers, "check", way=way)) for way in ways}
-    repeats = options.repeats or repeats_of(size)
-    rounds = min(repeats, max(ROUNDS_MIN, -(-repeats // BLOCK_MAX)))
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    cpu: dict[str, list[float]] = {way: [] for way in ways}
-    for turn in range(rounds):
-        operations = repeats * (turn + 1) // rounds - repeats * turn // rounds
-        for way in ways if turn % 2 == 0 else reversed(ways):
-            blocks = each(workers, "block", way=way, operations=operations)
-            seconds[way] += [max(times) for times in zip(*(b["seconds"] for b in blocks), strict=True)]
-            cpu[way].append(sum(b["cpu"] for b in blocks) / operations)
-    median = statistics.median
-    return {way: Timed(median(seconds[way]), median(cpu[way]), repeats, correct[way]) for way in ways}
+                yield Row(size, way, options.dtype, timed[way], timed.get(GLOO), setting, share)

@@ -2,70 +2,44 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
-
 from ..errors import UsageError
-from .peers import Peer
-from .tensors import TILE, fill, holds, tile
+from .group import GLOO
+from .tensors import Array, fill, holds, stored_type, sum_of, tile
+from .timed_peer import Operation, TimedPeer
 
-OURS, OURS_OUT, GLOO = "ours in place", "ours out of place", "gloo"
+OURS, OURS_OUT = "ours in place", "ours out of place"
 
 
-class AllReducePeer(Peer):
+class AllReducePeer(TimedPeer):
     """`prepare` a size, `check` each way to reduce it, then time `block`s of operations."""
 
-    def __init__(self, host: int, index: int, peers: int, **settings: Any) -> None:
-        super().__init__(host, **settings)
-        self._index, self._peers = index, peers
-        self._gloo: Any = None
-
-    def join_gloo(self, store: str) -> str:
-        """torch's process group over loopback; `store`: a file to meet in. Returns torch's version."""
-        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-        torch = import_module("torch")
-        self._gloo = import_module("torch.distributed")
-        self._gloo.init_process_group("gloo", f"file://{store}", rank=self._index, world_size=self._peers)
-        return str(torch.__version__)
-
-    def prepare(self, size: int, out: bool) -> None:
+    def prepare(self, size: int, out: bool, dtype: str = "float32") -> None:
         """Tensors of `size` bytes, and their contents; `out`: also one for the results."""
-        count = size // 4
-        self._array = np.empty(count, np.float32)
-        self._out = np.zeros(count if out else 0, np.float32)
-        self._own = tile(self._index, count)
-        self._sum = sum((tile(i, count) for i in range(self._peers)), np.zeros(min(count, TILE), np.float32))
-        self._tensor, self._out_tensor = self._array, self._out
-        if self._gloo is not None:
-            from_numpy = import_module("torch").from_numpy
-            self._tensor, self._out_tensor = from_numpy(self._array), from_numpy(self._out)
+        count = size // stored_type(dtype).itemsize
+        self._array = self._empty(count, dtype)
+        self._out = self._empty(count if out else 0, dtype)
+        self._out.fill(0)
+        self._own, self._sum = tile(self._index, count, dtype), sum_of(range(self._peers), count, dtype)
+        wrap = self._gloo is not None or dtype == "bfloat16"
+        self._tensor, self._out_tensor = (
+            as_torch(array, dtype) if wrap else array for array in (self._array, self._out)
+        )
 
     def check(self, way: str) -> bool:
-        """Reduces once; whether every element is right."""
-        fill(self._array, self._own)
-        self._reduce(way)()
+        self._fill()
+        self._operation(way)()
         result = self._out if way == OURS_OUT else self._array
         unchanged = way != OURS_OUT or holds(self._array, self._own)
         return unchanged and holds(result, self._sum)
 
-    def block(self, way: str, operations: int) -> dict[str, Any]:
-        """Seconds of each of so many operations after one that is not counted, and CPU seconds of all."""
+    def _fill(self) -> None:
         fill(self._array, self._own)
-        reduce = self._reduce(way)
-        reduce()
-        seconds, cpu = [], time.process_time()
-        for _ in range(operations):
-            began = time.perf_counter()
-            reduce()
-            seconds.append(time.perf_counter() - began)
-        return {"seconds": seconds, "cpu": time.process_time() - cpu}
 
-    def _reduce(self, way: str) -> Callable[[], object]:
+    def _operation(self, way: str) -> Operation:
         if way == GLOO:
             return lambda: self._gloo.all_reduce(self._tensor)
         if way == OURS:
@@ -73,3 +47,15 @@ class AllReducePeer(Peer):
         if way == OURS_OUT:
             return lambda: self.comm.all_reduce(self._tensor, out=self._out_tensor)
         raise UsageError(f"{way!r} is no way to reduce")
+
+
+def as_torch(array: Array, dtype: str) -> Any:
+    """The same memory as a torch tensor."""
+    torch = import_module("torch")
+    tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
+
+
+def check_dtype(dtype: str) -> None:
+    if dtype == "bfloat16" and find_spec("torch") is None:
+        raise UsageError("--dtype bfloat16 needs torch: pip install 'pccl-py[torch]'")

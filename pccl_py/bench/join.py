@@ -5,7 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
+from . import transports
 from .crew import Crew, each
 from .looping import LoopingPeer
 from .peers import start_master
@@ -16,17 +18,19 @@ ADMISSION_GOAL_S = 0.015
 SIZE = 64 * KIB
 
 
-def measure(joins: int) -> Iterator[Figure]:
+def measure(joins: int, **settings: Any) -> Iterator[Figure]:
     """Seconds from the boundary, which both members have reached, to the newcomer's admission; and those of
     its whole connect."""
+    transports.check(settings.get("transport", "auto"))
     admission, connect = [], []
     with Crew() as crew:
         master = start_master(crew)
         address = master[1]["address"]
-        members = [crew.start(f"peer {i}", partial(LoopingPeer, master[0].pid, i, SIZE)) for i in range(2)]
+        start = partial(LoopingPeer, master[0].pid, size=SIZE, **settings)
+        members = [crew.start(f"peer {i}", start, i) for i in range(2)]
         each(members, "join", address=address, min_islands=2)
         for _ in range(joins):
-            newcomer = crew.start("the newcomer", partial(LoopingPeer, master[0].pid, 2, SIZE))
+            newcomer = crew.start("the newcomer", start, 2)
             newcomer.call("ready")
             for member in members:
                 member.send("run_until_joined", islands=3)

@@ -26,7 +26,7 @@ class LoopingPeer(Peer):
     def __init__(self, host: int, slot: int, size: int = 4 * KIB, **settings: Any) -> None:
         super().__init__(host, **settings)
         self._own = np.float32(1 << slot)
-        self._array = np.zeros(max(size, _LEAST_BYTES) // 4, np.float32)
+        self._array = self._empty(max(size, _LEAST_BYTES) // 4)
 
     def ready(self) -> None:
         """Answers when the process is there."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
-
+from . import transports
 from .crew import Crew
 from .peers import Peer, start_master, start_peers
 from .report import Figure
-from .tensors import fill, holds, tile
+from .tensors import fill, holds, sum_of, tile
 from .units import GIB, MIB, bytes_text
 
 SIZE = GIB
@@ -19,8 +19,8 @@ GOAL_BYTES = 64 * MIB
 class MemoryPeer(Peer):
     def extra(self, size: int, index: int, peers: int, out: bool) -> dict[str, int | bool]:
         """Bytes: the peak of resident memory during one operation, less what was there before it."""
-        array = np.empty(size // 4, np.float32)
-        result = np.empty(size // 4, np.float32) if out else array
+        array = self._empty(size // 4)
+        result = self._empty(size // 4) if out else array
         fill(result, tile(0, array.size))  # so that its pages are there
         own = tile(index, array.size)
         fill(array, own)
@@ -29,16 +29,17 @@ class MemoryPeer(Peer):
             file.write("5")  # the peak counts from here
         self.comm.all_reduce(array, out=result if out else None)
         peak = _resident("VmHWM")
-        expected = sum((tile(i, array.size) for i in range(peers)), np.zeros_like(own))
+        expected = sum_of(range(peers), array.size)
         return {"extra": max(0, peak - before), "right": holds(result, expected)}
 
 
-def measure(peers: int, size: int = SIZE) -> Iterator[Figure]:
+def measure(peers: int, size: int = SIZE, **settings: Any) -> Iterator[Figure]:
     """The peer that needs most; out of place, which has a goal, and in place, which keeps an undo copy."""
+    transports.check(settings.get("transport", "auto"))
     for out in (True, False):
         with Crew() as crew:
             master = start_master(crew)
-            workers = start_peers(crew, MemoryPeer, peers, master)
+            workers = start_peers(crew, MemoryPeer, peers, master, **settings)
             for index, worker in enumerate(workers):
                 worker.send("extra", size=size, index=index, peers=peers, out=out)
             results = [worker.receive() for worker in workers]

@@ -16,6 +16,7 @@ import struct
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _DEFAULT = "/proc/sys/net/ipv4/tcp_congestion_control"
+_AVAILABLE = "/proc/sys/net/ipv4/tcp_available_congestion_control"
 
 
 def isolate(congestion_control: str) -> None:
@@ -49,6 +50,15 @@ def default_congestion_control() -> str:
             return setting.read().strip()
     except OSError:
         return ""
+
+
+def known_congestion_controls() -> list[str]:
+    """Of the kernel; empty where it does not tell."""
+    try:
+        with open(_AVAILABLE) as setting:
+            return setting.read().split()
+    except OSError:
+        return []
 
 
 def segments_sent() -> int:

@@ -10,8 +10,9 @@ from ..communicator import Communicator
 from ..config import Config
 from ..errors import UsageError
 from ..master import Master
-from . import namespace
+from . import namespace, transports
 from .crew import Crew, Worker, each
+from .tensors import Array
 
 CONNECT_S = 60.0
 
@@ -58,11 +59,13 @@ class MasterHost:
 
 
 class Peer:
-    """A peer's process, in the network namespace of the process `host`. `settings`: fields of Config."""
+    """A peer's process, in the network namespace of the process `host`. `transport`: one of TRANSPORTS.
+    `settings`: fields of Config."""
 
-    def __init__(self, host: int, **settings: Any) -> None:
+    def __init__(self, host: int, transport: str = "auto", **settings: Any) -> None:
         namespace.enter(host)
         self._config = Config.load(**settings)
+        self._asked_transport = transport
         self._joined: Communicator | None = None
 
     @property
@@ -74,8 +77,17 @@ class Peer:
     def join(self, address: str, min_islands: int = 1) -> dict[str, Any]:
         """Returns when it is admitted: its id, and when the call began and ended."""
         began = time.monotonic()
-        self._joined = Communicator(address, min_islands=min_islands, timeout=CONNECT_S, config=self._config)
+        self._joined = Communicator(
+            address, min_islands=min_islands, timeout=CONNECT_S, config=self._config, **self._path()
+        )
         return {"id": self._joined.id, "began": began, "ended": time.monotonic()}
+
+    def _path(self) -> dict[str, Any]:
+        return transports.arguments(self._asked_transport)
+
+    def _empty(self, count: int, dtype: str = "float32") -> Array:
+        """Memory for a tensor that suits the transport."""
+        return transports.empty(self._asked_transport, count, dtype)
 
     def wait_for(self, islands: int) -> int:
         self.comm.wait_for(islands)
@@ -85,6 +97,11 @@ class Peer:
         """Of this peer's links; several names only if they differ."""
         used = {peer.link.congestion_control for peer in self.comm.peers() if peer.link is not None}
         return "/".join(sorted(used)) or "none"
+
+    def transport(self) -> str:
+        """Of this peer's links; several names only if they differ."""
+        links = [peer.link for peer in self.comm.peers() if peer.link is not None]
+        return transports.used(self._asked_transport, links)
 
     def cpu(self) -> float:
         """Seconds that all threads of this process have used so far."""

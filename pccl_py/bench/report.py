@@ -5,9 +5,38 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from .units import value_text
+from .plot import Bar
+from .units import MIB, value_text
+
+
+def titles(text: str) -> str:
+    """Of columns aligned to the right: "bytes:12 max_error:9 | ratio:5" are words and widths."""
+    return " ".join(_title(*word.partition(":")) for word in text.split())
+
+
+def _title(word: str, _: str, width: str) -> str:
+    return f"{word.replace('_', ' '):>{width or 0}}"
+
+
+class Row(Protocol):
+    """A line of a bench that is printed as it is measured. `right`: no wrong value was seen."""
+
+    @property
+    def right(self) -> bool: ...
+    def record(self) -> dict[str, Any]:
+        """Of the JSON."""
+        ...
+
+    def head(self) -> str:
+        """The lines above the row, printed where they differ from those of the row before."""
+        ...
+
+    def line(self) -> str: ...
+    def bar(self) -> Bar:
+        """Of the plot."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -31,6 +60,11 @@ class Figure:
 
     def line(self) -> str:
         return json.dumps(asdict(self) | {"reached": self.reached})
+
+    def bar(self) -> Bar:
+        scale, unit = {"s": (1e3, "ms"), "B": (1 / MIB, "MiB")}.get(self.unit, (1.0, self.unit or "count"))
+        values = {"measured": self.value, "goal": self.goal}
+        return Bar(self.figure, {name: v * scale for name, v in values.items() if v is not None}, unit)
 
     def row(self) -> list[str]:
         goal = "" if self.goal is None else f"<= {value_text(self.goal, self.unit)}"

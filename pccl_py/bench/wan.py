@@ -6,11 +6,8 @@ needs root and /dev/net/tun.
 
 from __future__ import annotations
 
-import json
-import statistics
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -19,110 +16,14 @@ from typing import Any
 from ..errors import PcclError, UsageError
 from . import wan_bound
 from .crew import ANSWER_S, Crew, Worker, each
-from .units import parse_tensors
 from .wan_peer import WanMaster, WanPeer
+from .wan_row import Options, Row, Run, Wire
 
 PATIENCE = 200  # times the bound: then an operation counts as hanging
 
 
 class CannotMeasure(PcclError):
     """What this takes is not here: the project's tree, root, TUN devices, a compiler. The text says which."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """`rate_mbit`: of each peer's access line (rate_of "peer"), or of each direction of each link ("link").
-    `master_rtt_ms`: between the master and each peer; None: as between peers. `queue_ms`: in the network."""
-
-    peers: int = 2
-    sizes: Sequence[int] = field(default_factory=lambda: parse_tensors("64K,64M"))
-    rtt_ms: float = 100.0
-    rate_mbit: float = 1000.0
-    loss: float = 0.0
-    jitter_ms: float = 0.0
-    reorder: bool = False
-    queue_ms: float = 50.0
-    rate_of: str = "peer"
-    master_rtt_ms: float | None = None
-    congestion_control: str = "auto"
-    repeats: int = 5
-    seed: int = 1
-
-    @property
-    def commit_s(self) -> float:
-        """DONE to the master and COMMIT from there."""
-        return (self.rtt_ms if self.master_rtt_ms is None else self.master_rtt_ms) / 1e3
-
-    @property
-    def path(self) -> wan_bound.Path:
-        return wan_bound.Path(self.rtt_ms, self.rate_mbit, self.rate_of == "peer")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One operation: seconds from when the last peer called to when the last one had its result; CPU seconds
-    of all peers; the most attempts of a peer."""
-
-    seconds: float
-    cpu: float
-    attempts: int
-    right: bool
-
-
-@dataclass(frozen=True)
-class Wire:
-    """What the network did meanwhile. `late_mean_us` is large where the machine is too busy to be a network;
-    `cpu`: part of a core that it took."""
-
-    lost: int
-    dropped: int
-    late_mean_us: float
-    cpu: float
-
-
-@dataclass(frozen=True)
-class Row:
-    """One size. `first`: the operation before those that are counted, with new connections."""
-
-    size: int
-    options: Options
-    first: Run
-    runs: Sequence[Run]
-    congestion_control: str
-    stripes: int
-    wire: Wire
-
-    @property
-    def seconds(self) -> float:
-        return statistics.median(run.seconds for run in self.runs)
-
-    @property
-    def right(self) -> bool:
-        return all(run.right for run in [self.first, *self.runs])
-
-    @property
-    def bounds(self) -> dict[str, float]:
-        return wan_bound.bounds(self.size, self.options.peers, self.options.path)
-
-    def json(self) -> str:
-        options, plan = self.options, min(self.bounds, key=self.bounds.__getitem__)
-        algbw = self.size / self.seconds / 1e9
-        bound = self.bounds[plan]
-        record = {"bench": "wan", "bytes": self.size, "dtype": "float32", "peers": options.peers}
-        record |= {"rtt_ms": options.rtt_ms, "rate_mbit": options.rate_mbit, "loss": options.loss}
-        record |= {"rate_of": options.rate_of, "jitter_ms": options.jitter_ms, "reorder": options.reorder}
-        record |= {"queue_ms": options.queue_ms, "master_rtt_ms": options.commit_s * 1e3}
-        record |= {"seconds": self.seconds, "seconds_all": [run.seconds for run in self.runs]}
-        record |= {"seconds_first": self.first.seconds}
-        record |= {"algbw": algbw, "busbw": algbw * 2 * (options.peers - 1) / options.peers}
-        record |= {"bound": bound, "bound_plan": plan, "bound_ratio": self.seconds / bound}
-        record |= {"bound_ratio_with_commit": self.seconds / (bound + options.commit_s)}
-        record |= {"bounds": self.bounds}
-        record |= {"cpu_seconds": statistics.median(run.cpu for run in self.runs), "transport": "tcp"}
-        record |= {"congestion_control": self.congestion_control, "stripes": self.stripes}
-        record |= {"operations": len(self.runs), "correct": self.right}
-        record |= {"attempts_max": max(run.attempts for run in [self.first, *self.runs])}
-        return json.dumps(record | {"network": asdict(self.wire)})
 
 
 def measure(options: Options) -> Iterator[Row]:
@@ -188,7 +89,9 @@ def _start(crew: Crew, net: Any, options: Options) -> list[Worker]:
     place = options.peers
     master = crew.start("the master", partial(WanMaster, net.namespaces[place], net.addresses[place]))
     address = master.call("describe")["address"]
-    settings = {"congestion_control": options.congestion_control}
+    ours = "auto" if options.congestion_control == "default" else options.congestion_control
+    # The emulated hosts are one: without this, peers would find a way around the network.
+    settings = {"congestion_control": ours, "transport": "tcp"}
     workers = [
         crew.start(f"peer {i}", partial(WanPeer, net.namespaces[i], i, options.peers, **settings))
         for i in range(options.peers)
@@ -215,9 +118,10 @@ def _measure_size(workers: list[Worker], net: Any, options: Options, size: int) 
 
 def _reduce(workers: list[Worker], patience: float) -> Run:
     calls = each(workers, "reduce", within=patience)
-    seconds = max(call["ended"] for call in calls) - max(call["began"] for call in calls)
+    began = max(call["began"] for call in calls)
     return Run(
-        seconds,
+        max(call["ended"] for call in calls) - began,
+        max(call["to_result"] for call in calls) - began,
         sum(call["cpu"] for call in calls),
         max(call["attempts"] for call in calls),
         all(call["right"] for call in calls),

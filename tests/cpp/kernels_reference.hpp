@@ -97,7 +97,7 @@ template <class Body> void for_all_dtypes(const Body& body) {
 
 inline std::vector<const kernels::Set*> all_levels() {
   std::vector<const kernels::Set*> sets;
-  for (const Level level : {Level::scalar, Level::avx2, Level::avx512}) {
+  for (const Level level : kernels::all_levels) {
     if (const kernels::Set* set = kernels::kernels_at(level)) sets.push_back(set);
   }
   return sets;

@@ -40,8 +40,9 @@ template <class Body> void for_floating(const Body& body) {
 // --- Data.
 
 enum class Shape { zeros, constant, normal, negative, offset, outlier, subnormal, wide, huge };
-constexpr std::array shapes{Shape::zeros,   Shape::constant,  Shape::normal, Shape::negative, Shape::offset,
-                            Shape::outlier, Shape::subnormal, Shape::wide,   Shape::huge};
+inline constexpr std::array shapes{Shape::zeros,     Shape::constant, Shape::normal,
+                                   Shape::negative,  Shape::offset,   Shape::outlier,
+                                   Shape::subnormal, Shape::wide,     Shape::huge};
 
 template <class E> double smallest_of() {
   if constexpr (std::is_same_v<E, Half>) return 0x1p-24;

@@ -314,6 +314,7 @@ TEST(headers_there_and_back) {
     data.step = std::uint16_t(rng.next());
     data.attempt = std::uint16_t(rng.next());
     data.chunk = std::uint32_t(rng.next());
+    data.checked = rng.chance(0.5);
     data.checksum = std::uint32_t(rng.next());
     store(data, raw);
     CHECK(load_data(raw) == data);
@@ -324,7 +325,11 @@ TEST(headers_there_and_back) {
     store(block, raw);
     CHECK(load_block(raw) == block);
     FrameHeader frame{std::uint32_t(rng.next()), static_cast<FrameKind>(1 + rng.below(3))};
-    store(frame, raw);
+    const Bytes body(rng.below(100), 7);
+    store(frame, body, raw);
+    CHECK(intact(raw, body));
+    raw[8 + rng.below(4)] ^= 1;
+    CHECK(!intact(raw, body));
     const auto loaded = load_frame(raw, frame.body_bytes);
     REQUIRE(loaded.has_value());
     CHECK_EQ(loaded->body_bytes, frame.body_bytes);
@@ -351,7 +356,7 @@ TEST(headers_that_nobody_writes) {
     }
     if (const auto frame = load_frame(raw, limits::message_bytes_max)) {
       CHECK(frame->body_bytes <= limits::message_bytes_max);
-      store(*frame, again);
+      store(*frame, {}, again);
       CHECK(std::ranges::equal(std::span(raw).first(8), std::span(again).first(8)));
     }
   }

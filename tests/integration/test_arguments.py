@@ -56,6 +56,7 @@ def test_wrong_arguments_of_operations(master: Master) -> None:
             ({"weight": 1.0}, "weight with op='sum'"),
             ({"op": "avg", "weight": -1}, "weight=-1"),
             ({"op": "avg", "weight": float("inf")}, "weight=inf"),
+            ({"op": "avg", "weight": 1e-160}, r"weight=1e-160: .* sums in float64; .* from 2\*\*-512 to"),
             ({"op": "avg", "weight": "x"}, "weight='x'"),
             ({"op": "avg", "weight": "1"}, "weight='1'"),
             ({"op": "avg", "weight": True}, "weight=True"),
@@ -66,6 +67,10 @@ def test_wrong_arguments_of_operations(master: Master) -> None:
                 comm.all_reduce(array, **arguments)
         with pytest.raises(UsageError, match="integer dtype"):
             comm.all_reduce(np.ones(3, int), "avg", weight=1)
+        for weight in 1e-40, 2.0**65:
+            with pytest.raises(UsageError, match=r"sums in float32; .* 2\*\*64: multiply the weights"):
+                comm.all_reduce([array, np.ones(3, np.float32)], "avg", weight=weight)
+            comm.all_reduce(array, "avg", weight=weight)
         with pytest.raises(UsageError, match="root=1"):
             comm.broadcast(array, 1)
         with pytest.raises(UsageError, match="islands=0"):

@@ -5,6 +5,7 @@ No figure is compared with a time: a busy machine is no fault.
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -12,11 +13,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pccl_py import Communicator
+from pccl_py.bench import plot, transports
+from pccl_py.bench.namespace import default_congestion_control, known_congestion_controls
+from pccl_py.bench.quantized_bound import bounds
+from pccl_py.bench.transports import TRANSPORTS
 from pccl_py.bench.units import bytes_text, parse_size, percentile, seconds_text
 from pccl_py.cli import main
 from pccl_py.errors import UsageError
+from pccl_py.tensors import DTYPE_CODES
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURES = {
@@ -28,6 +36,9 @@ MEASURES = {
     "congestion_control": str,
     "correct": bool,
 }
+
+
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="gloo comes with torch")
 
 
 def bench(*arguments: str, status: int = 0) -> list[dict[str, Any]]:
@@ -58,24 +69,177 @@ def test_all_reduce_alone() -> None:
         assert "ratio" not in row
 
 
-@pytest.mark.skipif(find_spec("torch") is None, reason="gloo comes with torch")
+@needs_torch
 def test_all_reduce_against_gloo() -> None:
     (row,) = bench("all_reduce", "--sizes", "64K", "--against", "gloo", "--repeats", "5")
     check_measures(row)
     check_measures(row["against"])
     assert row["against"]["name"].startswith("gloo")
     assert row["ratio"] == pytest.approx(row["against"]["seconds"] / row["seconds"])
+    assert row["cpu_ratio"] == pytest.approx(row["cpu_seconds"] / row["against"]["cpu_seconds"])
     if row["namespace"].startswith("its own"):
         assert row["against"]["congestion_control"] == "reno"
+
+
+@needs_torch
+@pytest.mark.parametrize("choice", ["reno", "default", "system"])
+def test_congestion_control_of_both_sides(choice: str) -> None:
+    """A name: both have it. default: ours picks its own. system: both have the system's."""
+    known, own = known_congestion_controls(), default_congestion_control()
+    if choice not in ("default", "system", *known):
+        pytest.skip(f"this kernel has {', '.join(known)}")
+    options = ("--sizes", "4K", "--against", "gloo", "--repeats", "2", "--congestion-control", choice)
+    (row,) = bench("all_reduce", *options)
+    ours, theirs = row["congestion_control"], row["against"]["congestion_control"]
+    if row["namespace"].startswith("its own"):
+        assert theirs == (own if choice in ("default", "system") else choice)
+        assert choice == "default" or ours == theirs
+    assert row["correct"] and row["against"]["correct"]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int8", "uint16", "bfloat16"])
+def test_all_reduce_of_other_dtypes(dtype: str) -> None:
+    if dtype == "bfloat16" and find_spec("torch") is None:
+        pytest.skip("bfloat16 comes with torch")
+    options = ("--sizes", "1K", "--dtype", dtype, "--in-place", "--out-of-place", "--repeats", "2")
+    rows = bench("all_reduce", *options)
+    assert [row["place"] for row in rows] == ["in place", "out of place"]
+    for row in rows:
+        check_measures(row)
+        assert row["dtype"] == dtype
+
+
+def test_a_run_for_each_number_of_peers() -> None:
+    rows = bench("all_reduce", "--sizes", "1K", "--peers", "2,4", "--repeats", "2")
+    assert [row["peers"] for row in rows] == [2, 4]
+    assert all(row["correct"] for row in rows)
+
+
+def test_wrong_results_are_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("pccl_py.bench.all_reduce_peer.holds", lambda array, pattern: False)
+    assert main(["bench", "all_reduce", "--sizes", "1K", "--repeats", "1", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["correct"] is False
+
+
+@needs_torch
+def test_latency() -> None:
+    rows = bench("latency", "--sizes", "1K,64K", "--against", "gloo", "--repeats", "10")
+    assert [row["bytes"] for row in rows] == [1024, 65536]
+    for row in rows:
+        check_measures(row)
+        check_measures(row["against"])
+        assert 0 < row["exchange_seconds"] < row["seconds"] <= row["p99_seconds"]
+        assert row["ratio"] == pytest.approx(row["against"]["seconds"] / row["seconds"])
+        assert row["exchange_ratio"] == pytest.approx(row["against"]["seconds"] / row["exchange_seconds"])
+
+
+def test_concurrent() -> None:
+    rows = bench("concurrent", "--sizes", "64K,1M", "--count", "3", "--peers", "3", "--repeats", "3")
+    assert [(row["bytes_each"], row["bytes"]) for row in rows] == [(65536, 196608), (1 << 20, 3 << 20)]
+    for row in rows:
+        check_measures(row)
+        check_measures(row["one"])
+        assert row["ratio"] == pytest.approx(row["one"]["seconds"] / row["seconds"])
+
+
+def test_quantized() -> None:
+    """Sizes whose blocks are cut in the middle too: 3 peers."""
+    for peers, size in (("4", "4M"), ("3", "100K")):
+        options = ("--peers", peers, "--sizes", size, "--repeats", "2", "--codec-sizes", "64K")
+        rows = bench("quantized", *options)
+        plain, *coded = [row for row in rows if row["bench"] == "quantized"]
+        assert plain["quantization"] == "none"
+        assert [row["quantization"] for row in coded] == ["int8", "uint8", "int4", "fp8", "bf16"]
+        for row in (plain, *coded):
+            check_measures(row)
+            assert row["same_bits"]
+            assert 0 < row["error_rms"] < row["error_max"] <= row["bound_max"]
+            assert row["bound_share"] <= 1
+            assert row["ratio"] == pytest.approx(plain["seconds"] / row["seconds"])
+        share = {row["quantization"]: row["bytes_sent"] / plain["bytes_sent"] for row in coded}
+        assert share["int4"] < 0.2 < share["int8"] < 0.3 and share["bf16"] == pytest.approx(0.5, abs=0.01)
+        codecs = [row for row in rows if row["bench"] == "codec"]
+        assert [row["quantization"] for row in codecs] == ["int8", "uint8", "int4", "fp8", "bf16"]
+        for row in codecs:
+            assert row["correct"]
+            assert min(row["encode_gbs"], row["decode_gbs"], row["add_gbs"]) > 0
+
+
+def test_errors_beyond_the_bound_are_seen() -> None:
+    """What the bench calls right is what the data plane promises: a coarser code is wrong."""
+    contributions = np.random.default_rng(3).standard_normal((4, 4096)).astype(np.float32)
+    exact = contributions.astype(np.float64).mean(0)
+    bound = bounds("int8", contributions, aligned=True)
+    assert (bound <= 2 * np.abs(contributions).max() / 254 * 1.001).all()
+    assert (bounds("int4", contributions, aligned=True) > 10 * bound).all()
+    assert (bounds("int8", contributions, aligned=False) >= bound).all()
+    coarse = np.round(exact / 0.2) * 0.2  # 30 codes from the smallest to the largest
+    assert (np.abs(coarse - exact) > bound).any()
+
+
+def test_kernels() -> None:
+    rows = bench("kernels", "--sizes", "64K", "--repeats", "1")
+    levels = {row["level"] for row in rows}
+    assert "scalar" in levels
+    assert len(rows) == len(DTYPE_CODES) * 4 * len(levels)
+    for row in rows:
+        assert row["correct"], row
+        assert row["gbs"] > 0 and row["memcpy_ratio"] == pytest.approx(row["gbs"] / row["memcpy_gbs"])
+        assert ("numpy_ratio" in row) == (row["dtype"] != "bfloat16")
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_transports(transport: str) -> None:
+    """Each one that the communicator takes; the others are named, and skipped by scripts."""
+    built = "transport" in inspect.signature(Communicator.__init__).parameters
+    status = 0 if built or transport in ("auto", "tcp") else 77
+    rows = bench("all_reduce", "--sizes", "64K", "--repeats", "2", "--transport", transport, status=status)
+    assert len(rows) == (status == 0)
+    assert all(row["correct"] for row in rows)
+    figures = bench("sync", "--size", "64K", "--repeats", "1", "--transport", transport, status=status)
+    assert all(figure["right"] for figure in figures)
+
+
+def test_a_transport_that_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As soon as the communicator takes it."""
+
+    class Chooses:
+        def __init__(self, address: str, *, transport: str = "auto") -> None: ...
+
+    assert transports.arguments("tcp") == {} or "transport" in inspect.signature(Communicator).parameters
+    monkeypatch.setattr(transports, "Communicator", Chooses)
+    assert transports.arguments("cma") == {"transport": "cma"}
+    assert transports.arguments("auto") == {}
+    transports.check("shm")
+
+
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="pictures come with matplotlib")
+@pytest.mark.parametrize(
+    "command",
+    ["all_reduce --sizes 1K,64K --repeats 2", "kernels --sizes 64K --repeats 1 --op sum", "join --repeats 1"],
+)
+def test_plots(command: str, tmp_path: Path) -> None:
+    picture = tmp_path / "out.png"
+    assert main(["bench", *command.split(), "--plot", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_plots_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said before anything is measured."""
+    with pytest.raises(UsageError, match="no such directory"):
+        plot.check(str(tmp_path / "nowhere" / "out.png"))
+    monkeypatch.setattr(plot, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="needs matplotlib: pip install"):
+        plot.check(str(tmp_path / "out.png"))
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("recovery", ("--kills", "2", "--sizes", "64K")),
+        ("kill", ("--kills", "2", "--sizes", "64K")),
         ("join", ("--repeats", "2")),
         ("topology", ("--repeats", "20")),
-        ("sync_state", ("--repeats", "2", "--size", "3M")),
+        ("sync", ("--repeats", "2", "--size", "3M")),
         (
             "memory",
             (
@@ -120,15 +284,18 @@ def test_wrong_arguments(arguments: tuple[str, ...]) -> None:
     ("arguments", "text"),
     [
         ("topology --peers 1", "--peers: '1': it is a whole number from 2 to 16"),
-        ("sync_state --peers 17", "--peers: '17'"),
+        ("sync --peers 17", "--peers: '17'"),
         ("topology --repeats 0", "--repeats: '0': it is a whole number of at least 1"),
         ("join --repeats -1", "--repeats: '-1'"),
         ("pause --repeats 1.5", "--repeats: '1.5'"),
         ("all_reduce --repeats 0", "--repeats: '0'"),
-        ("recovery --kills 0", "--kills: '0'"),
+        ("kill --kills 0", "--kills: '0'"),
+        ("all_reduce --peers 2,17", "--peers: '17'"),
+        ("quantized --kinds int8,int9", "'int9': it is one of int8, uint8"),
+        ("kernels --dtype float8", "'float8': it is one of float32, float64"),
         ("memory --size 0", "'0' is no size"),
-        ("sync_state --size 1", "'1': sizes are multiples of 4 bytes"),
-        ("recovery --sizes 4,6", "'6': sizes are multiples of 4 bytes"),
+        ("sync --size 1", "'1': sizes are multiples of 4 bytes"),
+        ("kill --sizes 4,6", "'6': sizes are multiples of 4 bytes"),
     ],
 )
 def test_numbers_of_arguments(arguments: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:

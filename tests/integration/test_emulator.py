@@ -14,11 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pccl_py.bench import wan_goals
+from pccl_py.bench.wan_row import Options
 from stress.net import Emulator, EmulatorDied, NoEmulator
 from stress.net import build as building
 from tests.conftest import Spawn
@@ -323,6 +326,20 @@ def test_bench_wan() -> None:
         assert row["bound"] == min(row["bounds"].values())
         assert row["bound_ratio"] == pytest.approx(row["seconds"] / row["bound"])
         assert row["bound_ratio_with_commit"] >= 1
+        assert row["bound"] <= row["exchange_seconds"] < row["seconds"]
+        assert row["bound_ratio_exchange"] == pytest.approx(row["exchange_seconds"] / row["bound"])
+        assert row["goal"] is None and row["reached"] is None
+
+
+def test_bench_wan_goals(monkeypatch: pytest.MonkeyPatch) -> None:
+    emulator(2).close()
+    small = Options(peers=2, sizes=[4096], rtt_ms=10, rate_mbit=100)
+    monkeypatch.setattr(wan_goals, "GOALS", (replace(small, goal=1000.0), replace(small, goal=0.5)))
+    rows = list(wan_goals.measure(repeats=2))
+    assert [(row.right, row.reached) for row in rows] == [(True, True), (True, False)]
+    for row in rows:
+        assert row.record()["goal"] == row.options.goal
+        assert row.line().split()[0] == "4096"
 
 
 def test_bench_wan_without_the_tree(tmp_path: Path) -> None:

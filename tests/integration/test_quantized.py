@@ -17,12 +17,10 @@ from hypothesis import strategies as st
 from pccl_py import Communicator, Master, MismatchError, NonFiniteError, QuantConfig, UsageError
 from pccl_py.quantization import KINDS
 from tests.conftest import Spawn
+from tests.quantized_data import LEVELS
 from tests.threads import in_threads
 
 from .peers import PEER, QUICK, expect, together
-
-# Of R = 2 * the largest magnitude (uint8: largest - smallest): the quantum that an average may be off by.
-LEVELS = {"int8": 254, "uint8": 255, "int4": 14 / (1 + 2**-7), "fp8": 28, "bf16": 256}
 
 SHAPES = {
     "normal": lambda rng, n: rng.standard_normal(n),

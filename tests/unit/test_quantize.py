@@ -12,11 +12,10 @@ from hypothesis.extra import numpy as arrays
 
 from pccl_py import _core
 from pccl_py.tensors import DTYPE_CODES
+from tests.quantized_data import BLOCKS, LEVELS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 KINDS = [kind for kind in _core.QUANTIZATIONS if kind != "none"]
-BLOCKS = {"int4": 64}
-LEVELS = {"int8": 254.0, "uint8": 255.0, "int4": 14 / (1 + 2**-7), "fp8": 28.0, "bf16": 256.0}
 
 
 def encode(kind: str, data: Array, *, stochastic: bool = False, seed: int = 0) -> bytes | None:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pccl_py import NotBuilt, UsageError, _core
+from pccl_py import UsageError, _core
 from pccl_py.tensors import DTYPE_CODES, TENSORS_MAX, Operand, check_disjoint, describe, operands
 
 NUMPY = [name for name in DTYPE_CODES if name != "bfloat16"]
@@ -138,14 +138,14 @@ class OnDevice(torch.Tensor):
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
-        return torch.device("cuda", 0)
+        return torch.device("xpu", 0)
 
     is_cpu = False  # type: ignore[assignment]
 
 
-def test_device_tensors_wait_for_staging() -> None:
+def test_other_devices_than_cuda() -> None:
     tensor = torch.zeros(4).as_subclass(OnDevice)
-    with pytest.raises(NotBuilt, match=r"on cuda:0.*waits for staging; pass tensor.cpu\(\)"):
+    with pytest.raises(UsageError, match=r"on xpu:0, neither host nor CUDA: pass tensor.cpu\(\)"):
         operands(tensor, None)
 
 

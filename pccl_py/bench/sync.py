@@ -1,4 +1,4 @@
-"""`bench sync_state`: sync_shared_state of one tensor, in sync and with one float that differs."""
+"""`bench sync`: sync_shared_state of one tensor, in sync and with one float that differs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from ..shared_state import SharedState
+from . import transports
 from .crew import Crew, Worker, each
 from .peers import Peer, start_master, start_peers
 from .report import Figure
@@ -22,7 +21,7 @@ IN_SYNC_GOAL_S, ONE_OFF_GOAL_S = 0.043, 0.060
 
 class StatePeer(Peer):
     def prepare(self, size: int) -> None:
-        self._array = np.empty(size // 4, np.float32)
+        self._array = self._empty(size // 4)
         fill(self._array, tile(0, self._array.size))
         self._state = SharedState({"parameters": self._array})
         self._expected = self._state.digest().hex()
@@ -47,11 +46,12 @@ class StatePeer(Peer):
         return self._state.digest().hex() == self._expected
 
 
-def measure(peers: int, repeats: int, size: int = SIZE) -> Iterator[Figure]:
+def measure(peers: int, repeats: int, size: int = SIZE, **settings: Any) -> Iterator[Figure]:
     """Seconds of the slowest peer, and the bytes that travelled."""
+    transports.check(settings.get("transport", "auto"))
     with Crew() as crew:
         master = start_master(crew)
-        workers = start_peers(crew, StatePeer, peers, master)
+        workers = start_peers(crew, StatePeer, peers, master, **settings)
         each(workers, "prepare", size=size)
         workers.sort(
             key=lambda worker: int(worker.call("id"))
@@ -65,9 +65,9 @@ def measure(peers: int, repeats: int, size: int = SIZE) -> Iterator[Figure]:
             right = all(each(workers, "is_right"))
             details = {"peers": peers, "bytes": received, "told": runs[-1][-1]["told"], "cpu_s": _cpu(runs)}
             figure = f"sync_shared_state {bytes_text(size)}, {name}"
-            yield Figure("sync_state", figure, seconds, "s", goal, details, right)
+            yield Figure("sync", figure, seconds, "s", goal, details, right)
             if not off:
-                yield Figure("sync_state", "bytes between peers in sync", received, "", 0)
+                yield Figure("sync", "bytes between peers in sync", received, "", 0)
 
 
 def _sync(workers: list[Worker], off: bool, size: int, turn: int) -> list[dict[str, Any]]:

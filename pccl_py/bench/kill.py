@@ -1,4 +1,4 @@
-"""`bench recovery`: from the kill -9 of one of three peers to the next successful all_reduce of the others.
+"""`bench kill`: from the kill -9 of one of some peers to the next successful all_reduce of the others.
 
 The survivors reduce in place without pause; the clock runs from just before the kill to the moment when the
 slower survivor has the first result without the victim. A replacement joins before the next kill.
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from . import transports
 from .crew import Crew, Worker, each
 from .looping import LoopingPeer
 from .peers import start_master
@@ -36,29 +37,38 @@ class Trials:
     wrong: int = 0
 
 
-def measure(kills: int, sizes: Sequence[int] = (4 * MIB, KIB), seed: int = 1) -> Iterator[Figure]:
-    """Figures as they are measured: per size, without and with forked children of the victim."""
+def measure(
+    kills: int, sizes: Sequence[int] = (4 * MIB, KIB), peers: int = PEERS, seed: int = 1, **settings: Any
+) -> Iterator[Figure]:
+    """Figures as they are measured: per size, without and with forked children of the victim. `settings`: of
+    the peers, as `transport`."""
+    transport = settings.get("transport", "auto")
+    transports.check(transport)
     for size in sizes:
         for children in (0, CHILDREN):
-            trials = _kill(kills, size, children, random.Random(seed))
+            trials = _kill(kills, size, children, random.Random(seed), peers, settings)
             name = f"kill -9 to the next all_reduce, {bytes_text(size)}"
+            name += f", {transport}" if transport != "auto" else ""
             name += ", victim has forked" if children else ""
-            details = {"kills": kills, "max_ms": max(trials.seconds) * 1e3, "operations": trials.operations}
+            details: dict[str, Any] = {"peers": peers, "kills": kills, "operations": trials.operations}
+            details["max_ms"] = max(trials.seconds) * 1e3
             median, p99 = statistics.median(trials.seconds), percentile(trials.seconds, 99)
-            yield Figure("recovery", f"{name}: median", median, "s", MEDIAN_GOAL_S, details)
-            yield Figure("recovery", f"{name}: p99", p99, "s", P99_GOAL_S)
-            yield Figure("recovery", f"{name}: wrong results", trials.wrong, "", 0, {}, trials.wrong == 0)
+            yield Figure("kill", f"{name}: median", median, "s", MEDIAN_GOAL_S, details)
+            yield Figure("kill", f"{name}: p99", p99, "s", P99_GOAL_S)
+            yield Figure("kill", f"{name}: wrong results", trials.wrong, "", 0, {}, trials.wrong == 0)
 
 
-def _kill(kills: int, size: int, children: int, chance: random.Random) -> Trials:
+def _kill(
+    kills: int, size: int, children: int, chance: random.Random, count: int, settings: dict[str, Any]
+) -> Trials:
     trials = Trials()
     with Crew() as crew:
         master = start_master(crew)
-        start = partial(_start, crew, master, size)
-        peers = {slot: start(slot) for slot in range(PEERS)}
-        each(list(peers.values()), "join", address=master[1]["address"], min_islands=PEERS)
+        start = partial(_start, crew, master, size, settings)
+        peers = {slot: start(slot) for slot in range(count)}
+        each(list(peers.values()), "join", address=master[1]["address"], min_islands=count)
         for turn in range(kills):
-            slot = chance.randrange(PEERS)
+            slot = chance.randrange(count)
             victim = peers.pop(slot)
             if children:
                 victim.call("fork_children", count=children)
@@ -67,13 +77,15 @@ def _kill(kills: int, size: int, children: int, chance: random.Random) -> Trials
             if turn + 1 < kills:
                 peers[slot] = start(slot)
                 peers[slot].send("join", address=master[1]["address"])
-                each([w for s, w in peers.items() if s != slot], "wait_for", islands=PEERS)
+                each([w for s, w in peers.items() if s != slot], "wait_for", islands=count)
                 peers[slot].receive()
     return trials
 
 
-def _start(crew: Crew, master: tuple[Worker, dict[str, Any]], size: int, slot: int) -> Worker:
-    return crew.start(f"peer {slot}", partial(LoopingPeer, master[0].pid, slot, size))
+def _start(
+    crew: Crew, master: tuple[Worker, dict[str, Any]], size: int, settings: dict[str, Any], slot: int
+) -> Worker:
+    return crew.start(f"peer {slot}", partial(LoopingPeer, master[0].pid, slot, size, **settings))
 
 
 def _kill_one(survivors: list[Worker], victim: Worker, after: float, trials: Trials) -> None:

@@ -1,0 +1,169 @@
+// What travels on links: messages, payloads, receipts, and the choice of a stripe.
+#include <algorithm>
+
+#include "runtime/links.hpp"
+
+namespace pccl {
+
+// ---- receiving ----
+
+bool Links::on_message(net::Connection& c, ByteView body) {
+  const auto it = roles_.find(&c);
+  const auto message = wire::decode<BetweenPeers>(body);
+  if (!message || it == roles_.end()) return false;
+  auto& role = it->second;
+  if (const auto* hello = std::get_if<LinkHello>(&*message)) {
+    if (role.peer == no_peer) return on_hello(c, role, *hello);
+    if (!role.attached) return on_answer(c, role, *hello);
+    auto* link = link_of(role);
+    if (hello->kind != HelloKind::more || link == nullptr || !link->dialled || hello->link != link->number)
+      return false;
+    want(role.peer, *link, hello->stripes);
+    return true;
+  }
+  if (!role.attached) return false;
+  if (const auto* received = std::get_if<Received>(&*message)) {
+    if (received->payloads > c.payloads_out()) return false;
+    owner_.link_received(role.peer, c, received->payloads);
+    return true;
+  }
+  if (const auto* lost = std::get_if<StripeLost>(&*message)) {
+    on_stripe_lost(role.peer, *lost);
+    return true;
+  }
+  return owner_.link_message(role.peer, *message);
+}
+
+net::Landing Links::on_payload(net::Connection& c, wire::FrameKind kind, ByteView head, std::size_t bytes) {
+  const auto it = roles_.find(&c);
+  if (it == roles_.end() || !it->second.attached) return {.close = true};
+  it->second.untold += bytes;
+  return owner_.link_payload(it->second.peer, c, kind, head, bytes);
+}
+
+void Links::on_payload_end(net::Connection& c) {
+  const auto it = roles_.find(&c);
+  if (it == roles_.end()) return;
+  const auto peer = it->second.peer;
+  if (!owner_.link_payload_end(peer, c))
+    return c.close({ErrorCode::protocol, name_of(c) + ": a chunk came with other bytes than were sent"});
+  // The owner may have hung up.
+  const auto role = roles_.find(&c);
+  if (role == roles_.end() || role->second.untold < receipt_bytes) return;
+  role->second.untold = 0;
+  Bytes body;
+  wire::encode(Received{c.payloads_in()}, body);
+  c.send_message(body);
+  hub_.touch(c);
+}
+
+// ---- sending ----
+
+void Links::on_sent(net::Connection& c, std::uint64_t token) {
+  const auto it = roles_.find(&c);
+  if (it == roles_.end()) return;
+  if (auto* link = link_of(it->second); link != nullptr && link->path == Path::wan) keep_pace(*link);
+  owner_.link_sent(it->second.peer, c, token);
+}
+
+void Links::nothing_to_send(PeerId peer) {
+  const auto it = up_.find(peer);
+  if (it == up_.end() || it->second.path != Path::wan) return;
+  for (const auto& stripe : it->second.stripes)
+    if (stripe.connection != nullptr && stripe.connection->queued_frames() != 0) return;
+  it->second.pace.idle();
+}
+
+void Links::keep_pace(Link& link) {
+  const auto now = monotonic_now();
+  if (!link.pace.due(now)) return;
+  Pace::Seen seen;
+  auto rtt = never;
+  for (const auto& stripe : link.stripes) {
+    if (stripe.connection == nullptr) continue;
+    const auto state = net::tcp_state(stripe.connection->socket());
+    seen.acked += state.acked;
+    seen.segments += state.segments;
+    seen.segments_again += state.segments_again;
+    rtt = std::min(rtt, state.rtt_min);
+  }
+  if (rtt == never) return;
+  const auto rate = link.pace.look(now, seen, rtt);
+  if (!rate) return;
+  for (const auto& stripe : link.stripes)
+    if (stripe.connection != nullptr) net::limit_rate(stripe.connection->socket(), *rate / link.alive());
+}
+
+bool Links::checksums(PeerId peer) const {
+  const auto it = up_.find(peer);
+  return it != up_.end() && it->second.checksum;
+}
+
+void Links::send(PeerId peer, const BetweenPeers& message) {
+  const auto it = up_.find(peer);
+  auto* stripe = it == up_.end() ? nullptr : it->second.any();
+  if (stripe == nullptr) return;
+  Bytes body;
+  wire::encode(message, body);
+  stripe->send_message(body);
+  hub_.touch(*stripe);
+}
+
+net::Connection* Links::stripe_for_chunk(PeerId peer, const MayTake& may_take) {
+  const auto it = up_.find(peer);
+  if (it == up_.end()) return nullptr;
+  const auto frames = it->second.path == Path::wan ? frames_in_flight_wan : frames_in_flight_max;
+  net::Connection* best = nullptr;
+  for (const auto& stripe : it->second.stripes) {
+    auto* c = stripe.connection;
+    if (c == nullptr || c->queued_frames() >= frames || c->queued_bytes() >= bytes_in_flight_max) continue;
+    if ((best == nullptr || c->queued_bytes() < best->queued_bytes()) && may_take(*c)) best = c;
+  }
+  return best;
+}
+
+net::Connection* Links::stripe_for_block(PeerId peer) {
+  const auto it = up_.find(peer);
+  if (it == up_.end()) return nullptr;
+  net::Connection* best = nullptr;
+  for (const auto& stripe : it->second.stripes)
+    if (auto* c = stripe.connection; c != nullptr)
+      if (best == nullptr || c->queued_bytes() < best->queued_bytes()) best = c;
+  return best;
+}
+
+void Links::detach(PeerId peer, std::uint64_t token) {
+  if (const auto it = up_.find(peer); it != up_.end())
+    for (const auto& stripe : it->second.stripes)
+      if (stripe.connection != nullptr) stripe.connection->detach(token);
+}
+
+// ---- for people ----
+
+std::string Links::name_of(const net::Connection& c) const {
+  const auto it = roles_.find(const_cast<net::Connection*>(&c));
+  if (it == roles_.end()) return c.remote();
+  return "stripe " + std::to_string(it->second.stripe) + " of the link to peer " +
+         std::to_string(it->second.peer) + " at " + c.remote();
+}
+
+std::map<PeerId, LinkInfo> Links::info() const {
+  std::map<PeerId, LinkInfo> all;
+  for (const auto& [peer, link] : up_) {
+    auto* first = link.any();
+    if (first == nullptr) continue;
+    auto& info = all[peer];
+    info.stripes = std::uint32_t(link.alive());
+    info.mended = link.mended;
+    info.congestion = net::congestion_of(first->socket());
+    info.remote = first->remote();
+    info.path = link.path;
+    info.rtt = net::tcp_state(first->socket()).rtt;
+    for (const auto& stripe : link.stripes)
+      if (stripe.connection != nullptr)
+        info.bytes_in += stripe.connection->bytes_in(), info.bytes_out += stripe.connection->bytes_out();
+  }
+  return all;
+}
+
+}  // namespace pccl

@@ -1,0 +1,72 @@
+"""The benches that give figures with goals: each measures everything, then prints."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..bench import join, kill, memory, pause, plot, sync, topology
+from ..bench.report import Figure, print_figures
+from . import bench_arguments as arguments
+
+Measure = Callable[[argparse.Namespace], Iterable[Figure]]
+
+
+def add_all(benches: Any) -> None:
+    bench = _add(benches, "kill", "kill -9 of one of 3 peers", _kill)
+    arguments.peers(bench, kill.PEERS)
+    arguments.count(bench, "--kills", 100, "per size, with and without forked children of the victim")
+    arguments.sizes(bench, "4M,1K")
+    arguments.path(bench)
+    bench = _add(benches, "join", "a newcomer in a running group of 2", _join)
+    arguments.count(bench, "--repeats", 30, "newcomers")
+    arguments.path(bench)
+    bench = _add(benches, "sync", "sync_shared_state, in sync and one float off", _sync)
+    arguments.peers(bench)
+    arguments.count(bench, "--repeats", 9, "synchronizations")
+    arguments.size(bench, sync.SIZE)
+    arguments.path(bench)
+    bench = _add(benches, "memory", "extra memory of an all_reduce", _memory)
+    arguments.peers(bench)
+    arguments.size(bench, memory.SIZE)
+    arguments.path(bench)
+    bench = _add(benches, "topology", "update_topology, nobody waiting", _topology)
+    arguments.peers(bench)
+    arguments.count(bench, "--repeats", 1000, "calls")
+    bench = _add(benches, "pause", "SIGSTOP of one of 3 peers", lambda args: pause.measure(args.repeats))
+    arguments.count(bench, "--repeats", 3, "times")
+
+
+def _add(benches: Any, name: str, about: str, measure: Measure) -> argparse.ArgumentParser:
+    bench = arguments.add(benches, name, about)
+    bench.set_defaults(run_bench=run, measure=measure)
+    return bench
+
+
+def run(args: argparse.Namespace) -> int:
+    figures = list(args.measure(args))
+    print_figures(figures, as_json=args.json)
+    if args.plot is not None and figures:
+        plot.draw(f"bench {args.bench}", [figure.bar() for figure in figures], args.plot)
+    return 0 if figures and all(figure.right for figure in figures) else 1
+
+
+def _kill(args: argparse.Namespace) -> Iterable[Figure]:
+    return kill.measure(args.kills, args.sizes, args.peers, **arguments.settings_of(args))
+
+
+def _join(args: argparse.Namespace) -> Iterable[Figure]:
+    return join.measure(args.repeats, **arguments.settings_of(args))
+
+
+def _sync(args: argparse.Namespace) -> Iterable[Figure]:
+    return sync.measure(args.peers, args.repeats, args.size, **arguments.settings_of(args))
+
+
+def _memory(args: argparse.Namespace) -> Iterable[Figure]:
+    return memory.measure(args.peers, args.size, **arguments.settings_of(args))
+
+
+def _topology(args: argparse.Namespace) -> Iterable[Figure]:
+    return topology.measure(args.peers, args.repeats)

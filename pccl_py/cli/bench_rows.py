@@ -1,0 +1,221 @@
+"""The benches that print row by row, as they measure."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ..bench import (
+    all_reduce,
+    codec,
+    concurrent,
+    kernels,
+    kernels_worker,
+    latency,
+    plot,
+    quantized,
+    wan,
+    wan_goals,
+    wan_row,
+)
+from ..bench.all_reduce_peer import OURS, OURS_OUT
+from ..bench.group import Group
+from ..bench.report import Row
+from ..bench.units import parse_tensors
+from ..quantization import KINDS
+from ..tensors import DTYPE_CODES
+from . import bench_arguments as arguments
+from .numbers import parsed
+
+Measure = Callable[[argparse.Namespace], Iterable[Row]]
+NAMESPACE = (
+    " With --against, both take turns on the same tensors in a network namespace whose default congestion "
+    "control is chosen by --congestion-control, since the other library takes the default; where that is not "
+    "permitted, it says so and runs as it is."
+)
+
+
+def add_all(benches: Any) -> None:
+    _add_all_reduce(benches)
+    _add_quantized(benches)
+    _add_latency(benches)
+    _add_concurrent(benches)
+    _add_kernels(benches)
+    _add_wan(benches)
+
+
+def run(args: argparse.Namespace) -> int:
+    right: list[bool] = []
+    bars: list[plot.Bar] = []
+    head = ""
+    for row in args.measure(args):
+        if not args.json and row.head() != head:
+            head = row.head()
+            print(head)
+        print(json.dumps(row.record()) if args.json else row.line(), flush=True)
+        right.append(row.right)
+        bars.append(row.bar())
+    if args.plot is not None and bars:
+        plot.draw(f"bench {args.bench}", bars, args.plot)
+    return 0 if right and all(right) else 1
+
+
+def _add(benches: Any, name: str, measure: Measure, about: str, text: str = "") -> argparse.ArgumentParser:
+    bench = arguments.add(benches, name, about, text)
+    bench.set_defaults(run_bench=run, measure=measure)
+    return bench
+
+
+def _groups(args: argparse.Namespace) -> Iterator[Group]:
+    for peers in args.peers:
+        yield Group(
+            peers,
+            getattr(args, "against", None),
+            args.congestion_control,
+            args.transport,
+            not getattr(args, "no_namespace", False),
+        )
+
+
+# ---- all_reduce, latency, concurrent -----------------------------------------------------------------------
+
+
+def _add_all_reduce(benches: Any) -> None:
+    about = "time and bandwidth of one operation, commit included"
+    text = "Time and bandwidth of one operation, commit included." + NAMESPACE
+    bench = _add(benches, "all_reduce", _all_reduce, about, text)
+    arguments.several_peers(bench, "2")
+    arguments.sizes(bench, "1K,1M,64M,256M")
+    arguments.dtype(bench)
+    arguments.against(bench)
+    arguments.path(bench)
+    bench.add_argument("--in-place", action="store_true", help="results over inputs (the default)")
+    bench.add_argument("--out-of-place", action="store_true", help="a row for results elsewhere")
+    arguments.repeats(bench)
+
+
+def _all_reduce(args: argparse.Namespace) -> Iterator[Row]:
+    ways = [OURS_OUT] if args.out_of_place else []
+    if args.in_place or not ways:
+        ways.insert(0, OURS)
+    for group in _groups(args):
+        yield from all_reduce.measure(all_reduce.Options(args.sizes, group, args.dtype, ways, args.repeats))
+
+
+def _add_latency(benches: Any) -> None:
+    about = "small operations, the exchange alone and with the commit"
+    bench = _add(benches, "latency", _latency, about, f"{about.capitalize()}.{NAMESPACE}")
+    arguments.several_peers(bench, "2")
+    arguments.sizes(bench, "1K,64K")
+    arguments.dtype(bench)
+    arguments.against(bench)
+    arguments.path(bench)
+    arguments.count(bench, "--repeats", latency.REPEATS, "operations per size")
+
+
+def _latency(args: argparse.Namespace) -> Iterator[Row]:
+    for group in _groups(args):
+        yield from latency.measure(latency.Options(args.sizes, group, args.dtype, args.repeats))
+
+
+def _add_concurrent(benches: Any) -> None:
+    bench = _add(benches, "concurrent", _concurrent, "several operations at once, against one of all bytes")
+    arguments.several_peers(bench, "2,4")
+    arguments.sizes(bench, "32M", "of each operation")
+    arguments.count(bench, "--count", 8, "operations at once")
+    arguments.path(bench)
+    arguments.repeats(bench)
+
+
+def _concurrent(args: argparse.Namespace) -> Iterator[Row]:
+    for group in _groups(args):
+        yield from concurrent.measure(concurrent.Options(args.sizes, group, args.count, args.repeats))
+
+
+# ---- quantized, kernels ------------------------------------------------------------------------------------
+
+
+def _add_quantized(benches: Any) -> None:
+    text = (
+        "Averages in few bits, beside plain float32 in the same run: time, bytes, errors and their bounds; "
+        "then the speed of the codec on one core."
+    )
+    bench = _add(benches, "quantized", _quantized, "averages in few bits, against plain float32", text)
+    arguments.several_peers(bench, "4")
+    arguments.sizes(bench, "64M")
+    bench.add_argument(
+        "--kinds", type=arguments.names(tuple(KINDS)), default=list(KINDS), metavar="LIST",
+        help=f"some of {', '.join(KINDS)} (default: all)",
+    )  # fmt: skip
+    bench.add_argument(
+        "--codec-sizes", type=parsed(parse_tensors), default="256K,64M", metavar="LIST",
+        help="of what the codec alone works on (default: 256K, a chunk, and 64M, a tensor)",
+    )  # fmt: skip
+    arguments.path(bench)
+    arguments.repeats(bench)
+
+
+def _quantized(args: argparse.Namespace) -> Iterator[Row]:
+    for group in _groups(args):
+        yield from quantized.measure(quantized.Options(args.sizes, group, args.kinds, args.repeats))
+    yield from codec.measure(args.kinds, args.codec_sizes)
+
+
+def _add_kernels(benches: Any) -> None:
+    bench = _add(benches, "kernels", _kernels, "reduction on one core, against memcpy and numpy")
+    arguments.sizes(bench, "256K,64M", "of one operand")
+    for flag, known in (("--dtype", tuple(DTYPE_CODES)), ("--op", kernels.REDUCTIONS)):
+        bench.add_argument(
+            flag, type=arguments.names(known), default=list(known), metavar="LIST",
+            help=f"some of {', '.join(known)} (default: all)",
+        )  # fmt: skip
+    arguments.count(bench, "--repeats", kernels_worker.TRIALS, "trials")
+
+
+def _kernels(args: argparse.Namespace) -> Iterator[Row]:
+    return kernels.measure(kernels.Options(args.sizes, args.dtype, args.op, (), args.repeats))
+
+
+# ---- wan ---------------------------------------------------------------------------------------------------
+
+
+def _add_wan(benches: Any) -> None:
+    about = "an all_reduce between peers far apart, in an emulated network"
+    text = (
+        "Peers and master in network namespaces, linked by the emulator of the project's tree (stress/net): "
+        "it takes a checkout, root, /dev/net/tun and g++. Where one of them is missing, it says so and exits "
+        f"with {arguments.CANNOT_MEASURE}. bound: seconds that the quickest plan takes on this network, as "
+        "bytes at its rate plus hops, without a commit."
+    )
+    bench = _add(benches, "wan", _wan, about, text)
+    bench.add_argument(
+        "--goals", action="store_true", help="the networks with promises, instead of one described here"
+    )
+    arguments.peers(bench)
+    arguments.sizes(bench, "64K,64M")
+    arguments.number(bench, "--rtt-ms", 100.0, "between two peers")
+    arguments.number(bench, "--rate-mbit", 1000.0, "of IP bytes; 0: no limit")
+    bench.add_argument(
+        "--rate-of", choices=["peer", "link"], default="peer", help="each peer's access line, or each link"
+    )
+    arguments.number(bench, "--loss", 0.0, "share of packets")
+    arguments.number(bench, "--jitter-ms", 0.0, "more delay per packet and direction, up to so much")
+    bench.add_argument("--reorder", action="store_true", help="jitter lets packets overtake")
+    arguments.number(bench, "--queue-ms", 50.0, "what a line's queue holds")
+    bench.add_argument(
+        "--master-rtt-ms", type=float, metavar="MS", help="to the master (default: as between peers)"
+    )
+    bench.add_argument("--congestion-control", default="auto", metavar="NAME", help="auto, cubic, bbr ...")
+    arguments.count(bench, "--repeats", 5, "operations per size, after one that is told apart")
+    bench.add_argument("--seed", type=int, default=1, metavar="N", help="of what is lost (default 1)")
+
+
+def _wan(args: argparse.Namespace) -> Iterator[Row]:
+    if args.goals:
+        return wan_goals.measure(args.repeats, args.congestion_control)
+    known = wan_row.Options.__dataclass_fields__
+    return wan.measure(
+        wan_row.Options(**{name: getattr(args, name) for name in known if hasattr(args, name)})
+    )
