@@ -303,6 +303,7 @@ std::uint8_t* PeerRuntime::prepare(const wire::DataHeader& header, const Landing
   running.received += header.bytes;
   incoming.header = header;
   incoming.attempt = attempt->id;
+  if (landing.kind == Landing::Kind::signal) return &nothing_;
   if (landing.kind == Landing::Kind::slot) {
     // Encodings of a few elements are larger than these, scales and all.
     const auto accumulators = attempt->executor->chunk_bytes(header.chunk, Wire::accumulator);
@@ -340,8 +341,9 @@ void PeerRuntime::make_room_for(const wire::DataHeader& header) {
 }
 
 net::Landing PeerRuntime::land_chunk(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes) {
-  const auto header = wire::load_data(head.data());
+  auto header = wire::load_data(head.data());
   if (!header || header->bytes != bytes) return {.close = true};
+  if (header->key.scope == Scope::pair) header->key.from = peer, header->key.to = session_->peer();
   if (header->attempt > 0) make_room_for(*header);
   const auto landing = exchange_->land(peer, *header);
   if (landing.kind == Landing::Kind::skip) return {};
@@ -416,6 +418,7 @@ void PeerRuntime::apply(exchange_effect::Complete& e) {
   if (const auto it = running_.find(e.key); it != running_.end()) it->second.held = now;
   session_->attempt_complete(e.key, now);
 }
+void PeerRuntime::apply(exchange_effect::More& e) { unfinished_.push_back(e); }
 void PeerRuntime::apply(exchange_effect::Mismatch& e) {
   if (exchange_->current(e.key, e.attempt))
     session_->abandon(e.key, ErrorCode::mismatch, e.text, monotonic_now());
