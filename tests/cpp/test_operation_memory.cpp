@@ -333,7 +333,7 @@ TEST(the_scale_of_the_weights_changes_nothing) {
     UndoPool undo;
     SlotPool slots;
     Rng rng(1);
-    const Layout layout({{DType::float32, 5}}, 3, 64, true);
+    const Layout layout({{DType::float32, 5}}, 3, 64, 3);
     std::vector<std::unique_ptr<OperationMemory>> memories;
     check::Network<RealStore, Bytes> network(rng, true);
     for (std::uint32_t p = 0; p < 3; ++p) {
