@@ -83,7 +83,6 @@ class Links : public net::Connection::Handler {
       for (auto& stripe : link.stripes)
         if (stripe.connection != nullptr) f(peer, *stripe.connection);
   }
-  std::string name_of(const net::Connection& stripe) const;  // for people: link and stripe
   std::map<PeerId, LinkInfo> info() const;
   Instant next_deadline() const { return open_at_; }
   void open_due(Instant now);  // stripes that are to be opened
@@ -107,6 +106,7 @@ class Links : public net::Connection::Handler {
   static constexpr std::uint64_t receipt_bytes = 512u << 10;  // received on a stripe until it is told
   static constexpr Duration hello_timeout = 5 * second;
   static constexpr Duration own_dial_wins = 500 * millisecond;
+  static constexpr Duration reopen_next = 5 * millisecond;  // while others are being opened
   static constexpr Duration reopen_first = 50 * millisecond, reopen_last = 6 * second;  // doubled in between
   static constexpr std::uint8_t wan_stripes = 8;  // while the bandwidth is not known
 
@@ -130,6 +130,7 @@ class Links : public net::Connection::Handler {
     Pace pace;
     Instant since = 0;
     std::size_t alive() const;
+    std::size_t sockets() const;  // those that are being opened as well
     net::Connection* any() const;
   };
   struct Dialling {

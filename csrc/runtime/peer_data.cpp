@@ -64,7 +64,7 @@ void PeerRuntime::stripe_closed(net::Connection& stripe) {
 // READYs and requests may have been on it as well: both may be said twice.
 void PeerRuntime::stripe_broke(PeerId peer, net::Connection& stripe, const std::string& why) {
   if (session_ == nullptr) return;
-  log(links_.name_of(stripe) + " broke and is mended: " + why);
+  log(why + "; it is opened anew");
   for (auto& send : sends_.take(&stripe))
     if (!send.block) again_[peer].push_back(std::move(send));
   for (auto& fetch : fetches_)
