@@ -176,12 +176,18 @@ bool Links::stripe_answered(net::Connection& c, Role& role, const LinkHello& hel
 // A stripe takes the place of one that the other end knows to be broken. What had come on that one counts.
 void Links::attach(Link& link, net::Connection& c, Role& role) {
   const auto peer = role.peer;
+  const auto index = role.stripe;
   role.attached = true;
   auto& stripe = link.stripes[role.stripe];
   stripe.serial = role.serial;
   auto* old = std::exchange(stripe.connection, &c);
   if (old != nullptr) drain_and_close(*old, renewed);
-  if (const auto it = up_.find(peer); it != up_.end() && it->second.alive() > 1) owner_.stripe_added(peer);
+  const auto it = up_.find(peer);
+  if (it == up_.end() || it->second.alive() < 2) return;
+  const auto broke = std::exchange(it->second.stripes[index].broke, {});
+  owner_.stripe_added(peer, broke.empty() ? broke
+                                          : "stripe " + std::to_string(index) + " of the link to peer " +
+                                                std::to_string(peer) + " is mended; it broke: " + broke);
 }
 
 // ---- mending ----
@@ -210,9 +216,8 @@ void Links::stripe_ended(const Role& role, net::Connection& c, const Error& why)
   if (link.alive() == 0) return lose(role.peer, why);
   ++link.mended;
   send(role.peer, StripeLost{link.number, role.stripe, role.serial});
-  owner_.stripe_broke(role.peer, c,
-                      "stripe " + std::to_string(role.stripe) + " of the link to peer " +
-                          std::to_string(role.peer) + " broke: " + why.text);
+  stripe.broke = why.text;
+  owner_.stripe_broke(role.peer, c);
 }
 
 // One that never became part of it. Where nobody listens any more, nobody lives: the others break in a

@@ -47,8 +47,9 @@ class Links : public net::Connection::Handler {
     virtual void link_received(PeerId peer, net::Connection& stripe, std::uint64_t payloads) = 0;
     virtual void stripe_closed(net::Connection& stripe) = 0;  // what it was receiving is void
     // After that, while other stripes live: what it carried and nobody is known to have goes over them.
-    virtual void stripe_broke(PeerId peer, net::Connection& stripe, const std::string& why) = 0;
-    virtual void stripe_added(PeerId peer) = 0;  // to a link that is up
+    virtual void stripe_broke(PeerId peer, net::Connection& stripe) = 0;
+    // To a link that is up. `mended`: a line for people, where it had broken.
+    virtual void stripe_added(PeerId peer, const std::string& mended) = 0;
 
    protected:
     ~Owner() = default;
@@ -116,6 +117,7 @@ class Links : public net::Connection::Handler {
     std::uint32_t serial = 0;
     std::uint32_t failures = 0;
     Instant open_at = never;
+    std::string broke;  // why; until it is there again
   };
   struct Link {
     std::uint64_t number = 0;

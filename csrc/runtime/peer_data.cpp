@@ -62,9 +62,8 @@ void PeerRuntime::stripe_closed(net::Connection& stripe) {
 }
 
 // READYs and requests may have been on it as well: both may be said twice.
-void PeerRuntime::stripe_broke(PeerId peer, net::Connection& stripe, const std::string& why) {
+void PeerRuntime::stripe_broke(PeerId peer, net::Connection& stripe) {
   if (session_ == nullptr) return;
-  log(why + "; it is opened anew");
   for (auto& send : sends_.take(&stripe))
     if (!send.block) again_[peer].push_back(std::move(send));
   for (auto& fetch : fetches_)
@@ -74,7 +73,8 @@ void PeerRuntime::stripe_broke(PeerId peer, net::Connection& stripe, const std::
   drain();
 }
 
-void PeerRuntime::stripe_added(PeerId peer) {
+void PeerRuntime::stripe_added(PeerId peer, const std::string& mended) {
+  if (!mended.empty()) log(mended);
   woken_.push_back(peer);
   drain();
 }
