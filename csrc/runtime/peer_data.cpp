@@ -70,9 +70,8 @@ void PeerRuntime::stripe_closed(net::Connection& stripe) {
 }
 
 // READYs and requests may have been on it as well: both may be said twice.
-void PeerRuntime::stripe_broke(PeerId peer, net::Connection& stripe, const std::string& why) {
+void PeerRuntime::stripe_broke(PeerId peer, net::Connection& stripe) {
   if (session_ == nullptr) return;
-  log(links_.name_of(stripe) + " broke and is mended: " + why);
   for (auto& send : sends_.take(&stripe))
     if (!send.block) again_[peer].push_back(std::move(send));
   for (auto& fetch : fetches_)
@@ -83,7 +82,8 @@ void PeerRuntime::stripe_broke(PeerId peer, net::Connection& stripe, const std::
   drain();
 }
 
-void PeerRuntime::stripe_added(PeerId peer) {
+void PeerRuntime::stripe_added(PeerId peer, const std::string& mended) {
+  if (!mended.empty()) log(mended);
   woken_.push_back(peer);
   drain();
 }

@@ -208,8 +208,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void link_sent(PeerId peer, net::Connection& stripe, std::uint64_t token) override;
   void link_received(PeerId peer, net::Connection& stripe, std::uint64_t payloads) override;
   void stripe_closed(net::Connection& stripe) override;
-  void stripe_broke(PeerId peer, net::Connection& stripe, const std::string& why) override;
-  void stripe_added(PeerId peer) override;
+  void stripe_broke(PeerId peer, net::Connection& stripe) override;
+  void stripe_added(PeerId peer, const std::string& mended) override;
   void master_up() override;
   void master_message(const ToPeer& message) override;
   void master_down(const Error& why) override;
