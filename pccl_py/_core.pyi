@@ -6,6 +6,7 @@ import collections.abc
 import typing
 import typing_extensions
 __all__: list[str] = ['Completions', 'DTYPES', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'StateOperation', 'TensorMemory', 'Timing', 'decode_into', 'encode_into', 'galois_multiply_add', 'instruction_sets', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'reduce', 'shared_bytes']
+__all__: list[str] = ['DTYPES', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'StateOperation', 'TensorMemory', 'Timing', 'decode_into', 'encode_into', 'galois_multiply_add', 'instruction_sets', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'reduce', 'shared_bytes']
 class Timing:
     def __init__(self) -> None:
         ...
@@ -118,6 +119,7 @@ class StateOperation:
         ...
 class Peer:
     def __init__(self, address: str, *, island: str, island_rank: typing.SupportsInt | typing.SupportsIndex, island_size: typing.SupportsInt | typing.SupportsIndex, group: typing.SupportsInt | typing.SupportsIndex, role: typing.SupportsInt | typing.SupportsIndex, min_islands: typing.SupportsInt | typing.SupportsIndex, listen: str, advertise: collections.abc.Sequence[str], secret: bytes, insecure: bool, timing: Timing, congestion_control: str, stripes: typing.SupportsInt | typing.SupportsIndex, checksum: bool, run_name: str, start_rank: typing.SupportsInt | typing.SupportsIndex, host_id: str, deterministic: bool, transport: str) -> None:
+    def __init__(self, address: str, *, island: str, island_rank: typing.SupportsInt | typing.SupportsIndex, island_size: typing.SupportsInt | typing.SupportsIndex, group: typing.SupportsInt | typing.SupportsIndex, role: typing.SupportsInt | typing.SupportsIndex, min_islands: typing.SupportsInt | typing.SupportsIndex, listen: str, advertise: collections.abc.Sequence[str], secret: bytes, insecure: bool, timing: Timing, congestion_control: str, stripes: typing.SupportsInt | typing.SupportsIndex, checksum: bool, host_id: str = '', transport: str = 'auto') -> None:
         ...
     def close(self) -> None:
         ...
@@ -136,6 +138,7 @@ class Peer:
     def post(self, *, call: typing.SupportsInt | typing.SupportsIndex, scope: typing.SupportsInt | typing.SupportsIndex, name: typing.SupportsInt | typing.SupportsIndex, op: typing.SupportsInt | typing.SupportsIndex, root: typing.SupportsInt | typing.SupportsIndex, weight: typing.SupportsFloat | typing.SupportsIndex | None, on_loss: typing.SupportsInt | typing.SupportsIndex, seconds: typing.SupportsFloat | typing.SupportsIndex, algorithm: typing.SupportsInt | typing.SupportsIndex, quantization: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, bool, bool], blocks: typing.SupportsInt | typing.SupportsIndex, peers: typing.SupportsInt | typing.SupportsIndex, ends: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], tensors: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], residuals: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], keep: typing.Any) -> Operation:
         ...
     def ring(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
+    def post(self, *, call: typing.SupportsInt | typing.SupportsIndex, scope: typing.SupportsInt | typing.SupportsIndex, name: typing.SupportsInt | typing.SupportsIndex, op: typing.SupportsInt | typing.SupportsIndex, root: typing.SupportsInt | typing.SupportsIndex, weight: typing.SupportsFloat | typing.SupportsIndex | None, on_loss: typing.SupportsInt | typing.SupportsIndex, seconds: typing.SupportsFloat | typing.SupportsIndex, algorithm: typing.SupportsInt | typing.SupportsIndex, quantization: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, bool, bool], blocks: typing.SupportsInt | typing.SupportsIndex, tensors: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], residuals: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], keep: typing.Any) -> Operation:
         ...
     def stage(self) -> str:
         ...
