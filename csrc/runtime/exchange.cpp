@@ -56,9 +56,9 @@ void Exchange::begin(const OpKey& key, bool in_place) {
                      : session_.ring();
   attempt.position = attempt.position_of(session_.peer());
   attempt.order = operation->posted_order;
-  attempt.descriptor = plan_descriptor(
-      operation->descriptor, session_.view().hints,
-      {session_.identity().group, std::uint32_t(attempt.ring.size()), in_one_place(session_.view(), attempt.ring)});
+  attempt.descriptor = plan_descriptor(operation->descriptor, session_.view().hints,
+                                       {session_.identity().group, std::uint32_t(attempt.ring.size()),
+                                        in_one_place(session_.view(), attempt.ring)});
   attempt.fingerprint = std::uint32_t(wire::fingerprint(attempt.descriptor));
   attempt.executor = make_executor(attempt.descriptor, standing_of(attempt, in_place));
   by_order_[attempt.order] = key;

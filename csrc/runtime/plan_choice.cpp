@@ -45,7 +45,8 @@ Algorithm block_algorithm(const Descriptor& d) {
 }
 
 // What stays where it is overlaps with nothing, and only costs a message.
-std::uint32_t even_chunks(const Descriptor& d, const PlanHints& hints, std::uint32_t parts, bool in_one_place) {
+std::uint32_t even_chunks(const Descriptor& d, const PlanHints& hints, std::uint32_t parts,
+                          bool in_one_place) {
   if (d.tensors.empty()) return d.chunk_bytes;
   const auto stripes = in_one_place ? 1 : hints.stripes != 0 ? hints.stripes : stripes_assumed;
   return choose_chunk_bytes(total_bytes(d), parts, stripes, hints.chunk_bytes);

@@ -91,7 +91,8 @@ TEST(deterministic_runs_choose_by_size_and_number_alone) {
   near.deterministic = far.deterministic = true;
   for (const std::uint32_t world : {2, 3, 4, 8, 16})
     for (std::uint64_t bytes = 4; bytes <= 1024 * mib; bytes *= 2)
-      CHECK(plan_descriptor(reduce(bytes), near, {0, world, false}) == plan_descriptor(reduce(bytes), far, {0, world, false}));
+      CHECK(plan_descriptor(reduce(bytes), near, {0, world, false}) ==
+            plan_descriptor(reduce(bytes), far, {0, world, false}));
 }
 
 TEST(hostile_hints_give_chunks_that_fit) {
