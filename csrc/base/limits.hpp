@@ -55,8 +55,6 @@ inline constexpr std::size_t mesh_max = 16;
 // Operations that everybody sends to everybody at once: one hop, and what it costs in bytes does not matter.
 inline constexpr std::size_t exchange_bytes_max = 64u << 10;
 inline constexpr std::size_t exchange_world_max = 8;
-// Two hops instead of a ring's 2(P-1), with as many bytes but from all sides at once.
-inline constexpr std::size_t direct_bytes_max = 1u << 20;
 // Parts of sums that wait for other parts, in one operation.
 inline constexpr std::size_t fold_bytes_max = 32u << 20;
 // Operations up to this size are sent before the receiver said READY; it parks them if it is behind.

@@ -84,7 +84,7 @@ class Commanded:
         words = [*prefix, sys.executable, "-c", PEER, address, str(islands), label, str(int(deterministic))]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, bufsize=1)
-        self.id = 0
+        self.id = self.place = 0
 
     def joined(self, within_s: float = 60) -> None:
         self.id = json.loads(line_of(self.process, within_s))["id"]

@@ -33,34 +33,34 @@ def emulated() -> None:
 
 
 @contextmanager
-def network(peers: int = 5) -> Iterator[Emulator]:
-    """Each peer is fast to the second next on either side, slow to its neighbours in order of admission."""
-    with emulator(peers + 1, rtt_ms=10) as net:
-        for a, b in permutations(range(peers), 2):
-            near = (b - a) % peers in (1, peers - 1)
-            net.set((a, b), one_way=True, rate_mbit=SLOW if near else FAST)
-        yield net
+def group(net: Emulator, count: int) -> Iterator[list[Commanded]]:
+    """Members in order of admission, each in the namespace `place`; the master in the last one."""
+    words = net.command(count, sys.executable, "-c", MASTER, net.addresses[count])
+    processes = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True)]
+    try:
+        address = line_of(processes[0], 60).strip()
+        peers = []
+        for i in range(count):
+            peers.append(Commanded(address, count, f"host {i}", prefix=net.command(i)))
+            peers[i].place = i
+            processes.append(peers[i].process)
+        for peer in peers:
+            peer.joined()
+        peers.sort(key=lambda peer: peer.id)
+        assert [peer.id for peer in peers] == list(range(1, count + 1))
+        yield peers
+    finally:
+        close(processes)
 
 
 @contextmanager
-def group(net: Emulator, peers: int = 5) -> Iterator[list[Commanded]]:
-    """Admitted in order of their numbers."""
-    words = net.command(peers, sys.executable, "-c", MASTER, net.addresses[peers])
-    processes = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True)]
-    try:
-        address = line_of(processes[0], 20).strip()
-        all_peers = []
-        for i in range(peers):
-            peer = Commanded(address, peers, f"host {i}", prefix=net.command(i))
-            processes.append(peer.process)
-            all_peers.append(peer)
-            time.sleep(0.7)  # ids are given in the order of joining
-        for peer in all_peers:
-            peer.joined()
-        assert [peer.id for peer in all_peers] == list(range(1, peers + 1))
-        yield all_peers
-    finally:
-        close(processes)
+def bad_ring() -> Iterator[tuple[Emulator, list[Commanded]]]:
+    """Five peers, each fast to the second next on either side, slow to its neighbours by admission."""
+    with emulator(6, rtt_ms=10) as net, group(net, 5) as peers:
+        for a, b in permutations(range(5), 2):
+            rate = SLOW if (b - a) % 5 in (1, 4) else FAST
+            net.set((peers[a].place, peers[b].place), one_way=True, rate_mbit=rate)
+        yield net, peers
 
 
 def reduce_seconds(peers: list[Commanded], repeats: int = 3) -> float:
@@ -87,7 +87,7 @@ BEST = pairs((1, 3), (3, 5), (5, 2), (2, 4), (4, 1))
 @pytest.mark.deadline(200)
 def test_measured_order_is_as_much_faster_as_predicted(emulated: None) -> None:
     """Predictions and times are compared as ratios: a busy machine makes all of it slower."""
-    with network() as net, group(net) as peers:
+    with bad_ring() as (net, peers):
         before = reduce_seconds(peers)
         reports: list[Any] = on_all(peers, "optimize", 200)
         after = reduce_seconds(peers)
@@ -110,9 +110,9 @@ def test_measured_order_is_as_much_faster_as_predicted(emulated: None) -> None:
 @pytest.mark.deadline(200)
 def test_order_follows_the_links_without_probes(emulated: None) -> None:
     """Once probes have said what there is, operations tell what has changed."""
-    with network() as net, group(net) as peers:
+    with bad_ring() as (net, peers):
         assert on_all(peers, "optimize", 200)[0]["adopted"]
-        net.set((0, 2), rate_mbit=SLOW / 4)  # of the ring in use
+        net.set((peers[0].place, peers[2].place), rate_mbit=SLOW / 4)  # of the ring in use
         until = time.monotonic() + 60
         changed = False
         while not changed and time.monotonic() < until:
@@ -128,7 +128,7 @@ def test_order_follows_the_links_without_probes(emulated: None) -> None:
 @pytest.mark.deadline(200)
 def test_a_peer_is_killed_during_probes_and_another_after_them(emulated: None) -> None:
     """The others measure anew among themselves; no value is ever wrong, and nobody waits for the dead."""
-    with network() as net, group(net) as peers:
+    with bad_ring() as (net, peers):
         for peer in peers:
             peer.ask("optimize", 300)
         time.sleep(0.5)
