@@ -66,6 +66,10 @@ void OperationMemory::fold_range(const Executor& executor, const Work& work,
   auto wire = first.wire;  // of what has been added up
   kernels::ReduceArgs args{.incoming = parts[0] + bytes_before(first.wire), .count = count};
   kernels::Contributors from{.incoming = contributor(first), .segment = step.segment};
+  if (wire == Wire::accumulator && wide != dtype) {  // elements may go where these lie
+    std::memcpy(sum_.data(), args.incoming, count * size_of(wide));
+    args.incoming = sum_.data();
+  }
   for (std::size_t i = 1; i < parts.size(); ++i) {
     const auto part = part_of(plan, step, i);
     const bool last = i + 1 == parts.size(), sum = part.wire == Wire::accumulator && wide != dtype;

@@ -219,7 +219,7 @@ TEST(all_reduces_with_coefficients) {
     const auto inputs = random_blocks(rng, world, 700);
     const auto coefficients = random_block(rng, world);
     const auto segments = plan == reduce_plans[2] ? 1 : world;
-    const Layout layout({{DType::uint8, 700}}, segments, 128, false);
+    const Layout layout({{DType::uint8, 700}}, segments, 128, 0);
     Group group;
     group.prepare(inputs, 700, Matrix(segments, coefficients), Call::all_reduce, DType::uint8, 700, in_place);
     group.run(rng, layout, plan, in_place, false, int(rng.below(60)));  // an attempt that is cut off
