@@ -74,10 +74,10 @@ class Communicator(Collectives):
                     there is a secret or `insecure`
     advertise       host, host:port or a list of them, where that is not what others can dial
     checksum        True: every chunk to and from this peer carries a CRC-32C, so that bytes that change on
-                    the way are seen: the stripe is closed and what it carried is sent again. Costs a pass over the
-                    bytes on both sides: on one host a third more CPU and time, on a network seldom noticed.
-                    One end of a link that asks for it is enough. Without it frames' headers and control
-                    messages are still checked
+                    the way are seen: the stripe is closed and what it carried is sent again. Costs a pass over
+                    the bytes on both sides: on one host a third more CPU and time, on a network seldom
+                    noticed. One end of a link that asks for it is enough. Without it frames' headers and
+                    control messages are still checked
     timeout         seconds to be admitted, None: `connect_timeout_s` of the configuration. A run that has
                     begun admits at its next update_topology()
     config          None: `Config.load()`

@@ -130,7 +130,8 @@ void Links::open_stripe(PeerId peer, Link& link, std::uint8_t index) {
   if (connected)
     stripe.opening = connected.value();
   else
-    open_later(stripe, monotonic_now() + std::min(reopen_first << std::min(stripe.failures++, 16u), reopen_last));
+    open_later(stripe,
+               monotonic_now() + std::min(reopen_first << std::min(stripe.failures++, 16u), reopen_last));
 }
 
 // At the end that was dialled.
@@ -229,7 +230,8 @@ void Links::opening_ended(const Role& role, net::Connection& c, const Error& why
   stripe.opening = nullptr;
   const bool mends = role.serial > 1 || role.stripe == 0;
   if (mends && c.system_error() == ECONNREFUSED) return lose(role.peer, why);
-  open_later(stripe, monotonic_now() + std::min(reopen_first << std::min(stripe.failures++, 16u), reopen_last));
+  open_later(stripe,
+             monotonic_now() + std::min(reopen_first << std::min(stripe.failures++, 16u), reopen_last));
 }
 
 void Links::lose(PeerId peer, const Error& why) {

@@ -117,7 +117,8 @@ void PeerRuntime::tick() {
 }
 
 Instant PeerRuntime::next_deadline() const {
-  auto next = std::min({master_.next_deadline(), links_.next_deadline(), links_ticked_ + second + millisecond});
+  auto next =
+      std::min({master_.next_deadline(), links_.next_deadline(), links_ticked_ + second + millisecond});
   return session_ == nullptr ? next : std::min(next, session_->next_deadline());
 }
 

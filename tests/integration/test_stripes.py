@@ -18,7 +18,7 @@ from pccl_py import Communicator, Config, Master
 
 from .peers import PEER, expect, together
 
-# ADDRESS PEERS ROUNDS IN_PLACE HOW: sums, while a thread of its own ends one of its data sockets after the other.
+# ADDRESS PEERS ROUNDS IN_PLACE HOW: sums, while a thread of its own ends one data socket after the other.
 KILLER = (
     PEER
     + """
