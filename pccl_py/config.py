@@ -93,6 +93,13 @@ class Config:
         "auto", "PCCL_CONGESTION_CONTROL",
         help="Of data links: a name that the kernel knows, or auto (by the path).",
     )  # fmt: skip
+    host_label: str = knob(
+        "", "PCCL_HOST_LABEL",
+        help="Peers with the same label count as one host. Empty: found by the kernel's boot id.",
+    )  # fmt: skip
+    transport: str = knob(
+        "auto", "PCCL_TRANSPORT", help="Between peers of one host: auto, shm, cma or tcp (see Communicator)."
+    )
     stripes: int = knob(
         0, "PCCL_STRIPES", at_least=0, at_most=16,
         help="TCP streams of each link that this peer dials. 0: by path, 2 to 16.",

@@ -53,6 +53,10 @@ def parser() -> argparse.ArgumentParser:
         "--elements", type=parsed(bounds), default="1-262144", metavar="MIN-MAX", help="of one tensor"
     )
     churn.add_argument("--in-flight", type=whole(1), default=6, help="all-reduces at the same time, at most")
+    churn.add_argument(
+        "--transport", choices=("auto", "tcp", "shm", "cma", "mixed"), default="auto",
+        help="between the peers; mixed: each peer another (default auto)",
+    )  # fmt: skip
     churn.add_argument("--sabotage", choices=("wrong", "death", "hang"), help=argparse.SUPPRESS)
 
     recovery = commands.add_parser(
@@ -112,6 +116,7 @@ def churn_plan(args: argparse.Namespace) -> ChurnPlan:
         args.hang_seconds,
         args.keep,
         args.sabotage,
+        args.transport,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from bisect import insort
 from contextlib import suppress
@@ -40,6 +41,7 @@ class ChurnPlan:
     hang_s: float = 15.0
     keep: Path | None = None
     sabotage: str | None = None
+    transport: str = "auto"
 
     @property
     def islands(self) -> int:
@@ -116,8 +118,12 @@ class _Churn:
         )
         wanted = plan.islands if self._generation <= plan.peers else 1
 
+        transport = plan.transport
+        if transport == "mixed":
+            transport = random.Random(options.own).choice(["auto", "tcp", "shm", "cma"])
+
         def main(address: str, out: Writer, lifeline: int) -> None:
-            ChurnPeer(Seat(address, island, plan.ranks, group, wanted), out, options).run()
+            ChurnPeer(Seat(address, island, plan.ranks, group, wanted, transport), out, options).run()
 
         self._scene.start_peer(main, place, group, island)
 

@@ -72,7 +72,10 @@ class ChurnPeer(Peer):
         """Returns those that a loss has ended, to be called again."""
         me = self.comm.id
         wrong = self._options.sabotage == "wrong" and self._rounds > 5
-        trials = [Trial(plan, self._window, me, retry, sabotage=wrong) for plan in plans]
+        trials = [
+            Trial(plan, self._window, me, retry, sabotage=wrong, shared=self._in_shared_memory())
+            for plan in plans
+        ]
         if style == "tagged":
             self._draw.shuffle(trials)
         errors: list[pccl.PcclError] = []
@@ -92,6 +95,10 @@ class ChurnPeer(Peer):
             expected = (pccl.Evicted, pccl.OutcomeUnknown)
             raise min(errors, key=lambda error: isinstance(error, expected))  # surprises first
         return sorted(again, key=lambda plan: plan.slot)
+
+    def _in_shared_memory(self) -> bool:
+        """Half of the operations of whoever can show such memory to others."""
+        return self.seat.transport in ("auto", "shm") and self._draw.random() < 0.5
 
     def _reduce(
         self,

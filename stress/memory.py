@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+import pccl_py as pccl
+
 GUARD_BYTES = 64
 _GUARD = 0xA5
 
@@ -13,11 +15,13 @@ Array = np.ndarray[Any, Any]
 
 
 class Guarded:
-    """`array`: `count` elements of `dtype`, `shift` bytes off a multiple of 64."""
+    """`array`: `count` elements of `dtype`, `shift` bytes off a multiple of 64. `shared`: in memory that
+    peers of the same host map."""
 
-    def __init__(self, dtype: str, count: int, shift: int) -> None:
+    def __init__(self, dtype: str, count: int, shift: int, *, shared: bool = False) -> None:
         size = count * np.dtype(dtype).itemsize
-        raw = np.full(size + 3 * GUARD_BYTES + shift, _GUARD, np.uint8)
+        raw: Array = (pccl.empty if shared else np.empty)(size + 3 * GUARD_BYTES + shift, np.uint8)
+        raw[:] = _GUARD
         begin = GUARD_BYTES + -raw.ctypes.data % 64 + shift
         self.array: Array = raw[begin : begin + size].view(dtype)
         self._before, self._after = raw[:begin], raw[begin + size :]

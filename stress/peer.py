@@ -44,6 +44,7 @@ class Seat:
     island_size: int = 1
     group: int = 0
     min_islands: int = 1
+    transport: str | None = None
 
 
 class Peer:
@@ -107,6 +108,7 @@ class Peer:
             island_size=seat.island_size,
             group=seat.group,
             min_islands=seat.min_islands,
+            transport=seat.transport,
         )
 
     def _come_in(self, enter: Callable[[], None]) -> None:

@@ -30,12 +30,19 @@ class Trial:
     """
 
     def __init__(
-        self, plan: OperationPlan, window: int, me: int, retry: int, *, sabotage: bool = False
+        self,
+        plan: OperationPlan,
+        window: int,
+        me: int,
+        retry: int,
+        *,
+        sabotage: bool = False,
+        shared: bool = False,
     ) -> None:
         self.plan = plan
         self.key = [window, plan.slot, plan.scope, retry]
         self.retry = retry
-        self._me = me
+        self._me, self._shared = me, shared
         self._name = Name(window, plan.slot, retry, 0)
         self._tensors = [self._tensor(index, tensor) for index, tensor in enumerate(plan.tensors)]
         if sabotage:
@@ -44,10 +51,12 @@ class Trial:
 
     def _tensor(self, index: int, plan: TensorPlan) -> _Tensor:
         name, kind = self._name._replace(tensor=index), Kind(plan.dtype, self.plan.op, self.plan.weighted)
-        given = Guarded(plan.dtype, plan.count, plan.shift)
+        given = Guarded(plan.dtype, plan.count, plan.shift, shared=self._shared)
         original = oracles.contribution(self._me, name, kind, plan.count)
         given.array[:] = original
-        out = given if plan.in_place else Guarded(plan.dtype, plan.count, 63 - plan.shift)
+        out = given
+        if not plan.in_place:
+            out = Guarded(plan.dtype, plan.count, 63 - plan.shift, shared=self._shared)
         return _Tensor(name, kind, given, out, original)
 
     def post(self, comm: pccl.Communicator, tag: int | None) -> pccl.Work:

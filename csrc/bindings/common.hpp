@@ -67,6 +67,7 @@ void bind_peer(py::module_& module);
 void bind_operation(py::module_& module);
 void bind_state(py::module_& module);
 void bind_kernels(py::module_& module);
+void bind_shared_memory(py::module_& module);
 void bind_measurements(py::module_& module);
 
 }  // namespace pccl::bindings

@@ -32,6 +32,8 @@ Guard& guard() {
 
 }  // namespace
 
+void install_fork_guard() { guard(); }
+
 void guard_from_fork(int fd) {
   if (fd < 0) return;
   const std::lock_guard lock(guard().mutex);

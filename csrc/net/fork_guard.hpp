@@ -5,6 +5,8 @@
 namespace pccl::net {
 
 void guard_from_fork(int fd);
+// Before others ask to be called at a fork: their locks are then taken before this one.
+void install_fork_guard();
 void unguard(int fd);
 
 }  // namespace pccl::net

@@ -32,6 +32,10 @@ struct Complete {
   AttemptId attempt;
   OpKey key;
 };
+struct More {  // call go_on() when others have had their turn
+  AttemptId attempt;
+  OpKey key;
+};
 struct Mismatch {
   AttemptId attempt;
   OpKey key;
@@ -44,15 +48,18 @@ struct Discard {
   ParkedId parked;
 };
 }  // namespace exchange_effect
-using ExchangeEffect = std::variant<exchange_effect::SendReady, exchange_effect::Do, exchange_effect::Wake,
-                                    exchange_effect::Complete, exchange_effect::Mismatch,
-                                    exchange_effect::Replay, exchange_effect::Discard>;
+using ExchangeEffect =
+    std::variant<exchange_effect::SendReady, exchange_effect::Do, exchange_effect::Wake,
+                 exchange_effect::Complete, exchange_effect::More, exchange_effect::Mismatch,
+                 exchange_effect::Replay, exchange_effect::Discard>;
 
 // How much is sent before it is asked for, and kept while it waits to be sent. Smaller in the simulator.
 struct ExchangeLimits {
   std::size_t eager_bytes = limits::eager_bytes;
   std::size_t eager_operations = limits::eager_operations_max;
   std::uint32_t slots = 64;  // of one attempt
+  std::uint32_t slots_of_readers = 0;
+  std::uint64_t own_bytes = 4u << 20;  // copied in one turn
 };
 
 struct Outgoing {
@@ -82,10 +89,12 @@ class Exchange {
   Exchange(const Session& session, Rules rules = {}, ExchangeLimits limits = {})
       : session_(session), rules_(rules), limits_(limits) {}
 
-  void begin(const OpKey& key, bool in_place);  // effect::StartAttempt
-  void drop(const OpKey& key);                  // effect::DropAttempt and after effect::Deliver
-  void view_changed();                          // after the attempts of the new view have begun
+  void begin(const OpKey& key, bool in_place);      // effect::StartAttempt
+  void go_on(const OpKey& key, AttemptId attempt);  // exchange_effect::More
+  void drop(const OpKey& key);                      // effect::DropAttempt and after effect::Deliver
+  void view_changed();                              // after the attempts of the new view have begun
   void on_link_up(PeerId peer);
+  void set_reader(PeerId peer, bool reads);        // it takes chunks from where they lie
   bool on_ready(PeerId from, const Ready& ready);  // false: no honest peer announces so much
 
   // A data frame's header arrived. park: keep the payload and call park(); it comes back by Replay or
@@ -94,7 +103,6 @@ class Exchange {
   ParkedId park(PeerId from, const wire::DataHeader& header);
   bool may_park(PeerId from, std::size_t bytes) const;
   void arrived(const wire::DataHeader& header, SlotId slot);
-
   void unland(const wire::DataHeader& header, AttemptId attempt);  // half of it came
 
   bool sendable(PeerId peer) const;
@@ -115,6 +123,7 @@ class Exchange {
     wire::DataHeader header;
   };
   bool may_be_eager(const Descriptor& descriptor) const;
+  std::vector<PeerId> peers_of(const Operation& operation) const;
   Standing standing_of(const Attempt& attempt, bool in_place) const;
   std::vector<PeerId> sources_of(const Attempt& attempt) const;
   void send_ready(const Attempt& attempt, PeerId to);
@@ -132,6 +141,7 @@ class Exchange {
   std::map<OpKey, Attempt> attempts_;
   std::map<std::uint64_t, OpKey> by_order_;
   std::map<std::pair<PeerId, OpKey>, Ready> ready_parked_;
+  std::set<PeerId> readers_;
   std::map<ParkedId, Parked> parked_;
   std::map<PeerId, std::size_t> parked_bytes_;
   std::vector<Work> work_;

@@ -18,6 +18,7 @@ struct LinkInfo {
   std::uint32_t stripes = 0, mended = 0;  // now; and those that broke while others lived
   std::string congestion;
   std::string remote;
+  std::string transport = "tcp";  // how chunks leave: as bytes, or by their place
   Path path = Path::lan;
   Duration rtt = never;
   std::uint64_t bytes_in = 0, bytes_out = 0;

@@ -20,19 +20,14 @@ kernels::Contributors contributors(const Plan& plan, const Step& step) {
 }
 }  // namespace
 
-BlockSpan block_span(Call call, std::uint32_t position, std::uint32_t world) {
-  switch (call) {
-    case Call::all_gather:
-    case Call::gather:
-      return {.in_first = position};
-    case Call::scatter:
-    case Call::reduce_scatter:
-      return {.out_first = position};
-    case Call::all_to_all:
-      return {.in_first = std::uint64_t{position} * world, .out_first = position, .out_stride = world};
-    default:
-      return {};
-  }
+std::uint64_t BlockSpan::in(std::uint64_t segment) const {
+  if (call == Call::all_gather || call == Call::gather) return segment - position;
+  return call == Call::all_to_all ? (position + segment) % world : segment;
+}
+
+std::uint64_t BlockSpan::out(std::uint64_t segment) const {
+  if (call == Call::scatter || call == Call::reduce_scatter) return segment - position;
+  return call == Call::all_to_all ? (position + world - segment) % world : segment;
 }
 
 OperationMemory::OperationMemory(std::vector<TensorSpan> tensors, ReduceOp op, std::optional<double> weight,
@@ -54,27 +49,36 @@ OperationMemory::OperationMemory(std::vector<TensorSpan> tensors,
   streaming_ = bytes_ > streaming_from;
 }
 
+namespace {
+std::uint64_t in_block(std::uint64_t offset, std::uint64_t count, std::uint64_t block) {
+  return block * count + offset % count;
+}
+}  // namespace
+
 std::uint8_t* OperationMemory::output(const Chunk& chunk) {
   if (hidden(chunk)) return reinterpret_cast<std::uint8_t*>(weights_.data() + chunk.offset);
   const auto& tensor = tensors_[chunk.tensor];
   auto offset = chunk.offset;
-  if (in_blocks(call_)) {
-    const auto block = offset / tensor.count;
-    offset = (block - blocks_.out_first) / blocks_.out_stride * tensor.count + offset % tensor.count;
-  }
+  if (in_blocks(call_)) offset = in_block(offset, tensor.count, blocks_.out(offset / tensor.count));
   return tensor.out + offset * size_of(chunk.dtype);
+}
+
+void OperationMemory::take(const Chunk& chunk, const std::uint8_t* from) {
+  kernels::copy(output(chunk), from, chunk.element_bytes(), streaming_);
 }
 
 const std::uint8_t* OperationMemory::input(const Chunk& chunk) const {
   if (hidden(chunk)) return reinterpret_cast<const std::uint8_t*>(&*weight_);
   if (!zeros_.empty()) return zeros_.data();
   const auto& tensor = tensors_[chunk.tensor];
-  return tensor.in + (chunk.offset - blocks_.in_first * tensor.count) * size_of(chunk.dtype);
+  auto offset = chunk.offset;
+  if (in_blocks(call_)) offset = in_block(offset, tensor.count, blocks_.in(offset / tensor.count));
+  return tensor.in + offset * size_of(chunk.dtype);
 }
 
 void OperationMemory::begin(const Executor& executor) {
   kept_.clear();
-  blocks_ = block_span(call_, executor.plan().position, executor.plan().world);
+  blocks_ = {call_, executor.plan().position, executor.plan().world};
   weights_.assign(weight_ ? executor.plan().world : 0, 0.0);
   const auto& steps = executor.plan().steps;
   const bool quantized = std::any_of(steps.begin(), steps.end(), [](const Step& step) {
@@ -142,13 +146,13 @@ bool OperationMemory::run(const Executor& executor, const Work& work, SlotPool& 
   if (work.merge == Merge::own)
     take_own(executor, work);
   else if (work.merge == Merge::replace)
-    decode(executor, work, slots.data(work.slot));
+    decode(executor, work, slots.read(work.slot));
   else if (work.merge == Merge::fold)
     finite = fold(executor, work, slots);
   else if (executor.plan().steps[work.step].finish)
-    finish(executor, work, slots.data(work.slot));
+    finish(executor, work, slots);
   else
-    reduce(executor, work, slots.data(work.slot));
+    reduce(executor, work, slots);
   if (work.free_slot) slots.give(work.slot);
   return finite;
 }
@@ -171,17 +175,17 @@ void OperationMemory::take_own(const Executor& executor, const Work& work) {
 }
 
 // A partial sum: stays in the slot, or is spilled to the output when slots are short.
-void OperationMemory::reduce(const Executor& executor, const Work& work, std::uint8_t* slot) {
+void OperationMemory::reduce(const Executor& executor, const Work& work, SlotPool& slots) {
   const auto& chunk = executor.layout().chunk(work.chunk);
   const auto& step = executor.plan().steps[work.step];
   if (work.keep) keep(executor, work.chunk);
-  kernels::ReduceArgs args{.out = work.to_slot ? slot : output(chunk),
-                           .incoming = slot,
+  const auto* incoming = slots.read(work.slot);
+  kernels::ReduceArgs args{.out = work.to_slot ? sums(chunk, work, slots) : output(chunk),
+                           .incoming = incoming,
                            .own = input(chunk),
                            .count = chunk.count};
-  if (work.to_slot && step.in != step.out && accumulator_of(chunk.dtype) != chunk.dtype) {
-    narrow_.assign(
-        slot, slot + chunk.element_bytes());  // the sums are wider than what came: they would overtake it
+  if (args.out == incoming && step.in != step.out && accumulator_of(chunk.dtype) != chunk.dtype) {
+    narrow_.assign(incoming, incoming + chunk.element_bytes());  // the wider sums would overtake what came
     args.incoming = narrow_.data();
   }
   if (weight_)
@@ -190,14 +194,21 @@ void OperationMemory::reduce(const Executor& executor, const Work& work, std::ui
     reduction_->combine(chunk.dtype, step.in, step.out, args, contributors(executor.plan(), step));
 }
 
+// A slot as memory for what is computed.
+std::uint8_t* OperationMemory::sums(const Chunk& chunk, const Work& work, SlotPool& slots) {
+  return slots.write(work.slot, chunk.count * size_of(accumulator_of(chunk.dtype)));
+}
+
 // The whole sum: computed in the cache-hot slot where the sizes allow it, stored past the caches, sent from
 // the slot.
-void OperationMemory::finish(const Executor& executor, const Work& work, std::uint8_t* slot) {
+void OperationMemory::finish(const Executor& executor, const Work& work, SlotPool& slots) {
   const auto& chunk = executor.layout().chunk(work.chunk);
   const auto& step = executor.plan().steps[work.step];
   const auto same_size = step.in == Wire::element || accumulator_of(chunk.dtype) == chunk.dtype;
   auto* out = output(chunk);
-  kernels::ReduceArgs args{.out = slot, .incoming = slot, .own = input(chunk), .count = chunk.count};
+  const auto* incoming = slots.read(work.slot);
+  auto* slot = work.to_slot || weight_ ? sums(chunk, work, slots) : nullptr;
+  kernels::ReduceArgs args{.out = slot, .incoming = incoming, .own = input(chunk), .count = chunk.count};
   if (weight_) {
     kernels::combine_weighted(chunk.dtype, Wire::accumulator, Wire::accumulator, args, own_weight());
     if (work.keep) keep(executor, work.chunk);

@@ -30,11 +30,13 @@ struct ResidualSpan {
 // Instead of a weight: this peer's values are not finite, and count for nothing.
 inline constexpr double skipped_weight = -1.0;
 
-// Of a call in blocks: which blocks `in` and `out` begin with, and how far apart those of `out` are.
+// Of a call in blocks: which block of `in` and of `out` a segment is.
 struct BlockSpan {
-  std::uint64_t in_first = 0, out_first = 0, out_stride = 1;
+  Call call = Call::all_reduce;
+  std::uint64_t position = 0, world = 1;
+  std::uint64_t in(std::uint64_t segment) const;
+  std::uint64_t out(std::uint64_t segment) const;
 };
-BlockSpan block_span(Call call, std::uint32_t position, std::uint32_t world);
 
 class OperationMemory {
  public:
@@ -54,6 +56,7 @@ class OperationMemory {
   // False: the sum that was to be encoded is not finite, or there is nothing to sum: all_skipped().
   [[nodiscard]] bool run(const Executor& executor, const Work& work, SlotPool& slots);
   std::uint8_t* output(const Chunk& chunk);
+  void take(const Chunk& chunk, const std::uint8_t* from);  // the output, from memory that is mapped here
   const std::uint8_t* input(const Chunk& chunk) const;
   // The own bytes of a chunk, also where the sum has taken their place.
   const std::uint8_t* contribution(const Executor& executor, std::uint32_t chunk);
@@ -70,8 +73,9 @@ class OperationMemory {
   UndoPool::Buffer release_undo() { return std::move(undo_); }
 
  private:
-  void reduce(const Executor& executor, const Work& work, std::uint8_t* slot);
-  void finish(const Executor& executor, const Work& work, std::uint8_t* slot);
+  void reduce(const Executor& executor, const Work& work, SlotPool& slots);
+  void finish(const Executor& executor, const Work& work, SlotPool& slots);
+  static std::uint8_t* sums(const Chunk& chunk, const Work& work, SlotPool& slots);
   void take_own(const Executor& executor, const Work& work);
   [[nodiscard]] bool fold(const Executor& executor, const Work& work, SlotPool& slots);
   [[nodiscard]] bool fold_quantized(const Executor& executor, const Chunk& chunk,
@@ -88,7 +92,11 @@ class OperationMemory {
   kernels::Draw draw_of(const Chunk& chunk, bool sum) const;
   void fold_plain(const Executor& executor, const Work& work, const std::vector<const std::uint8_t*>& parts,
                   std::uint8_t* to);
-  void fold_weighted(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts, std::uint8_t* to);
+  void fold_range(const Executor& executor, const Work& work, const std::vector<const std::uint8_t*>& parts,
+                  std::uint8_t* to, std::size_t begin, std::size_t count);
+  void fold_weighted(const Executor& executor, const Work& work,
+                     const std::vector<const std::uint8_t*>& parts, std::uint8_t* to);
+  static std::uint32_t contributor(const Part& part);
   std::uint8_t* undo_of(const Chunk& chunk);
   bool hidden(const Chunk& chunk) const { return chunk.tensor == tensors_.size(); }
 

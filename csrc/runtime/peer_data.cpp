@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/crc32c.hpp"
+#include "runtime/link_speeds.hpp"
 #include "runtime/peer_runtime.hpp"
 
 namespace pccl {
@@ -12,7 +13,11 @@ namespace pccl {
 
 void PeerRuntime::link_up(PeerId peer) {
   forget_in_flight(peer);  // of a link that this one replaces
+  if (const auto hello = same_host_.hello()) links_.send(peer, *hello);
   if (session_ == nullptr) return;
+  // With the proof that it is there. Who is a member already leaves that to the one at the door.
+  if (session_->stage() == Session::Stage::door)
+    session_->note_links({{peer, 0, round_trip_us(links_, peer), Evidence::at_least}}, monotonic_now());
   session_->on_link_up(peer, monotonic_now());
   exchange_->on_link_up(peer);
   send_fetches(peer);
@@ -46,6 +51,8 @@ bool PeerRuntime::link_message(PeerId peer, const BetweenPeers& message) {
       event.donor = peer;
       it->second->events.push(std::move(event));
     }
+  } else if (!host_message(peer, message)) {
+    return false;
   }
   drain();
   return true;
@@ -53,6 +60,7 @@ bool PeerRuntime::link_message(PeerId peer, const BetweenPeers& message) {
 
 net::Landing PeerRuntime::link_payload(PeerId peer, net::Connection& stripe, wire::FrameKind kind,
                                        ByteView head, std::size_t bytes) {
+  if (kind == wire::FrameKind::probe) return {};
   return kind == wire::FrameKind::chunk ? land_chunk(peer, stripe, head, bytes)
                                         : land_block(peer, stripe, head, bytes);
 }
@@ -69,6 +77,7 @@ void PeerRuntime::stripe_broke(PeerId peer, net::Connection& stripe) {
   for (auto& fetch : fetches_)
     if (fetch.donor == peer) fetch.sent = false;
   send_fetches(peer);
+  offer_again(peer);
   exchange_->on_link_up(peer);
   drain();
 }
@@ -88,20 +97,26 @@ bool PeerRuntime::may_take(const net::Connection& stripe) const {
 
 void PeerRuntime::pump(PeerId peer) {
   const Links::MayTake with_room = [this](const auto& stripe) { return may_take(stripe); };
-  while (auto* stripe = links_.stripe_for_chunk(peer, with_room)) {
-    if (const auto it = again_.find(peer); it != again_.end()) {
+  for (;;) {
+    auto* stripe = links_.stripe_for_chunk(peer, with_room);
+    if (const auto it = again_.find(peer); stripe != nullptr && it != again_.end()) {
       auto send = std::move(it->second.front());
       it->second.pop_front();
       if (it->second.empty()) again_.erase(it);
       send_again(peer, *stripe, std::move(send));
       continue;
     }
+    // What is offered by its place needs no room on a stripe; one chunk too many on it waits there.
+    const bool crowded = stripe == nullptr;
+    if (same_host_.ways(peer) != 0 && !may_offer(peer)) return;
+    if (crowded && may_offer(peer)) stripe = links_.stripe_for_block(peer);
+    if (stripe == nullptr) return;
     auto outgoing = exchange_->next(peer);
     if (!outgoing) return links_.nothing_to_send(peer);
     Sends::Send send;
     send.key = outgoing->key;
     send.outgoing = std::move(*outgoing);
-    send_chunk(peer, *stripe, std::move(send));
+    if (!send_chunk(peer, *stripe, std::move(send)) && crowded) return;
   }
 }
 
@@ -114,10 +129,12 @@ void PeerRuntime::send_again(PeerId peer, net::Connection& stripe, Sends::Send s
   send_chunk(peer, stripe, std::move(send));
 }
 
-void PeerRuntime::send_chunk(PeerId peer, net::Connection& stripe, Sends::Send send) {
+// Whether it stays where it is, and the peer takes it from there.
+bool PeerRuntime::send_chunk(PeerId peer, net::Connection& stripe, Sends::Send send) {
   const auto* payload = source_of(send);
-  if (payload == nullptr) return;
+  if (payload == nullptr) return false;
   const auto bytes = send.outgoing.send.bytes;
+  if (!send.as_bytes && offer_chunk(peer, send, payload)) return true;
   if (links_.checksums(peer)) {
     send.outgoing.header.checked = true;
     send.outgoing.header.checksum = crc32c({payload, bytes});
@@ -132,6 +149,7 @@ void PeerRuntime::send_chunk(PeerId peer, net::Connection& stripe, Sends::Send s
   stripe.send_payload(wire::FrameKind::chunk, {head, sizeof head}, payload, bytes,
                       sends_.add(std::move(send)));
   links_.touch(stripe);
+  return false;
 }
 
 // Where the bytes are: for the first time, or after the stripe that had them broke. Whatever has overwritten
@@ -153,7 +171,7 @@ const std::uint8_t* PeerRuntime::source_of(Sends::Send& send) {
     }
   }
   if (made) return slots_.data(send.temporary);
-  if (chunk_send.place == Place::slot && !send.released) return slots_.data(chunk_send.slot);
+  if (chunk_send.place == Place::slot && !send.released) return slots_.read(chunk_send.slot);
   if (chunk_send.place != Place::input) return running.memory->output(chunk);
   return send.released ? running.memory->contribution(executor, chunk_send.chunk)
                        : running.memory->input(chunk);
@@ -212,6 +230,7 @@ void PeerRuntime::release(Sends::Send& send) {
 }
 
 void PeerRuntime::link_sent(PeerId peer, net::Connection& stripe, std::uint64_t token) {
+  if (token == Prober::token) return prober_.top_up();
   auto* send = sends_.find(token);
   if (send == nullptr || send->peer != peer || send->stripe != &stripe) return;
   if (send->block) {
@@ -242,6 +261,7 @@ void PeerRuntime::forget_in_flight(PeerId peer) {
   const auto give = [this](const Sends::Send& send) {
     if (send.temporary != no_slot) slots_.give(send.temporary);
   };
+  forget_references(peer);
   sends_.erase_if([&](const auto& send) { return send.peer == peer; },
                   [&](Sends::Token, Sends::Send& send) { give(send); });
   if (const auto node = again_.extract(peer); !node.empty())
@@ -267,6 +287,7 @@ void PeerRuntime::stop_using(const OpKey& key) {
     incoming_.erase(it);
   });
   std::erase_if(fetches_, [&](const Fetch& fetch) { return fetch.request.key == key; });
+  forget_references(key);
   if (const auto* attempt = exchange_->find(key)) slots_.give_all(attempt->id);
   if (const auto it = states_.find(key); it != states_.end()) it->second->served.clear();
 }
@@ -282,6 +303,7 @@ std::uint8_t* PeerRuntime::prepare(const wire::DataHeader& header, const Landing
   running.received += header.bytes;
   incoming.header = header;
   incoming.attempt = attempt->id;
+  if (landing.kind == Landing::Kind::signal) return &nothing_;
   if (landing.kind == Landing::Kind::slot) {
     // Encodings of a few elements are larger than these, scales and all.
     const auto accumulators = attempt->executor->chunk_bytes(header.chunk, Wire::accumulator);
@@ -319,8 +341,9 @@ void PeerRuntime::make_room_for(const wire::DataHeader& header) {
 }
 
 net::Landing PeerRuntime::land_chunk(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes) {
-  const auto header = wire::load_data(head.data());
+  auto header = wire::load_data(head.data());
   if (!header || header->bytes != bytes) return {.close = true};
+  if (header->key.scope == Scope::pair) header->key.from = peer, header->key.to = session_->peer();
   if (header->attempt > 0) make_room_for(*header);
   const auto landing = exchange_->land(peer, *header);
   if (landing.kind == Landing::Kind::skip) return {};
@@ -354,6 +377,7 @@ bool PeerRuntime::link_payload_end(PeerId peer, net::Connection& stripe) {
   } else if (incoming.kind == Incoming::Kind::chunk) {
     session_->note_moved(incoming.header.key);
     exchange_->arrived(incoming.header, incoming.slot);
+    gather(incoming.header);
   } else if (const auto state = states_.find(incoming.block.key); state != states_.end()) {
     StateEvent event(StateEvent::Kind::block);
     event.entry = incoming.block.entry;
@@ -381,6 +405,7 @@ void PeerRuntime::offer_parked(PeerId from, const wire::DataHeader& header,
   Incoming incoming;
   std::memcpy(prepare(header, landing, incoming), bytes.get(), header.bytes);
   exchange_->arrived(header, incoming.slot);
+  gather(header);
 }
 
 // ---- the exchange's effects ----
@@ -393,6 +418,7 @@ void PeerRuntime::apply(exchange_effect::Complete& e) {
   if (const auto it = running_.find(e.key); it != running_.end()) it->second.held = now;
   session_->attempt_complete(e.key, now);
 }
+void PeerRuntime::apply(exchange_effect::More& e) { unfinished_.push_back(e); }
 void PeerRuntime::apply(exchange_effect::Mismatch& e) {
   if (exchange_->current(e.key, e.attempt))
     session_->abandon(e.key, ErrorCode::mismatch, e.text, monotonic_now());

@@ -9,6 +9,8 @@
 #include "runtime/handles.hpp"
 #include "runtime/links.hpp"
 #include "runtime/master_link.hpp"
+#include "runtime/prober.hpp"
+#include "runtime/same_host.hpp"
 #include "runtime/sends.hpp"
 
 namespace pccl {
@@ -21,8 +23,9 @@ struct PeerOptions {
   Bytes secret;
   bool insecure = false;
   std::string congestion = "auto";
-  std::uint8_t stripes = 0;  // of each link; 0: by its path
-  bool checksum = false;     // of all chunks to and from this peer
+  std::uint8_t stripes = 0;                     // of each link; 0: by its path
+  bool checksum = false;                        // of all chunks to and from this peer
+  LocalWays ways = read_process | map_segment;  // between peers of one host, besides TCP
   Timing timing;
   std::function<void(const std::string&)> log;
   Resolver::LookUp look_up;  // of other peers' names; empty: the system's
@@ -54,7 +57,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   Error not_admitted(Duration waited);  // what keeps it out, for a caller whose time is over
   std::shared_ptr<OperationHandle> post(PostRequest request);
   void cancel(std::shared_ptr<OperationHandle> handle, std::string why);
-  std::shared_ptr<Promise<BoundaryResult>> enter_boundary(std::uint32_t islands, Duration timeout);
+  std::shared_ptr<Promise<BoundaryResult>> enter_boundary(std::uint32_t islands, Duration timeout,
+                                                          std::uint32_t probe_ms = 0);
   void leave_boundary(std::shared_ptr<Promise<BoundaryResult>> entered);
   std::shared_ptr<StateHandle> post_state(Posting posting);
   void offer_state(std::shared_ptr<StateHandle> handle, StateOffer offer, std::vector<ServedEntry> served);
@@ -112,6 +116,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void drain();
   void tick();
   Instant next_deadline() const;
+  void note_speeds(Instant now);
   std::vector<Address> reachable() const;
   void log(const std::string& line) const;
   void publish();
@@ -132,18 +137,20 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void apply(effect::BoundaryPassed& e);
   void apply(effect::BoundaryFailed& e);
   void apply(effect::Gone& e);
+  void apply(effect::Probe& e);
   void apply(effect::Notice& e);
   void apply(exchange_effect::SendReady& e);
   void apply(exchange_effect::Do& e);
   void apply(exchange_effect::Wake& e);
   void apply(exchange_effect::Complete& e);
+  void apply(exchange_effect::More& e);
   void apply(exchange_effect::Mismatch& e);
   void apply(exchange_effect::Replay& e);
   void apply(exchange_effect::Discard& e);
 
   // data
   void pump(PeerId peer);
-  void send_chunk(PeerId peer, net::Connection& stripe, Sends::Send send);
+  bool send_chunk(PeerId peer, net::Connection& stripe, Sends::Send send);
   void send_again(PeerId peer, net::Connection& stripe, Sends::Send send);
   const std::uint8_t* source_of(Sends::Send& send);
   void release(Sends::Send& send);
@@ -162,6 +169,34 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void forget_in_flight(PeerId peer);
   void unland(Incoming incoming);
   void make_room_for(const wire::DataHeader& header);
+
+  // chunks that stay where they are, between peers of one host
+  struct Offered {
+    PeerId peer = no_peer;
+    Sends::Send send;
+    ChunkAt chunk;
+  };
+  struct Reference {
+    PeerId peer = no_peer;
+    ChunkAt chunk;
+  };
+  bool may_offer(PeerId peer) const;
+  bool offer_chunk(PeerId peer, Sends::Send& send, const std::uint8_t* data);
+  void offer_again(PeerId peer);
+  void chunks_taken(PeerId peer, const ChunksTaken& message);
+  void forget_offers(const std::function<bool(const Offered&)>& which);
+  bool host_message(PeerId peer, const BetweenPeers& message);
+  bool hear_of(PeerId peer, const ChunkAt& chunk);
+  void take_references();
+  void take_reference(const Reference& reference);
+  void take_mapped(const Reference& reference, const Landing& landing, SameHost::Mapped source);
+  void gather(const wire::DataHeader& header);
+  void read_reference(const Reference& reference, const Landing& landing);
+  void want_bytes(const Reference& reference, LocalWays failing);
+  void note_taken(PeerId peer, std::uint64_t number);
+  void tell_taken(bool all);
+  void forget_references(PeerId peer);
+  void forget_references(const OpKey& key);
 
   void link_up(PeerId peer) override;
   void link_down(PeerId peer, const std::string& why) override;
@@ -200,11 +235,25 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::map<ParkedId, std::unique_ptr<std::uint8_t[]>> parked_;
   std::map<ParkedId, std::pair<PeerId, wire::DataHeader>> parked_headers_;
   std::vector<PeerId> woken_;
+  std::vector<exchange_effect::More> unfinished_;  // go on in the next turn
   SlotPool slots_;
+  Prober prober_{links_};
+  SameHost same_host_;
+  std::map<std::uint64_t, Offered> offers_;  // by number: not taken yet
+  std::map<PeerId, std::size_t> offered_;    // how many of them to whom
+  std::uint64_t next_offer_ = 1;
+  std::deque<Reference> references_;                     // not looked at yet
+  std::map<PeerId, std::set<std::uint64_t>> borrowing_;  // of these, and of those in use: their numbers
+  // Parts of sums in other processes: all of one sum are read when the last is there, while they are in the
+  // cache.
+  using SumOf = std::tuple<AttemptId, std::int32_t, std::uint32_t>;
+  std::map<SumOf, std::vector<Reference>> gathering_;
+  std::map<PeerId, ChunksTaken> taken_;  // to be told
+  std::uint8_t nothing_ = 0;             // where bytes land that there are none of
   std::vector<ExchangeEffect> exchange_effects_;
   std::vector<PeerId> skipped_;  // in the last operation that may skip
   std::shared_ptr<Promise<BoundaryResult>> boundary_;
-  ViewId boundary_view_;
+  std::vector<PeerId> boundary_members_;  // when its caller came
   Error ended_;
   Instant links_ticked_ = 0;
   bool stop_ = false, draining_ = false;

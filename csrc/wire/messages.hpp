@@ -4,15 +4,17 @@
 #include <variant>
 
 #include "wire/between_peers.hpp"
+#include "wire/on_one_host.hpp"
 #include "wire/to_master.hpp"
 #include "wire/to_peer.hpp"
 
 namespace pccl {
 
 using ToMaster = std::variant<Join, Register, Heartbeat, Reachable, Done, Broken, LinkLost, Waiting,
-                              EnterBoundary, Abandon, Leave, StateOffer>;
+                              EnterBoundary, Abandon, Leave, StateOffer, LinkReport, Probed>;
 using ToPeer = std::variant<Welcome, Refused, Prove, ViewMessage, Commit, Failed, Passed, Evicted, Missing,
-                            Pulse, StatePlan, Suspended>;
-using BetweenPeers = std::variant<LinkHello, Ready, BlockRequest, BlockFailed, StripeLost, Received>;
+                            Pulse, StatePlan, Suspended, Probe>;
+using BetweenPeers = std::variant<LinkHello, Ready, BlockRequest, BlockFailed, StripeLost, Received,
+                                  HostHello, HostAnswer, SegmentAt, SegmentGone, ChunkAt, ChunksTaken>;
 
 }  // namespace pccl

@@ -51,7 +51,7 @@ class KernelsWorker:
     def code(self, size: int, kind: str, levels: list[str], trials: int) -> dict[str, Any]:
         """By level: `encode`, `decode` and `add` (decode and add to a sum) of float32; `right`: levels whose
         error is within the bound, and whose codes are those of the first."""
-        code, block, _ = numbers_of(kind)
+        code, block, _, _ = numbers_of(kind)
         count, times = size // 4, max(1, TRIAL_BYTES // size)
         values = np.random.default_rng(1).standard_normal(count, np.float32)
         out, sums = np.empty_like(values), np.zeros_like(values)

@@ -86,9 +86,7 @@ def test_lists_tags_and_several_at_once(master: Master) -> None:
         rank = comm.rank
         outs = [np.empty(9, np.float32), np.empty((3, 2), np.int64)]
         works = [
-            comm.all_gather(
-                [np.full(3, rank, np.float32), np.full(2, rank + 5)], outs, tag=1, async_op=True
-            ),
+            comm.all_gather([np.full(3, rank, np.float32), np.full(2, rank + 5)], outs, tag=1, async_op=True),
             comm.all_to_all(np.arange(3) + 10 * rank, swapped := np.empty(3, int), tag=2, async_op=True),
         ]
         for work in works:
