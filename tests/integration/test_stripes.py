@@ -18,12 +18,14 @@ from pccl_py import Communicator, Config, Master
 
 from .peers import PEER, expect, together
 
-# ADDRESS PEERS ROUNDS IN_PLACE: sums, while a thread of its own ends one of its data sockets after the other.
+# ADDRESS PEERS ROUNDS IN_PLACE HOW: sums, while a thread of its own ends one data socket after the other.
 KILLER = (
     PEER
     + """
 import contextlib, os, random, socket
-peers, rounds, in_place = map(int, sys.argv[2:5])
+peers, rounds, in_place, how = *map(int, sys.argv[2:5]), sys.argv[5]
+options = {"ring": {"algorithm": "ring"}, "direct": {"algorithm": "direct"}, "auto": {},
+           "int8": {"quantization": "int8"}, "weighted": {"op": "avg"}}[how]
 def data_sockets(comm):
     "Duplicates of the descriptors of all stripes."
     master, found = int(address.rsplit(":", 1)[1]), []
@@ -51,28 +53,39 @@ def kill_now_and_then(comm, stop, killed):
                 killed.append(1)
         for one in found:
             one.close()
-config = Config(heartbeat_ms=100, heartbeats_missed_max=10, stripes=5)
+config = Config(heartbeats_missed_max=20, stripes=5)
 with Communicator(address, min_islands=peers, config=config) as comm:
     say("in", comm.id)
     data = np.empty(1 << 20, np.float32)
     own, killed, stop, attempts, right = comm.id, [], threading.Event(), 0, True
     thread = threading.Thread(target=kill_now_and_then, args=(comm, stop, killed))
-    if len(sys.argv) > 5: thread.start()
+    thread.start()
     for call in range(rounds):
         data.fill(1 << own)
         out = data if in_place else np.empty_like(data)
-        info = comm.all_reduce(data, out=out)
+        if how == "weighted": options["weight"] = float(own)
+        info = comm.all_reduce(data, out=out, **options)
         attempts = max(attempts, info.attempts)
-        right &= bool((out == sum(1 << peer for peer in info.contributors)).all())
+        wanted = sum(1 << peer for peer in info.contributors)
+        if how == "weighted":
+            wanted = sum(peer << peer for peer in info.contributors) / sum(info.contributors)
+        right &= bool(np.allclose(out, wanted, rtol=1e-6 if how != "int8" else 0.02, atol=0))
         say("sum", call, right)
     stop.set()
-    if thread.ident: thread.join()
+    thread.join()
     mended = sum(peer.link.mended for peer in comm.peers() if peer.link is not None)
     size = comm.world_size
     comm.barrier()
     say("end", right, attempts, size, len(killed) == 0 or mended > 0, len(killed))
 """
 )
+
+
+@pytest.fixture
+def master() -> Iterator[Master]:
+    """Patient: a busy machine is not what is tested here."""
+    with Master(config=Config(heartbeats_missed_max=20)) as running:
+        yield running
 
 
 @contextmanager
@@ -91,10 +104,13 @@ def _processes(*arguments: list[object]) -> Iterator[list[subprocess.Popen[str]]
                 process.stdout.close()
 
 
+@pytest.mark.parametrize("how", ["ring", "direct", "int8", "weighted"])
 @pytest.mark.parametrize("in_place", [0, 1])
-@pytest.mark.parametrize("peers", [2, 3, 4])
-def test_stripes_die_one_by_one_and_nobody_hears_of_it(master: Master, peers: int, in_place: int) -> None:
-    words: list[list[object]] = [[master.address, peers, 12, in_place, "kill"] for _ in range(peers)]
+@pytest.mark.parametrize("peers", [2, 4])
+def test_stripes_die_one_by_one_and_nobody_hears_of_it(
+    master: Master, peers: int, in_place: int, how: str
+) -> None:
+    words: list[list[object]] = [[master.address, peers, 8, in_place, how] for _ in range(peers)]
     with _processes(*words) as processes:
         ends = [expect(process, "end").split() for process in processes]
     for right, attempts, size, mended, _ in ends:
@@ -103,7 +119,7 @@ def test_stripes_die_one_by_one_and_nobody_hears_of_it(master: Master, peers: in
 
 
 def test_a_process_is_killed_while_stripes_die(master: Master) -> None:
-    words: list[list[object]] = [[master.address, 3, 30, 0, "kill"] for _ in range(3)]
+    words: list[list[object]] = [[master.address, 3, 30, 0, "auto"] for _ in range(3)]
     with _processes(*words) as processes:
         expect(processes[0], "sum 5")
         processes[1].send_signal(signal.SIGKILL)
@@ -117,7 +133,9 @@ def test_stripes_and_path_are_visible(master: Master) -> None:
     def look(comm: Communicator, _: int) -> Any:
         for _ in range(3):
             comm.all_reduce(np.ones(100_000, np.float32))
-        return [peer.link for peer in comm.peers() if peer.link is not None]
+        links = [peer.link for peer in comm.peers() if peer.link is not None]
+        comm.barrier()  # nobody leaves before all have looked
+        return links
 
     for links in together(master.address, 2, look):
         (link,) = links
@@ -144,7 +162,7 @@ FEW = (
 import os, resource
 low = len(os.listdir("/proc/self/fd")) + 40
 resource.setrlimit(resource.RLIMIT_NOFILE, (low, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-with Communicator(address, min_islands=4, config=Config(stripes=16)) as comm:
+with Communicator(address, min_islands=4, config=Config(heartbeats_missed_max=20, stripes=16)) as comm:
     data = np.ones(1 << 18, np.float32)
     for _ in range(5): comm.all_reduce(data)
     stripes = [peer.link.stripes for peer in comm.peers() if peer.link is not None]
