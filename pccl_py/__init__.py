@@ -11,6 +11,7 @@ Importing this package loads neither torch nor an extra.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from .arguments import Algorithm, OnLoss, Op, Scope, Strategy
@@ -44,6 +45,7 @@ from .master import Master
 from .quantization import QuantConfig
 from .shared import empty, share, zeros
 from .shared_state import SharedState, SyncInfo
+from .topology import TopologyReport
 from .work import OpInfo, Work
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ __all__ = [
     "SharedState",
     "Strategy",
     "SyncInfo",
+    "TopologyReport",
     "UsageError",
     "VersionError",
     "Work",
@@ -93,12 +96,19 @@ __all__ = [
 ]
 
 
+if "torch.distributed" in sys.modules:  # else it asks for it when it comes: see torch_backend.py
+    from .torch_backend import register
+
+    register()
+    del register
+
+
 def __getattr__(name: str) -> Any:
-    """`pccl_py.optim` needs torch, so it is imported by whoever names it first."""
-    if name == "optim":
+    """Parts that need torch are imported by whoever names them first."""
+    if name in ("distributed", "optim"):
         from importlib import import_module
 
-        return import_module(".optim", __name__)
+        return import_module(f".{name}", __name__)
     if name == "__version__":
         from importlib.metadata import version
 

@@ -36,6 +36,7 @@ class Operation(Protocol):
     def wait(self, seconds: float) -> bool: ...
     def done(self) -> bool: ...
     def cancel(self) -> None: ...
+    def notify(self, completions: Any, number: int) -> None: ...
     def result(self) -> tuple[Any, ...]: ...
 
 
@@ -114,6 +115,10 @@ class Work:
     def is_completed(self) -> bool:
         """Whether wait() would return, or raise, at once."""
         return self._operation.done()
+
+    def notify(self, completions: Any, number: int) -> None:
+        """Puts `number` into the core's `completions` when it ends, which may be at once."""
+        self._operation.notify(completions, number)
 
     def cancel(self) -> None:
         """Ends the operation with Cancelled on every peer, unless it has committed. wait() tells which."""

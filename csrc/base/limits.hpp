@@ -35,6 +35,8 @@ inline constexpr std::size_t records_max = 1 << 14;
 inline constexpr std::size_t peers_named_max = 64;
 // Breaks that a peer may report in a row while nothing commits: then it goes, so that the others get on.
 inline constexpr std::uint32_t complaints_max = 16;
+// One probe of one link: more tells nothing new, and all other peers wait for it.
+inline constexpr std::uint32_t probe_ms_min = 20, probe_ms_max = 2000;
 // Blocks of shared state on their way to one peer: far more than it asks for at a time.
 inline constexpr std::size_t blocks_in_flight_max = 1 << 10;
 // A control message: the largest is a view of members_max peers.
@@ -53,8 +55,6 @@ inline constexpr std::size_t mesh_max = 16;
 // Operations that everybody sends to everybody at once: one hop, and what it costs in bytes does not matter.
 inline constexpr std::size_t exchange_bytes_max = 64u << 10;
 inline constexpr std::size_t exchange_world_max = 8;
-// Two hops instead of a ring's 2(P-1), with as many bytes but from all sides at once.
-inline constexpr std::size_t direct_bytes_max = 1u << 20;
 // Parts of sums that wait for other parts, in one operation.
 inline constexpr std::size_t fold_bytes_max = 32u << 20;
 // Operations up to this size are sent before the receiver said READY; it parks them if it is behind.
@@ -63,6 +63,8 @@ inline constexpr std::size_t eager_bytes = 64u << 10;
 inline constexpr std::size_t parked_bytes_max = 16u << 20;
 // Eager operations in flight to a peer that has not posted them; beyond that the sender waits for READY.
 inline constexpr std::size_t eager_operations_max = 32;
+// Runs that one master serves: the subgroups and pairs of a large job.
+inline constexpr std::size_t runs_max = 1 << 12;
 // Connections that have not proved anything yet.
 inline constexpr std::size_t strangers_max = 256;
 // Chunks that are offered to one peer of this host by their place and not taken yet: some MiB of messages.

@@ -22,6 +22,7 @@ py::dict status(const MasterRuntime& self) {
   all["view"] = s.view.id.number;
   all["peers"] = peers;
   all["waiting"] = s.waiting;
+  all["runs"] = s.peers;
   return all;
 }
 

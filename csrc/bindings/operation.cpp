@@ -1,4 +1,5 @@
 #include "bindings/peer.hpp"
+#include "runtime/completions.hpp"
 
 namespace pccl::bindings {
 
@@ -31,9 +32,23 @@ bool wait(const OperationObject& self, double seconds) {
   return wait_with_signals(seconds, [&](Duration time) { return self.handle->result.wait_for(time); });
 }
 
+void notify(const OperationObject& self, std::shared_ptr<Completions> completions, std::uint64_t number) {
+  self.handle->result.then([completions = std::move(completions), number] { completions->push(number); });
+}
+
+std::vector<std::uint64_t> take(Completions& self, double seconds) {
+  std::vector<std::uint64_t> ended;
+  wait_with_signals(seconds, [&](Duration time) { return !(ended = self.take(time)).empty(); });
+  return ended;
+}
+
 }  // namespace
 
 void bind_operation(py::module_& module) {
+  py::class_<Completions, std::shared_ptr<Completions>>(module, "Completions")
+      .def(py::init<>())
+      .def("push", &Completions::push, py::arg("number"))
+      .def("take", &take, py::arg("seconds"));
   py::class_<OperationObject, std::shared_ptr<OperationObject>>(module, "Operation")
       .def("wait", &wait, py::arg("seconds"))
       .def("done", [](const OperationObject& self) { return self.handle->result.done(); })
@@ -41,6 +56,7 @@ void bind_operation(py::module_& module) {
            [](const OperationObject& self) {
              self.runtime->cancel(self.handle, "a peer cancelled the operation");
            })
+      .def("notify", &notify, py::arg("completions"), py::arg("number"))
       .def("result", &result_of);
 }
 

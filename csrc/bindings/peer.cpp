@@ -23,16 +23,27 @@ std::unique_ptr<PeerObject> create(std::string address, std::string island, std:
                                    std::uint32_t min_islands, std::string listen,
                                    std::vector<std::string> advertise, const py::bytes& secret, bool insecure,
                                    const Timing& timing, std::string congestion_control, std::uint8_t stripes,
-                                   bool checksum, std::string host_id, const std::string& transport) {
+                                   bool checksum, std::string run_name, std::uint32_t start_rank,
+                                   std::string host_id, bool deterministic, const std::string& transport) {
   PeerOptions options;
   options.master = std::move(address);
   if (island.size() > limits::name_bytes_max)
     raise({ErrorCode::usage, "an island's name has at most 256 bytes"});
+  if (run_name.size() > limits::name_bytes_max)
+    raise({ErrorCode::usage, "a run's name has at most 256 bytes"});
   if (host_id.size() > limits::name_bytes_max)
     raise({ErrorCode::usage, "a host's label has at most 256 bytes"});
   if (role < 1 || role > last_of<Role>) raise({ErrorCode::usage, "unknown role"});
-  options.join = {std::move(island), island_rank, island_size, group, static_cast<Role>(role),
-                  min_islands,       {},          {},          0,     std::move(host_id)};
+  options.join.island = std::move(island);
+  options.join.island_rank = island_rank;
+  options.join.island_size = island_size;
+  options.join.group = group;
+  options.join.role = static_cast<Role>(role);
+  options.join.min_islands = min_islands;
+  options.join.run_name = std::move(run_name);
+  options.join.start_rank = start_rank;
+  options.join.host_id = std::move(host_id);
+  options.join.deterministic = deterministic;
   options.listen = std::move(listen);
   options.advertise = std::move(advertise);
   options.secret = bytes_of(secret);
@@ -80,7 +91,8 @@ bool codec_exists(const Descriptor& d, DType dtype) {
 std::shared_ptr<OperationObject> post(
     const PeerObject& self, int call, int scope, std::uint32_t name, int op, PeerId root,
     std::optional<double> weight, int on_loss, double seconds, int algorithm,
-    const QuantizationNumbers& quantization, std::uint32_t blocks,
+    const QuantizationNumbers& quantization, std::uint32_t blocks, std::uint32_t peers,
+    const std::pair<PeerId, PeerId>& ends,
     const std::vector<std::tuple<std::uintptr_t, std::uintptr_t, std::uint64_t, int>>& tensors,
     const std::vector<std::pair<std::uintptr_t, std::uintptr_t>>& residuals, py::object keep) {
   check_not_forked(self);
@@ -93,6 +105,7 @@ std::shared_ptr<OperationObject> post(
   request.posting.scope = static_cast<Scope>(scope);
   request.posting.name = name;
   request.posting.timeout = duration_of(seconds);
+  request.posting.peers = peers;
   auto& d = request.posting.descriptor;
   d.call = static_cast<Call>(call);
   d.op = static_cast<ReduceOp>(op);
@@ -100,6 +113,9 @@ std::shared_ptr<OperationObject> post(
   d.on_loss = static_cast<OnLoss>(on_loss);
   d.algorithm = static_cast<Algorithm>(algorithm);
   d.blocks = blocks;
+  std::tie(request.posting.from, request.posting.to) = ends;
+  if ((d.call == Call::transfer) != (request.posting.scope == Scope::pair))
+    raise({ErrorCode::usage, "a pair sends and receives, and nobody else does"});
   if (in_blocks(d.call) != (blocks > 0) || blocks > limits::members_max)
     raise({ErrorCode::usage, "blocks belong to calls in blocks"});
   set_quantization(d, quantization);
@@ -127,9 +143,10 @@ std::shared_ptr<OperationObject> post(
   return object;
 }
 
-bool update_topology(const PeerObject& self, std::uint32_t islands, double seconds) {
+BoundaryResult pass_boundary(const PeerObject& self, std::uint32_t islands, double seconds,
+                             std::uint32_t probe_ms) {
   check_not_forked(self);
-  const auto passed = self.runtime->enter_boundary(islands, duration_of(seconds));
+  const auto passed = self.runtime->enter_boundary(islands, duration_of(seconds), probe_ms);
   const PeerRuntime::Blocked blocked(*self.runtime);
   try {
     wait_with_signals(-1, [&](Duration time) { return passed->wait_for(time); });
@@ -137,16 +154,33 @@ bool update_topology(const PeerObject& self, std::uint32_t islands, double secon
     without_gil([&] { self.runtime->leave_boundary(passed); });
     throw;
   }
-  const auto result = passed->get();
+  auto result = passed->get();
   if (result.error) raise(result.error);
-  return result.changed;
+  return result;
+}
+
+bool update_topology(const PeerObject& self, std::uint32_t islands, double seconds) {
+  return pass_boundary(self, islands, seconds, 0).changed;
+}
+
+// What the probes said about this peer's group: adopted, bandwidth before and now, latency before and now,
+// links, measured. None where the group was not looked at.
+py::object optimize_topology(const PeerObject& self, double seconds, std::uint32_t probe_ms) {
+  const auto result = pass_boundary(self, 0, seconds, probe_ms);
+  const auto status = self.runtime->status(false);
+  const auto* me = status.view.find(status.peer);
+  for (const auto& r : result.rings)
+    if (me != nullptr && r.group == me->group)
+      return py::make_tuple(r.adopted, r.bandwidth_before, r.bandwidth, r.latency_before_us, r.latency_us,
+                            r.links, r.measured);
+  return py::none();
 }
 
 std::unique_ptr<StateObject> sync_state(const PeerObject& self, int scope, std::uint32_t name,
                                         double seconds) {
   check_not_forked(self);
   Posting posting;
-  posting.scope = static_cast<Scope>(scope);
+  posting.scope = scope == int(Scope::run) ? Scope::run : Scope::group;
   posting.name = name;
   posting.timeout = duration_of(seconds);
   posting.descriptor.call = Call::sync_state;
@@ -194,14 +228,17 @@ void bind_peer(py::module_& module) {
       .def(py::init(&create), py::arg("address"), py::kw_only(), py::arg("island"), py::arg("island_rank"),
            py::arg("island_size"), py::arg("group"), py::arg("role"), py::arg("min_islands"),
            py::arg("listen"), py::arg("advertise"), py::arg("secret"), py::arg("insecure"), py::arg("timing"),
-           py::arg("congestion_control"), py::arg("stripes"), py::arg("checksum"), py::arg("host_id") = "",
-           py::arg("transport") = "auto")
+           py::arg("congestion_control"), py::arg("stripes"), py::arg("checksum"), py::arg("run_name"),
+           py::arg("start_rank"), py::arg("host_id"), py::arg("deterministic"), py::arg("transport"))
       .def("connect", &connect, py::arg("seconds"))
       .def("post", &post, py::kw_only(), py::arg("call"), py::arg("scope"), py::arg("name"), py::arg("op"),
            py::arg("root"), py::arg("weight"), py::arg("on_loss"), py::arg("seconds"), py::arg("algorithm"),
-           py::arg("quantization"), py::arg("blocks"), py::arg("tensors"), py::arg("residuals"),
-           py::arg("keep"))
+           py::arg("quantization"), py::arg("blocks"), py::arg("peers"), py::arg("ends"), py::arg("tensors"),
+           py::arg("residuals"), py::arg("keep"))
       .def("update_topology", &update_topology, py::arg("islands"), py::arg("seconds"))
+      .def("optimize_topology", &optimize_topology, py::arg("seconds"), py::arg("probe_ms"))
+      .def("ring", [](const PeerObject& self,
+                      std::uint32_t group) { return self.runtime->status(false).view.ring(group); })
       .def("sync_state", &sync_state, py::kw_only(), py::arg("scope"), py::arg("name"), py::arg("seconds"))
       .def("members", &members)
       .def("view",

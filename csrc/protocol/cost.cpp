@@ -206,9 +206,9 @@ std::uint32_t choose_chunk(const GroupPaths& paths, const PlanHints& hints, cons
 }  // namespace
 
 Path path_of(const GroupPaths& paths) {
-  if (paths.hosts == 1) return Path::host;
   const auto rtt = std::max(paths.ring_rtt_us, paths.mesh_rtt_us);
-  return rtt < wan_rtt_us ? Path::lan : Path::wan;
+  if (rtt >= wan_rtt_us) return Path::wan;  // namespaces of one kernel may be far apart
+  return paths.hosts == 1 ? Path::host : Path::lan;
 }
 
 std::uint8_t stripes_of(Path path, std::uint64_t bandwidth, std::uint32_t rtt_us) {

@@ -5,6 +5,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/clock.hpp"
 #include "base/result.hpp"
 #include "wire/messages.hpp"
 
@@ -54,6 +55,11 @@ struct BoundaryFailed {
 struct Gone {
   Error why;
 };  // the session is over; `closed`: it left politely
+struct Probe {
+  PeerId peer;
+  std::uint32_t round;
+  Duration time;
+};  // keep the link full for about so long, then Session::probed(); a new view or Probe calls it off
 struct Notice {
   std::string text;
 };  // one line for people
@@ -62,7 +68,7 @@ struct Notice {
 using Effect = std::variant<effect::SendMaster, effect::ReconnectMaster, effect::Dial, effect::HangUp,
                             effect::DropAttempt, effect::StartAttempt, effect::ViewChanged, effect::Deliver,
                             effect::Elected, effect::Admitted, effect::BoundaryPassed, effect::BoundaryFailed,
-                            effect::Gone, effect::Notice>;
+                            effect::Gone, effect::Probe, effect::Notice>;
 using Effects = std::vector<Effect>;
 
 // The master's side. A connection is named by its runtime; a peer may come on several, one after the other.

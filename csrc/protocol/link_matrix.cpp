@@ -61,6 +61,14 @@ void LinkMatrix::learn(PeerId from, PeerId to, const LinkSample& sample, Instant
   if (row.size() > links_known_max) row.erase(std::ranges::min_element(row, {}, heard_at));
 }
 
+void LinkMatrix::assume(PeerId from, PeerId to, const Link& link) {
+  auto& row = rows_[from];
+  if (const auto it = position_of(row, to); it != row.end() && it->to == to)
+    it->link = link;
+  else
+    row.insert(it, Entry{.to = to, .link = link});
+}
+
 void LinkMatrix::forget(PeerId peer) {
   rows_.erase(peer);
   for (auto& [from, row] : rows_)

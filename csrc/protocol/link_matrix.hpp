@@ -18,12 +18,6 @@ struct Link {
   bool operator==(const Link&) const = default;
 };
 
-enum class Evidence : std::uint8_t {
-  probe,     // the link was kept full on purpose
-  transfer,  // an operation kept it full: the sender waited for the link
-  at_least,  // an operation used it, and the sender waited for data: the link may be faster, never slower
-};
-
 // One report. What was not measured is 0.
 struct LinkSample {
   Link measured;
@@ -41,7 +35,8 @@ class LinkMatrix {
   // Exponential average: a probe counts half, a transfer a quarter, against an estimate that loses half of
   // its weight every two minutes. Reports are clamped, so that no value overflows a sum.
   void learn(PeerId from, PeerId to, const LinkSample& sample, Instant now);
-  void forget(PeerId peer);  // it left: links from it and to it
+  void forget(PeerId peer);                               // it left: links from it and to it
+  void assume(PeerId from, PeerId to, const Link& link);  // whatever was measured; for what-if
 
   Link at(PeerId from, PeerId to) const;          // zeros where nothing is known
   std::span<const Entry> row(PeerId from) const;  // known links from a peer, ascending by the other end

@@ -75,6 +75,7 @@ void Master::tell_gone(ConnectionId c, PeerId peer, ErrorCode code) {
 void Master::forget_peer(PeerId peer) {
   if (const auto it = peers_.find(peer); it != peers_.end()) {
     connections_.erase(it->second.connection);
+    wiring_.forget(peer);
     peers_.erase(it);
     at_boundary_.erase(peer);
     blocked_.erase(peer);
@@ -160,13 +161,16 @@ void Master::tick(Instant now) {
   judge_links(now);
   answer_askers(now);
   judge_deadlines(now);
+  look_at_links(now);
+  check_probes(now);
   let_held_in(now);
 }
 
 Instant Master::next_deadline() const {
   Instant next = std::min(pulse_at_, door_news_at_);
   if (phase_ != Phase::serving) return std::min(next, listen_until_);
-  next = std::min({next, judge_at_, liveness_at_});
+  next = std::min({next, judge_at_, liveness_at_, look_at_});
+  if (probing_) next = std::min(next, probing_->deadline);
   Instant posted = never;
   for (const auto& [key, operation] : operations_) {
     posted = std::min(posted, operation.all_posted_at);

@@ -14,6 +14,7 @@
 #include "protocol/member_index.hpp"
 #include "protocol/rules.hpp"
 #include "protocol/timing.hpp"
+#include "protocol/wiring.hpp"
 
 namespace pccl {
 
@@ -49,6 +50,7 @@ class Master {
   std::uint32_t incarnation() const { return incarnation_; }
   std::uint32_t waiting() const { return ready_; }  // islands that could come in now
   bool recovering() const { return phase_ != Phase::serving; }
+  std::size_t peers() const { return peers_.size() + early_joins_.size(); }  // members, and those at the door
 
  private:
   enum class Phase : std::uint8_t { serving, listening, suspended };
@@ -70,7 +72,8 @@ class Master {
     std::map<std::uint16_t, PeerId> ranks;
     std::uint64_t order = 0;
     std::uint32_t min_islands = 1;  // the most that a rank of it asks for
-    bool ready = false;             // whole, and its links are proven: it could come in now
+    std::uint32_t start_rank = no_start_rank;
+    bool ready = false;  // whole, and its links are proven: it could come in now
   };
   struct OpenOperation {
     PeerId opened_by = no_peer;  // who brought it up
@@ -85,6 +88,12 @@ class Master {
     std::map<PeerId, std::uint64_t> moved;  // as they last said
     Instant all_posted_at = never;          // or when data last moved
     Instant first_heard = never;
+  };
+  struct Probing {  // all trainers are at the boundary, and their links are measured round by round
+    std::vector<GroupRing> groups;
+    std::uint32_t rounds = 0, next = 0, milliseconds = 0;
+    std::set<std::pair<PeerId, PeerId>> open;  // (from, to) of this round, not answered yet
+    Instant deadline = never;
   };
   struct Record {
     std::uint64_t index;
@@ -103,6 +112,8 @@ class Master {
   void on(ConnectionId c, PeerId peer, const Abandon& m, Instant now);
   void on(ConnectionId c, PeerId peer, const Leave& m, Instant now);
   void on(ConnectionId c, PeerId peer, const StateOffer& m, Instant now);
+  void on(ConnectionId c, PeerId peer, const LinkReport& m, Instant now);
+  void on(ConnectionId c, PeerId peer, const Probed& m, Instant now);
 
   // door
   Error admissible(const Join& join) const;
@@ -138,7 +149,22 @@ class Master {
   void number_hosts();
   void check_silence(Instant now);
   void try_pass_boundary(Instant now);
+  void pass_boundary(std::vector<RingReport> reports, const std::string& why, Instant now);
   void fail_boundary(PeerId peer, ErrorCode code, const std::string& text);
+
+  // links
+  const std::vector<PeerId>& ring_of(std::uint32_t group) const;
+  std::vector<GroupRing> group_rings() const;
+  void keep_order();
+  void write_order();
+  void tell_hints(Instant now);
+  bool measures() const;
+  void look_at_links(Instant now);
+  std::vector<RingReport> adopt_orders();
+  bool probe_first(Instant now);
+  void next_probes(Instant now);
+  void check_probes(Instant now);
+  void end_probes(Instant now);
 
   // operations
   OpenOperation* open(const OpKey& key, PeerId by, Instant now);
@@ -209,8 +235,14 @@ class Master {
   std::map<std::pair<PeerId, PeerId>, Suspicion> suspicions_;  // (reporter, suspect); no_peer: the master
   std::set<std::pair<PeerId, PeerId>> unreachable_;  // (smaller, larger): no link, and none is needed
   Instant judge_at_ = never;
-  Instant pulse_at_ = 0;     // soon, when who waits at the door has changed
-  Instant liveness_at_ = 0;  // nobody's time is over before
+  Wiring wiring_;
+  std::map<std::uint32_t, std::vector<PeerId>> rings_;  // of groups whose ring is not in order of admission
+  bool view_due_ = false;                               // the next boundary brings other hints or orders
+  Instant look_at_ = never, hints_told_ = 0;
+  std::optional<Probing> probing_;
+  std::uint32_t probe_round_ = 0;  // counted for ever: an answer belongs to one
+  Instant pulse_at_ = 0;           // soon, when who waits at the door has changed
+  Instant liveness_at_ = 0;        // nobody's time is over before
   std::deque<Duration> durations_;
   std::optional<Stored> stored_;
   Instant listen_until_ = never;

@@ -24,6 +24,11 @@ Error Master::admissible(const Join& join) const {
               std::to_string(join.island_size));
   if (is_plain_name(join.island))
     return no("island names like '" + join.island + "' stand for peers without one; choose another");
+  if (!peers_.empty() && peers_.begin()->second.join.deterministic != join.deterministic)
+    return {ErrorCode::mismatch, std::string("this peer joins ") + (join.deterministic ? "with" : "without") +
+                                     " deterministic=True, and the run's peers are " +
+                                     (join.deterministic ? "without" : "with") +
+                                     " it; all must say the same"};
   if (join.reachable_at.empty()) return no("it offers no address that other peers can reach");
   const auto it = door_.find(join.island);
   if (it != door_.end() && it->second.size != join.island_size && !in_the_way(join))
@@ -78,6 +83,7 @@ void Master::on(ConnectionId c, PeerId, const Join& m, Instant now) {
   it->second.size = m.island_size;
   it->second.ranks[m.island_rank] = peer;
   it->second.min_islands = std::max(it->second.min_islands, m.min_islands);
+  it->second.start_rank = std::min(it->second.start_rank, m.start_rank);
   send(peer, Welcome{peer, run_, incarnation_, std::uint32_t(timing_.heartbeat / millisecond), island});
   door_news_at_ = std::min(door_news_at_, now + timing_.settle);
   if (complete(it->second)) start_proof(island, now);
@@ -114,7 +120,7 @@ void Master::start_proof(const std::string& island, Instant now) {
   for (const auto& [rank, peer] : proving.ranks) {
     auto& state = peers_.at(peer);
     Prove prove{state.proof_round.value_or(0) + 1, {}};
-    const auto& group = index_.group(state.join.group);
+    const auto& group = ring_of(state.join.group);
     for (std::size_t i = 0; i < group.size(); ++i)
       if (group.size() < limits::mesh_max || i == 0 || i + 1 == group.size())
         prove.targets.push_back(*index_.find(group[i]));
@@ -140,7 +146,9 @@ void Master::on(ConnectionId, PeerId peer, const Reachable& m, Instant now) {
       std::all_of(m.failed.begin(), m.failed.end(), [&](PeerId target) { return !peers_.contains(target); });
   if (!m.failed.empty() && all_gone)
     return start_proof(island, now);  // it tried to reach peers that are no more
-  const auto& group = index_.group(state.join.group);
+  for (const auto& link : m.links)
+    if (peers_.contains(link.to)) wiring_.learn(peer, link, now);
+  const auto& group = ring_of(state.join.group);
   for (const auto target : m.failed) {
     // Between two that would not be neighbours in the ring: the mesh ends, nothing else.
     const bool inner = member(target) && index_.find(target)->group == state.join.group &&
@@ -175,12 +183,12 @@ void Master::drop_from_door(PeerId peer, const std::string& why) {
 }
 
 std::vector<Member> Master::door_members() {
-  std::vector<std::pair<std::uint64_t, std::string>> order;
+  std::vector<std::tuple<std::uint32_t, std::uint64_t, std::string>> order;
   for (const auto& [island, door] : door_)
-    if (door.ready) order.emplace_back(door.order, island);
+    if (door.ready) order.emplace_back(door.start_rank, door.order, island);
   std::sort(order.begin(), order.end());
   std::vector<Member> members;
-  for (const auto& [number, island] : order) {
+  for (const auto& [start_rank, number, island] : order) {
     for (const auto& [rank, peer] : door_.at(island).ranks)
       members.push_back(member_of(peer, peers_.at(peer).join));
     leave_door(door_.find(island));

@@ -5,16 +5,18 @@
 
 namespace pccl {
 
-void Master::new_view(std::vector<Member> members, const std::string& why, Instant) {
+void Master::new_view(std::vector<Member> members, const std::string& why, Instant now) {
   view_.id = {incarnation_, view_.id.number + 1};
   view_.members = std::move(members);
   number_hosts();
   index_.rebuild(view_);
   view_.waiting = waiting();
-  view_.hints.mesh = mesh();
+  keep_order();
+  tell_hints(now);
   operations_.clear();  // votes belong to a view
   suspicions_.clear();
   judge_at_ = never;
+  probing_.reset();
   for (auto& [peer, state] : peers_) {
     state.waiting.reset();
     state.boundary.reset();
@@ -23,6 +25,7 @@ void Master::new_view(std::vector<Member> members, const std::string& why, Insta
   blocked_.clear();
   emit(master_effect::Persist{incarnation_, view_});
   for (const auto& m : view_.members) send(m.peer, ViewMessage{view_, why});
+  view_.rings.clear();
   emit(master_effect::Notice{"view " + std::to_string(view_.id.number) + " of " +
                              std::to_string(view_.members.size()) + " peers: " + why});
   forget(minimum_seen());
@@ -51,7 +54,7 @@ bool Master::mesh() {
 
 // In the ring of their group, where a link is needed whatever the plan.
 bool Master::neighbours(PeerId a, PeerId b) const {
-  const auto& group = index_.group(index_.find(a)->group);
+  const auto& group = ring_of(index_.find(a)->group);
   const auto place = [&](PeerId peer) { return std::find(group.begin(), group.end(), peer) - group.begin(); };
   const auto apart = std::abs(place(a) - place(b)), count = std::ptrdiff_t(group.size());
   return apart == 1 || apart == count - 1;
@@ -202,7 +205,8 @@ void Master::on(ConnectionId, PeerId peer, const EnterBoundary& m, Instant now) 
 void Master::fail_boundary(PeerId peer, ErrorCode code, const std::string& text) {
   peers_.at(peer).boundary.reset();
   note_blocked(peer);
-  send(peer, Failed{0, {{Scope::run, 0, {view_.boundaries + 1, 0, 0}}, view_.id, code, 0, {}, text}});
+  probing_.reset();  // those who stay measure again when all are here
+  send(peer, Failed{0, {{Scope::run, 0, {view_.boundaries + 1, 0, 0}}, view_.id, code, 0, false, {}, text}});
 }
 
 void Master::try_pass_boundary(Instant now) {
@@ -211,7 +215,19 @@ void Master::try_pass_boundary(Instant now) {
     return peers_.at(peer).boundary->islands <= index_.islands();
   });
   if (waiting() == 0 && !somebody_need_not_come) return;
+  if (probe_first(now)) return;
+  look_at_links(now);
+  if (view_due_) {
+    adopt_orders();
+    return pass_boundary({}, "the links have changed", now);
+  }
+  pass_boundary({}, {}, now);
+}
+
+// With a new view where somebody comes in or what it tells has changed (`why`).
+void Master::pass_boundary(std::vector<RingReport> reports, const std::string& why, Instant now) {
   ++view_.boundaries;
+  view_.rings = std::move(reports);
   if (waiting() > 0) {
     auto all = view_.members;
     std::vector<std::string> names;
@@ -222,6 +238,7 @@ void Master::try_pass_boundary(Instant now) {
     const auto* what = names.size() == 1 ? "island " : "islands ";
     return new_view(std::move(all), what + some_of(names) + " came in", now);
   }
+  if (!why.empty()) return same_members(why, now);
   for (const auto& m : view_.members) {
     peers_.at(m.peer).boundary.reset();
     note_blocked(m.peer);

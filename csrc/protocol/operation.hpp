@@ -18,6 +18,7 @@ enum class OperationState : std::uint8_t {
 struct Operation {
   OpKey key;
   Descriptor descriptor;
+  std::uint32_t peers = 0;  // that the caller counts on; 0: any number
   OperationState state = OperationState::posted;
   bool held_when_abandoned = false;
   bool attempt_live = false;  // the data plane works on it, or keeps its result

@@ -129,21 +129,10 @@ void Session::leave(Instant) {
   end_session({ErrorCode::closed, "this peer has left the run"});
 }
 
-std::vector<PeerId> Session::ring() const {
-  auto peers = view_.group_members(join_.group);
-  if (view_.order.empty()) return peers;
-  std::vector<PeerId> ordered;
-  const auto in = [](const std::vector<PeerId>& list, PeerId peer) {
-    return std::find(list.begin(), list.end(), peer) != list.end();
-  };
-  for (const auto peer : view_.order)
-    if (in(peers, peer) && !in(ordered, peer)) ordered.push_back(peer);
-  return ordered.size() == peers.size() ? ordered : peers;
-}
-
-bool Session::alone(Scope scope) const {
+bool Session::alone(const OpKey& key) const {
   return std::none_of(view_.members.begin(), view_.members.end(), [&](const Member& m) {
-    return m.peer != me_ && m.role == Role::trainer && (scope == Scope::run || m.group == join_.group);
+    if (m.peer == me_ || m.role != Role::trainer) return false;
+    return key.scope == Scope::pair ? key.names(m.peer) : key.scope == Scope::run || m.group == join_.group;
   });
 }
 
@@ -171,6 +160,7 @@ void Session::on(const ViewMessage& m, Instant now) {
   for (auto* operation : in_posted_order())
     if (rules_.view_restarts_all || operation->state == OperationState::held) drop_attempt(*operation);
   emit(effect::ViewChanged{});
+  probe_.reset();
   for (const auto& old : before.members)
     if (view_.find(old.peer) == nullptr && links_.erase(old.peer) > 0) emit(effect::HangUp{old.peer});
   reconcile_links(now);
@@ -193,7 +183,8 @@ void Session::on(const ViewMessage& m, Instant now) {
 
 bool Session::may_skip_boundary() const { return shared_waiting_ && *shared_waiting_ == 0; }
 
-Result<bool> Session::enter_boundary(std::uint32_t islands, Duration timeout, Instant now) {
+Result<bool> Session::enter_boundary(std::uint32_t islands, Duration timeout, Instant now,
+                                     std::uint32_t probe_ms) {
   if (stage_ != Stage::member) return end_ ? end_ : Error{ErrorCode::usage, "this peer is not admitted yet"};
   if (boundary_.number != 0 && (!boundary_.given_up || boundary_.again))
     return Error{ErrorCode::usage, "another thread is in update_topology already"};
@@ -204,24 +195,31 @@ Result<bool> Session::enter_boundary(std::uint32_t islands, Duration timeout, In
     return Error{ErrorCode::usage, "update_topology with an operation in flight (" +
                                        std::string(name(operations_.begin()->second.descriptor.call)) + ", " +
                                        describe(operations_.begin()->first) + "): wait for it first"};
+  if (probe_ms != 0 && view_.hints.deterministic)
+    return Error{ErrorCode::usage,
+                 "deterministic=True fixes the order of the peers: there is nothing to optimize"};
   const bool again = boundary_.number != 0;
-  if (!again && islands == 0 && may_skip_boundary()) {
+  if (!again && islands == 0 && probe_ms == 0 && may_skip_boundary()) {
     shared_waiting_.reset();  // a record serves once: who only ever asks for news must get some
     emit(effect::BoundaryPassed{true});
     return true;
   }
   boundary_.number = view_.boundaries + 1;
   boundary_.islands = islands;
+  boundary_.probe_ms = probe_ms;
   boundary_.deadline = timeout == never ? never : now + timeout;
   boundary_.notice_at = now + timing_.waiting_notice;
   boundary_.again = again;
-  if (!again) send_boundary();
+  if (!again) {
+    report_links(now);
+    send_boundary();
+  }
   return false;
 }
 
 void Session::send_boundary() {
-  to_master(
-      EnterBoundary{view_.id, boundary_.number, boundary_.islands, verdicts_seen_, bool(boundary_.given_up)});
+  to_master(EnterBoundary{view_.id, boundary_.number, boundary_.islands, verdicts_seen_,
+                          bool(boundary_.given_up), boundary_.probe_ms});
 }
 
 // Until the master has answered it may count this peer in, and the boundary may pass.
@@ -276,6 +274,8 @@ void Session::tick(Instant now) {
   check_proof(now);
   check_links(now);
   check_operations(now);
+  check_probe(now);
+  if (!measured_.empty() && now >= report_at_) report_links(now);
   if (boundary_.number != 0 && now >= boundary_.deadline)
     withdraw({ErrorCode::timeout, why_boundary_timed_out()});
 }
@@ -323,6 +323,8 @@ Instant Session::next_deadline() const {
     consider(master_down_since_ + timing_.master_lost + 1);
   }
   if (!proof_.answered) consider(proof_.deadline);
+  if (!measured_.empty() && stage_ == Stage::member && master_up_) consider(report_at_);
+  if (probe_ && !probe_started_) consider(probe_by_);
   if (has_door_news()) consider(door_notice_at_);
   for (const auto& [peer, link] : links_) {
     if (link.up || !(link.needed || link.wanted)) continue;

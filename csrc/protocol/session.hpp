@@ -18,6 +18,8 @@ struct Posting {
   std::uint32_t name = 0;  // of the tag; 0: automatic
   Descriptor descriptor;
   Duration timeout = never;
+  std::uint32_t peers = 0;  // the group has to be so many, or it fails for all with peer_lost; 0: any number
+  PeerId from = no_peer, to = no_peer;  // of a pair: this peer is one of them
 };
 
 class Session {
@@ -40,7 +42,9 @@ class Session {
   // The caller.
   Result<OpKey> post(Posting posting, Instant now);
   void abandon(const OpKey& key, ErrorCode code, const std::string& text, Instant now);
-  Result<bool> enter_boundary(std::uint32_t islands, Duration timeout, Instant now);  // true: passed at once
+  // True: passed at once. `probe_ms`: all measure their links first, each for so long.
+  Result<bool> enter_boundary(std::uint32_t islands, Duration timeout, Instant now,
+                              std::uint32_t probe_ms = 0);
   // The caller gave up waiting. How it ends is the master's word: BoundaryFailed, or it has passed all the
   // same. Who enters again meanwhile gets that answer too.
   void leave_boundary(Instant now);
@@ -53,6 +57,9 @@ class Session {
   void attempt_broken(const OpKey& key, PeerId link, const std::string& why, Instant now);
   // What this peer holds of a shared state, for the attempt in `view`; a stale offer is dropped.
   void offer_state(const OpKey& key, ViewId view, StateOffer offer);
+  // What operations showed about links; told to the master now and then. At the door, with the proof.
+  void note_links(const std::vector<MeasuredLink>& links, Instant now);
+  void probed(std::uint32_t round, const MeasuredLink& link);  // answer to effect::Probe
 
   void tick(Instant now);
   Instant next_deadline() const;
@@ -78,8 +85,8 @@ class Session {
   }
   const std::map<OpKey, Operation>& operations() const { return operations_; }
   bool decided(const OpKey& key) const;  // its verdict has been seen here, or it is older than a boundary
-  std::vector<PeerId> ring() const;      // of our group, in ring order
-  bool alone(Scope scope) const;
+  std::vector<PeerId> ring() const { return view_.ring(join_.group); }  // of our group
+  bool alone(const OpKey& key) const;
   bool keeper() const { return join_.role == Role::keeper; }
 
  private:
@@ -93,7 +100,7 @@ class Session {
     std::vector<Address> addresses;
   };
   struct Boundary {
-    std::uint32_t number = 0, islands = 0;
+    std::uint32_t number = 0, islands = 0, probe_ms = 0;
     Instant deadline = never, notice_at = never;
     std::vector<PeerId> missing;  // as the master last told
     Error given_up;               // the caller went away with this; the master has not answered yet
@@ -117,7 +124,11 @@ class Session {
   void on(const Pulse& m, Instant now);
   void on(const StatePlan& m, Instant now);
   void on(const Suspended& m, Instant now);
+  void on(const Probe& m, Instant now);
 
+  static OpKey first_use(OpKey key);
+  Error refused(const Posting& posting) const;
+  std::string missing_peer(const Operation& operation) const;
   void transition(Operation& operation, OperationState to);
   void begin_attempt(Operation& operation, Instant now);
   void drop_attempt(Operation& operation);
@@ -142,6 +153,9 @@ class Session {
   void report_lost(PeerId peer, Link& link, bool refused, bool gave_up, const std::string& why);
   void check_links(Instant now);
   void check_proof(Instant now);
+  void report_links(Instant now);
+  void start_probe();
+  void check_probe(Instant now);
   bool has_door_news() const;
   void check_door(Instant now);
   std::string why_boundary_timed_out() const;
@@ -168,7 +182,7 @@ class Session {
   std::map<OpKey, Operation> operations_;
   std::map<std::uint64_t, Verdict> records_;  // by index: verdicts that some member may lack
   std::map<OpKey, Verdict> failed_early_;     // failed before this peer posted them
-  std::map<std::pair<Scope, std::uint32_t>, std::uint32_t> counters_;
+  std::map<OpKey, std::uint32_t> counters_;   // of uses, by the first one's key
   std::uint64_t posted_ = 0;
   std::map<PeerId, Link> links_;
   std::set<std::pair<PeerId, bool>> reported_;  // (peer, gave up) in this view
@@ -176,6 +190,11 @@ class Session {
   Boundary boundary_;
   std::optional<std::uint32_t> shared_waiting_;  // `waiting` since the last boundary, where all read it
   Proof proof_;
+  std::map<PeerId, MeasuredLink> measured_;  // not reported yet
+  Instant report_at_ = 0;                    // the next one, not before
+  std::optional<Probe> probe_;               // asked for, not answered
+  bool probe_started_ = false;
+  Instant probe_by_ = never;  // a link that has to be opened first must be by then
   std::uint32_t waiting_ = 0;
   std::string door_, door_said_;  // and what its caller was last told of it
   Instant door_notice_at_ = never;

@@ -58,7 +58,7 @@ void Session::want_link(PeerId peer, Instant now) {
 void Session::release_links() {
   const bool fetching = std::any_of(operations_.begin(), operations_.end(), [](const auto& entry) {
     const auto call = entry.second.descriptor.call;
-    return (call == Call::sync_state || in_blocks(call)) && entry.second.attempt_live;
+    return (call == Call::sync_state || goes_straight(call)) && entry.second.attempt_live;
   });
   if (fetching) return;
   for (auto& [peer, link] : links_) link.wanted = false;
@@ -74,6 +74,7 @@ void Session::on_link_up(PeerId peer, Instant now) {
   link.dialling = link.lost = link.refused = false;
   link.wanted_since = link.retry_at = never;
   check_proof(now);
+  if (probe_ && probe_->peer == peer) start_probe();
 }
 
 void Session::on_link_down(PeerId peer, bool refused, const std::string& why, Instant now) {
@@ -157,6 +158,8 @@ void Session::check_proof(Instant now) {
   }
   if (!answer.failed.empty() && now < proof_.deadline) return;
   proof_.answered = true;
+  for (const auto& [peer, link] : std::exchange(measured_, {}))
+    if (answer.links.size() < limits::peers_named_max) answer.links.push_back(link);
   to_master(std::move(answer));
 }
 

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <mutex>
 #include <optional>
 
@@ -28,13 +29,27 @@ struct OperationResult {
 template <class T> class Promise {
  public:
   void set(T value) {
+    std::function<void()> then;
     {
       const std::lock_guard lock(mutex_);
       if (value_) return;
       value_ = std::move(value);
       there_.store(true, std::memory_order_release);
+      then = std::exchange(then_, {});
     }
     set_.notify_all();
+    if (then) then();
+  }
+  // Runs once it is there: at once, or on the I/O thread, which must not wait in it. One at a time.
+  void then(std::function<void()> call) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!value_) {
+        then_ = std::move(call);
+        return;
+      }
+    }
+    call();
   }
   bool wait_for(Duration time) const {
     const Spin spin(std::min(time, Spin::longest));
@@ -56,6 +71,7 @@ template <class T> class Promise {
   mutable std::mutex mutex_;
   mutable std::condition_variable set_;
   std::optional<T> value_;
+  std::function<void()> then_;
   std::atomic<bool> there_{false};
 };
 
@@ -67,7 +83,8 @@ struct OperationHandle {
 
 struct BoundaryResult {
   Error error;
-  bool changed = false;
+  bool changed = false;                // other members than before
+  std::vector<RingReport> rings = {};  // where links were measured
 };
 
 // What a shared-state synchronization tells the thread that drives it.

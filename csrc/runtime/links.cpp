@@ -18,6 +18,11 @@ std::size_t Links::Link::alive() const {
                                    [](const Stripe& stripe) { return stripe.connection != nullptr; }));
 }
 
+std::size_t Links::Link::sockets() const {
+  return alive() + std::size_t(std::count_if(stripes.begin(), stripes.end(),
+                                             [](const Stripe& s) { return s.opening != nullptr; }));
+}
+
 net::Connection* Links::Link::any() const {
   for (const auto& stripe : stripes)
     if (stripe.connection != nullptr) return stripe.connection;
@@ -155,10 +160,9 @@ void Links::on_ready(net::Connection& c) {
 
 void Links::answer(net::Connection& c, const LinkHello& hello, HelloKind kind, std::uint8_t stripes) {
   Bytes body;
-  wire::encode(
-      LinkHello{kind, run_, me_, hello.from, hello.link, hello.stripe, stripes, hello.serial,
-                options_.checksum},
-      body);
+  wire::encode(LinkHello{kind, run_, me_, hello.from, hello.link, hello.stripe, stripes, hello.serial,
+                         options_.checksum},
+               body);
   c.send_message(body);
   hub_.touch(c);
 }
@@ -168,7 +172,8 @@ void Links::answer(net::Connection& c, const LinkHello& hello, HelloKind kind, s
 bool Links::own_dial_first(PeerId from) const {
   if (me_ < from) return false;
   const auto now = monotonic_now();
-  if (const auto own = dialling_.find(from); own != dialling_.end() && now - own->second.since < own_dial_wins)
+  if (const auto own = dialling_.find(from);
+      own != dialling_.end() && now - own->second.since < own_dial_wins)
     return true;
   const auto it = up_.find(from);  // it crossed the dial that made this link
   return it != up_.end() && it->second.dialled && now - it->second.since < own_dial_wins;

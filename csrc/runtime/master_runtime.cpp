@@ -25,16 +25,11 @@ Result<std::unique_ptr<MasterRuntime>> MasterRuntime::create(MasterOptions optio
   const net::SocketOptions socket_options{"system", {}, 20 * second};
   auto listener = net::listen_on(address, 1024, socket_options);
   if (!listener) return listener.error();
-  auto nonce = net::random_nonce();
-  if (!nonce) return nonce.error();
   auto master = std::unique_ptr<MasterRuntime>(new MasterRuntime(std::move(options), std::move(*hub)));
   master->owner_process_ = getpid();
   master->bound_ = net::local_address(listener->fd());
   master->address_ = master->bound_.address();
-  MasterConfig config{
-      .timing = master->options_.timing, .rules = {}, .run = 0, .restarted = false, .stored = {}};
-  config.run = load_little<std::uint64_t>(nonce->data()) | 1;
-  master->master_ = std::make_unique<Master>(std::move(config), monotonic_now());
+  if (auto run = master->begin_run(""); !run) return run.error();
   auto* raw = master.get();
   if (auto error = master->hub_->listen(std::move(*listener), socket_options,
                                         [raw](net::Accepted a) { raw->accept(std::move(a)); }))
@@ -76,24 +71,73 @@ void MasterRuntime::run() {
   pthread_setname_np(pthread_self(), "pccl-master");
   while (!stop_) {
     const auto now = monotonic_now();
-    if (now >= master_->next_deadline()) master_->tick(now);
+    for (auto& [name, run] : runs_) run->tick(now);
     check_strangers(now);
-    knocker_.tick(now);
     stranger_log_.tick(now);
-    drain();
+    drain_all();
+    forget_runs();
     hub_->turn(next_deadline(), monotonic_now);
-    drain();
+    drain_all();
     hub_->flush();
   }
   hub_->stop_listening();
   std::vector<net::Connection*> open;
   for (auto& [id, c] : connections_) open.push_back(c);
   for (auto* c : open) c->close({ErrorCode::closed, "the master was stopped"});
-  knocker_.close_all();
+  for (auto& [name, run] : runs_) run->knocker.close_all();
+}
+
+Result<MasterRun*> MasterRuntime::begin_run(const std::string& name) {
+  if (runs_.size() >= limits::runs_max)
+    return Error{ErrorCode::refused, "this master serves " + std::to_string(limits::runs_max) +
+                                         " runs already: leave some, or start another master"};
+  auto nonce = net::random_nonce();
+  if (!nonce) return nonce.error();
+  MasterConfig config{.timing = options_.timing, .rules = {}, .run = 0, .restarted = false, .stored = {}};
+  config.run = load_little<std::uint64_t>(nonce->data()) | 1;
+  auto& run = runs_[name];
+  run = std::make_unique<MasterRun>(name, std::move(config), *hub_, options_.secret, monotonic_now());
+  return run.get();
+}
+
+// By the first message, which says who it is. Null: refused.
+MasterRun* MasterRuntime::run_of(ConnectionId id, const ToMaster& message) {
+  if (const auto it = run_of_.find(id); it != run_of_.end()) return it->second;
+  std::string name;
+  if (const auto* join = std::get_if<Join>(&message)) name = join->run_name;
+  if (const auto* again = std::get_if<Register>(&message)) name = again->join.run_name;
+  const auto it = runs_.find(name);
+  auto run = it != runs_.end() ? Result<MasterRun*>(it->second.get()) : begin_run(name);
+  if (!run) {
+    auto& nameless = *runs_.at("");
+    master_effect::Send refusal{id, Refused{run.error().code, run.error().text}};
+    master_effect::Close close{id};
+    apply(nameless, refusal);
+    apply(nameless, close);
+    return nullptr;
+  }
+  run_of_[id] = *run;
+  ++(*run)->connections;
+  return *run;
+}
+
+void MasterRuntime::forget_runs() {
+  if (!std::exchange(somebody_went_, false)) return;
+  for (auto it = runs_.begin(); it != runs_.end();) {
+    if (it->first.empty() || !it->second->over()) {
+      ++it;
+      continue;
+    }
+    it->second->knocker.close_all();
+    const std::lock_guard lock(status_mutex_);
+    status_.peers.erase(it->first);
+    it = runs_.erase(it);
+  }
 }
 
 Instant MasterRuntime::next_deadline() const {
-  auto next = std::min({master_->next_deadline(), knocker_.next_deadline(), stranger_log_.next_deadline()});
+  auto next = stranger_log_.next_deadline();
+  for (const auto& [name, run] : runs_) next = std::min(next, run->next_deadline());
   if (!strangers_.empty() || !closing_.empty()) next = std::min(next, monotonic_now() + 200 * millisecond);
   return next;
 }
@@ -134,8 +178,11 @@ bool MasterRuntime::on_message(net::Connection& c, ByteView body) {
   const auto message = wire::decode<ToMaster>(body);
   if (!message) return false;
   if (strangers_.erase(id) > 0) c.trust();
-  if (!closing_.contains(id)) master_->on(id, *message, monotonic_now());
-  drain();
+  if (closing_.contains(id)) return true;
+  if (auto* run = run_of(id, *message)) {
+    run->master.on(id, *message, monotonic_now());
+    drain(*run);
+  }
   return true;
 }
 
@@ -148,20 +195,34 @@ void MasterRuntime::on_closed(net::Connection& c, const Error& why) {
   connections_.erase(id);
   closing_.erase(id);
   if (strangers_.erase(id) > 0) stranger_log_.gone(c.remote(), why.text, monotonic_now());
-  master_->on_closed(id, monotonic_now());
-  drain();
+  const auto joined = run_of_.extract(id);
+  if (joined.empty()) return;
+  auto& run = *joined.mapped();
+  --run.connections;
+  somebody_went_ = true;
+  run.master.on_closed(id, monotonic_now());
+  drain(run);
 }
 
-void MasterRuntime::drain() {
-  for (auto effects = master_->take_effects(); !effects.empty(); effects = master_->take_effects())
-    for (auto& e : effects) std::visit([&](auto& x) { apply(x); }, e);
+void MasterRuntime::drain_all() {
+  for (auto& [name, run] : runs_) drain(*run);
+}
+
+void MasterRuntime::drain(MasterRun& run) {
+  auto& master = run.master;
+  for (auto effects = master.take_effects(); !effects.empty(); effects = master.take_effects())
+    for (auto& e : effects) std::visit([&](auto& x) { apply(run, x); }, e);
   const std::lock_guard lock(status_mutex_);
-  status_.waiting = master_->waiting();
-  if (status_.view.id != master_->view().id || status_.view.boundaries != master_->view().boundaries)
-    status_.view = master_->view();
+  auto& peers = status_.peers[run.name];
+  somebody_went_ |= master.peers() < peers;
+  peers = master.peers();
+  if (!run.name.empty()) return;
+  status_.waiting = master.waiting();
+  if (status_.view.id != master.view().id || status_.view.boundaries != master.view().boundaries)
+    status_.view = master.view();
 }
 
-void MasterRuntime::apply(master_effect::Send& e) {
+void MasterRuntime::apply(MasterRun&, master_effect::Send& e) {
   const auto it = connections_.find(e.to);
   if (it == connections_.end()) return;
   Bytes body;
@@ -170,7 +231,7 @@ void MasterRuntime::apply(master_effect::Send& e) {
   hub_->touch(*it->second);
 }
 
-void MasterRuntime::apply(master_effect::Close& e) {
+void MasterRuntime::apply(MasterRun&, master_effect::Close& e) {
   const auto it = connections_.find(e.connection);
   if (it == connections_.end()) return;
   closing_[e.connection] = monotonic_now() + second;
@@ -178,15 +239,15 @@ void MasterRuntime::apply(master_effect::Close& e) {
   hub_->touch(*it->second);
 }
 
-void MasterRuntime::apply(master_effect::Knock& e) {
-  knocker_.knock(e.peer, std::move(e.addresses), monotonic_now());
+void MasterRuntime::apply(MasterRun& run, master_effect::Knock& e) {
+  run.knocker.knock(e.peer, std::move(e.addresses), monotonic_now());
 }
 
 // A store that outlives the master comes with its restart; without one a view lives in the peers' memory.
-void MasterRuntime::apply(master_effect::Persist&) {}
+void MasterRuntime::apply(MasterRun&, master_effect::Persist&) {}
 
-void MasterRuntime::apply(master_effect::Notice& e) {
-  if (options_.log) options_.log(e.text);
+void MasterRuntime::apply(MasterRun& run, master_effect::Notice& e) {
+  if (options_.log) options_.log(run.name.empty() ? e.text : "run '" + run.name + "': " + e.text);
 }
 
 }  // namespace pccl

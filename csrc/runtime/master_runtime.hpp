@@ -1,12 +1,12 @@
-// The master process, or a master embedded in one: a thread that owns the sockets and the pure Master.
+// The master process, or a master embedded in one: a thread that owns the sockets and, for each run that it
+// serves, a pure Master. The first who names a run begins it; it is forgotten with its last peer.
 #pragma once
 #include <functional>
 #include <thread>
 
 #include "net/address.hpp"
-#include "protocol/master.hpp"
 #include "runtime/hub.hpp"
-#include "runtime/knocker.hpp"
+#include "runtime/master_run.hpp"
 #include "runtime/stranger_log.hpp"
 #include "wire/codec.hpp"
 
@@ -21,8 +21,9 @@ struct MasterOptions {
 };
 
 struct MasterStatus {
-  View view;
+  View view;  // of the run without a name, as `waiting`
   std::uint32_t waiting = 0;
+  std::map<std::string, std::size_t> peers;  // by run: members and those at the door
 };
 
 class MasterRuntime final : net::Connection::Handler {
@@ -43,12 +44,16 @@ class MasterRuntime final : net::Connection::Handler {
   };
   void run();
   void accept(net::Accepted accepted);
-  void drain();
-  void apply(master_effect::Send& e);
-  void apply(master_effect::Close& e);
-  void apply(master_effect::Knock& e);
-  void apply(master_effect::Persist& e);
-  void apply(master_effect::Notice& e);
+  MasterRun* run_of(ConnectionId id, const ToMaster& message);
+  Result<MasterRun*> begin_run(const std::string& name);
+  void forget_runs();
+  void drain(MasterRun& run);
+  void drain_all();
+  void apply(MasterRun&, master_effect::Send& e);
+  void apply(MasterRun&, master_effect::Close& e);
+  void apply(MasterRun& run, master_effect::Knock& e);
+  void apply(MasterRun&, master_effect::Persist& e);
+  void apply(MasterRun& run, master_effect::Notice& e);
   void check_strangers(Instant now);
   Instant next_deadline() const;
 
@@ -66,16 +71,15 @@ class MasterRuntime final : net::Connection::Handler {
   std::unique_ptr<Hub> hub_;
   net::SocketAddress bound_;
   Address address_;
-  std::unique_ptr<Master> master_;  // I/O thread only, as all below
-  Knocker knocker_{*hub_, options_.secret,
-                   [this](PeerId peer) { master_->on_refused(peer, monotonic_now()); }};
+  std::map<std::string, std::unique_ptr<MasterRun>> runs_;  // I/O thread only, as all below
+  std::map<ConnectionId, MasterRun*> run_of_;               // of those who have introduced themselves
   std::map<ConnectionId, net::Connection*> connections_;
   std::map<const net::Connection*, ConnectionId> ids_;
   std::map<ConnectionId, Stranger> strangers_;  // have not introduced themselves yet
   StrangerLog stranger_log_{options_.log};
   std::map<ConnectionId, Instant> closing_;  // told why, and given a moment to read it
   ConnectionId next_id_ = 1;
-  bool stop_ = false;
+  bool stop_ = false, somebody_went_ = false;
   mutable std::mutex status_mutex_;  // guards status_
   MasterStatus status_;
   int owner_process_ = 0;

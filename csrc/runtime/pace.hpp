@@ -14,7 +14,7 @@ namespace pccl {
 
 class Pace {
  public:
-  struct Seen {  // of all stripes together, since they were opened
+  struct Seen {               // of all stripes together, since they were opened
     std::uint64_t acked = 0;  // bytes
     std::uint64_t segments = 0, segments_again = 0;
   };

@@ -75,18 +75,20 @@ void PeerRuntime::cancel(std::shared_ptr<OperationHandle> handle, std::string wh
   });
 }
 
-std::shared_ptr<Promise<BoundaryResult>> PeerRuntime::enter_boundary(std::uint32_t islands,
-                                                                     Duration timeout) {
+std::shared_ptr<Promise<BoundaryResult>> PeerRuntime::enter_boundary(std::uint32_t islands, Duration timeout,
+                                                                     std::uint32_t probe_ms) {
   auto promise = std::make_shared<Promise<BoundaryResult>>();
-  hub_->call([this, promise, islands, timeout] {
+  hub_->call([this, promise, islands, timeout, probe_ms] {
     if (ended_) return promise->set({ended_, false});
     if (session_ == nullptr)
       return promise->set({{ErrorCode::usage, "this peer is not admitted yet"}, false});
-    const auto view = session_->view().id;
-    const auto passed = session_->enter_boundary(islands, timeout, monotonic_now());
+    auto members = session_->view().ids();
+    const auto now = monotonic_now();
+    note_speeds(now);
+    const auto passed = session_->enter_boundary(islands, timeout, now, probe_ms);
     if (!passed) return promise->set({passed.error(), false});
     boundary_ = promise;
-    boundary_view_ = view;
+    boundary_members_ = std::move(members);
     drain();
   });
   return promise;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/crc32c.hpp"
+#include "runtime/link_speeds.hpp"
 #include "runtime/peer_runtime.hpp"
 
 namespace pccl {
@@ -14,6 +15,9 @@ void PeerRuntime::link_up(PeerId peer) {
   forget_in_flight(peer);  // of a link that this one replaces
   if (const auto hello = same_host_.hello()) links_.send(peer, *hello);
   if (session_ == nullptr) return;
+  // With the proof that it is there. Who is a member already leaves that to the one at the door.
+  if (session_->stage() == Session::Stage::door)
+    session_->note_links({{peer, 0, round_trip_us(links_, peer), Evidence::at_least}}, monotonic_now());
   session_->on_link_up(peer, monotonic_now());
   exchange_->on_link_up(peer);
   send_fetches(peer);
@@ -56,6 +60,7 @@ bool PeerRuntime::link_message(PeerId peer, const BetweenPeers& message) {
 
 net::Landing PeerRuntime::link_payload(PeerId peer, net::Connection& stripe, wire::FrameKind kind,
                                        ByteView head, std::size_t bytes) {
+  if (kind == wire::FrameKind::probe) return {};
   return kind == wire::FrameKind::chunk ? land_chunk(peer, stripe, head, bytes)
                                         : land_block(peer, stripe, head, bytes);
 }
@@ -65,9 +70,8 @@ void PeerRuntime::stripe_closed(net::Connection& stripe) {
 }
 
 // READYs and requests may have been on it as well: both may be said twice.
-void PeerRuntime::stripe_broke(PeerId peer, net::Connection& stripe, const std::string& why) {
+void PeerRuntime::stripe_broke(PeerId peer, net::Connection& stripe) {
   if (session_ == nullptr) return;
-  log(links_.name_of(stripe) + " broke and is mended: " + why);
   for (auto& send : sends_.take(&stripe))
     if (!send.block) again_[peer].push_back(std::move(send));
   for (auto& fetch : fetches_)
@@ -78,7 +82,8 @@ void PeerRuntime::stripe_broke(PeerId peer, net::Connection& stripe, const std::
   drain();
 }
 
-void PeerRuntime::stripe_added(PeerId peer) {
+void PeerRuntime::stripe_added(PeerId peer, const std::string& mended) {
+  if (!mended.empty()) log(mended);
   woken_.push_back(peer);
   drain();
 }
@@ -225,6 +230,7 @@ void PeerRuntime::release(Sends::Send& send) {
 }
 
 void PeerRuntime::link_sent(PeerId peer, net::Connection& stripe, std::uint64_t token) {
+  if (token == Prober::token) return prober_.top_up();
   auto* send = sends_.find(token);
   if (send == nullptr || send->peer != peer || send->stripe != &stripe) return;
   if (send->block) {
@@ -297,6 +303,7 @@ std::uint8_t* PeerRuntime::prepare(const wire::DataHeader& header, const Landing
   running.received += header.bytes;
   incoming.header = header;
   incoming.attempt = attempt->id;
+  if (landing.kind == Landing::Kind::signal) return &nothing_;
   if (landing.kind == Landing::Kind::slot) {
     // Encodings of a few elements are larger than these, scales and all.
     const auto accumulators = attempt->executor->chunk_bytes(header.chunk, Wire::accumulator);
@@ -334,8 +341,9 @@ void PeerRuntime::make_room_for(const wire::DataHeader& header) {
 }
 
 net::Landing PeerRuntime::land_chunk(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes) {
-  const auto header = wire::load_data(head.data());
+  auto header = wire::load_data(head.data());
   if (!header || header->bytes != bytes) return {.close = true};
+  if (header->key.scope == Scope::pair) header->key.from = peer, header->key.to = session_->peer();
   if (header->attempt > 0) make_room_for(*header);
   const auto landing = exchange_->land(peer, *header);
   if (landing.kind == Landing::Kind::skip) return {};
@@ -410,6 +418,7 @@ void PeerRuntime::apply(exchange_effect::Complete& e) {
   if (const auto it = running_.find(e.key); it != running_.end()) it->second.held = now;
   session_->attempt_complete(e.key, now);
 }
+void PeerRuntime::apply(exchange_effect::More& e) { unfinished_.push_back(e); }
 void PeerRuntime::apply(exchange_effect::Mismatch& e) {
   if (exchange_->current(e.key, e.attempt))
     session_->abandon(e.key, ErrorCode::mismatch, e.text, monotonic_now());

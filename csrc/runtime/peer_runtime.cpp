@@ -10,6 +10,7 @@
 
 #include "base/rng.hpp"
 #include "net/address.hpp"
+#include "runtime/link_speeds.hpp"
 #include "runtime/this_host.hpp"
 
 namespace pccl {
@@ -94,6 +95,7 @@ void PeerRuntime::run() {
   give_up_dialling_ = monotonic_now() + options_.timing.master_lost;
   while (!stop_) {
     tick();
+    for (const auto& more : std::exchange(unfinished_, {})) exchange_->go_on(more.key, more.attempt);
     drain();
     hub_->turn(next_deadline(), monotonic_now);
     drain();
@@ -114,7 +116,9 @@ void PeerRuntime::tick() {
     undo_pool_.tick(now);
     for (const auto& [peer, gone] : same_host_.forgotten()) links_.send(peer, gone);
     links_ticked_ = now;
+    note_speeds(now);
   }
+  if (const auto result = prober_.tick(now)) session_->probed(result->round, result->link);
   if (session_ == nullptr || now < session_->next_deadline()) return;
   session_->set_stuck(stuck());
   session_->tick(now);
@@ -122,8 +126,9 @@ void PeerRuntime::tick() {
 
 Instant PeerRuntime::next_deadline() const {
   if (!references_.empty()) return 0;
-  auto next =
-      std::min({master_.next_deadline(), links_.next_deadline(), links_ticked_ + second + millisecond});
+  if (!unfinished_.empty()) return monotonic_now();
+  auto next = std::min({master_.next_deadline(), links_.next_deadline(), links_ticked_ + second + millisecond,
+                        prober_.next_deadline()});
   return session_ == nullptr ? next : std::min(next, session_->next_deadline());
 }
 
@@ -227,12 +232,24 @@ void PeerRuntime::apply(effect::HangUp& e) {
   forget_in_flight(e.peer);
   links_.hang_up(e.peer);
 }
+void PeerRuntime::apply(effect::Probe& e) { prober_.begin(e.peer, e.round, e.time, monotonic_now()); }
 void PeerRuntime::apply(effect::Notice& e) { log(e.text); }
 
+// What operations showed since the last time.
+void PeerRuntime::note_speeds(Instant now) {
+  if (session_ == nullptr || prober_.active()) return;
+  if (const auto measured = take_speeds(links_); !measured.empty()) session_->note_links(measured, now);
+}
+
 namespace {
-// Different for every operation and peer, the same for every attempt.
-std::uint64_t draw_seed(std::uint64_t run, PeerId peer, const OpKey& key) {
-  auto seed = mix64(run ^ mix64(peer));
+// Different for every operation and peer, the same for every attempt; in deterministic runs also the same in
+// every run.
+std::uint64_t draw_seed(const Session& session, const OpKey& key) {
+  const auto& view = session.view();
+  const auto group = view.group_members(session.identity().group);
+  const auto rank = std::uint64_t(std::ranges::find(group, session.peer()) - group.begin());
+  const bool fixed = view.hints.deterministic;
+  auto seed = mix64((fixed ? 0 : session.run()) ^ mix64(fixed ? rank + 1 : session.peer()));
   for (const std::uint64_t part :
        {std::uint64_t(key.scope), std::uint64_t{key.group}, std::uint64_t{key.tag.boundary},
         std::uint64_t{key.tag.name}, std::uint64_t{key.tag.count}})
@@ -251,13 +268,13 @@ void PeerRuntime::apply(effect::StartAttempt& e) {
   }
   const auto it = running_.find(e.key);
   if (it == running_.end()) return;
-  it->second.memory->set_draw(draw_seed(session_->run(), session_->peer(), e.key));
+  it->second.memory->set_draw(draw_seed(*session_, e.key));
   exchange_->begin(e.key, it->second.memory->in_place());
   const auto* attempt = exchange_->find(e.key);
   if (attempt == nullptr || attempt->executor == nullptr) return;
   it->second.memory->begin(*attempt->executor);
   it->second.ring = attempt->ring;
-  if (!in_blocks(attempt->descriptor.call)) return;
+  if (!goes_straight(attempt->descriptor.call)) return;
   for (const auto peer : attempt->ring)  // beyond the ring, where there is no mesh
     session_->want_link(peer, monotonic_now());
 }
@@ -269,6 +286,7 @@ void PeerRuntime::apply(effect::DropAttempt& e) {
 }
 
 void PeerRuntime::apply(effect::ViewChanged&) {
+  prober_.stop();
   publish();
   const auto& hints = session_->view().hints;
   links_.advise(hints.stripes, paths_of(hints, session_->identity().group).ring_bandwidth);
@@ -324,8 +342,12 @@ void PeerRuntime::apply(effect::Admitted&) {
 
 void PeerRuntime::apply(effect::BoundaryPassed&) {
   publish();
-  if (auto boundary = std::exchange(boundary_, nullptr))
-    boundary->set({{}, session_->view().id != boundary_view_});
+  auto boundary = std::exchange(boundary_, nullptr);
+  if (boundary == nullptr) return;
+  BoundaryResult result;
+  result.changed = session_->view().ids() != boundary_members_;
+  result.rings = session_->view().rings;
+  boundary->set(std::move(result));
 }
 
 void PeerRuntime::apply(effect::BoundaryFailed& e) {

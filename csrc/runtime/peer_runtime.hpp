@@ -9,6 +9,7 @@
 #include "runtime/handles.hpp"
 #include "runtime/links.hpp"
 #include "runtime/master_link.hpp"
+#include "runtime/prober.hpp"
 #include "runtime/same_host.hpp"
 #include "runtime/sends.hpp"
 
@@ -56,7 +57,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   Error not_admitted(Duration waited);  // what keeps it out, for a caller whose time is over
   std::shared_ptr<OperationHandle> post(PostRequest request);
   void cancel(std::shared_ptr<OperationHandle> handle, std::string why);
-  std::shared_ptr<Promise<BoundaryResult>> enter_boundary(std::uint32_t islands, Duration timeout);
+  std::shared_ptr<Promise<BoundaryResult>> enter_boundary(std::uint32_t islands, Duration timeout,
+                                                          std::uint32_t probe_ms = 0);
   void leave_boundary(std::shared_ptr<Promise<BoundaryResult>> entered);
   std::shared_ptr<StateHandle> post_state(Posting posting);
   void offer_state(std::shared_ptr<StateHandle> handle, StateOffer offer, std::vector<ServedEntry> served);
@@ -114,6 +116,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void drain();
   void tick();
   Instant next_deadline() const;
+  void note_speeds(Instant now);
   std::vector<Address> reachable() const;
   void log(const std::string& line) const;
   void publish();
@@ -134,11 +137,13 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void apply(effect::BoundaryPassed& e);
   void apply(effect::BoundaryFailed& e);
   void apply(effect::Gone& e);
+  void apply(effect::Probe& e);
   void apply(effect::Notice& e);
   void apply(exchange_effect::SendReady& e);
   void apply(exchange_effect::Do& e);
   void apply(exchange_effect::Wake& e);
   void apply(exchange_effect::Complete& e);
+  void apply(exchange_effect::More& e);
   void apply(exchange_effect::Mismatch& e);
   void apply(exchange_effect::Replay& e);
   void apply(exchange_effect::Discard& e);
@@ -203,8 +208,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void link_sent(PeerId peer, net::Connection& stripe, std::uint64_t token) override;
   void link_received(PeerId peer, net::Connection& stripe, std::uint64_t payloads) override;
   void stripe_closed(net::Connection& stripe) override;
-  void stripe_broke(PeerId peer, net::Connection& stripe, const std::string& why) override;
-  void stripe_added(PeerId peer) override;
+  void stripe_broke(PeerId peer, net::Connection& stripe) override;
+  void stripe_added(PeerId peer, const std::string& mended) override;
   void master_up() override;
   void master_message(const ToPeer& message) override;
   void master_down(const Error& why) override;
@@ -230,7 +235,9 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::map<ParkedId, std::unique_ptr<std::uint8_t[]>> parked_;
   std::map<ParkedId, std::pair<PeerId, wire::DataHeader>> parked_headers_;
   std::vector<PeerId> woken_;
+  std::vector<exchange_effect::More> unfinished_;  // go on in the next turn
   SlotPool slots_;
+  Prober prober_{links_};
   SameHost same_host_;
   std::map<std::uint64_t, Offered> offers_;  // by number: not taken yet
   std::map<PeerId, std::size_t> offered_;    // how many of them to whom
@@ -242,10 +249,11 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   using SumOf = std::tuple<AttemptId, std::int32_t, std::uint32_t>;
   std::map<SumOf, std::vector<Reference>> gathering_;
   std::map<PeerId, ChunksTaken> taken_;  // to be told
+  std::uint8_t nothing_ = 0;             // where bytes land that there are none of
   std::vector<ExchangeEffect> exchange_effects_;
   std::vector<PeerId> skipped_;  // in the last operation that may skip
   std::shared_ptr<Promise<BoundaryResult>> boundary_;
-  ViewId boundary_view_;
+  std::vector<PeerId> boundary_members_;  // when its caller came
   Error ended_;
   Instant links_ticked_ = 0;
   bool stop_ = false, draining_ = false;

@@ -83,9 +83,8 @@ std::uint64_t Sends::held(Stripe stripe) const {
 }
 
 std::size_t Sends::blocks_to(PeerId peer) const {
-  return std::size_t(std::count_if(sends_.begin(), sends_.end(), [&](const Send& send) {
-    return send.peer == peer && send.block;
-  }));
+  return std::size_t(std::count_if(sends_.begin(), sends_.end(),
+                                   [&](const Send& send) { return send.peer == peer && send.block; }));
 }
 
 }  // namespace pccl

@@ -20,11 +20,11 @@ class Sends {
     bool block = false;  // of shared state: asked for again by who misses it
     OpKey key;
     Outgoing outgoing;
-    SlotId temporary = no_slot;   // made for this payload alone
-    bool gone = false;            // the kernel has all of it
-    bool released = false;        // the executor was told: its slot is somebody else's
-    bool as_bytes = false;        // it was offered by its place in vain
-    std::uint64_t order = 0;      // of being sent
+    SlotId temporary = no_slot;    // made for this payload alone
+    bool gone = false;             // the kernel has all of it
+    bool released = false;         // the executor was told: its slot is somebody else's
+    bool as_bytes = false;         // it was offered by its place in vain
+    std::uint64_t order = 0;       // of being sent
     std::uint64_t held_bytes = 0;  // of slots that it keeps from being used, once it is gone
   };
   using Token = std::uint64_t;

@@ -11,8 +11,11 @@ std::string describe(const Tag& tag) {
 }
 
 std::string describe(const OpKey& key) {
-  return key.scope == Scope::run ? describe(key.tag) + " of the run"
-                                 : describe(key.tag) + " of group " + std::to_string(key.group);
+  if (key.scope == Scope::run) return describe(key.tag) + " of the run";
+  if (key.scope == Scope::pair)
+    return describe(key.tag) + " from peer " + std::to_string(key.from) + " to peer " +
+           std::to_string(key.to);
+  return describe(key.tag) + " of group " + std::to_string(key.group);
 }
 
 namespace wire {
@@ -43,7 +46,7 @@ void store(const FrameHeader& header, ByteView checked, std::uint8_t* to) {
 std::optional<FrameHeader> load_frame(const std::uint8_t* from, std::size_t body_max) {
   FrameHeader header;
   header.body_bytes = load_little<std::uint32_t>(from);
-  if (header.body_bytes > body_max || from[4] < 1 || from[4] > 3 || from[5] != 0) return std::nullopt;
+  if (header.body_bytes > body_max || from[4] < 1 || from[4] > 4 || from[5] != 0) return std::nullopt;
   if (load_little<std::uint16_t>(from + length_and_kind) != check_of(from)) return std::nullopt;
   header.kind = static_cast<FrameKind>(from[4]);
   return header;

@@ -10,7 +10,8 @@
 
 namespace pccl::wire {
 
-enum class FrameKind : std::uint8_t { message = 1, chunk = 2, block = 3 };
+// Probe: a payload that its receiver drops, after a header that says nothing.
+enum class FrameKind : std::uint8_t { message = 1, chunk = 2, block = 3, probe = 4 };
 
 inline constexpr std::size_t frame_header_bytes = 12;
 struct FrameHeader {
@@ -18,7 +19,8 @@ struct FrameHeader {
   FrameKind kind = FrameKind::message;
 };
 
-// A chunk on its way: (view, key) is the attempt; `step` is the receiver's step of the plan.
+// A chunk on its way: (view, key) is the attempt, without the two peers of a pair, which the link knows;
+// `step` is the receiver's step of the plan.
 inline constexpr std::size_t data_header_bytes = 48;
 struct DataHeader {
   ViewId view;

@@ -11,9 +11,9 @@
 namespace pccl {
 
 using ToMaster = std::variant<Join, Register, Heartbeat, Reachable, Done, Broken, LinkLost, Waiting,
-                              EnterBoundary, Abandon, Leave, StateOffer>;
+                              EnterBoundary, Abandon, Leave, StateOffer, LinkReport, Probed>;
 using ToPeer = std::variant<Welcome, Refused, Prove, ViewMessage, Commit, Failed, Passed, Evicted, Missing,
-                            Pulse, StatePlan, Suspended>;
+                            Pulse, StatePlan, Suspended, Probe>;
 using BetweenPeers = std::variant<LinkHello, Ready, BlockRequest, BlockFailed, StripeLost, Received,
                                   HostHello, HostAnswer, SegmentAt, SegmentGone, ChunkAt, ChunksTaken>;
 

@@ -4,6 +4,8 @@
 
 namespace pccl {
 
+inline constexpr std::uint32_t no_start_rank = ~std::uint32_t{0};
+
 struct Join {  // asks to be let in; answered by Welcome or Refused
   static constexpr MessageId id = MessageId::join;
   std::string island;  // empty: a plain peer, an island of one
@@ -14,11 +16,15 @@ struct Join {  // asks to be let in; answered by Welcome or Refused
   std::vector<Address> reachable_at;
   std::string host;  // where the peer says it runs, for messages to people
   std::uint32_t process = 0;
+  std::string run_name;                      // which of the master's runs; empty: the one without a name
+  std::uint32_t start_rank = no_start_rank;  // of those who come in together, the smallest is the first
+  bool deterministic = false;                // the same for all peers of a run
   std::string host_id;    // the same on all peers of one host, and on no other; empty: not known
   bool in_place = false;  // it lets others on its host read its memory, and reads theirs
   template <class V> void fields(V&& v) {
     v(island, limits::name_bytes_max), v(island_rank), v(island_size), v(group), v(role), v(min_islands),
         v(reachable_at, limits::addresses_max), v(host, limits::name_bytes_max), v(process),
+        v(run_name, limits::name_bytes_max), v(start_rank), v(deterministic),
         v(host_id, limits::name_bytes_max), v(in_place);
   }
 };
@@ -52,8 +58,10 @@ struct Reachable {  // answer to Prove: which links the joiner could not open
   std::uint32_t round = 0;
   std::vector<PeerId> failed;
   std::string why;
+  std::vector<MeasuredLink> links = {};  // round trips of those that it opened
   template <class V> void fields(V&& v) {
-    v(round), v(failed, limits::peers_named_max), v(why, limits::text_bytes_max);
+    v(round), v(failed, limits::peers_named_max), v(why, limits::text_bytes_max),
+        v(links, limits::peers_named_max);
   }
 };
 
@@ -116,7 +124,10 @@ struct EnterBoundary {  // `withdraw`: the caller gave up; answered by Failed, u
   std::uint32_t islands = 0;   // stay until the run has so many; 0: nobody needs to come
   std::uint64_t verdicts_seen = 0;
   bool withdraw = false;
-  template <class V> void fields(V&& v) { v(view), v(boundary), v(islands), v(verdicts_seen), v(withdraw); }
+  std::uint32_t probe_ms = 0;  // measure the links before it passes, each for so long; 0: do not
+  template <class V> void fields(V&& v) {
+    v(view), v(boundary), v(islands), v(verdicts_seen), v(withdraw), v(probe_ms);
+  }
 };
 
 struct Abandon {  // "let this operation fail for everybody": time-out, cancel, mismatch, or a loss that must
@@ -126,6 +137,20 @@ struct Abandon {  // "let this operation fail for everybody": time-out, cancel, 
   ErrorCode code = ErrorCode::cancelled;
   std::string text;
   template <class V> void fields(V&& v) { v(key), v(code), v(text, limits::text_bytes_max); }
+};
+
+struct LinkReport {  // what operations showed about this peer's links to others, now and then
+  static constexpr MessageId id = MessageId::link_report;
+  std::vector<MeasuredLink> links;
+  template <class V> void fields(V&& v) { v(links, limits::peers_named_max); }
+};
+
+struct Probed {  // answer to Probe
+  static constexpr MessageId id = MessageId::probed;
+  ViewId view;
+  std::uint32_t round = 0;
+  MeasuredLink link;
+  template <class V> void fields(V&& v) { v(view), v(round), v(link); }
 };
 
 struct Leave {

@@ -98,6 +98,15 @@ struct StatePlan {
   template <class V> void fields(V&& v) { v(view), v(key), v(revision), v(entries, limits::tensors_max); }
 };
 
+struct Probe {  // "keep your link to this peer full for so long; how fast is it?"
+  static constexpr MessageId id = MessageId::probe;
+  ViewId view;
+  std::uint32_t round = 0;
+  PeerId peer = no_peer;
+  std::uint32_t milliseconds = 0;
+  template <class V> void fields(V&& v) { v(view), v(round), v(peer), v(milliseconds); }
+};
+
 struct Suspended {
   static constexpr MessageId id = MessageId::suspended;
   std::uint32_t heard = 0, needed = 0;

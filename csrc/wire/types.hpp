@@ -28,7 +28,7 @@ struct ViewId {
 };
 
 enum class Role : std::uint8_t { trainer = 1, keeper = 2 };
-enum class Scope : std::uint8_t { group = 1, run = 2 };
+enum class Scope : std::uint8_t { group = 1, run = 2, pair = 3 };
 
 // One use of a tag. `count` numbers the uses of `name` (0: the automatic one) since the boundary, where all
 // peers start at 0 again: so a joiner knows every counter.
@@ -44,17 +44,22 @@ struct Tag {
   }
 };
 
-// An operation of the run; with the view it names one attempt. `group` is 0 when the scope is the run.
+// An operation of the run; with the view it names one attempt. `group` is 0 unless that is the scope. A pair
+// is two peers of which `from` sends and `to` receives: its tags are counted for it alone.
 struct OpKey {
   Scope scope = Scope::group;
   std::uint32_t group = 0;
   Tag tag;
+  PeerId from = no_peer, to = no_peer;
   auto operator<=>(const OpKey&) const = default;
   template <class V> void fields(V&& v) {
     v(scope);
     v(group);
     v(tag);
+    v(from);
+    v(to);
   }
+  bool names(PeerId peer) const { return peer != no_peer && (peer == from || peer == to); }
 };
 
 enum class Call : std::uint8_t {
@@ -67,23 +72,33 @@ enum class Call : std::uint8_t {
   all_gather,
   gather,
   scatter,
-  all_to_all
+  all_to_all,
+  transfer  // send at one end, recv at the other
 };
 enum class Algorithm : std::uint8_t { automatic = 1, ring, direct, exchange, two_level };
 enum class OnLoss : std::uint8_t { retry = 1, raise = 2 };
 enum class Strategy : std::uint8_t { enforce_popular = 1, send_only, receive_only };
+// What a measurement of a link says.
+enum class Evidence : std::uint8_t {
+  probe = 1,  // the link was kept full on purpose
+  transfer,   // an operation kept it full: the sender waited for the link
+  at_least,   // an operation used it, and the sender waited for data: the link may be faster, never slower
+};
 
 template <> inline constexpr std::uint8_t last_of<Role> = 2;
-template <> inline constexpr std::uint8_t last_of<Scope> = 2;
-template <> inline constexpr std::uint8_t last_of<Call> = 10;
+template <> inline constexpr std::uint8_t last_of<Scope> = 3;
+template <> inline constexpr std::uint8_t last_of<Call> = 11;
 template <> inline constexpr std::uint8_t last_of<Algorithm> = 5;
 template <> inline constexpr std::uint8_t last_of<OnLoss> = 2;
 template <> inline constexpr std::uint8_t last_of<Strategy> = 3;
+template <> inline constexpr std::uint8_t last_of<Evidence> = 3;
 template <> inline constexpr std::uint8_t last_of<DType> = 12;
 template <> inline constexpr std::uint8_t last_of<ReduceOp> = 5;
 
 // Calls whose tensors are in blocks, one per peer.
-constexpr bool in_blocks(Call call) { return call >= Call::reduce_scatter; }
+constexpr bool in_blocks(Call call) { return call >= Call::reduce_scatter && call <= Call::all_to_all; }
+// Calls whose peers may need links beyond those of the ring.
+constexpr bool goes_straight(Call call) { return in_blocks(call) || call == Call::transfer; }
 // Calls of which one peer is the root.
 constexpr bool has_root(Call call) {
   return call == Call::broadcast || call == Call::gather || call == Call::scatter;
@@ -100,7 +115,8 @@ inline const char* name(Call call) {
                                    "all_gather",
                                    "gather",
                                    "scatter",
-                                   "all_to_all"};
+                                   "all_to_all",
+                                   "send and recv"};
   return names[static_cast<std::uint8_t>(call)];
 }
 
@@ -177,6 +193,7 @@ struct PlanHints {
   std::uint32_t chunk_bytes = 0;       // 0: the default of the path
   std::uint8_t stripes = 0;            // 0: by path
   bool mesh = false;                   // every peer has a link to every other of its group
+  bool deterministic = false;          // nothing measured decides: the same bits from run to run
   std::vector<GroupPaths> paths = {};  // of groups that were measured; every group has a member
   bool operator==(const PlanHints&) const = default;
   template <class V> void fields(V&& v) {
@@ -184,7 +201,29 @@ struct PlanHints {
     v(chunk_bytes);
     v(stripes);
     v(mesh);
+    v(deterministic);
     v(paths, limits::members_max);
+  }
+};
+
+// What probes said about the ring of one group. Speeds are of the slowest link that a ring uses, round trips
+// of all its links together; 0: not measured.
+struct RingReport {
+  std::uint32_t group = 0;
+  bool adopted = false;  // the best order that was found is in use from this view on
+  std::uint64_t bandwidth_before = 0, bandwidth = 0;  // of the order in use until now, and of the best one
+  std::uint32_t latency_before_us = 0, latency_us = 0;
+  std::uint32_t links = 0, measured = 0;  // from any peer of the group to any other
+  bool operator==(const RingReport&) const = default;
+  template <class V> void fields(V&& v) {
+    v(group);
+    v(adopted);
+    v(bandwidth_before);
+    v(bandwidth);
+    v(latency_before_us);
+    v(latency_us);
+    v(links);
+    v(measured);
   }
 };
 
@@ -195,6 +234,7 @@ struct View {
   std::vector<Member> members;   // in admission order; a peer's rank is its position in its group
   std::vector<PeerId> order;     // ring order where it differs from admission order; empty: the same
   PlanHints hints;
+  std::vector<RingReport> rings = {};  // only in the view that ends a measurement which all peers called for
   bool operator==(const View&) const = default;
   template <class V> void fields(V&& v) {
     v(id);
@@ -203,6 +243,7 @@ struct View {
     v(members, limits::members_max);
     v(order, limits::members_max);
     v(hints);
+    v(rings, limits::members_max);
   }
 
   // What every view has that an honest master makes, and what others may have written otherwise.
@@ -212,10 +253,26 @@ struct View {
       if (member.peer == no_peer || !peers.insert(member.peer).second) return false;
     return true;
   }
+  std::vector<PeerId> ids() const {
+    std::vector<PeerId> peers;
+    for (const auto& member : members) peers.push_back(member.peer);
+    return peers;
+  }
   const Member* find(PeerId peer) const {
     for (const auto& member : members)
       if (member.peer == peer) return &member;
     return nullptr;
+  }
+  // The members of a group in ring order; a list that does not name them all does not count.
+  std::vector<PeerId> ring(std::uint32_t group) const {
+    auto peers = group_members(group);
+    if (order.empty()) return peers;
+    const std::set<PeerId> wanted(peers.begin(), peers.end());
+    std::set<PeerId> seen;
+    std::vector<PeerId> ordered;
+    for (const auto peer : order)
+      if (wanted.contains(peer) && seen.insert(peer).second) ordered.push_back(peer);
+    return ordered.size() == peers.size() ? ordered : peers;
   }
   std::vector<PeerId> group_members(std::uint32_t group) const {
     std::vector<PeerId> peers;

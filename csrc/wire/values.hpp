@@ -22,6 +22,8 @@ enum class MessageId : std::uint8_t {
   abandon = 10,
   leave = 11,
   state_offer = 12,
+  link_report = 13,
+  probed = 14,
   welcome = 32,
   refused = 33,
   prove = 34,
@@ -34,6 +36,7 @@ enum class MessageId : std::uint8_t {
   pulse = 41,
   state_plan = 42,
   suspended = 43,
+  probe = 44,
   link_hello = 64,
   ready = 65,
   block_request = 66,
@@ -94,13 +97,24 @@ struct Verdict {
   ViewId view;
   ErrorCode code = ErrorCode::none;  // none: committed
   std::uint32_t waiting = 0;         // islands at the door, fixed by the first commit
+  bool view_due = false;             // the next boundary brings a new view, even if nobody waits; fixed, too
   std::vector<PeerId> contributors;  // of the receiver's group; empty: the members of `view`
   std::string text;
   bool operator==(const Verdict&) const = default;
   template <class V> void fields(V&& v) {
-    v(key), v(view), v(code), v(waiting), v(contributors, limits::members_max),
+    v(key), v(view), v(code), v(waiting), v(view_due), v(contributors, limits::members_max),
         v(text, limits::text_bytes_max);
   }
+};
+
+// A data link as its sender measured it. 0: not measured.
+struct MeasuredLink {
+  PeerId to = no_peer;
+  std::uint64_t bandwidth = 0;  // bytes per second
+  std::uint32_t rtt_us = 0;
+  Evidence evidence = Evidence::transfer;  // about the bandwidth
+  bool operator==(const MeasuredLink&) const = default;
+  template <class V> void fields(V&& v) { v(to), v(bandwidth), v(rtt_us), v(evidence); }
 };
 
 // One tensor of a shared state as a peer holds it.

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import signal
 import sys
+import time
 from typing import Any
 
+from ..errors import UsageError
 from ..master import Master
 
 LISTEN = "127.0.0.1:48148"
+FIRST_PEER_S = 60.0  # imports and slow starts
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,10 +30,16 @@ def add_parser(subparsers: Any) -> None:
         "--secret-file", metavar="FILE", help="a secret of 16 bytes or more, the same for peers"
     )
     parser.add_argument("--insecure", action="store_true", help="serve other hosts without a secret")
+    parser.add_argument(
+        "--orphan-s", type=float, metavar="S", help="end S seconds after the last peer of all runs has left"
+    )
+    parser.add_argument("--announce-fd", type=int, metavar="FD", help=argparse.SUPPRESS)  # addresses, as JSON
     parser.add_argument("--state-dir", metavar="DIR", help=argparse.SUPPRESS)  # not built yet, and says so
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.orphan_s is not None and not args.orphan_s > 0:
+        raise UsageError(f"--orphan-s {args.orphan_s}: it is a number of seconds above 0")
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(
         signal.SIG_BLOCK, signals
@@ -40,9 +50,26 @@ def run(args: argparse.Namespace) -> int:
     )
     with master:
         print(invitation(master.address, master.addresses(), args.secret_file, args.insecure), flush=True)
-        signal.sigwait(signals)
+        if args.announce_fd is not None:
+            with open(args.announce_fd, "w") as announced:
+                json.dump([*master.addresses()] or [master.address], announced)
+        if args.orphan_s is None:
+            signal.sigwait(signals)
+        else:
+            wait_while_needed(master, signals, args.orphan_s)
     print("stopped", flush=True)
     return 0
+
+
+def wait_while_needed(master: Master, signals: set[signal.Signals], orphan_s: float) -> None:
+    """Until a signal comes, or no peer has been here for so long. The first one may take longer to come."""
+    alone_since, patience = time.monotonic(), max(orphan_s, FIRST_PEER_S)
+    while signal.sigtimedwait(signals, min(1.0, max(0.05, orphan_s / 4))) is None:
+        now = time.monotonic()
+        if any(master.status()["runs"].values()):
+            alone_since, patience = now, orphan_s
+        elif now - alone_since >= patience:
+            return
 
 
 def invitation(address: str, addresses: list[str], secret_file: str | None, insecure: bool) -> str:

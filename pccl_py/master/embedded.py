@@ -56,7 +56,8 @@ class Master:
         return list(self._core.addresses())
 
     def status(self) -> dict[str, Any]:
-        """`{"view": number, "peers": [(peer, island, group), ...], "waiting": islands at the door}`"""
+        """Of the run without a name: `{"view": number, "peers": [(peer, island, group), ...], "waiting":
+        islands at the door}`, and of all runs `"runs": {name: peers in it and at its door}`."""
         return dict(self._core.status())
 
     def stop(self) -> None:

@@ -1,7 +1,9 @@
 // A master that anybody may say anything to, and what came of it.
 #pragma once
 #include <algorithm>
+#include <functional>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "hostile.hpp"
@@ -58,6 +60,12 @@ class Court {
   Instant now = 0;
   std::map<ConnectionId, PeerId> peers;
   bool honest = true;
+  std::function<Probed(ConnectionId, const Probe&)> on_probe;  // none: nobody answers
+  static constexpr std::size_t kept = 16;
+  std::vector<Failed> failures;  // the first that peers heard, and so on
+  std::vector<Refused> refusals;
+  std::optional<Commit> last_commit;
+  std::optional<View> last_view;
 
  private:
   void settle() {
@@ -77,6 +85,15 @@ class Court {
     if (const auto* prove = std::get_if<Prove>(&send.message);
         prove != nullptr && honest && !closed_.contains(send.to))
       master.on(send.to, Reachable{prove->round, {}, {}}, now);
+    if (const auto* probe = std::get_if<Probe>(&send.message); probe != nullptr && on_probe)
+      master.on(send.to, on_probe(send.to, *probe), now);
+    if (const auto* failed = std::get_if<Failed>(&send.message); failed != nullptr && failures.size() < kept)
+      failures.push_back(*failed);
+    if (const auto* refused = std::get_if<Refused>(&send.message);
+        refused != nullptr && refusals.size() < kept)
+      refusals.push_back(*refused);
+    if (const auto* commit = std::get_if<Commit>(&send.message)) last_commit = *commit;
+    if (const auto* view = std::get_if<ViewMessage>(&send.message)) last_view = view->view;
   }
 
   std::set<ConnectionId> closed_;

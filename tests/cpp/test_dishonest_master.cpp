@@ -10,7 +10,7 @@ TEST(a_commit_of_what_is_not_held) {
     home.enter(3);
     const auto key = home.post(reduce(10));
     REQUIRE(key.has_value());
-    const Verdict verdict{*key, home.session.view().id, ErrorCode::none, 0, {}, ""};
+    const Verdict verdict{*key, home.session.view().id, ErrorCode::none, 0, false, {}, ""};
     if (fails)
       home.hear(Failed{5, verdict});
     else

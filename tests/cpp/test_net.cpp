@@ -117,8 +117,8 @@ TEST(sockets_connect_with_their_options) {
     CHECK_EQ(::fcntl(socket->fd(), F_GETFL) & O_NONBLOCK, O_NONBLOCK);
     CHECK(path_of(*socket).same_host);
     tcp_info info{};
-    socklen_t bytes = sizeof info;  // an emulator of another machine does not tell
-    if (::getsockopt(socket->fd(), IPPROTO_TCP, TCP_INFO, &info, &bytes) == 0)
+    socklen_t bytes = sizeof info;  // an emulator of another machine gives the first four
+    if (::getsockopt(socket->fd(), IPPROTO_TCP, TCP_INFO, &info, &bytes) == 0 && bytes > sizeof(int))
       CHECK(path_of(*socket).rtt < second);
   }
 }

@@ -72,7 +72,7 @@ TEST(verdicts_without_end) {
   const auto before = allocated_bytes();
   for (std::uint32_t i = 1; i <= 60'000; ++i) {
     const Verdict verdict{
-        {Scope::group, 0, {0, 1, i}}, home.session.view().id, ErrorCode::cancelled, 0, {}, "x"};
+        {Scope::group, 0, {0, 1, i}}, home.session.view().id, ErrorCode::cancelled, 0, false, {}, "x"};
     home.hear(Failed{i, verdict});
   }
   CHECK(allocated_bytes() <= before + 16 * mebibyte);

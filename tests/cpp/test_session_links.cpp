@@ -80,7 +80,7 @@ TEST(donors_are_dialled_as_long_as_something_is_fetched) {
   peer.session.want_link(6, peer.now);
   CHECK(peer.dials(second).size() > 10);
   const auto key = peer.session.operations().begin()->first;
-  peer.hear(Failed{1, {key, peer.view.id, ErrorCode::cancelled, 0, {}, "enough"}});
+  peer.hear(Failed{1, {key, peer.view.id, ErrorCode::cancelled, 0, false, {}, "enough"}});
   CHECK(peer.dials(5 * second).empty());
 }
 
@@ -142,8 +142,8 @@ TEST(an_only_trainer_beside_a_keeper_needs_no_master) {
   peer.view.id.number = 2;
   peer.view.members.push_back(member(2, Role::keeper));
   peer.hear(ViewMessage{peer.view, ""});
-  CHECK(peer.session.alone(Scope::group));
-  CHECK(peer.session.alone(Scope::run));
+  CHECK(peer.session.alone({Scope::group, peer.session.identity().group, {}}));
+  CHECK(peer.session.alone({Scope::run, 0, {}}));
 }
 
 }  // namespace pccl

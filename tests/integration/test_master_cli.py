@@ -101,7 +101,12 @@ def test_embedded_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     with Master() as master, Communicator(master.address) as comm:
         comm.all_reduce(np.ones(3))
         status = master.status()
-        assert status == {"view": 1, "peers": [(comm.id, comm.peers()[0].island, 0)], "waiting": 0}
+        assert status == {
+            "view": 1,
+            "peers": [(comm.id, comm.peers()[0].island, 0)],
+            "waiting": 0,
+            "runs": {"": 1},
+        }
         assert master.addresses()[0] == master.address
     out: Any = capfd.readouterr()
     assert (out.out, out.err) == ("", "")

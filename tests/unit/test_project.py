@@ -52,6 +52,30 @@ def test_stub_check_uses_the_environment_or_says_what_to_do(
         pyi.main([])
 
 
+def test_aarch64_check_says_that_it_checks_nothing(tmp_path: Path) -> None:
+    environment = os.environ | {"PATH": str(tmp_path)}  # no compiler, no emulator, no apt-get
+    done = subprocess.run(
+        [sys.executable, ".ci/checks/neon"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 77
+    assert "NOT CHECKED: aarch64 needs" in done.stdout and "apt-get install" in done.stdout
+
+
+def test_aarch64_check_sees_loops_without_vectors() -> None:
+    neon = load_check("neon")
+    vectors = [
+        ("10", "ldr", "q0, [x1, x0]"),
+        ("14", "fadd", "v0.4s, v0.4s, v1.4s"),
+        ("18", "str", "q0, [x2, x0]"),
+        ("1c", "b.ne", "10 <sum+0x10>  // b.any"),
+    ]
+    scalar = [("20", "ldr", "s0, [x1]"), ("24", "fadd", "s0, s0, s1"), ("28", "cbnz", "x3, 20 <sum+0x20>")]
+    straight = [("30", "fadd", "v0.4s, v0.4s, v1.4s"), ("34", "ret", "")]
+    assert neon.share_of_vectors(vectors) == 0.75
+    assert neon.share_of_vectors(scalar) == neon.share_of_vectors(straight) == 0
+    assert neon.share_of_vectors(scalar + vectors) == 0.75
+
+
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git says what belongs to the project")
 def test_top_level() -> None:
     run(sys.executable, ".ci/checks/toplevel")

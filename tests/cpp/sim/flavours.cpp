@@ -49,12 +49,38 @@ Flavour state() {
   return flavour;
 }
 
+// Links are measured all the time, and every other boundary brings another order and other hints.
+Flavour topology() {
+  auto flavour = make("topology", 1, 6, {2, 0.5, 1, 1, 1.5, 1.5, 0.5, 0, 2, 0.3, 0.3, 1});
+  flavour.peers_min = 3;
+  flavour.peers_max = 5;
+  flavour.shape.report = 0.7;
+  flavour.shape.probe = 0.4;
+  return flavour;
+}
+
+// Calls in blocks and transfers, whose peers die, over links that are made for them and break.
+Flavour blocks() {
+  auto flavour = make("blocks", 0, 6, {3, 0.5, 0.5, 2, 2, 1, 0.5, 0, 1.5, 0.2, 0.5, 0.5});
+  flavour.peers_max = 5;
+  flavour.shape.broadcast = flavour.shape.barrier = flavour.shape.sync_state = 0.03;
+  flavour.shape.blocks = 0.6;
+  flavour.shape.transfers = 0.6;
+  return flavour;
+}
+
 }  // namespace
 
 const std::vector<Flavour>& flavours() {
   static const std::vector<Flavour> all = {
-      make("mixed", 0, 4, {3, 1, 1, 2, 2, 2, 2, 0.5, 2, 0.3, 0.5, 0.5}), links(), joins(),
-      make("masters", 1, 5, {1, 0, 0, 0, 0, 2, 3, 1, 1, 0, 0}),          slow(),  state(),
+      make("mixed", 0, 4, {3, 1, 1, 2, 2, 2, 2, 0.5, 2, 0.3, 0.5, 0.5}),
+      links(),
+      joins(),
+      make("masters", 1, 5, {1, 0, 0, 0, 0, 2, 3, 1, 1, 0, 0}),
+      slow(),
+      state(),
+      topology(),
+      blocks(),
   };
   return all;
 }

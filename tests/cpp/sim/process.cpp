@@ -12,6 +12,7 @@ ExchangeLimits exchange_limits(const Scenario& scenario) {
   ExchangeLimits limits;
   limits.eager_bytes = std::size_t{scenario.eager_kib} * 1024;
   limits.slots = scenario.slots;
+  limits.own_bytes = 8u << 10;
   return limits;
 }
 
@@ -84,6 +85,24 @@ void Process::apply(effect::Dial& e) { world_.links.dial(*this, e.peer, e.addres
 void Process::apply(effect::HangUp& e) { world_.links.hang_up(*this, e.peer); }
 void Process::apply(effect::Notice& e) { world_.note(name() + ": " + e.text); }
 
+// Links of any speed: orders and hints change with every other view.
+MeasuredLink Process::draw_link(PeerId peer) {
+  auto& rng = world_.rng;
+  MeasuredLink link{peer, 1'000'000 * (1 + rng.below(1000)), std::uint32_t(rng.below(100'000)),
+                    static_cast<Evidence>(1 + rng.below(last_of<Evidence>))};
+  if (rng.chance(0.1)) link.bandwidth = 0;
+  return link;
+}
+
+void Process::apply(effect::Probe& e) {
+  const auto takes = Duration(world_.rng.below(std::uint64_t(2 * e.time)));
+  world_.for_process(*this, takes, [this, round = e.round, peer = e.peer] {
+    if (!alive || over()) return;
+    session.probed(round, draw_link(peer));
+    drain();
+  });
+}
+
 void Process::apply(effect::DropAttempt& e) {
   data.stop_using(e.key);
   if (auto* memory = data.memory(e.key)) {
@@ -105,6 +124,9 @@ void Process::apply(effect::StartAttempt& e) {
   const auto* memory = data.memory(e.key);
   exchange.begin(e.key, memory != nullptr && memory->in_place());
   data.begin(e.key);
+  const auto* attempt = exchange.find(e.key);
+  if (attempt != nullptr && goes_straight(attempt->descriptor.call))
+    for (const auto peer : attempt->ring) session.want_link(peer, now());
 }
 
 void Process::apply(effect::ViewChanged&) {
@@ -129,6 +151,9 @@ void Process::apply(effect::Deliver& e) {
   held_.erase(e.key);
   data.forget(e.key);
   running_.erase(it);
+  if (world_.rng.chance(world_.scenario.shape.report) && !over())
+    for (const auto& m : session.view().members)
+      if (m.peer != session.peer() && world_.rng.chance(0.7)) session.note_links({draw_link(m.peer)}, now());
   if (!scripted) world_.for_process(*this, 0, [this] { advance(); });
 }
 
@@ -178,6 +203,13 @@ void Process::apply(exchange_effect::Do& e) { data.run(e); }
 void Process::apply(exchange_effect::Wake& e) { woken_.insert(e.peer); }
 void Process::apply(exchange_effect::Complete& e) {
   if (exchange.current(e.key, e.attempt)) complete(e.key);
+}
+void Process::apply(exchange_effect::More& e) {
+  world_.for_process(*this, 0, [this, more = e] {
+    if (!alive || over()) return;
+    exchange.go_on(more.key, more.attempt);
+    drain();
+  });
 }
 void Process::apply(exchange_effect::Mismatch& e) {
   if (exchange.current(e.key, e.attempt)) session.abandon(e.key, ErrorCode::mismatch, e.text, now());

@@ -27,7 +27,7 @@ class Process {
   void drain();    // does what the session and the exchange want done
   void arm();      // the next tick
   void advance();  // the program goes on as far as it can
-  void enter_boundary(std::uint32_t islands);
+  void enter_boundary(std::uint32_t islands, std::uint32_t probe_ms = 0);
   std::uint32_t boundaries() const { return boundary_; }
   bool impatient() const { return impatient_; }
   Result<OpKey> post(const Intent& intent);
@@ -72,20 +72,25 @@ class Process {
   void apply(effect::BoundaryPassed& e);
   void apply(effect::BoundaryFailed& e);
   void apply(effect::Gone& e);
+  void apply(effect::Probe& e);
   void apply(effect::Notice& e);
   void apply(exchange_effect::SendReady& e);
   void apply(exchange_effect::Do& e);
   void apply(exchange_effect::Wake& e);
   void apply(exchange_effect::Complete& e);
+  void apply(exchange_effect::More& e);
   void apply(exchange_effect::Mismatch& e);
   void apply(exchange_effect::Replay& e);
   void apply(exchange_effect::Discard& e);
 
+  std::pair<PeerId, PeerId> ends_of(const Intent& intent) const;
+  bool takes_part(const Intent& intent) const;
   void start_round();
   void post_next();
   void next_batch();
   void cross();
   void walk_away();
+  MeasuredLink draw_link(PeerId peer);
   void tick(Instant at);
 
   World& world_;

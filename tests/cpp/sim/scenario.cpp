@@ -48,6 +48,9 @@ Scenario draw(const Flavour& flavour, std::uint64_t seed, const Rules& rules) {
   s.flavour = flavour.name;
   s.rules = rules;
   s.shape = flavour.shape;
+  s.timing.hints_hold = 0;
+  s.timing.link_report = 20 * millisecond;
+  s.timing.links_settle = 5 * millisecond;
   s.timing.deadline_floor = 3600 * second;  // the net below all others would hide what it catches
   if (rng.chance(flavour.island_runs)) {
     s.islands = 2;
@@ -55,6 +58,7 @@ Scenario draw(const Flavour& flavour, std::uint64_t seed, const Rules& rules) {
   } else {
     s.islands = flavour.peers_min + std::uint32_t(rng.below(flavour.peers_max - flavour.peers_min + 1));
   }
+  s.hosts = 1 + std::uint32_t(rng.below(4));
   s.store = rng.chance(flavour.store);
   s.keeper = rng.chance(flavour.keeper);
   s.through_codec = rng.chance(0.1);

@@ -1,0 +1,143 @@
+"""torch.distributed's functions under their names, on peers that may die and come. Needs torch.
+
+    import pccl_py.distributed as dist
+
+    dist.init_process_group()          # torchrun's environment, tcp://, file://, pccl://host:port, or a store
+    dist.all_reduce(tensor)            # raises PeerLost on all survivors when somebody dies: repeat the step
+    dist.update_topology()             # a step boundary: newcomers come in
+
+It needs no torch.distributed, which keeps its own state; where that runs with the backend "pccl", the groups
+here are its groups.
+"""
+
+from __future__ import annotations
+
+from . import world as _world
+from .backend import Options
+from .calls import (
+    P2POp,
+    ReduceOp,
+    Work,
+    all_gather,
+    all_gather_coalesced,
+    all_gather_into_tensor,
+    all_gather_single,
+    all_reduce,
+    all_reduce_coalesced,
+    all_to_all,
+    all_to_all_single,
+    barrier,
+    batch_isend_irecv,
+    broadcast,
+    gather,
+    irecv,
+    isend,
+    monitored_barrier,
+    recv,
+    reduce,
+    reduce_scatter,
+    reduce_scatter_single,
+    reduce_scatter_tensor,
+    scatter,
+    send,
+)
+from .object_calls import (
+    all_gather_object,
+    broadcast_object_list,
+    gather_object,
+    recv_object_list,
+    scatter_object_list,
+    send_object_list,
+)
+from .torch_names import FileStore, HashStore, PrefixStore, Store, TCPStore
+from .world import (
+    GroupMember,
+    ProcessGroup,
+    communicator,
+    destroy_process_group,
+    get_backend,
+    get_global_rank,
+    get_group_rank,
+    get_node_local_rank,
+    get_process_group_ranks,
+    get_rank,
+    get_world_size,
+    init_process_group,
+    invitation,
+    is_available,
+    is_initialized,
+    is_torchelastic_launched,
+    new_group,
+    new_subgroups,
+    new_subgroups_by_enumeration,
+    set_on_loss,
+    split_group,
+    update_topology,
+    world_changed,
+)
+
+group = _world.group
+
+__all__ = [
+    "FileStore",
+    "GroupMember",
+    "HashStore",
+    "Options",
+    "P2POp",
+    "PrefixStore",
+    "ProcessGroup",
+    "ReduceOp",
+    "Store",
+    "TCPStore",
+    "Work",
+    "all_gather",
+    "all_gather_coalesced",
+    "all_gather_into_tensor",
+    "all_gather_object",
+    "all_gather_single",
+    "all_reduce",
+    "all_reduce_coalesced",
+    "all_to_all",
+    "all_to_all_single",
+    "barrier",
+    "batch_isend_irecv",
+    "broadcast",
+    "broadcast_object_list",
+    "communicator",
+    "destroy_process_group",
+    "gather",
+    "gather_object",
+    "get_backend",
+    "get_global_rank",
+    "get_group_rank",
+    "get_node_local_rank",
+    "get_process_group_ranks",
+    "get_rank",
+    "get_world_size",
+    "group",
+    "init_process_group",
+    "invitation",
+    "irecv",
+    "is_available",
+    "is_initialized",
+    "is_torchelastic_launched",
+    "isend",
+    "monitored_barrier",
+    "new_group",
+    "new_subgroups",
+    "new_subgroups_by_enumeration",
+    "recv",
+    "recv_object_list",
+    "reduce",
+    "reduce_scatter",
+    "reduce_scatter_single",
+    "reduce_scatter_tensor",
+    "scatter",
+    "scatter_object_list",
+    "send",
+    "send_object_list",
+    "set_on_loss",
+    "split_group",
+    "update_topology",
+    "world_changed",
+]

@@ -1,0 +1,147 @@
+"""Makes the process groups of the backend "pccl": for torch.distributed, and for this package's functions."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from ..arguments import ON_LOSS, number_of
+from ..errors import PcclError
+from ..torch_backend import register
+from .errors import translated
+from .group import Group, OnLoss
+from .member import Member
+from .module_reset import watch_modules
+from .pairs import Pairs
+from .process_group import PcclProcessGroup
+from .rank_tables import follow
+from .rendezvous import Meeting, meet, meeting_of_url
+from .torch_names import HashStore, Store, dist
+from .torch_work import seconds_of
+from .uncompiled import leave_alone
+
+_worlds = itertools.count()  # of this process: ranks begin and end them together
+_world: PcclProcessGroup | None = None
+_joined: tuple[Meeting, Member] | None = None  # by the rendezvous, for the group that comes next
+
+
+class Options:
+    """`pg_options=pccl_py.distributed.Options(on_loss="retry")`, for this group.
+
+    on_loss   "raise": a death raises in the operation on all survivors, and the step is repeated.
+              "retry": all_reduce, reduce and barrier are repeated among the survivors without a word; what
+              they sum is then of fewer ranks than the caller divides by. Calls in blocks raise in any case
+    """
+
+    def __init__(self, on_loss: OnLoss = "raise") -> None:
+        number_of(on_loss, ON_LOSS, "on_loss")
+        self.on_loss: OnLoss = on_loss
+
+
+def create(options: Any, pg_options: Any = None) -> PcclProcessGroup:
+    """What torch calls for each new group, on each of its members."""
+    try:
+        return _create(options, pg_options)
+    except PcclError as error:
+        raise translated(error) from error
+
+
+def _create(options: Any, pg_options: Any) -> PcclProcessGroup:
+    global _world
+    timeout: timedelta = options.timeout
+    limit, name = seconds_of(timeout), str(options.group_id)
+    is_world = not options.global_ranks_in_group
+    if is_world and _joined is not None:
+        made = _newcomer(limit, pg_options)
+    else:
+        meeting = _meeting(options, is_world)
+        member = meeting.join(options.group_rank, options.group_size, limit)
+        made = group_of(meeting, member, "world" if is_world else name, limit, pg_options)
+    if is_world:
+        _world = made
+    follow(made, None if is_world else _world, options.global_ranks_in_group)
+    return made
+
+
+def group_of(
+    meeting: Meeting, member: Member, name: str, limit: float | None, pg_options: Any
+) -> PcclProcessGroup:
+    """Of a member that has joined at `meeting`."""
+    group = Group(member, name, timeout_s=limit, on_loss=_on_loss(pg_options))
+
+    def join_pair(pair: str, place: int, seconds: float) -> Member:
+        return meeting.within(f"pair {pair}").join(place, 2, seconds)
+
+    made = PcclProcessGroup(group, Pairs(group, join_pair))
+    made.meeting = meeting
+    group.heard.append(watch_modules)
+    return made
+
+
+def world_from(store: Store, rank: int, size: int, timeout: timedelta, pg_options: Any) -> PcclProcessGroup:
+    """For this package's own functions: what torch.distributed would get, unknown to it."""
+    limit = seconds_of(timeout)
+    if _joined is not None:
+        made = _newcomer(limit, pg_options)
+    else:
+        meeting = meet(store, f"own {next(_worlds)}")
+        made = group_of(meeting, meeting.join(rank, size, limit), "world", limit, pg_options)
+    follow(made, None, ())
+    return made
+
+
+def _newcomer(limit: float | None, pg_options: Any) -> PcclProcessGroup:
+    """In a run that it has joined already."""
+    global _joined
+    assert _joined is not None
+    (meeting, member), _joined = _joined, None
+    made = group_of(meeting, member, "world", limit, pg_options)
+    if member.boundaries:  # the run had begun: the others do the same behind the boundary that let it in
+        made.group.agree()
+    return made
+
+
+def part_of(
+    world: PcclProcessGroup, ranks: list[int], name: str, timeout: timedelta | None, pg_options: Any
+) -> PcclProcessGroup:
+    """The group of the world's `ranks`, of which the caller is one; all of them call it."""
+    limit = world.group.timeout_s if timeout is None else seconds_of(timeout)
+    meeting = world.meeting.within(name)
+    member = meeting.join(ranks.index(world.rank()), len(ranks), limit)
+    made = group_of(meeting, member, name, limit, pg_options)
+    follow(made, world, ranks)
+    return made
+
+
+def _meeting(options: Any, is_world: bool) -> Meeting:
+    if is_world:
+        return meet(options.store, str(next(_worlds)))
+    if _world is not None and dist.is_initialized() and dist.group.WORLD is _world:
+        meeting: Meeting = _world.meeting
+        return meeting.within(str(options.group_id))
+    return meet(options.store, str(options.group_id))  # a pccl group in a world of another backend
+
+
+def _on_loss(pg_options: Any) -> OnLoss:
+    if pg_options is not None:
+        return Options(getattr(pg_options, "on_loss", "raise")).on_loss
+    return Options(os.environ.get("PCCL_ON_LOSS", "raise")).on_loss  # type: ignore[arg-type]
+
+
+def rendezvous(url: str, timeout: timedelta | None = None, **_: Any) -> Iterator[tuple[Store, int, int]]:
+    """`init_method="pccl://host:port?..."`: joins a run; where it has begun, at its next step boundary."""
+    global _joined
+    meeting = meeting_of_url(url)
+    try:
+        member = meeting.join(None, 1, seconds_of(timeout))
+    except PcclError as error:
+        raise translated(error) from error
+    _joined = (meeting, member)
+    yield HashStore(), member.rank, member.world_size
+
+
+register()
+leave_alone("pccl_py")

@@ -1,0 +1,250 @@
+"""The backend "pccl": torch's ProcessGroup on a Group. Each method translates its arguments, nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from ..errors import PcclError
+from .errors import translated
+from .group import Group
+from .pairs import Pairs
+from .pending import Pending
+from .torch_names import ProcessGroup, dist
+from .torch_work import PcclWork, seconds_of
+
+Tensors = list[torch.Tensor]
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _op(opts: Any, default: Any = dist.ReduceOp.SUM) -> Any:
+    """Of an options object, or passed as it is."""
+    if opts is None:
+        return default
+    return getattr(opts, "reduceOp", opts)
+
+
+def _limit(opts: Any, timeout: timedelta | None = None) -> float | None:
+    return seconds_of(timeout if timeout is not None else getattr(opts, "timeout", None))
+
+
+def _root(opts: Any) -> int:
+    return int(getattr(opts, "rootRank", opts))
+
+
+class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
+    """`group`: whose ranks these are; `group.member` is its Communicator.
+
+    Ranks, size and divisors follow the deaths of others, in the call that raises them (see group.py).
+    """
+
+    def __init__(self, group: Group, pairs: Pairs) -> None:
+        super().__init__(group.rank, group.size)
+        self.group = group
+        self.meeting: Any = None  # where its peers, and those of its parts, meet
+        self._pairs = pairs
+        self._name = group.name
+        self._desc = ""
+        self._together: list[Pending] | None = None
+
+    # ---- who -----------------------------------------------------------------------------------------------
+
+    def rank(self) -> int:
+        return self.group.rank
+
+    def size(self) -> int:
+        return self.group.size
+
+    getRank, getSize = rank, size
+
+    def name(self) -> str:
+        return "pccl"
+
+    getBackendName = _get_backend_name = name
+
+    @property
+    def group_name(self) -> str:
+        return self._name
+
+    @property
+    def group_desc(self) -> str:
+        return self._desc
+
+    def getGroupName(self) -> str:
+        return self._name
+
+    def getGroupDesc(self) -> str:
+        return self._desc
+
+    def _set_group_name(self, name: str) -> None:
+        self._name = name
+
+    def _set_group_desc(self, text: str) -> None:
+        self._desc = text
+
+    setGroupName, setGroupDesc = _set_group_name, _set_group_desc
+
+    # torch asks a backend of each device for what it can; here one object is all of them.
+    supports_splitting = supports_coalescing = supports_time_estimate = False
+
+    def _get_backend(self, device: Any) -> PcclProcessGroup:
+        return self
+
+    @property
+    def _device_types(self) -> list[torch.device]:
+        return [torch.device("cpu"), torch.device("cuda")]
+
+    def set_timeout(self, timeout: timedelta) -> None:
+        self.group.timeout_s = seconds_of(timeout)
+
+    _set_default_timeout = set_timeout
+
+    def shutdown(self) -> None:
+        """Leaves the run."""
+        self._pairs.leave()
+        self.group.leave()
+
+    abort = shutdown
+
+    def update_topology(self, timeout: float | None = None) -> bool:
+        """A step boundary that all ranks call: newcomers come in. Whether the membership has changed."""
+        return self.group.update_topology(timeout)
+
+    # ---- begun ---------------------------------------------------------------------------------------------
+
+    def _begin(self, begin: Any, *args: Any, source: int | None = None) -> PcclWork:
+        try:
+            pending = begin(*args)
+        except PcclError as error:
+            raise translated(error) from error
+        if self._together is not None:
+            self._together.append(pending)
+        return PcclWork([pending], source)
+
+    def _start_coalescing(self, device: torch.device) -> None:
+        self._together = []
+
+    def _end_coalescing(self, device: torch.device) -> PcclWork:
+        parts, self._together = self._together or [], None
+        return PcclWork(parts)
+
+    # ---- whole tensors -------------------------------------------------------------------------------------
+
+    def allreduce(self, tensors: Any, opts: Any = None, timeout: timedelta | None = None) -> PcclWork:
+        return self._begin(self.group.all_reduce, _listed(tensors), _op(opts), _limit(opts, timeout))
+
+    allreduce_coalesced = allreduce
+
+    def reduce(self, tensors: Any, opts: Any, op: Any = None, timeout: timedelta | None = None) -> PcclWork:
+        """(tensors, options) or (tensor, root, op)."""
+        how = _op(opts) if hasattr(opts, "reduceOp") else _op(op)
+        return self._begin(self.group.reduce, _listed(tensors), _root(opts), how, _limit(opts, timeout))
+
+    def broadcast(self, tensors: Any, opts: Any, timeout: timedelta | None = None) -> PcclWork:
+        return self._begin(self.group.broadcast, _listed(tensors), _root(opts), _limit(opts, timeout))
+
+    def barrier(self, opts: Any = None, timeout: timedelta | None = None) -> PcclWork:
+        return self._begin(self.group.barrier, _limit(opts, timeout))
+
+    # ---- in blocks -----------------------------------------------------------------------------------------
+
+    def allgather(self, outputs: Any, inputs: Any, opts: Any = None) -> PcclWork:
+        """(lists of outputs, inputs) or (outputs, input)."""
+        lists = outputs if outputs and isinstance(outputs[0], list | tuple) else [outputs]
+        return self._begin(self.group.all_gather_lists, lists, _listed(inputs), _limit(opts))
+
+    def allgather_coalesced(self, outputs: Sequence[Tensors], inputs: Tensors, opts: Any = None) -> PcclWork:
+        """outputs[r][i]: input i of rank r, the other way round than with allgather."""
+        by_input = [list(each) for each in zip(*outputs, strict=True)]
+        return self._begin(self.group.all_gather_lists, by_input, inputs, _limit(opts))
+
+    def all_gather_single(self, output: torch.Tensor, own: torch.Tensor, opts: Any = None) -> PcclWork:
+        return self._begin(self.group.all_gather, [output], [own], _limit(opts))
+
+    _allgather_base = all_gather_single
+
+    def all_gather_single_coalesced(self, outputs: Tensors, inputs: Tensors, opts: Any = None) -> PcclWork:
+        return self._begin(self.group.all_gather, outputs, inputs, _limit(opts))
+
+    allgather_into_tensor_coalesced = all_gather_single_coalesced
+
+    def reduce_scatter(self, outputs: Any, inputs: Any, opts: Any = None) -> PcclWork:
+        """(outputs, lists of inputs) or (output, inputs)."""
+        lists = inputs if inputs and isinstance(inputs[0], list | tuple) else [inputs]
+        return self._begin(self._reduce_scatter_lists, _listed(outputs), lists, _op(opts), _limit(opts))
+
+    def _reduce_scatter_lists(
+        self, outputs: Tensors, lists: Sequence[Tensors], op: Any, limit: float | None
+    ) -> Pending:
+        for output, each in zip(outputs, lists, strict=True):
+            self.group._check_list(each, output, "reduce_scatter")
+        packed = [torch.cat([tensor.detach().reshape(-1) for tensor in each]) for each in lists]
+        return self.group.reduce_scatter(outputs, packed, op, limit)
+
+    def reduce_scatter_single(self, output: torch.Tensor, own: torch.Tensor, opts: Any = None) -> PcclWork:
+        return self._begin(self.group.reduce_scatter, [output], [own], _op(opts), _limit(opts))
+
+    _reduce_scatter_base = reduce_scatter_single
+
+    def reduce_scatter_single_coalesced(
+        self, outputs: Tensors, inputs: Tensors, opts: Any = None
+    ) -> PcclWork:
+        return self._begin(self.group.reduce_scatter, outputs, inputs, _op(opts), _limit(opts))
+
+    reduce_scatter_tensor_coalesced = reduce_scatter_single_coalesced
+
+    def gather(self, outputs: Any, inputs: Any, opts: Any, timeout: timedelta | None = None) -> PcclWork:
+        """(lists of outputs, inputs, options) or (outputs, input, root)."""
+        lists = outputs[0] if outputs and isinstance(outputs[0], list | tuple) else outputs
+        own = _listed(inputs)[0]
+        return self._begin(self.group.gather, lists or None, own, _root(opts), _limit(opts, timeout))
+
+    def scatter(self, outputs: Any, inputs: Any, opts: Any, timeout: timedelta | None = None) -> PcclWork:
+        """(outputs, lists of inputs, options) or (output, inputs, root)."""
+        lists = inputs[0] if inputs and isinstance(inputs[0], list | tuple) else inputs
+        out = _listed(outputs)[0]
+        return self._begin(self.group.scatter, out, lists or None, _root(opts), _limit(opts, timeout))
+
+    def all_to_all_single(
+        self,
+        output: torch.Tensor,
+        own: torch.Tensor,
+        output_splits: list[int],
+        input_splits: list[int],
+        opts: Any = None,
+    ) -> PcclWork:
+        """Splits along the first dimension; without them, equal blocks."""
+        if not output_splits and not input_splits:
+            return self._begin(self.group.all_to_all, output, own, _limit(opts))
+        return self._begin(self._all_to_all_split, output, own, output_splits, input_splits, _limit(opts))
+
+    alltoall_base = all_to_all_single
+
+    def _all_to_all_split(
+        self, output: torch.Tensor, own: torch.Tensor, out_splits: list[int], in_splits: list[int], limit: Any
+    ) -> Pending:
+        outputs, inputs = (
+            list(torch.split(tensor, list(splits) or tensor.shape[0] // self.group.size))
+            for tensor, splits in ((output, out_splits), (own, in_splits))
+        )
+        return self.group.all_to_all_uneven(outputs, inputs, limit)
+
+    def alltoall(self, outputs: Tensors, inputs: Tensors, opts: Any = None) -> PcclWork:
+        return self._begin(self.group.all_to_all_uneven, outputs, inputs, _limit(opts))
+
+    # ---- between two ---------------------------------------------------------------------------------------
+
+    def send(self, tensors: Tensors, dst: int, tag: int) -> PcclWork:
+        return self._begin(self._pairs.send, _listed(tensors), dst, tag)
+
+    def recv(self, tensors: Tensors, src: int, tag: int) -> PcclWork:
+        return self._begin(self._pairs.recv, _listed(tensors), src, tag, source=src)
+
+    def recv_anysource(self, tensors: Tensors, tag: int) -> PcclWork:
+        return self._begin(self._pairs.recv_any, _listed(tensors), tag)

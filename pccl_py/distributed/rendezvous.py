@@ -1,0 +1,117 @@
+"""How ranks that share one of torch's stores find, or start, their master."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConnectError, UsageError
+from ..secret import read_secret
+from .launch import start_master
+from .member import Member, member_of
+from .torch_names import PrefixStore, Store, TCPStore
+
+ORPHAN_S = 10.0
+DIAL_S = 10.0  # one of several addresses of the master
+LOOPBACK = ("localhost", "127.", "::1", "[::1]")
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where the peers of a run meet. `addresses`: of the master, best first; `local`: all on one host."""
+
+    addresses: tuple[str, ...]
+    run: str
+    secret: bytes
+    local: bool
+
+    def within(self, name: str) -> Meeting:
+        """The meeting of a subgroup, at the same master."""
+        return Meeting(self.addresses, f"{self.run}/{name}"[:256], self.secret, self.local)
+
+    def join(self, rank: int | None, size: int, timeout: float | None, **options: Any) -> Member:
+        """As one of `size`, at `rank` when all come together."""
+        if self.local:
+            options.setdefault("listen", "127.0.0.1:0")
+        options |= {"run_name": self.run, "start_rank": rank, "min_islands": size, "timeout": timeout}
+        errors = []
+        for address in self.addresses:
+            try:
+                return member_of(address, self.secret, **options)
+            except ConnectError as error:
+                errors.append(str(error))
+        raise ConnectError("; ".join(errors))
+
+
+def meet(store: Store, world: str) -> Meeting:
+    """Agrees on a meeting with the others at this store. The first one provides it.
+
+    PCCL_MASTER=host:port: a master that runs already, and PCCL_RUN_NAME its run. PCCL_SECRET_FILE: a secret
+    of your own, else one is drawn. PCCL_MASTER_LISTEN=host:port: where a master that is started listens.
+    """
+    key = f"pccl/{world}"
+    if store.add(f"{key}/first", 1) == 1:
+        try:
+            text = _provide(_host_of(store))
+        except Exception as error:
+            store.set(f"{key}/meeting", json.dumps({"error": str(error)}))
+            raise
+        store.set(f"{key}/meeting", text)
+    told = json.loads(store.get(f"{key}/meeting"))
+    if "error" in told:
+        raise ConnectError(f"the rank that was to start the master could not: {told['error']}")
+    addresses = _in_order(told["addresses"], told["host"])
+    return Meeting(tuple(addresses), told["run"], bytes.fromhex(told["secret"]), told["local"])
+
+
+def _provide(host: str) -> str:
+    known = os.environ.get("PCCL_MASTER")
+    secret_file = os.environ.get("PCCL_SECRET_FILE")
+    secret = read_secret(secret_file, insecure=False)
+    if known:
+        local, addresses = known.startswith(LOOPBACK), [known]
+    else:
+        secret = secret or secrets.token_hex(32).encode()
+        local = host.startswith(LOOPBACK)
+        listen = os.environ.get("PCCL_MASTER_LISTEN") or ("127.0.0.1:0" if local else "0.0.0.0:0")
+        addresses = start_master(listen, secret, float(os.environ.get("PCCL_ORPHAN_S", ORPHAN_S)))
+    run = os.environ.get("PCCL_RUN_NAME") or f"torch-{secrets.token_hex(6)}"
+    told = {"addresses": addresses, "run": run, "secret": secret.hex(), "local": local}
+    return json.dumps(told | {"host": platform.node()})
+
+
+def _host_of(store: Store) -> str:
+    """Where the store is, which tells whether the ranks are on several hosts."""
+    while isinstance(store, PrefixStore):
+        store = store.underlying_store
+    if isinstance(store, TCPStore):
+        return str(store.host)
+    return os.environ.get("MASTER_ADDR", "localhost")
+
+
+def _in_order(addresses: Sequence[str], host: str) -> list[str]:
+    """On the master's own host its loopback address first, elsewhere never."""
+    loopback = [address for address in addresses if address.startswith(LOOPBACK)]
+    others = [address for address in addresses if address not in loopback]
+    if host == platform.node():
+        return [*loopback, *others]
+    return others or loopback
+
+
+def meeting_of_url(url: str) -> Meeting:
+    """`pccl://host:port?run_name=...&secret_file=...`: a run that exists."""
+    from urllib.parse import parse_qs, urlsplit
+
+    parts = urlsplit(url)
+    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+    if not parts.netloc or (unknown := query.keys() - {"run_name", "secret_file", "rank", "world_size"}):
+        raise UsageError(f"init_method={url!r}: it is pccl://host:port?run_name=NAME&secret_file=FILE")
+    del unknown
+    secret = read_secret(query.get("secret_file") or os.environ.get("PCCL_SECRET_FILE"), insecure=False)
+    run = query.get("run_name") or os.environ.get("PCCL_RUN_NAME", "")
+    return Meeting((parts.netloc,), run, secret, parts.netloc.startswith(LOOPBACK))

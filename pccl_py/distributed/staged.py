@@ -1,0 +1,66 @@
+"""From a torch tensor of any kind to one that the core takes, and back when the operation has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ..errors import UsageError
+from ..tensors import check_torch, torch_code
+
+Back = Callable[[], None]
+
+
+def lend(
+    tensor: torch.Tensor, what: str, *, reduced: bool, written: bool = True
+) -> tuple[torch.Tensor, Back | None]:
+    """(a dense tensor of a dtype of the core's, what brings the result back).
+
+    reduced   the values are computed with. Else they only travel, and any dtype is bytes
+    written   the operation writes to it; else nothing is brought back
+
+    A contiguous tensor lends its own memory, others are copied. Tensors on a CUDA device stay there: the core
+    takes them through host memory. Raises UsageError for what has no values to lend.
+    """
+    check_torch(tensor, what)
+    if tensor.device.type not in ("cpu", "cuda"):
+        raise UsageError(f"{what} is on {tensor.device}: pccl takes tensors on the CPU or a CUDA device")
+    plain = tensor.detach()
+    if plain.is_contiguous() and not plain.is_conj() and not plain.is_neg():
+        return _as_core(plain, what, reduced), None
+    copy = plain.contiguous().resolve_conj().resolve_neg()
+    return _as_core(copy, what, reduced), (lambda: _copy(plain, copy)) if written else None
+
+
+def _copy(to: torch.Tensor, source: torch.Tensor) -> None:
+    to.copy_(source)
+
+
+def _as_core(dense: torch.Tensor, what: str, reduced: bool) -> torch.Tensor:
+    if torch_code(dense.dtype) is not None:
+        return dense
+    if dense.dtype == torch.bool:
+        return dense.view(torch.uint8)
+    if not reduced:
+        return dense.reshape(-1).view(torch.uint8)
+    if dense.is_complex() and dense.dtype != torch.complex32:
+        return torch.view_as_real(dense)
+    raise UsageError(
+        f"{what} is {str(dense.dtype).removeprefix('torch.')}: it can be sent around, not reduced; "
+        "convert it to float32 or bfloat16 first"
+    )
+
+
+def joined(tensors: list[torch.Tensor]) -> torch.Tensor | None:
+    """The flat tensor whose parts these are, one after the other in one memory; None where they are not."""
+    first = tensors[0]
+    address = first.data_ptr()
+    for tensor in tensors:
+        if tensor.dtype != first.dtype or not tensor.is_contiguous() or tensor.data_ptr() != address:
+            return None
+        if tensor.untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
+            return None
+        address += tensor.numel() * tensor.element_size()
+    count = sum(tensor.numel() for tensor in tensors)
+    return first.detach().as_strided((count,), (1,))

@@ -1,0 +1,90 @@
+"""DDP under the backend: what the ranks of test_ddp.py do."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from .gang import say
+
+STEPS, KILL_STEP = 7, 3
+
+
+def batch(step: int, origin: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the rank that `origin` was at the start."""
+    generator = torch.Generator().manual_seed(1000 * step + origin)
+    x = torch.randn(16, 8, generator=generator)
+    return x, x.sum(1, keepdim=True)
+
+
+def model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    tanh, linear = torch.nn.Tanh, torch.nn.Linear
+    return torch.nn.Sequential(linear(8, 32), tanh(), linear(32, 32), tanh(), linear(32, 1))
+
+
+def optimizer(net: torch.nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+
+
+def digest(net: torch.nn.Module) -> str:
+    parts = [tensor.detach().contiguous().numpy().tobytes() for tensor in net.state_dict().values()]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def flat(net: torch.nn.Module) -> list[float]:
+    return torch.cat([p.detach().reshape(-1) for p in net.parameters()]).tolist()
+
+
+def die() -> None:
+    say(killed_at=time.time())
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def init(backend: str, rank: int, ranks: int, path: str) -> None:
+    dist.init_process_group(backend, init_method=f"file://{path}", rank=rank, world_size=ranks)
+
+
+def train(
+    *, rank: int, ranks: int, path: str, backend: str, victim: int = -1, where: str = "", **options: Any
+) -> None:
+    """Seven steps; the victim dies in the fourth, at `where`. The same DDP object trains on."""
+    init(backend, rank, ranks, path)
+    net = model()
+    ddp = DistributedDataParallel(net, bucket_cap_mb=0.001, **options)  # three buckets
+    inner = optimizer(net)
+    step, errors = 0, 0
+    armed = [False]
+    if where == "backward":
+        net[2].weight.register_hook(lambda gradient: die() if armed[0] else None)
+    while step < STEPS:
+        armed[0] = rank == victim and step == KILL_STEP
+        x, y = batch(step, rank)
+        try:
+            if armed[0] and where == "before":
+                die()
+            loss = (ddp(x) - y).square().mean()
+            if armed[0] and where == "forward":
+                die()
+            loss.backward()
+            if armed[0] and where == "optimizer":
+                die()
+        except RuntimeError as error:
+            say(error=str(error), types=[kind.__name__ for kind in type(error).__mro__])
+            inner.zero_grad()
+            errors += 1
+            assert errors < 4
+            continue
+        inner.step()
+        inner.zero_grad()
+        say(step=step, at=time.time(), loss=loss.item(), rank=dist.get_rank(), world=dist.get_world_size())
+        step += 1
+    say(weights=flat(net), digest=digest(net), errors=errors)
+    dist.destroy_process_group()

@@ -1,0 +1,45 @@
+"""The examples run with one command and show what they promise."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def run(name: str) -> str:
+    command = [sys.executable, f"examples/{name}.py"]
+    environment = {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=170,
+        env=os.environ | environment,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.deadline(180)
+def test_torchrun_dropin() -> None:
+    text = run("torchrun_dropin")
+    assert "functions: the mean of 1 to 2 is 1.5, here were rank 0 in process" in text
+    assert float(text.split("the last loss is ")[1]) < 1e-3
+
+
+@pytest.mark.deadline(180)
+def test_ddp_elastic() -> None:
+    text = run("ddp_elastic")
+    assert text.count("step 15 again: rank 0 (peer ") == 2
+    ends = re.findall(r"^(b|c|newcomer): done, rank (\d) of 3, sha256 (\w+)", text, re.MULTILINE)
+    assert sorted(rank for _, rank, _ in ends) == ["0", "1", "2"]
+    assert len({digest for _, _, digest in ends}) == 1
