@@ -64,7 +64,8 @@ def test_all_reduce_alone() -> None:
     assert [row["place"] for row in rows] == ["in place", "out of place"] * 3
     for row in rows:
         check_measures(row)
-        assert (row["bench"], row["peers"], row["transport"]) == ("all_reduce", 3, "tcp")
+        assert (row["bench"], row["peers"]) == ("all_reduce", 3)
+        assert row["transport"] in ("shm+cma", "shm", "cma", "tcp")  # whatever is possible here
         assert row["algbw"] == pytest.approx(row["bytes"] / row["seconds"] / 1e9)
         assert row["busbw"] == pytest.approx(row["algbw"] * 4 / 3)
         assert "ratio" not in row
