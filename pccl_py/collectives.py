@@ -16,11 +16,13 @@ from .error_feedback import Residual
 from .errors import UsageError
 from .quantization import NO_QUANTIZATION, Numbers, QuantConfig, numbers_of
 from .tensors import Operand, Tensor, operands
+from .transfers import Transfers
 from .work import Operation, OpInfo, Work
 
 # As numbered by csrc/wire/types.hpp.
 _ALL_REDUCE, _BROADCAST, _BARRIER = 1, 2, 3
 _CALLS = {_ALL_REDUCE: "all_reduce", _BROADCAST: "broadcast", _BARRIER: "barrier"} | NAMES
+_PAIR = 3  # a scope that no caller names
 
 Tensors = Tensor | Sequence[Tensor]
 
@@ -43,6 +45,7 @@ class Poster(Protocol):
         quantization: Numbers,
         blocks: int,
         peers: int,
+        ends: tuple[int, int],
         tensors: Any,
         residuals: Sequence[tuple[int, int]],
         keep: object,
@@ -66,12 +69,12 @@ class _ReduceOptions(_Options, total=False):
     weight: float | None
 
 
-class Collectives(BlockCalls):
+class Collectives(BlockCalls, Transfers):
     """Operations of a member. Who it is, and with whom, is said by the class that derives from this one."""
 
     _config: Config
-    # By scope: the last one without a tag, and its thread.
-    _untagged: dict[int, tuple[int, weakref.ref[Work]]]
+    # By scope, and the two of a pair: the last one without a tag, and its thread.
+    _untagged: dict[tuple[int, int, int], tuple[int, weakref.ref[Work]]]
     _staging: Staging | None = None  # from the first CUDA tensor on
 
     @property
@@ -126,8 +129,9 @@ class Collectives(BlockCalls):
         algorithm how it travels, the same on all peers. "ring": 2 (P - 1) hops, the fewest bytes at any one
                   time. "direct": 2 hops and as many bytes, between all pairs. "exchange": 1 hop for what is
                   small, all send everything to all; over 64 KiB, 8 peers or with weights it is "direct".
-                  These two need a link between each two peers, which groups of up to 16 have where all can
-                  reach each other; else it is "ring". "auto": by size
+                  "two-level": inside each host, then across hosts, for several peers on each of several
+                  hosts; quantized it is "direct". These three need a link between each two peers, which
+                  groups of up to 16 have where all can reach each other; else it is "ring". "auto": by size
         weight    op="avg" only: the result is sum(weight * tensor) / sum(weight), 0 where all weights are 0.
                   A weight is 0 or from 2**-64 to 2**64 (with float64 tensors alone, 2**-512 to 2**512): in
                   the float32 of products and sums (float64), less than 2**-126 loses bits
@@ -247,18 +251,21 @@ class Collectives(BlockCalls):
         feedback: Residual | None = None,
         blocks: int = 0,
         peers: int = 0,
+        ends: tuple[int, int] = (0, 0),
+        what: str = "",
         tag: int | None,
-        scope: Scope,
+        scope: Scope = "group",
         weight: float | None = None,
-        on_loss: OnLoss,
+        on_loss: OnLoss = "retry",
         async_op: bool,
         timeout: float | None,
     ) -> OpInfo | Work:
         peer = self._peer
-        scope_number = arguments.number_of(scope, arguments.SCOPES, "scope")
+        scope_number = _PAIR if any(ends) else arguments.number_of(scope, arguments.SCOPES, "scope")
         name = arguments.name_of(tag)
+        counted = (scope_number, *ends)
         if name == 0:
-            self._check_order(scope_number)
+            self._check_order(counted)
         seconds = arguments.seconds_of(timeout, self._config.operation_timeout_s)
         loss = arguments.number_of(on_loss, arguments.ON_LOSS, "on_loss")
         staged = self._stage(call, items, keep[0], keep[1], seconds)
@@ -275,16 +282,17 @@ class Collectives(BlockCalls):
             quantization=quantization,
             blocks=blocks,
             peers=peers,
+            ends=ends,
             tensors=items if staged is None else staged.items,
             residuals=residuals,
             keep=(keep, staged),
         )
         weighted = weight is not None
-        work = Work(operation, _CALLS[call], weighted=weighted, keep=(self, keep), staged=staged)
+        work = Work(operation, what or _CALLS[call], weighted=weighted, keep=(self, keep), staged=staged)
         if feedback is not None:
             feedback.posted(operation, work)
         if name == 0:
-            self._untagged[scope_number] = (threading.get_ident(), weakref.ref(work))
+            self._untagged[counted] = (threading.get_ident(), weakref.ref(work))
         return work if async_op else work.finish()
 
     def _stage(
@@ -300,9 +308,9 @@ class Collectives(BlockCalls):
         one_copy = call == _BROADCAST  # there, the undo copy is the only one
         return self._staging.stage(items, inputs, outputs, one_copy=one_copy, seconds=seconds)
 
-    def _check_order(self, scope: int) -> None:
+    def _check_order(self, counted: tuple[int, int, int]) -> None:
         """Two threads that count calls together would pair them differently on every peer."""
-        thread, last = self._untagged.get(scope, (0, None))
+        thread, last = self._untagged.get(counted, (0, None))
         work = last() if last is not None and thread != threading.get_ident() else None
         if work is not None and not work.is_completed():
             raise UsageError(

@@ -79,7 +79,7 @@ def _plan_operation(draw: random.Random, slot: int, limits: Limits) -> Operation
         kind = draw.choice(FLOATS if weighted else FLOATS + INTEGERS) if mixed else dtype
         tensors.append(_plan_tensor(draw, kind, limits))
     scope: Scope = "run" if draw.random() < 0.3 else "group"
-    algorithm: Algorithm = draw.choice(("auto", "ring", "direct", "exchange"))
+    algorithm: Algorithm = draw.choice(("auto", "ring", "direct", "exchange", "two-level"))
     return OperationPlan(slot, op, algorithm, scope, weighted, draw.random() < 0.15, tuple(tensors))
 
 

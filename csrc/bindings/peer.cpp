@@ -92,6 +92,7 @@ std::shared_ptr<OperationObject> post(
     const PeerObject& self, int call, int scope, std::uint32_t name, int op, PeerId root,
     std::optional<double> weight, int on_loss, double seconds, int algorithm,
     const QuantizationNumbers& quantization, std::uint32_t blocks, std::uint32_t peers,
+    const std::pair<PeerId, PeerId>& ends,
     const std::vector<std::tuple<std::uintptr_t, std::uintptr_t, std::uint64_t, int>>& tensors,
     const std::vector<std::pair<std::uintptr_t, std::uintptr_t>>& residuals, py::object keep) {
   check_not_forked(self);
@@ -112,6 +113,9 @@ std::shared_ptr<OperationObject> post(
   d.on_loss = static_cast<OnLoss>(on_loss);
   d.algorithm = static_cast<Algorithm>(algorithm);
   d.blocks = blocks;
+  std::tie(request.posting.from, request.posting.to) = ends;
+  if ((d.call == Call::transfer) != (request.posting.scope == Scope::pair))
+    raise({ErrorCode::usage, "a pair sends and receives, and nobody else does"});
   if (in_blocks(d.call) != (blocks > 0) || blocks > limits::members_max)
     raise({ErrorCode::usage, "blocks belong to calls in blocks"});
   set_quantization(d, quantization);
@@ -176,7 +180,7 @@ std::unique_ptr<StateObject> sync_state(const PeerObject& self, int scope, std::
                                         double seconds) {
   check_not_forked(self);
   Posting posting;
-  posting.scope = static_cast<Scope>(scope);
+  posting.scope = scope == int(Scope::run) ? Scope::run : Scope::group;
   posting.name = name;
   posting.timeout = duration_of(seconds);
   posting.descriptor.call = Call::sync_state;
@@ -229,7 +233,7 @@ void bind_peer(py::module_& module) {
       .def("connect", &connect, py::arg("seconds"))
       .def("post", &post, py::kw_only(), py::arg("call"), py::arg("scope"), py::arg("name"), py::arg("op"),
            py::arg("root"), py::arg("weight"), py::arg("on_loss"), py::arg("seconds"), py::arg("algorithm"),
-           py::arg("quantization"), py::arg("blocks"), py::arg("peers"), py::arg("tensors"),
+           py::arg("quantization"), py::arg("blocks"), py::arg("peers"), py::arg("ends"), py::arg("tensors"),
            py::arg("residuals"), py::arg("keep"))
       .def("update_topology", &update_topology, py::arg("islands"), py::arg("seconds"))
       .def("optimize_topology", &optimize_topology, py::arg("seconds"), py::arg("probe_ms"))

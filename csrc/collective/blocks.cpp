@@ -19,7 +19,7 @@ Step from(std::uint32_t sender, std::uint32_t segment) {
 
 // Step 0 is the own block, step 1 + place(p) that of position p.
 Plan plan_all_gather(std::uint32_t position, std::uint32_t world) {
-  Plan plan{position, world, {own(position, true)}};
+  Plan plan{position, world, {own(position, true)}, world};
   each_other(world, position, [&](std::uint32_t to) {
     plan.steps[0].to.push_back({to, std::uint16_t(1 + place(position, to))});
   });
@@ -28,7 +28,7 @@ Plan plan_all_gather(std::uint32_t position, std::uint32_t world) {
 }
 
 Plan plan_gather(std::uint32_t position, std::uint32_t world, std::uint32_t root) {
-  Plan plan{position, world, {own(position, position == root)}};
+  Plan plan{position, world, {own(position, position == root)}, world};
   if (position != root)
     plan.steps[0].to = {{root, std::uint16_t(1 + place(position, root))}};
   else
@@ -37,7 +37,7 @@ Plan plan_gather(std::uint32_t position, std::uint32_t world, std::uint32_t root
 }
 
 Plan plan_scatter(std::uint32_t position, std::uint32_t world, std::uint32_t root) {
-  Plan plan{position, world, {}};
+  Plan plan{position, world, {}, world};
   if (position != root) {
     plan.steps.push_back(from(root, position));
     return plan;
@@ -50,25 +50,21 @@ Plan plan_scatter(std::uint32_t position, std::uint32_t world, std::uint32_t roo
   return plan;
 }
 
-// Segment s * world + d goes from position s to position d.
+// Segment d goes from each position to the one d places later, as step d there and world - 1 + d here.
 Plan plan_all_to_all(std::uint32_t position, std::uint32_t world) {
-  Plan plan{position, world, {own(position * world + position, true)}};
-  const auto arrival = [&](std::uint32_t sender, std::uint32_t at) {
-    return std::uint16_t(world + place(sender, at));
-  };
-  each_other(world, position, [&](std::uint32_t to) {
-    plan.steps.push_back(own(position * world + to, false));
-    plan.steps.back().to = {{to, arrival(position, to)}};
-  });
-  each_other(world, position,
-             [&](std::uint32_t sender) { plan.steps.push_back(from(sender, sender * world + position)); });
+  Plan plan{position, world, {own(0, true)}, world};
+  for (std::uint32_t d = 1; d < world; ++d) {
+    plan.steps.push_back(own(d, false));
+    plan.steps.back().to = {{(position + d) % world, std::uint16_t(world - 1 + d)}};
+  }
+  for (std::uint32_t d = 1; d < world; ++d) plan.steps.push_back(from(back(position, d, world), d));
   return plan;
 }
 
 // As the first half of the direct all-reduce: the owner adds in the order of positions.
 Plan plan_direct_reduce_scatter(std::uint32_t position, std::uint32_t world) {
   if (world == 1) return {position, world, {own(0, true)}};
-  Plan plan{position, world, {}};
+  Plan plan{position, world, {}, world};
   const auto others = std::uint16_t(world - 1);
   each_other(world, position, [&](std::uint32_t owner) {
     plan.steps.push_back(own(owner, false));
@@ -85,21 +81,24 @@ Plan plan_direct_reduce_scatter(std::uint32_t position, std::uint32_t world) {
   return plan;
 }
 
-// Segment s starts at position s + 1 and is finished by its owner, position s.
+// Segment s starts at position s + 1 and is finished by its owner, position s, who tells position s + 1: so
+// many may be on their way.
 Plan plan_ring_reduce_scatter(std::uint32_t position, std::uint32_t world) {
   if (world == 1) return {position, world, {own(0, true)}};
-  Plan plan{position, world, {}};
+  Plan plan{position, world, {}, world};
   const auto next = (position + 1) % world, prev = back(position, 1, world);
   for (std::uint32_t t = 0; t < world; ++t) {
     Step step{.segment = back(position, t + 1, world)};
     step.merge = t == 0 ? Merge::own : Merge::reduce;
     step.from = t == 0 ? -1 : std::int32_t(prev);
-    step.finish = step.write = t == world - 1;
+    step.finish = step.write = step.signals = t == world - 1;
     step.in = t <= 1 ? Wire::element : Wire::accumulator;
     step.out = t == 0 || step.finish ? Wire::element : Wire::accumulator;
-    if (!step.finish) step.to = {{next, std::uint16_t(t + 1)}};
+    if (t == 0) step.gate = std::int32_t(world);
+    step.to = {{next, std::uint16_t(t + 1)}};
     plan.steps.push_back(std::move(step));
   }
+  plan.steps.push_back({.segment = prev, .merge = Merge::signal, .from = std::int32_t(prev)});
   return plan;
 }
 

@@ -1,4 +1,4 @@
-// Plans on a full mesh. Every position numbers its steps alike, so that each knows those of all others.
+// All-reduce on a full mesh. Every position numbers its steps alike, so that each knows those of all others.
 #include "collective/plan.hpp"
 #include "collective/positions.hpp"
 
@@ -17,10 +17,7 @@ struct Numbering {
   std::uint16_t replace(std::uint32_t owner, std::uint32_t self) const {
     return std::uint16_t(fold() + 1 + place(owner, self));
   }
-  std::uint16_t own_weight() const { return std::uint16_t(3 * others() + 1); }
-  std::uint16_t weight(std::uint32_t from, std::uint32_t self) const {
-    return std::uint16_t(own_weight() + 1 + place(from, self));
-  }
+  std::uint16_t weights() const { return std::uint16_t(3 * others() + 1); }
 };
 
 // Which of the collects comes when: by position, the own input among them.
@@ -32,23 +29,19 @@ std::vector<std::uint16_t> parts_in_order(std::uint32_t world, std::uint32_t sel
   return parts;
 }
 
-// The weights are all-gathered as hidden segments world..2*world-1.
-void gather_weights(Plan& plan, const Numbering& number) {
-  const auto self = plan.position;
-  Step own{.segment = plan.world + self, .merge = Merge::own, .write = true};
-  each_other(plan.world, self, [&](std::uint32_t to) { own.to.push_back({to, number.weight(self, to)}); });
-  plan.steps.push_back(std::move(own));
-  each_other(plan.world, self, [&](std::uint32_t from) {
-    plan.steps.push_back(
-        {.segment = plan.world + from, .merge = Merge::replace, .from = std::int32_t(from), .write = true});
-  });
-}
-
 }  // namespace
+
+Part part_of(const Plan& plan, const Step& fold, std::size_t index) {
+  const auto step = fold.parts[index];
+  if (step == own_part) return {plan.position, Wire::element};
+  const auto& part = plan.steps[step];
+  if (part.merge == Merge::fold) return {plan.position, part.out};
+  return {std::uint32_t(part.from), part.in};
+}
 
 Plan plan_direct_all_reduce(std::uint32_t position, std::uint32_t world, bool weighted, Wire wire) {
   if (world == 1) return plan_ring_all_reduce(position, world, weighted);
-  Plan plan{position, world, {}};
+  Plan plan{position, world, {}, world};
   const Numbering number{world};
   each_other(world, position, [&](std::uint32_t owner) {
     plan.steps.push_back({.segment = owner,
@@ -74,7 +67,7 @@ Plan plan_direct_all_reduce(std::uint32_t position, std::uint32_t world, bool we
     plan.steps.push_back(
         {.segment = owner, .merge = Merge::replace, .from = std::int32_t(owner), .write = true, .in = wire});
   });
-  if (weighted) gather_weights(plan, number);
+  if (weighted) gather_weights_directly(plan, [&](std::uint32_t) { return number.weights(); });
   return plan;
 }
 

@@ -9,28 +9,51 @@ Executor::Executor(Plan plan, Layout layout, Options options)
       layout_(std::move(layout)),
       options_(options),
       arrived_(plan_.steps.size()),
-      kept_(layout_.chunks()),
-      unsent_(layout_.chunks()),
+      kept_(options.in_place ? layout_.chunks() : 0),
+      unsent_(kept_.size()),
       ready_(plan_.world, options.eager) {
-  for (const auto& step : plan_.steps) {
+  for (std::uint16_t s = 0; s < plan_.steps.size(); ++s) {
+    const auto& step = plan_.steps[s];
     const auto chunks = layout_.chunks_in(step.segment);
     state_.emplace_back(step.from < 0 ? 0 : chunks, Chunkstate::expected);
-    missing_ += step.merge == Merge::fold ? chunks : state_.back().size();
-    for (const auto& hop : step.to) pending_[hop.position];
-    if (options_.weighted && step.segment >= plan_.world && step.from >= 0) weights_missing_ += chunks;
+    const bool own = step.merge == Merge::own;
+    // A signal that is not heard any more keeps nobody waiting.
+    if (own ? step.write : step.merge != Merge::signal) missing_ += chunks;
+    for (std::size_t hop = 0; hop < step.to.size(); ++hop) {
+      auto& target = targets_[step.to[hop].position];
+      if (own) target.sources.push_back({s, hop});
+    }
+    if (options_.weighted && step.segment >= plan_.segments && step.from >= 0) weights_missing_ += chunks;
   }
 }
 
-void Executor::start(std::vector<Work>& work) {
-  for (std::uint16_t s = 0; s < plan_.steps.size(); ++s) {
+bool Executor::start(std::vector<Work>& work) {
+  started_ = true;
+  for (auto s = std::uint16_t(plan_.steps.size()); s-- > 0;) {
     const auto& step = plan_.steps[s];
     if (step.merge != Merge::own) continue;
-    for (auto c = layout_.segment_begin(step.segment); c < layout_.segment_end(step.segment); ++c) {
-      // Where a tensor's output is its input there is nothing to copy; the memory knows, tensor by tensor.
-      if (step.write) work.push_back({.step = s, .chunk = c, .merge = Merge::own, .to_output = true});
-      forward(s, c, Place::input, no_slot);
-    }
+    const auto begin = layout_.segment_begin(step.segment), end = layout_.segment_end(step.segment);
+    if (options_.in_place)
+      for (auto c = begin; c < end; ++c) unsent_[c] += std::uint32_t(step.to.size());
+    if (step.write && begin < end) uncopied_.push_back({s, begin, end});
   }
+  // The own weight first: sums are divided as soon as the others' are there.
+  std::stable_partition(uncopied_.begin(), uncopied_.end(),
+                        [&](const Own& own) { return !layout_.hidden(own.chunk); });
+  return copy_own(work);
+}
+
+// Where a tensor's output is its input there is nothing to copy; the memory knows, tensor by tensor.
+bool Executor::copy_own(std::vector<Work>& work) {
+  for (std::uint64_t bytes = 0;
+       !uncopied_.empty() && bytes < std::max<std::uint64_t>(options_.own_bytes, 1);) {
+    auto& own = uncopied_.back();
+    work.push_back({.step = own.step, .chunk = own.chunk, .merge = Merge::own, .to_output = true});
+    bytes += layout_.chunk(own.chunk).element_bytes();
+    --missing_;
+    if (++own.chunk == own.end) uncopied_.pop_back();
+  }
+  return !uncopied_.empty();
 }
 
 Executor::Chunkstate& Executor::state(std::uint16_t step, std::uint32_t chunk) {
@@ -53,8 +76,10 @@ Landing Executor::land(std::uint32_t from, std::uint16_t step, std::uint32_t chu
   if (s.from != std::int32_t(from) || chunk < layout_.segment_begin(s.segment) ||
       chunk >= layout_.segment_end(s.segment))
     return {};
-  if (bytes != chunk_bytes(chunk, s.in) || state(step, chunk) != Chunkstate::expected) return {};
+  const auto wanted = s.merge == Merge::signal ? 0 : chunk_bytes(chunk, s.in);
+  if (bytes != wanted || state(step, chunk) != Chunkstate::expected) return {};
   state(step, chunk) = Chunkstate::arriving;
+  if (s.merge == Merge::signal) return {Landing::Kind::signal, false};
   if (s.merge == Merge::replace && s.in == Wire::element) return {Landing::Kind::output, take_keep(chunk)};
   return {Landing::Kind::slot, false};
 }
@@ -87,17 +112,17 @@ void Executor::arrived(std::uint16_t step, std::uint32_t chunk, SlotId slot, std
   now = Chunkstate::arrived;
   ++arrived_[step];
   const auto& s = plan_.steps[step];
+  if (s.merge == Merge::signal) return;  // its count opens a gate
   if (s.merge == Merge::collect) return collect(step, chunk, slot, work);
   if (s.merge == Merge::replace) {
     --missing_;
     if (s.in == Wire::quantized) decode(step, chunk, slot, work);
     if (s.in == Wire::element) forward(step, chunk, Place::output, no_slot);
-    if (!options_.weighted || s.segment < plan_.world || --weights_missing_ != 0) return;
+    if (!options_.weighted || s.segment < plan_.segments || --weights_missing_ != 0) return;
     for (const auto& held : std::exchange(held_, {})) merge(held.step, held.chunk, held.slot, work);
-    for (auto it = parts_.begin(); it != parts_.end();) {
-      const auto [fold, due] = (it++)->first;  // it ends where the fold is done
-      fold_if_due(fold, due, work);
-    }
+    std::vector<std::pair<std::uint16_t, std::uint32_t>> due;  // a fold that is done may complete another
+    for (const auto& [fold, parts] : parts_) due.push_back(fold);
+    for (const auto& [fold, chunk_due] : due) fold_if_due(fold, chunk_due, work);
   } else if (s.finish && weights_missing_ != 0) {
     held_.push_back({step, chunk, slot});
     slot_users_[slot] = 1;
@@ -116,7 +141,8 @@ void Executor::merge(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::
   const bool spill = crowded && fits_output && (s.write || !options_.in_place);
   // In place the caller's bytes are in the cache anyway, and the sum takes their place: it is sent from
   // there.
-  const bool from_slot = !s.to.empty() && !spill && !(s.write && options_.in_place && !options_.weighted);
+  const bool from_slot =
+      !s.to.empty() && !s.signals && !spill && !(s.write && options_.in_place && !options_.weighted);
   const bool to_output = s.write || spill;
   work.push_back({.step = step,
                   .chunk = chunk,
@@ -147,12 +173,17 @@ void Executor::decode(std::uint16_t step, std::uint32_t chunk, SlotId slot, std:
 
 void Executor::collect(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work) {
   --missing_;
+  part(step, chunk, slot, work);
+}
+
+// What came, or was added up here, waits for the other parts of the fold that it is for.
+void Executor::part(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work) {
   const auto fold = std::uint16_t(plan_.steps[step].fold);
   const auto& order = plan_.steps[fold].parts;
   auto& parts = parts_[{fold, chunk}];
   if (parts.slots.empty()) {
     parts.slots.assign(order.size(), no_slot);
-    parts.missing = order.size() - 1;
+    parts.missing = order.size() - std::size_t(std::count(order.begin(), order.end(), own_part));
   }
   parts.slots[std::size_t(std::find(order.begin(), order.end(), step) - order.begin())] = slot;
   --parts.missing;
@@ -178,7 +209,7 @@ void Executor::fold(std::uint16_t step, std::uint32_t chunk, std::vector<SlotId>
   for (const auto slot : parts) slot_users_.erase(slot);
   const auto slot = *std::find_if(parts.begin(), parts.end(), [](SlotId id) { return id != no_slot; });
   const bool spill = s.write && s.out == Wire::element && slot_users_.size() >= options_.slots_max;
-  const bool from_slot = !s.to.empty() && !spill;
+  const bool from_slot = (!s.to.empty() || s.fold >= 0) && !spill;
   work.push_back({.step = step,
                   .chunk = chunk,
                   .slot = slot,
@@ -188,54 +219,74 @@ void Executor::fold(std::uint16_t step, std::uint32_t chunk, std::vector<SlotId>
                   .to_slot = from_slot,
                   .free_slot = !from_slot,
                   .parts = std::move(parts)});
+  if (s.fold >= 0) return part(step, chunk, slot, work);
   if (from_slot) slot_users_[slot] = std::uint32_t(s.to.size());
   forward(step, chunk, from_slot ? Place::slot : Place::output, from_slot ? slot : no_slot);
 }
 
 void Executor::forward(std::uint16_t step, std::uint32_t chunk, Place place, SlotId slot) {
   const auto& s = plan_.steps[step];
-  if (place == Place::input) unsent_[chunk] += std::uint32_t(s.to.size());
   for (std::size_t hop = 0; hop < s.to.size(); ++hop)
-    pending_.at(s.to[hop].position).push({step, chunk, place, slot, hop});
+    targets_.at(s.to[hop].position).moving.push({step, chunk, place, slot, hop});
+}
+
+bool Executor::gate_open(const Source& source) const {
+  const auto& step = plan_.steps[source.step];
+  if (source.next >= layout_.chunks_in(step.segment)) return false;
+  return step.gate < 0 || source.next < std::uint64_t{arrived_[std::size_t(step.gate)]} + options_.window;
+}
+
+// Of several segments that go the same way, the one that is behind; of equals the later step, which is a
+// weight where there are weights.
+Executor::Source* Executor::next_source(Target& target) {
+  Source* best = nullptr;
+  for (auto& source : target.sources)
+    if (gate_open(source) && (best == nullptr || source.next <= best->next)) best = &source;
+  return best;
 }
 
 bool Executor::sendable(std::uint32_t position) const {
-  const auto it = pending_.find(position);
-  return it != pending_.end() && !it->second.empty() && ready_.at(position) && gate_open(it->second.top());
-}
-
-bool Executor::gate_open(const Pending& pending) const {
-  const auto& step = plan_.steps[pending.step];
-  if (step.gate < 0) return true;
-  return pending.chunk - layout_.segment_begin(step.segment) <
-         arrived_[std::size_t(step.gate)] + options_.window;
+  const auto it = targets_.find(position);
+  if (it == targets_.end() || !started_ || !ready_.at(position)) return false;
+  const auto& target = it->second;
+  return !target.moving.empty() || std::any_of(target.sources.begin(), target.sources.end(),
+                                               [&](const Source& source) { return gate_open(source); });
 }
 
 std::optional<ChunkSend> Executor::next(std::uint32_t position) {
   if (!sendable(position)) return std::nullopt;
-  auto& queue = pending_.at(position);
-  const auto first = queue.top();
-  queue.pop();
-  const auto& step = plan_.steps[first.step];
+  auto& target = targets_.at(position);
+  if (!target.moving.empty()) {
+    const auto first = target.moving.top();
+    target.moving.pop();
+    return send_of(position, first);
+  }
+  auto& source = *next_source(target);
+  const auto chunk = layout_.segment_begin(plan_.steps[source.step].segment) + source.next++;
+  return send_of(position, {source.step, chunk, Place::input, no_slot, source.hop});
+}
+
+ChunkSend Executor::send_of(std::uint32_t position, const Pending& pending) const {
+  const auto& step = plan_.steps[pending.step];
   ChunkSend send{position,
-                 first.step,
-                 step.to[first.hop].step,
-                 first.chunk,
-                 chunk_bytes(first.chunk, step.out),
-                 first.place,
-                 first.slot,
+                 pending.step,
+                 step.to[pending.hop].step,
+                 pending.chunk,
+                 step.signals ? 0 : chunk_bytes(pending.chunk, step.out),
+                 pending.place,
+                 pending.slot,
                  false,
                  false};
-  send.scale_own =
-      first.place == Place::input && step.out == Wire::accumulator && !layout_.hidden(first.chunk);
-  send.encode = first.place == Place::input && step.out == Wire::quantized;
+  const bool own = pending.place == Place::input;
+  send.scale_own = own && step.out == Wire::accumulator && !layout_.hidden(pending.chunk);
+  send.encode = own && step.out == Wire::quantized;
   return send;
 }
 
 bool Executor::sent(const ChunkSend& send, std::vector<Work>& work) {
-  if (send.place == Place::input && --unsent_[send.chunk] == 0) {
+  if (options_.in_place && send.place == Place::input && --unsent_[send.chunk] == 0) {
     const auto& segment = plan_.steps[send.own_step].segment;
-    for (std::uint16_t step = 0; options_.in_place && step < plan_.steps.size(); ++step)
+    for (std::uint16_t step = 0; step < plan_.steps.size(); ++step)
       if (plan_.steps[step].merge == Merge::fold && plan_.steps[step].segment == segment)
         fold_if_due(step, send.chunk, work);
   }
@@ -257,7 +308,7 @@ std::vector<std::uint32_t> Executor::sources() const {
 
 std::vector<std::uint32_t> Executor::targets() const {
   std::vector<std::uint32_t> positions;
-  for (const auto& [position, queue] : pending_) positions.push_back(position);
+  for (const auto& [position, target] : targets_) positions.push_back(position);
   return positions;
 }
 

@@ -18,9 +18,10 @@ enum class Place : std::uint8_t { input, output, slot };
 using SlotId = std::uint32_t;
 inline constexpr SlotId no_slot = UINT32_MAX;
 
-// Where an arriving chunk goes. `keep`: the output's old bytes are the caller's input and must be kept first.
+// Where an arriving chunk goes; a signal has no bytes. `keep`: the output's old bytes are the caller's input
+// and must be kept first.
 struct Landing {
-  enum class Kind : std::uint8_t { skip, park, slot, output } kind = Kind::skip;
+  enum class Kind : std::uint8_t { skip, park, slot, output, signal } kind = Kind::skip;
   bool keep = false;
 };
 
@@ -58,12 +59,17 @@ class Executor {
     bool weighted = false;
     std::uint32_t slots_max =
         64;  // beyond it, what can be sent from the output is, so that memory stays bounded
-    std::uint32_t window = 16;  // chunks that a fold's parts may be ahead of its sums
+    std::uint32_t window = 16;  // chunks of a segment that may be on their way where the plan has a gate
     kernels::BlockCode code{};  // of what travels quantized
+    // Of the own input that belongs into the output, so much is copied before something else gets its turn.
+    std::uint64_t own_bytes = 4u << 20;
   };
   Executor(Plan plan, Layout layout, Options options);
 
-  void start(std::vector<Work>& work);
+  // Both do a part of copying the own input where it belongs into the output, which may be much. True: there
+  // is more for copy_own() to do.
+  bool start(std::vector<Work>& work);
+  bool copy_own(std::vector<Work>& work);
   void on_ready(std::uint32_t position) { ready_.at(position) = true; }
   // What the sender with this position may put where; skip when the chunk is not expected (or came already).
   Landing land(std::uint32_t from, std::uint16_t step, std::uint32_t chunk, std::uint32_t bytes);
@@ -88,6 +94,7 @@ class Executor {
 
  private:
   enum class Chunkstate : std::uint8_t { expected, arriving, arrived };
+  // On its way: what has been received, and is sent on as it is or as a sum.
   struct Pending {
     std::uint16_t step;
     std::uint32_t chunk;
@@ -99,13 +106,26 @@ class Executor {
       return step != other.step ? step < other.step : chunk > other.chunk;
     }
   };
+  // The own input, chunk by chunk; it starts its way when nothing is to be sent on.
+  struct Source {
+    std::uint16_t step;
+    std::size_t hop;
+    std::uint32_t next = 0;  // chunk of the segment
+  };
+  struct Target {
+    std::priority_queue<Pending> moving;
+    std::vector<Source> sources;
+  };
   void forward(std::uint16_t step, std::uint32_t chunk, Place place, SlotId slot);
   void merge(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work);
   void decode(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work);
   void collect(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work);
   void fold_if_due(std::uint16_t step, std::uint32_t chunk, std::vector<Work>& work);
   void fold(std::uint16_t step, std::uint32_t chunk, std::vector<SlotId> parts, std::vector<Work>& work);
-  bool gate_open(const Pending& pending) const;
+  void part(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work);
+  bool gate_open(const Source& source) const;
+  Source* next_source(Target& target);
+  ChunkSend send_of(std::uint32_t position, const Pending& pending) const;
   bool take_keep(std::uint32_t chunk);
   Chunkstate& state(std::uint16_t step, std::uint32_t chunk);
 
@@ -114,23 +134,30 @@ class Executor {
   Options options_;
   std::vector<std::vector<Chunkstate>> state_;  // [step][chunk of its segment]
   std::vector<std::uint32_t> arrived_;          // [step]: chunks that have
-  std::vector<bool> kept_;                      // [chunk]: the caller's bytes are in the undo copy
-  std::vector<std::uint32_t> unsent_;           // [chunk]: sends of the caller's bytes that are to come
+  // [chunk], in place: the caller's bytes are in the undo copy; sends of the caller's bytes that are to come
+  std::vector<bool> kept_;
+  std::vector<std::uint32_t> unsent_;
   struct Parts {
     std::vector<SlotId> slots;
     std::size_t missing = 0;
   };
   std::map<std::pair<std::uint16_t, std::uint32_t>, Parts> parts_;  // by fold and chunk
   std::vector<bool> ready_;                                         // [position]
-  std::map<std::uint32_t, std::priority_queue<Pending>> pending_;   // by receiver
+  std::map<std::uint32_t, Target> targets_;                         // by receiver
   std::map<SlotId, std::uint32_t> slot_users_;
   struct Held {
     std::uint16_t step;
     std::uint32_t chunk;
     SlotId slot;
   };
-  std::vector<Held> held_;     // finished sums that wait for the weights
-  std::uint64_t missing_ = 0;  // chunks that must still arrive
+  std::vector<Held> held_;  // finished sums that wait for the weights
+  struct Own {
+    std::uint16_t step;
+    std::uint32_t chunk, end;
+  };
+  std::vector<Own> uncopied_;  // the last one first
+  bool started_ = false;
+  std::uint64_t missing_ = 0;  // chunks that must still arrive, be added up or be copied
   std::uint64_t weights_missing_ = 0;
 };
 

@@ -17,7 +17,7 @@ std::uint64_t segment_start(std::uint64_t total, std::uint32_t segment, std::uin
 }  // namespace
 
 Layout::Layout(const std::vector<TensorShape>& tensors, std::uint32_t segments, std::uint32_t chunk_bytes,
-               bool weighted)
+               std::uint32_t weights)
     : tensors_(std::uint32_t(tensors.size())) {
   for (const auto& tensor : tensors) bytes_ += tensor.count * size_of(tensor.dtype);
   segment_begin_.push_back(0);
@@ -42,11 +42,10 @@ Layout::Layout(const std::vector<TensorShape>& tensors, std::uint32_t segments, 
     }
   }
   while (segment_begin_.size() <= segments) segment_begin_.push_back(chunks());
-  if (weighted)
-    for (std::uint32_t i = 0; i < segments; ++i) {
-      chunks_.push_back({tensors_, 1, i, DType::float64});
-      segment_begin_.push_back(chunks());
-    }
+  for (std::uint32_t i = 0; i < weights; ++i) {
+    chunks_.push_back({tensors_, 1, i, DType::float64});
+    segment_begin_.push_back(chunks());
+  }
 }
 
 Layout Layout::of_blocks(const std::vector<TensorShape>& tensors, std::uint32_t blocks,

@@ -20,10 +20,10 @@ struct Chunk {
 class Layout {
  public:
   // Cuts `tensors`, taken as one sequence of bytes, into `segments` parts of nearly equal size and each into
-  // chunks of at most `chunk_bytes`. With weights, a hidden tensor of `segments` float64 follows, one chunk
-  // and segment each.
+  // chunks of at most `chunk_bytes`. A hidden tensor of `weights` float64 follows, one chunk and segment
+  // each.
   Layout(const std::vector<TensorShape>& tensors, std::uint32_t segments, std::uint32_t chunk_bytes,
-         bool weighted);
+         std::uint32_t weights);
 
   // Segment b is block b of every tensor; `tensors` count one block.
   static Layout of_blocks(const std::vector<TensorShape>& tensors, std::uint32_t blocks,

@@ -24,7 +24,7 @@ void gather_weights(Plan& plan) {
 }  // namespace
 
 Plan plan_ring_all_reduce(std::uint32_t position, std::uint32_t world, bool weighted) {
-  Plan plan{position, world, {}};
+  Plan plan{position, world, {}, world};
   if (world == 1) {
     for (std::uint32_t segment = 0; segment < (weighted ? 2u : 1u); ++segment)
       plan.steps.push_back({.segment = segment, .merge = Merge::own, .write = true, .to = {}});
@@ -46,22 +46,11 @@ Plan plan_ring_all_reduce(std::uint32_t position, std::uint32_t world, bool weig
     };
     step.out = leaves(t);
     step.in = t == 0 ? Wire::element : leaves(t - 1);
+    if (t == 0) step.gate = std::int32_t(world);  // where the sum of its segment comes by
     if (t < last) step.to = {{next, std::uint16_t(t + 1)}};
     plan.steps.push_back(std::move(step));
   }
   if (weighted) gather_weights(plan);
-  return plan;
-}
-
-Plan plan_ring_broadcast(std::uint32_t position, std::uint32_t world, std::uint32_t root) {
-  Plan plan{position, world, {}};
-  const auto distance = back(position, root, world);
-  Step step;
-  step.merge = distance == 0 ? Merge::own : Merge::replace;
-  step.from = distance == 0 ? -1 : std::int32_t(back(position, 1, world));
-  step.write = true;
-  if (distance + 1 < world) step.to = {{(position + 1) % world, 0}};
-  plan.steps.push_back(std::move(step));
   return plan;
 }
 

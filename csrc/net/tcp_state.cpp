@@ -35,10 +35,14 @@ void limit_rate(const Socket& socket, std::uint64_t bytes_per_second) {
   ::setsockopt(socket.fd(), SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof rate);
 }
 
-Descriptors descriptors() {
+std::size_t descriptors_limit() {
   rlimit limit{};
+  return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 ? static_cast<std::size_t>(limit.rlim_cur) : 0;
+}
+
+Descriptors descriptors() {
   Descriptors all;
-  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) all.limit = static_cast<std::size_t>(limit.rlim_cur);
+  all.limit = descriptors_limit();
   const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir("/proc/self/fd"), &::closedir);
   if (directory == nullptr) return {all.limit, all.limit};  // none left, or nobody can tell
   while (const auto* entry = ::readdir(directory.get()))

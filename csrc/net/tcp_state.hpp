@@ -25,5 +25,6 @@ struct Descriptors {
   std::size_t limit = 0, open = 0;
 };
 Descriptors descriptors();
+std::size_t descriptors_limit();
 
 }  // namespace pccl::net

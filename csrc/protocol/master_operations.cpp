@@ -52,7 +52,7 @@ void Master::on(ConnectionId, PeerId peer, const Done& m, Instant now) {
 
 bool Master::all_done(const OpKey& key, const OpenOperation& operation) const {
   if (rules_.all_members_done) return operation.done.count() == operation.voters;
-  auto living = index_.concerned(key);
+  auto living = index_.concerned(key).all();
   std::erase_if(living, [&](PeerId peer) { return peers_.at(peer).connection == no_connection; });
   return operation.done.complete(living);
 }
@@ -203,7 +203,7 @@ void Master::answer_waiting(PeerId peer, const Waiting& m, Instant now) {
     auto& operation = *opened;
     if (!same_call(call.key, operation, peer, call.call)) return;  // and with the verdict
     if (!operation.absent) {
-      const auto& whom = index_.concerned(call.key);
+      const auto whom = index_.concerned(call.key);
       operation.absent.emplace(whom.begin(), whom.end());
       std::erase_if(*operation.absent, [&](PeerId other) { return operation.done.has(other); });
     }
@@ -256,7 +256,7 @@ void Master::find_deadlock() {
     picture += calls;
   }
   const auto can_meet = [&](const OpKey& key) {
-    const auto& whom = index_.concerned(key);
+    const auto whom = index_.concerned(key);
     return std::all_of(whom.begin(), whom.end(), [&](PeerId p) { return is_posted(p, key); });
   };
   if (open.empty() || std::any_of(open.begin(), open.end(), can_meet)) return;
@@ -289,7 +289,7 @@ Duration Master::adaptive_deadline() const {
 void Master::judge_deadlines(Instant now) {
   for (const auto& [key, operation] : operations_) {
     if (operation.all_posted_at == never || now - operation.all_posted_at <= adaptive_deadline()) continue;
-    const auto late = operation.done.missing(index_.concerned(key));
+    const auto late = operation.done.missing(index_.concerned(key).all());
     const auto text = "it did not finish " + describe(key) + " within " +
                       std::to_string(adaptive_deadline() / millisecond) + " ms after all had started it";
     if (operation.done.empty() || late.empty()) {

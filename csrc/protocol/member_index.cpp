@@ -31,8 +31,12 @@ const std::vector<PeerId>& MemberIndex::group(std::uint32_t group) const {
   return it == groups_.end() ? nobody : it->second;
 }
 
-const std::vector<PeerId>& MemberIndex::concerned(const OpKey& key) const {
-  return key.scope == Scope::run ? trainers_ : group(key.group);
+Concerned MemberIndex::concerned(const OpKey& key) const {
+  if (key.scope != Scope::pair) return Concerned(key.scope == Scope::run ? &trainers_ : &group(key.group));
+  std::vector<PeerId> pair;
+  for (const auto peer : {key.from, key.to})
+    if (concerns(key, peer)) pair.push_back(peer);
+  return Concerned(std::move(pair));
 }
 
 std::vector<PeerId> MemberIndex::absent(const std::set<PeerId>& present, std::size_t most) const {
@@ -45,6 +49,8 @@ std::vector<PeerId> MemberIndex::absent(const std::set<PeerId>& present, std::si
 bool MemberIndex::concerns(const OpKey& key, PeerId peer) const {
   const auto* m = find(peer);
   if (m == nullptr || m->role != Role::trainer) return false;
+  if (key.scope == Scope::pair) return key.names(peer) && key.from != key.to && key.group == 0;
+  if (key.from != no_peer || key.to != no_peer) return false;
   return key.group == (key.scope == Scope::run ? 0 : m->group);
 }
 

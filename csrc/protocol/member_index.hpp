@@ -10,6 +10,21 @@
 
 namespace pccl {
 
+// Members whose votes an operation needs: a list of the index, or the two of a pair.
+class Concerned {
+ public:
+  explicit Concerned(const std::vector<PeerId>* list) : list_(list) {}
+  explicit Concerned(std::vector<PeerId> pair) : pair_(std::move(pair)) {}
+  const std::vector<PeerId>& all() const { return list_ != nullptr ? *list_ : pair_; }
+  auto begin() const { return all().begin(); }
+  auto end() const { return all().end(); }
+  std::size_t size() const { return all().size(); }
+
+ private:
+  const std::vector<PeerId>* list_ = nullptr;
+  std::vector<PeerId> pair_;
+};
+
 class MemberIndex {
  public:
   // It points into the view: to be called again whenever the view's members change.
@@ -19,7 +34,7 @@ class MemberIndex {
   const std::vector<PeerId>& group(std::uint32_t group) const;  // its trainers, in member order
   const std::map<std::uint32_t, std::vector<PeerId>>& groups() const { return groups_; }
   const std::vector<PeerId>& trainers() const { return trainers_; }  // of all groups
-  const std::vector<PeerId>& concerned(const OpKey& key) const;      // whose votes an operation needs
+  Concerned concerned(const OpKey& key) const;
   bool concerns(const OpKey& key, PeerId peer) const;
   std::size_t largest_group() const;
   std::size_t islands() const { return islands_.size(); }

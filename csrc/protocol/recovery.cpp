@@ -196,13 +196,15 @@ void Master::recover_verdicts(const View& base) {
     for (const auto& open : r.open)
       if (open.held) held[open.key][open.view].vote(peer);
   }
+  MemberIndex before;
+  before.rebuild(base);
   for (const auto& [key, by_view] : held) {
     const auto it = by_view.find(base.id);
     if (known.contains(key) || it == by_view.end()) continue;
-    std::vector<PeerId> all;  // of the whole last view, not only of those who came back
-    for (const auto& m : base.members)
-      if (m.role == Role::trainer && (key.scope == Scope::run || key.group == m.group)) all.push_back(m.peer);
-    if (it->second.complete(all)) known[key] = {key, base.id, ErrorCode::none, waiting(), view_due_, {}, {}};
+    // Of the whole last view, not only of those who came back.
+    const auto all = before.concerned(key);
+    if (it->second.complete(all.all()))
+      known[key] = {key, base.id, ErrorCode::none, waiting(), view_due_, {}, {}};
   }
   for (auto& [key, verdict] : known) publish(std::move(verdict));
 }

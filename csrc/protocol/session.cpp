@@ -129,9 +129,10 @@ void Session::leave(Instant) {
   end_session({ErrorCode::closed, "this peer has left the run"});
 }
 
-bool Session::alone(Scope scope) const {
+bool Session::alone(const OpKey& key) const {
   return std::none_of(view_.members.begin(), view_.members.end(), [&](const Member& m) {
-    return m.peer != me_ && m.role == Role::trainer && (scope == Scope::run || m.group == join_.group);
+    if (m.peer == me_ || m.role != Role::trainer) return false;
+    return key.scope == Scope::pair ? key.names(m.peer) : key.scope == Scope::run || m.group == join_.group;
   });
 }
 

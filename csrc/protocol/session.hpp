@@ -19,6 +19,7 @@ struct Posting {
   Descriptor descriptor;
   Duration timeout = never;
   std::uint32_t peers = 0;  // the group has to be so many, or it fails for all with peer_lost; 0: any number
+  PeerId from = no_peer, to = no_peer;  // of a pair: this peer is one of them
 };
 
 class Session {
@@ -85,7 +86,7 @@ class Session {
   const std::map<OpKey, Operation>& operations() const { return operations_; }
   bool decided(const OpKey& key) const;  // its verdict has been seen here, or it is older than a boundary
   std::vector<PeerId> ring() const { return view_.ring(join_.group); }  // of our group
-  bool alone(Scope scope) const;
+  bool alone(const OpKey& key) const;
   bool keeper() const { return join_.role == Role::keeper; }
 
  private:
@@ -125,6 +126,9 @@ class Session {
   void on(const Suspended& m, Instant now);
   void on(const Probe& m, Instant now);
 
+  static OpKey first_use(OpKey key);
+  Error refused(const Posting& posting) const;
+  std::string missing_peer(const Operation& operation) const;
   void transition(Operation& operation, OperationState to);
   void begin_attempt(Operation& operation, Instant now);
   void drop_attempt(Operation& operation);
@@ -178,7 +182,7 @@ class Session {
   std::map<OpKey, Operation> operations_;
   std::map<std::uint64_t, Verdict> records_;  // by index: verdicts that some member may lack
   std::map<OpKey, Verdict> failed_early_;     // failed before this peer posted them
-  std::map<std::pair<Scope, std::uint32_t>, std::uint32_t> counters_;
+  std::map<OpKey, std::uint32_t> counters_;   // of uses, by the first one's key
   std::uint64_t posted_ = 0;
   std::map<PeerId, Link> links_;
   std::set<std::pair<PeerId, bool>> reported_;  // (peer, gave up) in this view

@@ -58,7 +58,7 @@ void Session::want_link(PeerId peer, Instant now) {
 void Session::release_links() {
   const bool fetching = std::any_of(operations_.begin(), operations_.end(), [](const auto& entry) {
     const auto call = entry.second.descriptor.call;
-    return (call == Call::sync_state || in_blocks(call)) && entry.second.attempt_live;
+    return (call == Call::sync_state || goes_straight(call)) && entry.second.attempt_live;
   });
   if (fetching) return;
   for (auto& [peer, link] : links_) link.wanted = false;

@@ -28,11 +28,16 @@ void Session::transition(Operation& operation, OperationState to) {
 bool Session::decided(const OpKey& key) const {
   if (key.tag.boundary < view_.boundaries) return true;
   if (key.tag.boundary > view_.boundaries || operations_.contains(key)) return false;
-  const auto it = counters_.find({key.scope, key.tag.name});
+  const auto it = counters_.find(first_use(key));
   return it != counters_.end() && key.tag.count < it->second;
 }
 
-Result<OpKey> Session::post(Posting posting, Instant now) {
+OpKey Session::first_use(OpKey key) {
+  key.tag.boundary = key.tag.count = 0;
+  return key;
+}
+
+Error Session::refused(const Posting& posting) const {
   if (stage_ == Stage::gone) return end_;
   if (stage_ != Stage::member) return Error{ErrorCode::usage, "this peer is not admitted yet"};
   if (keeper())
@@ -41,13 +46,22 @@ Result<OpKey> Session::post(Posting posting, Instant now) {
     return Error{ErrorCode::usage, "an operation while another thread is in update_topology"};
   if (operations_.size() >= limits::operations_open_max)
     return Error{ErrorCode::usage, "too many operations in flight: wait for some"};
-  const auto group = posting.scope == Scope::run ? 0 : join_.group;
-  for (const auto& [key, open] : operations_)
-    if (posting.name != 0 && key.scope == posting.scope && key.tag.name == posting.name)
+  if (posting.scope == Scope::pair &&
+      (posting.from == posting.to || (posting.from != me_ && posting.to != me_)))
+    return Error{ErrorCode::usage, "a peer sends to another one, and receives from another one"};
+  return {};
+}
+
+Result<OpKey> Session::post(Posting posting, Instant now) {
+  if (auto why = refused(posting)) return why;
+  OpKey key{posting.scope, posting.scope == Scope::group ? join_.group : 0, {0, posting.name, 0}};
+  if (key.scope == Scope::pair) key.from = posting.from, key.to = posting.to;
+  for (const auto& [other, open] : operations_)
+    if (posting.name != 0 && first_use(other) == key)
       return Error{ErrorCode::usage,
-                   describe(key) + " is in flight already: wait for it, or use another tag"};
-  auto& count = counters_[{posting.scope, posting.name}];
-  const OpKey key{posting.scope, group, {view_.boundaries, posting.name, count++}};
+                   describe(other) + " is in flight already: wait for it, or use another tag"};
+  const auto count = counters_[key]++;
+  key.tag = {view_.boundaries, posting.name, count};
   auto& operation = operations_[key];
   operation.key = key;
   operation.peers = in_blocks(posting.descriptor.call) ? posting.descriptor.blocks : posting.peers;
@@ -68,6 +82,9 @@ Result<OpKey> Session::post(Posting posting, Instant now) {
 
 void Session::begin_attempt(Operation& operation, Instant now) {
   const auto& d = operation.descriptor;
+  if (auto who = missing_peer(operation); !who.empty())
+    return ask_abandon(operation, ErrorCode::peer_lost,
+                       "the other end of " + call_text(operation) + ", " + who + ", is not in the run", now);
   const auto* root = view_.find(d.root);
   const auto peers = view_.group_members(join_.group).size();
   if (operation.peers != 0 && operation.peers != peers)
@@ -92,11 +109,20 @@ void Session::begin_attempt(Operation& operation, Instant now) {
   emit(effect::StartAttempt{operation.key});
 }
 
+// Of a pair, who is not among those that the view names.
+std::string Session::missing_peer(const Operation& operation) const {
+  const auto& key = operation.key;
+  if (key.scope != Scope::pair) return {};
+  const auto other = key.from == me_ ? key.to : key.from;
+  const auto* member = view_.find(other);
+  return member != nullptr && member->role == Role::trainer ? "" : "peer " + std::to_string(other);
+}
+
 void Session::drop_attempt(Operation& operation) {
   if (!operation.attempt_live) return;
   emit(effect::DropAttempt{operation.key});
   operation.attempt_live = operation.held_when_abandoned = false;
-  if (const auto call = operation.descriptor.call; call == Call::sync_state || in_blocks(call))
+  if (const auto call = operation.descriptor.call; call == Call::sync_state || goes_straight(call))
     release_links();
   if (operation.state != OperationState::abandoned) transition(operation, OperationState::posted);
 }
@@ -128,7 +154,7 @@ void Session::attempt_complete(const OpKey& key, Instant now) {
   auto& operation = it->second;
   transition(operation, OperationState::held);
   operation.notice_at = now + timing_.waiting_notice;
-  if (alone(key.scope)) {
+  if (alone(key)) {
     Outcome outcome;
     outcome.contributors.push_back(me_);
     outcome.waiting = waiting_;
@@ -163,7 +189,7 @@ void Session::ask_abandon(Operation& operation, ErrorCode code, const std::strin
   operation.abandon = {operation.key, code, text};
   transition(operation, OperationState::abandoned);
   operation.verdict_by = now + timing_.verdict;
-  if (alone(operation.key.scope)) {
+  if (alone(operation.key)) {
     const auto key = operation.key;
     drop_attempt(operation);
     return finish(key, {{code, text}, {}, 0, operation.attempts});
@@ -179,7 +205,7 @@ void Session::abandon(const OpKey& key, ErrorCode code, const std::string& text,
 void Session::finish(const OpKey& key, Outcome outcome) {
   const auto it = operations_.find(key);
   const auto call = it->second.descriptor.call;
-  const bool fetched = call == Call::sync_state || in_blocks(call);
+  const bool fetched = call == Call::sync_state || goes_straight(call);
   operations_.erase(it);
   if (fetched) release_links();
   emit(effect::Deliver{key, std::move(outcome)});
@@ -201,8 +227,11 @@ void Session::on(const Commit& m, Instant) {
   if (it == operations_.end()) return;
   auto& operation = it->second;
   const bool held = operation.state == OperationState::held || operation.held_when_abandoned;
-  auto contributors =
-      m.verdict.contributors.empty() ? view_.group_members(join_.group) : m.verdict.contributors;
+  auto contributors = m.verdict.contributors;
+  if (m.verdict.key.scope == Scope::pair)
+    contributors = {m.verdict.key.from};
+  else if (contributors.empty())
+    contributors = view_.group_members(join_.group);
   if (!held || operation.view != m.verdict.view) {
     // Only a master that breaks the protocol commits what this peer does not hold.
     if (repeated) return;
@@ -212,7 +241,9 @@ void Session::on(const Commit& m, Instant) {
                                   0,
                                   operation.attempts});
   }
-  if (m.verdict.key.scope == Scope::run || single_group() || !rules_.skip_only_on_shared_record)
+  const auto scope = m.verdict.key.scope;
+  const bool read_by_all = scope == Scope::run || (scope == Scope::group && single_group());
+  if (read_by_all || !rules_.skip_only_on_shared_record)
     shared_waiting_ =
         std::max({shared_waiting_.value_or(0), m.verdict.waiting, std::uint32_t{m.verdict.view_due}});
   finish(m.verdict.key, {{}, std::move(contributors), m.verdict.waiting, operation.attempts});
@@ -233,7 +264,7 @@ void Session::on(const Failed& m, Instant) {
 void Session::fail_early(const Verdict& verdict) {
   if (decided(verdict.key)) return;
   const auto& tag = verdict.key.tag;
-  auto& count = counters_[{verdict.key.scope, tag.name}];
+  auto& count = counters_[first_use(verdict.key)];
   if (verdict.code == ErrorCode::order)
     count = std::max(count, tag.count + 1);
   else if (failed_early_.size() < limits::records_max)

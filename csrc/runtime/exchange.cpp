@@ -24,17 +24,28 @@ bool Exchange::may_be_eager(const Descriptor& d) const {
   return total_bytes(d) <= limits_.eager_bytes && unacknowledged < limits_.eager_operations;
 }
 
+// By position: the two of a pair; blocks are by rank; all else goes round the ring or is indifferent.
+std::vector<PeerId> Exchange::peers_of(const Operation& operation) const {
+  if (operation.key.scope == Scope::pair) return {operation.key.from, operation.key.to};
+  return in_blocks(operation.descriptor.call) ? session_.view().group_members(session_.identity().group)
+                                              : session_.ring();
+}
+
 Standing Exchange::standing_of(const Attempt& attempt, bool in_place) const {
   // What is read where it lies needs no slot to leave from.
   const bool readers = std::all_of(attempt.ring.begin(), attempt.ring.end(), [&](PeerId peer) {
     return peer == session_.peer() || readers_.contains(peer);
   });
-  return {attempt.position,
-          std::uint32_t(attempt.ring.size()),
-          attempt.position_of(attempt.descriptor.root),
-          in_place,
-          may_be_eager(attempt.descriptor),
-          readers ? limits_.slots_of_readers : limits_.slots};
+  Standing standing{attempt.position,
+                    std::uint32_t(attempt.ring.size()),
+                    attempt.position_of(attempt.descriptor.root),
+                    in_place,
+                    may_be_eager(attempt.descriptor),
+                    readers ? limits_.slots_of_readers : limits_.slots,
+                    limits_.own_bytes};
+  if (attempt.descriptor.algorithm == Algorithm::two_level)
+    standing.hosts = hosts_of(session_.view(), attempt.ring);
+  return standing;
 }
 
 void Exchange::set_reader(PeerId peer, bool reads) {
@@ -51,9 +62,7 @@ void Exchange::begin(const OpKey& key, bool in_place) {
   attempt.id = next_attempt_++;
   attempt.key = key;
   attempt.view = session_.view().id;
-  attempt.ring = in_blocks(operation->descriptor.call)
-                     ? session_.view().group_members(session_.identity().group)  // blocks are by rank
-                     : session_.ring();
+  attempt.ring = peers_of(*operation);
   attempt.position = attempt.position_of(session_.peer());
   attempt.order = operation->posted_order;
   attempt.descriptor = plan_descriptor(operation->descriptor, session_.view().hints,
@@ -64,8 +73,9 @@ void Exchange::begin(const OpKey& key, bool in_place) {
   by_order_[attempt.order] = key;
   auto& started = attempts_[key] = std::move(attempt);
   if (started.executor == nullptr) return;
-  started.executor->start(work_);
+  const bool more = started.executor->start(work_);
   do_all(started, work_);
+  if (more) emit(exchange_effect::More{started.id, key});
   const auto& d = started.descriptor;
   if (started.ring.size() > 1 && moves_data(d))
     for (const auto source : sources_of(started))
@@ -111,6 +121,15 @@ void Exchange::settle(Attempt& attempt) {
     if (!attempt.heard.contains(position)) return;
   attempt.complete_said = true;
   emit(exchange_effect::Complete{attempt.id, attempt.key});
+}
+
+void Exchange::go_on(const OpKey& key, AttemptId attempt) {
+  if (!current(key, attempt)) return;
+  auto& found = attempts_.at(key);
+  const bool more = found.executor->copy_own(work_);
+  do_all(found, work_);
+  if (more) emit(exchange_effect::More{attempt, key});
+  settle(found);
 }
 
 void Exchange::drop(const OpKey& key) {

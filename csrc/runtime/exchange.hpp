@@ -32,6 +32,10 @@ struct Complete {
   AttemptId attempt;
   OpKey key;
 };
+struct More {  // call go_on() when others have had their turn
+  AttemptId attempt;
+  OpKey key;
+};
 struct Mismatch {
   AttemptId attempt;
   OpKey key;
@@ -44,9 +48,10 @@ struct Discard {
   ParkedId parked;
 };
 }  // namespace exchange_effect
-using ExchangeEffect = std::variant<exchange_effect::SendReady, exchange_effect::Do, exchange_effect::Wake,
-                                    exchange_effect::Complete, exchange_effect::Mismatch,
-                                    exchange_effect::Replay, exchange_effect::Discard>;
+using ExchangeEffect =
+    std::variant<exchange_effect::SendReady, exchange_effect::Do, exchange_effect::Wake,
+                 exchange_effect::Complete, exchange_effect::More, exchange_effect::Mismatch,
+                 exchange_effect::Replay, exchange_effect::Discard>;
 
 // How much is sent before it is asked for, and kept while it waits to be sent. Smaller in the simulator.
 struct ExchangeLimits {
@@ -54,6 +59,7 @@ struct ExchangeLimits {
   std::size_t eager_operations = limits::eager_operations_max;
   std::uint32_t slots = 64;  // of one attempt
   std::uint32_t slots_of_readers = 0;
+  std::uint64_t own_bytes = 4u << 20;  // copied in one turn
 };
 
 struct Outgoing {
@@ -83,9 +89,10 @@ class Exchange {
   Exchange(const Session& session, Rules rules = {}, ExchangeLimits limits = {})
       : session_(session), rules_(rules), limits_(limits) {}
 
-  void begin(const OpKey& key, bool in_place);  // effect::StartAttempt
-  void drop(const OpKey& key);                  // effect::DropAttempt and after effect::Deliver
-  void view_changed();                          // after the attempts of the new view have begun
+  void begin(const OpKey& key, bool in_place);      // effect::StartAttempt
+  void go_on(const OpKey& key, AttemptId attempt);  // exchange_effect::More
+  void drop(const OpKey& key);                      // effect::DropAttempt and after effect::Deliver
+  void view_changed();                              // after the attempts of the new view have begun
   void on_link_up(PeerId peer);
   void set_reader(PeerId peer, bool reads);        // it takes chunks from where they lie
   bool on_ready(PeerId from, const Ready& ready);  // false: no honest peer announces so much
@@ -116,6 +123,7 @@ class Exchange {
     wire::DataHeader header;
   };
   bool may_be_eager(const Descriptor& descriptor) const;
+  std::vector<PeerId> peers_of(const Operation& operation) const;
   Standing standing_of(const Attempt& attempt, bool in_place) const;
   std::vector<PeerId> sources_of(const Attempt& attempt) const;
   void send_ready(const Attempt& attempt, PeerId to);

@@ -11,6 +11,12 @@ namespace {
 const Error renewed{ErrorCode::closed, "the other end opened the stripe anew"};
 const Error no_descriptor{ErrorCode::closed, "no descriptor is left for another stripe"};
 
+// More links may come: the first must not take what they need.
+constexpr std::size_t links_expected = 4;
+
+// Stripes of one link that are opened at once: where descriptors are few, also those count that are refused.
+std::size_t openings(std::size_t limit) { return std::max<std::size_t>(limit / 64, 1); }
+
 // Descriptors that stripes leave to the rest of the process.
 std::size_t reserve(std::size_t limit) { return std::clamp<std::size_t>(limit / 4, 8, 256); }
 
@@ -58,12 +64,10 @@ void Links::want(PeerId peer, Link& link, std::uint8_t stripes) {
 std::size_t Links::stripes_allowed() const {
   const auto all = net::descriptors();
   std::size_t own = 0;
-  for (const auto& [peer, link] : up_)
-    for (const auto& stripe : link.stripes)
-      own += (stripe.connection != nullptr ? 1u : 0u) + (stripe.opening != nullptr ? 1u : 0u);
+  for (const auto& [peer, link] : up_) own += link.sockets();
   const auto others = all.open - std::min(all.open, own) + reserve(all.limit);
   const auto left = all.limit - std::min(all.limit, others);
-  return std::max<std::size_t>(left / std::max<std::size_t>(up_.size(), 1), 1);
+  return std::max<std::size_t>(left / std::max(up_.size(), links_expected), 1);
 }
 
 // What transfers have shown: how fast the stripes deliver together, over which distance.
@@ -114,7 +118,9 @@ void Links::open_stripe(PeerId peer, Link& link, std::uint8_t index) {
   auto& stripe = link.stripes[index];
   stripe.open_at = never;
   if (!link.dialled || stripe.connection != nullptr || stripe.opening != nullptr) return;
-  if (link.alive() >= stripes_allowed()) return open_later(stripe, monotonic_now() + reopen_last);
+  if (link.sockets() >= stripes_allowed()) return open_later(stripe, monotonic_now() + reopen_last);
+  if (link.sockets() - link.alive() >= openings(net::descriptors_limit()))
+    return open_later(stripe, monotonic_now() + reopen_next);
   Role role;
   role.peer = peer;
   role.number = link.number;
@@ -133,7 +139,7 @@ bool Links::take_stripe(net::Connection& c, Role& role, const LinkHello& hello, 
   if (hello.serial == 0) return false;
   if (link.stripes.size() <= hello.stripe) link.stripes.resize(hello.stripe + 1u);
   auto& stripe = link.stripes[hello.stripe];
-  if (stripe.connection == nullptr && link.alive() >= stripes_allowed()) {
+  if (stripe.connection == nullptr && link.sockets() >= stripes_allowed()) {
     answer(c, hello, HelloKind::full, std::uint8_t(link.alive()));
     c.close_when_sent(no_descriptor);
     return true;
@@ -171,12 +177,18 @@ bool Links::stripe_answered(net::Connection& c, Role& role, const LinkHello& hel
 // A stripe takes the place of one that the other end knows to be broken. What had come on that one counts.
 void Links::attach(Link& link, net::Connection& c, Role& role) {
   const auto peer = role.peer;
+  const auto index = role.stripe;
   role.attached = true;
   auto& stripe = link.stripes[role.stripe];
   stripe.serial = role.serial;
   auto* old = std::exchange(stripe.connection, &c);
   if (old != nullptr) drain_and_close(*old, renewed);
-  if (const auto it = up_.find(peer); it != up_.end() && it->second.alive() > 1) owner_.stripe_added(peer);
+  const auto it = up_.find(peer);
+  if (it == up_.end() || it->second.alive() < 2) return;
+  const auto broke = std::exchange(it->second.stripes[index].broke, {});
+  owner_.stripe_added(peer, broke.empty() ? broke
+                                          : "stripe " + std::to_string(index) + " of the link to peer " +
+                                                std::to_string(peer) + " is mended; it broke: " + broke);
 }
 
 // ---- mending ----
@@ -205,7 +217,8 @@ void Links::stripe_ended(const Role& role, net::Connection& c, const Error& why)
   if (link.alive() == 0) return lose(role.peer, why);
   ++link.mended;
   send(role.peer, StripeLost{link.number, role.stripe, role.serial});
-  owner_.stripe_broke(role.peer, c, why.text);
+  stripe.broke = why.text;
+  owner_.stripe_broke(role.peer, c);
 }
 
 // One that never became part of it. Where nobody listens any more, nobody lives: the others break in a

@@ -46,7 +46,7 @@ void Links::on_payload_end(net::Connection& c) {
   if (it == roles_.end()) return;
   const auto peer = it->second.peer;
   if (!owner_.link_payload_end(peer, c))
-    return c.close({ErrorCode::protocol, name_of(c) + ": a chunk came with other bytes than were sent"});
+    return c.close({ErrorCode::protocol, c.remote() + ": a chunk came with other bytes than were sent"});
   // The owner may have hung up.
   const auto role = roles_.find(&c);
   if (role == roles_.end() || role->second.untold < receipt_bytes) return;
@@ -139,13 +139,6 @@ void Links::detach(PeerId peer, std::uint64_t token) {
 }
 
 // ---- for people ----
-
-std::string Links::name_of(const net::Connection& c) const {
-  const auto it = roles_.find(const_cast<net::Connection*>(&c));
-  if (it == roles_.end()) return c.remote();
-  return "stripe " + std::to_string(it->second.stripe) + " of the link to peer " +
-         std::to_string(it->second.peer) + " at " + c.remote();
-}
 
 std::map<PeerId, LinkInfo> Links::info() const {
   std::map<PeerId, LinkInfo> all;

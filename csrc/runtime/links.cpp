@@ -18,6 +18,11 @@ std::size_t Links::Link::alive() const {
                                    [](const Stripe& stripe) { return stripe.connection != nullptr; }));
 }
 
+std::size_t Links::Link::sockets() const {
+  return alive() + std::size_t(std::count_if(stripes.begin(), stripes.end(),
+                                             [](const Stripe& s) { return s.opening != nullptr; }));
+}
+
 net::Connection* Links::Link::any() const {
   for (const auto& stripe : stripes)
     if (stripe.connection != nullptr) return stripe.connection;

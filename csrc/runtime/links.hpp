@@ -48,8 +48,9 @@ class Links : public net::Connection::Handler {
     virtual void link_received(PeerId peer, net::Connection& stripe, std::uint64_t payloads) = 0;
     virtual void stripe_closed(net::Connection& stripe) = 0;  // what it was receiving is void
     // After that, while other stripes live: what it carried and nobody is known to have goes over them.
-    virtual void stripe_broke(PeerId peer, net::Connection& stripe, const std::string& why) = 0;
-    virtual void stripe_added(PeerId peer) = 0;  // to a link that is up
+    virtual void stripe_broke(PeerId peer, net::Connection& stripe) = 0;
+    // To a link that is up. `mended`: a line for people, where it had broken.
+    virtual void stripe_added(PeerId peer, const std::string& mended) = 0;
 
    protected:
     ~Owner() = default;
@@ -84,7 +85,6 @@ class Links : public net::Connection::Handler {
       for (auto& stripe : link.stripes)
         if (stripe.connection != nullptr) f(peer, *stripe.connection);
   }
-  std::string name_of(const net::Connection& stripe) const;  // for people: link and stripe
   std::map<PeerId, LinkInfo> info() const;
   Instant next_deadline() const { return open_at_; }
   void open_due(Instant now);  // stripes that are to be opened
@@ -108,6 +108,7 @@ class Links : public net::Connection::Handler {
   static constexpr std::uint64_t receipt_bytes = 512u << 10;  // received on a stripe until it is told
   static constexpr Duration hello_timeout = 5 * second;
   static constexpr Duration own_dial_wins = 500 * millisecond;
+  static constexpr Duration reopen_next = 5 * millisecond;  // while others are being opened
   static constexpr Duration reopen_first = 50 * millisecond, reopen_last = 6 * second;  // doubled in between
   static constexpr std::uint8_t wan_stripes = 8;  // while the bandwidth is not known
 
@@ -117,6 +118,7 @@ class Links : public net::Connection::Handler {
     std::uint32_t serial = 0;
     std::uint32_t failures = 0;
     Instant open_at = never;
+    std::string broke;  // why; until it is there again
   };
   struct Link {
     std::uint64_t number = 0;
@@ -131,6 +133,7 @@ class Links : public net::Connection::Handler {
     Pace pace;
     Instant since = 0;
     std::size_t alive() const;
+    std::size_t sockets() const;  // those that are being opened as well
     net::Connection* any() const;
   };
   struct Dialling {

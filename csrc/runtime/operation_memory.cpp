@@ -20,19 +20,14 @@ kernels::Contributors contributors(const Plan& plan, const Step& step) {
 }
 }  // namespace
 
-BlockSpan block_span(Call call, std::uint32_t position, std::uint32_t world) {
-  switch (call) {
-    case Call::all_gather:
-    case Call::gather:
-      return {.in_first = position};
-    case Call::scatter:
-    case Call::reduce_scatter:
-      return {.out_first = position};
-    case Call::all_to_all:
-      return {.in_first = std::uint64_t{position} * world, .out_first = position, .out_stride = world};
-    default:
-      return {};
-  }
+std::uint64_t BlockSpan::in(std::uint64_t segment) const {
+  if (call == Call::all_gather || call == Call::gather) return segment - position;
+  return call == Call::all_to_all ? (position + segment) % world : segment;
+}
+
+std::uint64_t BlockSpan::out(std::uint64_t segment) const {
+  if (call == Call::scatter || call == Call::reduce_scatter) return segment - position;
+  return call == Call::all_to_all ? (position + world - segment) % world : segment;
 }
 
 OperationMemory::OperationMemory(std::vector<TensorSpan> tensors, ReduceOp op, std::optional<double> weight,
@@ -54,14 +49,17 @@ OperationMemory::OperationMemory(std::vector<TensorSpan> tensors,
   streaming_ = bytes_ > streaming_from;
 }
 
+namespace {
+std::uint64_t in_block(std::uint64_t offset, std::uint64_t count, std::uint64_t block) {
+  return block * count + offset % count;
+}
+}  // namespace
+
 std::uint8_t* OperationMemory::output(const Chunk& chunk) {
   if (hidden(chunk)) return reinterpret_cast<std::uint8_t*>(weights_.data() + chunk.offset);
   const auto& tensor = tensors_[chunk.tensor];
   auto offset = chunk.offset;
-  if (in_blocks(call_)) {
-    const auto block = offset / tensor.count;
-    offset = (block - blocks_.out_first) / blocks_.out_stride * tensor.count + offset % tensor.count;
-  }
+  if (in_blocks(call_)) offset = in_block(offset, tensor.count, blocks_.out(offset / tensor.count));
   return tensor.out + offset * size_of(chunk.dtype);
 }
 
@@ -73,12 +71,14 @@ const std::uint8_t* OperationMemory::input(const Chunk& chunk) const {
   if (hidden(chunk)) return reinterpret_cast<const std::uint8_t*>(&*weight_);
   if (!zeros_.empty()) return zeros_.data();
   const auto& tensor = tensors_[chunk.tensor];
-  return tensor.in + (chunk.offset - blocks_.in_first * tensor.count) * size_of(chunk.dtype);
+  auto offset = chunk.offset;
+  if (in_blocks(call_)) offset = in_block(offset, tensor.count, blocks_.in(offset / tensor.count));
+  return tensor.in + offset * size_of(chunk.dtype);
 }
 
 void OperationMemory::begin(const Executor& executor) {
   kept_.clear();
-  blocks_ = block_span(call_, executor.plan().position, executor.plan().world);
+  blocks_ = {call_, executor.plan().position, executor.plan().world};
   weights_.assign(weight_ ? executor.plan().world : 0, 0.0);
   const auto& steps = executor.plan().steps;
   const bool quantized = std::any_of(steps.begin(), steps.end(), [](const Step& step) {

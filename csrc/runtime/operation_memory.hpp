@@ -30,11 +30,13 @@ struct ResidualSpan {
 // Instead of a weight: this peer's values are not finite, and count for nothing.
 inline constexpr double skipped_weight = -1.0;
 
-// Of a call in blocks: which blocks `in` and `out` begin with, and how far apart those of `out` are.
+// Of a call in blocks: which block of `in` and of `out` a segment is.
 struct BlockSpan {
-  std::uint64_t in_first = 0, out_first = 0, out_stride = 1;
+  Call call = Call::all_reduce;
+  std::uint64_t position = 0, world = 1;
+  std::uint64_t in(std::uint64_t segment) const;
+  std::uint64_t out(std::uint64_t segment) const;
 };
-BlockSpan block_span(Call call, std::uint32_t position, std::uint32_t world);
 
 class OperationMemory {
  public:
@@ -90,7 +92,11 @@ class OperationMemory {
   kernels::Draw draw_of(const Chunk& chunk, bool sum) const;
   void fold_plain(const Executor& executor, const Work& work, const std::vector<const std::uint8_t*>& parts,
                   std::uint8_t* to);
-  void fold_weighted(const Chunk& chunk, const std::vector<const std::uint8_t*>& parts, std::uint8_t* to);
+  void fold_range(const Executor& executor, const Work& work, const std::vector<const std::uint8_t*>& parts,
+                  std::uint8_t* to, std::size_t begin, std::size_t count);
+  void fold_weighted(const Executor& executor, const Work& work,
+                     const std::vector<const std::uint8_t*>& parts, std::uint8_t* to);
+  static std::uint32_t contributor(const Part& part);
   std::uint8_t* undo_of(const Chunk& chunk);
   bool hidden(const Chunk& chunk) const { return chunk.tensor == tensors_.size(); }
 

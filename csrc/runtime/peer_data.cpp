@@ -70,9 +70,8 @@ void PeerRuntime::stripe_closed(net::Connection& stripe) {
 }
 
 // READYs and requests may have been on it as well: both may be said twice.
-void PeerRuntime::stripe_broke(PeerId peer, net::Connection& stripe, const std::string& why) {
+void PeerRuntime::stripe_broke(PeerId peer, net::Connection& stripe) {
   if (session_ == nullptr) return;
-  log(links_.name_of(stripe) + " broke and is mended: " + why);
   for (auto& send : sends_.take(&stripe))
     if (!send.block) again_[peer].push_back(std::move(send));
   for (auto& fetch : fetches_)
@@ -83,7 +82,8 @@ void PeerRuntime::stripe_broke(PeerId peer, net::Connection& stripe, const std::
   drain();
 }
 
-void PeerRuntime::stripe_added(PeerId peer) {
+void PeerRuntime::stripe_added(PeerId peer, const std::string& mended) {
+  if (!mended.empty()) log(mended);
   woken_.push_back(peer);
   drain();
 }
@@ -303,6 +303,7 @@ std::uint8_t* PeerRuntime::prepare(const wire::DataHeader& header, const Landing
   running.received += header.bytes;
   incoming.header = header;
   incoming.attempt = attempt->id;
+  if (landing.kind == Landing::Kind::signal) return &nothing_;
   if (landing.kind == Landing::Kind::slot) {
     // Encodings of a few elements are larger than these, scales and all.
     const auto accumulators = attempt->executor->chunk_bytes(header.chunk, Wire::accumulator);
@@ -340,8 +341,9 @@ void PeerRuntime::make_room_for(const wire::DataHeader& header) {
 }
 
 net::Landing PeerRuntime::land_chunk(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes) {
-  const auto header = wire::load_data(head.data());
+  auto header = wire::load_data(head.data());
   if (!header || header->bytes != bytes) return {.close = true};
+  if (header->key.scope == Scope::pair) header->key.from = peer, header->key.to = session_->peer();
   if (header->attempt > 0) make_room_for(*header);
   const auto landing = exchange_->land(peer, *header);
   if (landing.kind == Landing::Kind::skip) return {};
@@ -416,6 +418,7 @@ void PeerRuntime::apply(exchange_effect::Complete& e) {
   if (const auto it = running_.find(e.key); it != running_.end()) it->second.held = now;
   session_->attempt_complete(e.key, now);
 }
+void PeerRuntime::apply(exchange_effect::More& e) { unfinished_.push_back(e); }
 void PeerRuntime::apply(exchange_effect::Mismatch& e) {
   if (exchange_->current(e.key, e.attempt))
     session_->abandon(e.key, ErrorCode::mismatch, e.text, monotonic_now());

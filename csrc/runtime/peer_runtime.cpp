@@ -95,6 +95,7 @@ void PeerRuntime::run() {
   give_up_dialling_ = monotonic_now() + options_.timing.master_lost;
   while (!stop_) {
     tick();
+    for (const auto& more : std::exchange(unfinished_, {})) exchange_->go_on(more.key, more.attempt);
     drain();
     hub_->turn(next_deadline(), monotonic_now);
     drain();
@@ -125,6 +126,7 @@ void PeerRuntime::tick() {
 
 Instant PeerRuntime::next_deadline() const {
   if (!references_.empty()) return 0;
+  if (!unfinished_.empty()) return monotonic_now();
   auto next = std::min({master_.next_deadline(), links_.next_deadline(), links_ticked_ + second + millisecond,
                         prober_.next_deadline()});
   return session_ == nullptr ? next : std::min(next, session_->next_deadline());
@@ -272,7 +274,7 @@ void PeerRuntime::apply(effect::StartAttempt& e) {
   if (attempt == nullptr || attempt->executor == nullptr) return;
   it->second.memory->begin(*attempt->executor);
   it->second.ring = attempt->ring;
-  if (!in_blocks(attempt->descriptor.call)) return;
+  if (!goes_straight(attempt->descriptor.call)) return;
   for (const auto peer : attempt->ring)  // beyond the ring, where there is no mesh
     session_->want_link(peer, monotonic_now());
 }

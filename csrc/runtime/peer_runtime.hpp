@@ -143,6 +143,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void apply(exchange_effect::Do& e);
   void apply(exchange_effect::Wake& e);
   void apply(exchange_effect::Complete& e);
+  void apply(exchange_effect::More& e);
   void apply(exchange_effect::Mismatch& e);
   void apply(exchange_effect::Replay& e);
   void apply(exchange_effect::Discard& e);
@@ -207,8 +208,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void link_sent(PeerId peer, net::Connection& stripe, std::uint64_t token) override;
   void link_received(PeerId peer, net::Connection& stripe, std::uint64_t payloads) override;
   void stripe_closed(net::Connection& stripe) override;
-  void stripe_broke(PeerId peer, net::Connection& stripe, const std::string& why) override;
-  void stripe_added(PeerId peer) override;
+  void stripe_broke(PeerId peer, net::Connection& stripe) override;
+  void stripe_added(PeerId peer, const std::string& mended) override;
   void master_up() override;
   void master_message(const ToPeer& message) override;
   void master_down(const Error& why) override;
@@ -234,6 +235,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::map<ParkedId, std::unique_ptr<std::uint8_t[]>> parked_;
   std::map<ParkedId, std::pair<PeerId, wire::DataHeader>> parked_headers_;
   std::vector<PeerId> woken_;
+  std::vector<exchange_effect::More> unfinished_;  // go on in the next turn
   SlotPool slots_;
   Prober prober_{links_};
   SameHost same_host_;
@@ -247,6 +249,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   using SumOf = std::tuple<AttemptId, std::int32_t, std::uint32_t>;
   std::map<SumOf, std::vector<Reference>> gathering_;
   std::map<PeerId, ChunksTaken> taken_;  // to be told
+  std::uint8_t nothing_ = 0;             // where bytes land that there are none of
   std::vector<ExchangeEffect> exchange_effects_;
   std::vector<PeerId> skipped_;  // in the last operation that may skip
   std::shared_ptr<Promise<BoundaryResult>> boundary_;

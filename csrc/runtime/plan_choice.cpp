@@ -15,10 +15,11 @@ constexpr std::uint32_t stripes_assumed = 2;  // for the chunk size of calls in 
 // What make_executor() can carry out, whatever would be fastest. Quantized: every contribution is encoded
 // once, and not at every hop.
 AlgorithmSet available(const Descriptor& d, bool meshed) {
-  if (d.call != Call::all_reduce || !meshed) return only(Algorithm::ring);
+  if ((d.call != Call::all_reduce && d.call != Call::broadcast) || !meshed) return only(Algorithm::ring);
   if (d.quantization != Quantization::none) return only(Algorithm::direct);
-  const auto both = only(Algorithm::ring) | only(Algorithm::direct);
-  return AlgorithmSet(d.weighted ? both : both | only(Algorithm::exchange));
+  auto set = only(Algorithm::ring) | only(Algorithm::direct);
+  if (d.call == Call::all_reduce) set |= only(Algorithm::two_level);
+  return AlgorithmSet(d.weighted ? set : set | only(Algorithm::exchange));
 }
 
 PlanRequest request_of(const Descriptor& d, const PlanHints& hints, std::uint32_t world) {
@@ -39,7 +40,8 @@ PlanRequest request_of(const Descriptor& d, const PlanHints& hints, std::uint32_
 }
 
 // Parts that wait must stay few where all are added at their owner.
-Algorithm block_algorithm(const Descriptor& d) {
+Algorithm straight_algorithm(const Descriptor& d) {
+  if (d.call == Call::transfer) return Algorithm::ring;
   return d.call != Call::reduce_scatter || total_bytes(d) <= limits::fold_bytes_max ? Algorithm::direct
                                                                                     : Algorithm::ring;
 }
@@ -69,13 +71,13 @@ std::uint64_t total_bytes(const Descriptor& d) {
 }
 
 bool moves_data(const Descriptor& d) {
-  return d.call == Call::all_reduce || d.call == Call::broadcast || in_blocks(d.call);
+  return d.call == Call::all_reduce || d.call == Call::broadcast || goes_straight(d.call);
 }
 
 Descriptor plan_descriptor(const Descriptor& descriptor, const PlanHints& hints, const Crew& crew) {
   auto planned = descriptor;
-  if (in_blocks(descriptor.call)) {
-    planned.algorithm = block_algorithm(descriptor);
+  if (goes_straight(descriptor.call)) {
+    planned.algorithm = straight_algorithm(descriptor);
     planned.chunk_bytes = even_chunks(planned, hints, 1, crew.in_one_place);
     return planned;
   }
@@ -85,13 +87,15 @@ Descriptor plan_descriptor(const Descriptor& descriptor, const PlanHints& hints,
   planned.chunk_bytes = choice.chunk_bytes;
   // Where every owner reads all parts in place, each byte is read once and written once, whatever the size.
   const bool free = descriptor.algorithm == Algorithm::automatic && !hints.deterministic;
-  const bool direct = (request.available & only(Algorithm::direct)) != 0;
+  const bool direct =
+      descriptor.call == Call::all_reduce && (request.available & only(Algorithm::direct)) != 0;
   if (crew.in_one_place && free && direct && choice.algorithm == Algorithm::ring)
     planned.algorithm = Algorithm::direct;
   if (planned.algorithm != Algorithm::direct) planned.quantization = Quantization::none;
   // Blocks of what is quantized begin with each chunk: those stay the same on every way.
   if (crew.in_one_place && planned.quantization == Quantization::none) {
-    const bool cut = descriptor.call == Call::all_reduce && planned.algorithm != Algorithm::exchange;
+    const bool cut = planned.algorithm != Algorithm::exchange &&
+                     (descriptor.call == Call::all_reduce || planned.algorithm == Algorithm::direct);
     planned.chunk_bytes = even_chunks(planned, hints, cut ? crew.peers : 1, true);
   }
   if (planned.tensors.empty()) planned.chunk_bytes = descriptor.chunk_bytes;

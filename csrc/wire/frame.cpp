@@ -11,8 +11,11 @@ std::string describe(const Tag& tag) {
 }
 
 std::string describe(const OpKey& key) {
-  return key.scope == Scope::run ? describe(key.tag) + " of the run"
-                                 : describe(key.tag) + " of group " + std::to_string(key.group);
+  if (key.scope == Scope::run) return describe(key.tag) + " of the run";
+  if (key.scope == Scope::pair)
+    return describe(key.tag) + " from peer " + std::to_string(key.from) + " to peer " +
+           std::to_string(key.to);
+  return describe(key.tag) + " of group " + std::to_string(key.group);
 }
 
 namespace wire {

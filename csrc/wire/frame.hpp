@@ -19,7 +19,8 @@ struct FrameHeader {
   FrameKind kind = FrameKind::message;
 };
 
-// A chunk on its way: (view, key) is the attempt; `step` is the receiver's step of the plan.
+// A chunk on its way: (view, key) is the attempt, without the two peers of a pair, which the link knows;
+// `step` is the receiver's step of the plan.
 inline constexpr std::size_t data_header_bytes = 48;
 struct DataHeader {
   ViewId view;

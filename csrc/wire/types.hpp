@@ -28,7 +28,7 @@ struct ViewId {
 };
 
 enum class Role : std::uint8_t { trainer = 1, keeper = 2 };
-enum class Scope : std::uint8_t { group = 1, run = 2 };
+enum class Scope : std::uint8_t { group = 1, run = 2, pair = 3 };
 
 // One use of a tag. `count` numbers the uses of `name` (0: the automatic one) since the boundary, where all
 // peers start at 0 again: so a joiner knows every counter.
@@ -44,17 +44,22 @@ struct Tag {
   }
 };
 
-// An operation of the run; with the view it names one attempt. `group` is 0 when the scope is the run.
+// An operation of the run; with the view it names one attempt. `group` is 0 unless that is the scope. A pair
+// is two peers of which `from` sends and `to` receives: its tags are counted for it alone.
 struct OpKey {
   Scope scope = Scope::group;
   std::uint32_t group = 0;
   Tag tag;
+  PeerId from = no_peer, to = no_peer;
   auto operator<=>(const OpKey&) const = default;
   template <class V> void fields(V&& v) {
     v(scope);
     v(group);
     v(tag);
+    v(from);
+    v(to);
   }
+  bool names(PeerId peer) const { return peer != no_peer && (peer == from || peer == to); }
 };
 
 enum class Call : std::uint8_t {
@@ -67,7 +72,8 @@ enum class Call : std::uint8_t {
   all_gather,
   gather,
   scatter,
-  all_to_all
+  all_to_all,
+  transfer  // send at one end, recv at the other
 };
 enum class Algorithm : std::uint8_t { automatic = 1, ring, direct, exchange, two_level };
 enum class OnLoss : std::uint8_t { retry = 1, raise = 2 };
@@ -80,8 +86,8 @@ enum class Evidence : std::uint8_t {
 };
 
 template <> inline constexpr std::uint8_t last_of<Role> = 2;
-template <> inline constexpr std::uint8_t last_of<Scope> = 2;
-template <> inline constexpr std::uint8_t last_of<Call> = 10;
+template <> inline constexpr std::uint8_t last_of<Scope> = 3;
+template <> inline constexpr std::uint8_t last_of<Call> = 11;
 template <> inline constexpr std::uint8_t last_of<Algorithm> = 5;
 template <> inline constexpr std::uint8_t last_of<OnLoss> = 2;
 template <> inline constexpr std::uint8_t last_of<Strategy> = 3;
@@ -90,7 +96,9 @@ template <> inline constexpr std::uint8_t last_of<DType> = 12;
 template <> inline constexpr std::uint8_t last_of<ReduceOp> = 5;
 
 // Calls whose tensors are in blocks, one per peer.
-constexpr bool in_blocks(Call call) { return call >= Call::reduce_scatter; }
+constexpr bool in_blocks(Call call) { return call >= Call::reduce_scatter && call <= Call::all_to_all; }
+// Calls whose peers may need links beyond those of the ring.
+constexpr bool goes_straight(Call call) { return in_blocks(call) || call == Call::transfer; }
 // Calls of which one peer is the root.
 constexpr bool has_root(Call call) {
   return call == Call::broadcast || call == Call::gather || call == Call::scatter;
@@ -107,7 +115,8 @@ inline const char* name(Call call) {
                                    "all_gather",
                                    "gather",
                                    "scatter",
-                                   "all_to_all"};
+                                   "all_to_all",
+                                   "send and recv"};
   return names[static_cast<std::uint8_t>(call)];
 }
 

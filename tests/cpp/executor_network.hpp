@@ -11,6 +11,8 @@
 //   void run(executor, work)
 //
 //   void give(slot)
+//
+// A slow position sends only when nothing else can happen.
 #pragma once
 #include <algorithm>
 #include <vector>
@@ -26,13 +28,13 @@ template <class Store, class Content> class Network {
   struct Node {
     Executor executor;
     Store store;
-    bool started = false;
+    bool started = false, copies = false;  // there is own input to copy
     std::uint64_t sent = 0;
   };
 
   Network(Rng& rng, bool eager) : rng_(rng), eager_(eager) {}
   Node& add(Executor executor, Store store) {
-    return nodes.emplace_back(Node{std::move(executor), std::move(store), false, 0});
+    return nodes.emplace_back(Node{std::move(executor), std::move(store)});
   }
 
   // One thing that can happen next; false when nothing can.
@@ -40,9 +42,8 @@ template <class Store, class Content> class Network {
     actions_.clear();
     for (std::uint32_t i = 0; i < nodes.size(); ++i) {
       if (!nodes[i].started) actions_.push_back({Kind::start, i, 0});
-      for (const auto target : nodes[i].executor.targets())
-        if (nodes[i].started && nodes[i].executor.sendable(target) && under_way(i, target) < 3)
-          actions_.push_back({Kind::send, i, target});
+      if (nodes[i].copies) actions_.push_back({Kind::copy, i, 0});
+      if (i != slow) offer_sends(i);
     }
     for (std::uint32_t r = 0; r < readies_.size(); ++r)
       if (nodes[readies_[r].first].started) actions_.push_back({Kind::ready, r, 0});
@@ -52,6 +53,7 @@ template <class Store, class Content> class Network {
       if (!frame.landed && nodes[frame.send.position].started) actions_.push_back({Kind::land, f, 0});
       if (frame.left && frame.landed) actions_.push_back({Kind::arrive, f, 0});
     }
+    if (actions_.empty() && slow < nodes.size()) offer_sends(slow);
     if (actions_.empty()) return false;
     act(actions_[rng_.below(actions_.size())]);
     return true;
@@ -65,9 +67,10 @@ template <class Store, class Content> class Network {
   }
 
   std::vector<Node> nodes;
+  std::uint32_t slow = UINT32_MAX;
 
  private:
-  enum class Kind { start, ready, send, leave, land, arrive };
+  enum class Kind { start, copy, ready, send, leave, land, arrive };
   struct Action {
     Kind kind;
     std::uint32_t index, target;
@@ -76,9 +79,15 @@ template <class Store, class Content> class Network {
     std::uint32_t from = 0;
     ChunkSend send;
     Content content;
-    bool left = false, landed = false;
+    bool left = false, landed = false, signal = false;
     SlotId slot = no_slot;
   };
+
+  void offer_sends(std::uint32_t from) {
+    for (const auto target : nodes[from].executor.targets())
+      if (nodes[from].started && nodes[from].executor.sendable(target) && under_way(from, target) < 3)
+        actions_.push_back({Kind::send, from, target});
+  }
 
   std::size_t under_way(std::uint32_t from, std::uint32_t to) const {
     return std::size_t(std::ranges::count_if(
@@ -89,6 +98,8 @@ template <class Store, class Content> class Network {
     switch (action.kind) {
       case Kind::start:
         return start(action.index);
+      case Kind::copy:
+        return copy(nodes[action.index]);
       case Kind::ready:
         nodes[readies_[action.index].first].executor.on_ready(readies_[action.index].second);
         readies_.erase(readies_.begin() + action.index);
@@ -108,10 +119,17 @@ template <class Store, class Content> class Network {
     auto& node = nodes[index];
     node.started = true;
     std::vector<Work> work;
-    node.executor.start(work);
+    node.copies = node.executor.start(work);
     do_all(node, work);
     if (!eager_)
       for (const auto source : node.executor.sources()) readies_.emplace_back(source, index);
+  }
+
+  void copy(Node& node) {
+    std::vector<Work> work;
+    node.copies = node.executor.copy_own(work);
+    CHECK(!work.empty());
+    do_all(node, work);
   }
 
   void do_all(Node& node, const std::vector<Work>& work) {
@@ -129,7 +147,7 @@ template <class Store, class Content> class Network {
     CHECK_EQ(theirs.segment, mine.segment);
     CHECK_EQ(theirs.in, mine.out);
     CHECK_EQ(theirs.from, std::int32_t(index));
-    CHECK_EQ(send->bytes, node.executor.chunk_bytes(send->chunk, mine.out));
+    CHECK_EQ(send->bytes, mine.signals ? 0 : node.executor.chunk_bytes(send->chunk, mine.out));
     node.sent += send->bytes;
     frames_.push_back({index, *send, node.store.read(node.executor, *send)});
   }
@@ -152,9 +170,11 @@ template <class Store, class Content> class Network {
   void land(Frame& frame) {
     auto& node = nodes[frame.send.position];
     const auto landing = offer(frame);
-    REQUIRE(landing.kind == Landing::Kind::slot || landing.kind == Landing::Kind::output);
+    REQUIRE(landing.kind != Landing::Kind::skip && landing.kind != Landing::Kind::park);
     frame.landed = true;
-    frame.slot = node.store.prepare(node.executor, frame.send, landing);
+    frame.signal = landing.kind == Landing::Kind::signal;
+    CHECK_EQ(frame.signal, frame.send.bytes == 0);
+    if (!frame.signal) frame.slot = node.store.prepare(node.executor, frame.send, landing);
     CHECK(offer(frame).kind == Landing::Kind::skip);  // a duplicate, while the first still arrives
   }
 
@@ -162,7 +182,7 @@ template <class Store, class Content> class Network {
     const auto frame = std::move(frames_[index]);
     frames_.erase(frames_.begin() + index);
     auto& node = nodes[frame.send.position];
-    node.store.put(node.executor, frame.send, frame.slot, frame.content);
+    if (!frame.signal) node.store.put(node.executor, frame.send, frame.slot, frame.content);
     std::vector<Work> work;
     node.executor.arrived(frame.send.step, frame.send.chunk, frame.slot, work);
     do_all(node, work);

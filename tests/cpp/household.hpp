@@ -72,6 +72,7 @@ class Household {
   void apply(exchange_effect::Do& e) { CHECK(e.key.tag.count != UINT32_MAX); }
   void apply(exchange_effect::Wake&) {}
   void apply(exchange_effect::Complete& e) { complete(e.key); }
+  void apply(exchange_effect::More& e) { exchange.go_on(e.key, e.attempt); }
   void apply(exchange_effect::Mismatch& e) { session.abandon(e.key, ErrorCode::mismatch, e.text, now); }
   void apply(exchange_effect::Replay& e);
   void apply(exchange_effect::Discard& e) { CHECK_EQ(parked.erase(e.parked), 1); }

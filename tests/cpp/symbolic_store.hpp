@@ -109,21 +109,23 @@ class SymbolicStore {
   void fold(const Executor& executor, const Work& work) {
     const auto& layout = executor.layout();
     const auto& step = executor.plan().steps[work.step];
-    CHECK(step.write && step.finish && work.to_output);
+    CHECK_EQ(step.finish, work.to_output);
+    CHECK_EQ(step.finish, step.out == Wire::element);
     std::string sum;
     for (std::size_t i = 0; i < work.parts.size(); ++i) {
+      const auto [from, wire] = part_of(executor.plan(), step, i);
       auto part = work.parts[i] == no_slot ? own(layout, work.chunk) : slots_.at(work.parts[i]).text;
-      if (weighted_) part = numbered("w", i) + "*" + part;
+      if (weighted_ && wire == Wire::element) part = numbered("w", from) + "*" + part;
       sum = i == 0 ? part : std::string("(") + sum + "+" + part + ")";
-      if (work.parts[i] != no_slot) CHECK_EQ(slots_.at(work.parts[i]).wire, Wire::element);
+      if (work.parts[i] != no_slot) CHECK_EQ(slots_.at(work.parts[i]).wire, wire);
     }
-    sum = finished(executor, sum);
-    if (is_half(layout.chunk(work.chunk).dtype)) sum = std::string("round ") + sum;
+    if (step.finish) sum = finished(executor, sum);
+    if (step.finish && is_half(layout.chunk(work.chunk).dtype)) sum = std::string("round ") + sum;
     for (const auto slot : work.parts)
       if (slot != no_slot && (slot != work.slot || work.free_slot)) give(slot);
     if (work.keep) keep(work.chunk);
-    write(executor, work.chunk, {sum, Wire::element});
-    if (work.to_slot) slots_.at(work.slot) = {sum, Wire::element};
+    if (work.to_output) write(executor, work.chunk, {sum, step.out});
+    if (work.to_slot) slots_.at(work.slot) = {sum, step.out};
   }
   std::string own(const Layout& layout, std::uint32_t chunk) const {
     return in_place_ && !layout.hidden(chunk) ? output_[chunk].text : input_[chunk];

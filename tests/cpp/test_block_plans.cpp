@@ -2,8 +2,7 @@
 // order the frames come.
 #include <string>
 
-#include "executor_scene.hpp"
-#include "symbolic_store.hpp"
+#include "scene_network.hpp"
 
 namespace pccl {
 namespace {
@@ -26,17 +25,18 @@ std::string sum_from(std::uint32_t first, std::uint32_t world) {
   return sum;
 }
 
-void run(MakePlan make, Wanted wanted, bool square, bool sums) {
+void run(MakePlan make, Wanted wanted, bool sums) {
   for (std::uint64_t seed = 1; seed <= 150; ++seed) {
     Rng rng(seed);
     auto scene = random_scene(rng, false);
     for (auto& shape : scene.shapes) shape.count /= 4, shape.dtype = DType::int32;
     SymbolicNetwork network(rng, scene.eager);
-    const auto blocks = square ? scene.world * scene.world : scene.world;
+    const auto blocks = scene.world;
     const auto layout = Layout::of_blocks(scene.shapes, blocks, scene.chunk_bytes);
+    scene.in_place = false;
+    scene.slots_max = UINT32_MAX;
     for (std::uint32_t p = 0; p < scene.world; ++p)
-      network.add({make(p, scene.world), layout, {false, scene.eager, false, UINT32_MAX, UINT32_MAX}},
-                  {layout, p, false, false});
+      network.add({make(p, scene.world), layout, check::options_of(scene)}, {layout, p, false, false});
     network.run_to_the_end();
     for (std::uint32_t p = 0; p < scene.world; ++p)
       for (std::uint32_t s = 0; s < blocks; ++s)
@@ -51,9 +51,7 @@ void run(MakePlan make, Wanted wanted, bool square, bool sums) {
 }
 
 TEST(all_gather) {
-  run(
-      plan_all_gather, [](std::uint32_t, std::uint32_t s, std::uint32_t) { return numbered("x", s); }, false,
-      true);
+  run(plan_all_gather, [](std::uint32_t, std::uint32_t s, std::uint32_t) { return numbered("x", s); }, true);
 }
 
 TEST(gather) {
@@ -61,7 +59,7 @@ TEST(gather) {
       [](std::uint32_t at, std::uint32_t s, std::uint32_t) {
         return at == root ? numbered("x", s) : std::string();
       },
-      false, false);
+      false);
 }
 
 TEST(scatter) {
@@ -69,16 +67,16 @@ TEST(scatter) {
       [](std::uint32_t at, std::uint32_t s, std::uint32_t) {
         return at == s ? numbered("x", root) : std::string();
       },
-      false, false);
+      false);
 }
 
 TEST(all_to_all) {
   run(
       plan_all_to_all,
       [](std::uint32_t at, std::uint32_t s, std::uint32_t world) {
-        return s % world == at ? numbered("x", s / world) : std::string();
+        return numbered("x", (at + world - s) % world);
       },
-      true, false);
+      false);
 }
 
 TEST(reduce_scatter_direct) {
@@ -87,7 +85,7 @@ TEST(reduce_scatter_direct) {
       [](std::uint32_t at, std::uint32_t s, std::uint32_t world) {
         return at == s ? sum_from(0, world) : std::string();
       },
-      false, true);
+      true);
 }
 
 TEST(reduce_scatter_in_a_ring) {
@@ -96,7 +94,7 @@ TEST(reduce_scatter_in_a_ring) {
       [](std::uint32_t at, std::uint32_t s, std::uint32_t world) {
         return at == s ? sum_from(s + 1, world) : std::string();
       },
-      false, true);
+      true);
 }
 
 }  // namespace

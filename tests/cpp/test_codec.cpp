@@ -160,12 +160,14 @@ TEST(values_survive) {
 TEST(bytes_of_a_message) {
   Done done;
   done.view = {0x01020304, 5};
-  done.key = {Scope::run, 0, {6, 7, 8}};
+  done.key = {Scope::pair, 0, {6, 7, 8}, 9, 0x0a00000000};
   done.verdicts_seen = 0x1122334455667788;
   const Bytes expected{5,                                                          // id
                        4,    3,    2,    1,    5,    0,    0,    0,                // view
-                       2,    0,    0,    0,    0,                                  // scope, group
+                       3,    0,    0,    0,    0,                                  // scope, group
                        6,    0,    0,    0,    7,    0,    0,    0,   8, 0, 0, 0,  // tag
+                       9,    0,    0,    0,    0,    0,    0,    0,                // from
+                       0,    0,    0,    0,    0x0a, 0,    0,    0,                // to
                        0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11};
   CHECK_EQ(encoded(done), expected);
   Refused refused{ErrorCode::version, "no"};
@@ -298,6 +300,7 @@ template <class Header> Header random_header(Rng& rng) {
   Header header;
   generate(header.view);
   generate(header.key);
+  header.key.from = header.key.to = no_peer;  // the link knows them
   header.bytes = std::uint32_t(rng.below(limits::chunk_bytes_max + 1));
   return header;
 }

@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <string>
 
-#include "executor_scene.hpp"
-#include "symbolic_store.hpp"
+#include "scene_network.hpp"
 
 namespace pccl {
 namespace {
@@ -13,24 +12,13 @@ using check::all_reduce_plans;
 using check::broadcast_plans;
 using check::bytes_of;
 using check::is_half;
+using check::network_of;
 using check::numbered;
 using check::random_scene;
 using check::Scene;
 using check::Shapes;
 using check::SymbolicNetwork;
 using check::SymbolicStore;
-
-// Every position's executor and store; `segments`: of the plans.
-SymbolicNetwork network_of(Rng& rng, const Scene& scene, const std::vector<Plan>& plans,
-                           std::uint32_t segments) {
-  SymbolicNetwork network(rng, scene.eager);
-  const Layout layout(scene.shapes, segments, scene.chunk_bytes, scene.weighted);
-  const bool in_place = scene.in_place && scene.world > 1;
-  for (std::uint32_t p = 0; p < scene.world; ++p)
-    network.add({plans[p], layout, {in_place, scene.eager, scene.weighted, scene.slots_max, scene.window}},
-                {layout, p, in_place, scene.weighted});
-  return network;
-}
 
 std::string expected_sum(const Scene& scene, std::uint32_t segment, bool half) {
   if (segment >= scene.world) return numbered("w", segment - scene.world);
@@ -82,7 +70,7 @@ void check_all_reduce(const Scene& scene, SymbolicNetwork& network) {
 }
 
 void run_all_reduce(Rng& rng, const Scene& scene) {
-  auto network = network_of(rng, scene, all_reduce_plans(scene.world, scene.weighted), scene.world);
+  auto network = network_of(rng, scene, all_reduce_plans(scene.world, scene.weighted));
   network.run_to_the_end();
   check_all_reduce(scene, network);
 }
@@ -107,7 +95,7 @@ TEST(every_world_and_shape) {
       for (const bool in_place : {false, true})
         for (const bool weighted : {false, true}) {
           Rng rng(world);
-          const Scene scene{shapes, world, 256, 1, in_place, weighted, false};
+          const Scene scene{shapes, world, 256, 1, 16, in_place, weighted, false};
           run_all_reduce(rng, scene);
         }
 }
@@ -117,7 +105,7 @@ TEST(broadcast_in_any_order) {
     Rng rng(seed);
     const auto scene = random_scene(rng, false);
     const auto root = std::uint32_t(rng.below(scene.world));
-    auto network = network_of(rng, scene, broadcast_plans(scene.world, root), 1);
+    auto network = network_of(rng, scene, broadcast_plans(scene.world, root));
     network.run_to_the_end();
     std::uint64_t sent = 0;
     const auto wanted = numbered("x", root);
@@ -135,7 +123,7 @@ TEST(broadcast_in_any_order) {
 // A stalled receiver: sums that wait to be sent lie in the output, not in ever more slots.
 TEST(few_slots_are_enough) {
   for (const std::uint32_t slots_max : {1u, 4u}) {
-    const Layout layout({{DType::float32, 16 * 3000}}, 3, 64, false);
+    const Layout layout({{DType::float32, 16 * 3000}}, 3, 64, 0);
     Executor executor(plan_ring_all_reduce(1, 3, false), layout, {false, false, false, slots_max});
     SymbolicStore store(layout, 1, false, false);
     std::vector<Work> work;
@@ -161,6 +149,25 @@ TEST(few_slots_are_enough) {
     }
     CHECK(store.slots_free());
   }
+}
+
+// An own block of any size is copied a part at a time: the thread that does it has other duties.
+TEST(own_input_is_copied_in_parts) {
+  constexpr std::uint64_t part = 1u << 20;
+  const auto layout = Layout::of_blocks({{DType::float32, 16u << 20}}, 2, 256u << 10);
+  Executor::Options options;
+  options.own_bytes = part;
+  Executor executor(plan_gather(0, 2, 0), layout, options);
+  std::vector<Work> work;
+  std::uint64_t copied = 0;
+  for (bool more = executor.start(work); !work.empty(); more = more && executor.copy_own(work)) {
+    std::uint64_t bytes = 0;
+    for (const auto& item : std::exchange(work, {})) bytes += layout.chunk(item.chunk).element_bytes();
+    CHECK(bytes <= part + (256u << 10));
+    copied += bytes;
+  }
+  CHECK_EQ(copied, 64u << 20);
+  CHECK(!executor.complete());  // the other block has not come
 }
 
 }  // namespace

@@ -10,7 +10,7 @@ using check::random_shapes;
 using check::Shapes;
 
 void check_layout(const Shapes& shapes, std::uint32_t segments, std::uint32_t chunk_bytes, bool weighted) {
-  const Layout layout(shapes, segments, chunk_bytes, weighted);
+  const Layout layout(shapes, segments, chunk_bytes, weighted ? segments : 0);
   CHECK_EQ(layout.bytes(), bytes_of(shapes));
   CHECK_EQ(layout.segment_begin(0), 0);
   CHECK_EQ(layout.segment_end(segments * (weighted ? 2 : 1) - 1), layout.chunks());

@@ -3,29 +3,19 @@
 #include <algorithm>
 #include <string>
 
-#include "executor_scene.hpp"
-#include "symbolic_store.hpp"
+#include "scene_network.hpp"
 
 namespace pccl {
 namespace {
 
 using check::bytes_of;
 using check::is_half;
+using check::network_of;
 using check::numbered;
 using check::random_scene;
 using check::Scene;
+using check::sent_by_all;
 using check::SymbolicNetwork;
-
-SymbolicNetwork network_of(Rng& rng, const Scene& scene, const std::vector<Plan>& plans,
-                           std::uint32_t segments) {
-  SymbolicNetwork network(rng, scene.eager);
-  const Layout layout(scene.shapes, segments, scene.chunk_bytes, scene.weighted);
-  const bool in_place = scene.in_place && scene.world > 1;
-  for (std::uint32_t p = 0; p < scene.world; ++p)
-    network.add({plans[p], layout, {in_place, scene.eager, scene.weighted, scene.slots_max, scene.window}},
-                {layout, p, in_place, scene.weighted});
-  return network;
-}
 
 std::string sum_by_position(const Scene& scene, bool half) {
   if (scene.world == 1) return "x0";
@@ -52,17 +42,11 @@ void check_sums(const Scene& scene, SymbolicNetwork& network) {
   }
 }
 
-std::uint64_t sent_by_all(const SymbolicNetwork& network) {
-  std::uint64_t sent = 0;
-  for (const auto& node : network.nodes) sent += node.sent;
-  return sent;
-}
-
 TEST(direct_in_any_order) {
   for (std::uint64_t seed = 1; seed <= 600; ++seed) {
     Rng rng(seed);
     const auto scene = random_scene(rng, true);
-    auto network = network_of(rng, scene, check::direct_plans(scene.world, scene.weighted), scene.world);
+    auto network = network_of(rng, scene, check::direct_plans(scene.world, scene.weighted));
     network.run_to_the_end();
     check_sums(scene, network);
     const std::uint64_t others = scene.world - 1;
@@ -78,7 +62,7 @@ TEST(exchange_in_any_order) {
   for (std::uint64_t seed = 1; seed <= 600; ++seed) {
     Rng rng(seed);
     const auto scene = random_scene(rng, false);
-    auto network = network_of(rng, scene, check::exchange_plans(scene.world), 1);
+    auto network = network_of(rng, scene, check::exchange_plans(scene.world));
     network.run_to_the_end();
     check_sums(scene, network);
     CHECK_EQ(sent_by_all(network), std::uint64_t{scene.world} * (scene.world - 1) * bytes_of(scene.shapes));

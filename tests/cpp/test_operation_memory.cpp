@@ -24,7 +24,8 @@ struct Case {
   std::vector<double> weights;  // by position; empty: not weighted
   std::size_t offset = 0;       // of every buffer from an aligned address
   std::uint32_t chunk_bytes = 256, slots_max = 64;
-  std::optional<std::uint32_t> root;  // a broadcast
+  std::optional<std::uint32_t> root;   // a broadcast
+  std::vector<std::uint32_t> hosts{};  // by position: in two levels
 };
 
 // Of those that are not skipped.
@@ -55,14 +56,12 @@ class Bench {
   // An attempt, whole or cut off after some steps.
   void attempt(std::optional<std::uint64_t> steps = {}) {
     const bool weighted = !case_.weights.empty();
-    const auto segments = case_.root ? 1 : case_.world;
-    layout_ = std::make_unique<Layout>(case_.shapes, segments, case_.chunk_bytes, weighted);
+    const auto segments = plan_of(0).segments;
+    layout_ = std::make_unique<Layout>(case_.shapes, segments, case_.chunk_bytes, weighted ? case_.world : 0);
     check::Network<RealStore, Bytes> network(rng_, rng_.chance(0.5));
     for (std::uint32_t p = 0; p < case_.world; ++p) {
-      auto plan = case_.root ? plan_ring_broadcast(p, case_.world, *case_.root)
-                             : plan_ring_all_reduce(p, case_.world, weighted);
       auto& position = *positions_[p];
-      Executor executor(std::move(plan), *layout_,
+      Executor executor(plan_of(p), *layout_,
                         {position.memory->in_place() && case_.world > 1, true, weighted, case_.slots_max});
       position.memory->begin(executor);
       network.add(std::move(executor), {*position.memory, position.slots});
@@ -105,6 +104,13 @@ class Bench {
   }
 
  private:
+  Plan plan_of(std::uint32_t position) const {
+    if (case_.root) return plan_ring_broadcast(position, case_.world, *case_.root);
+    const bool weighted = !case_.weights.empty();
+    if (!case_.hosts.empty()) return plan_two_level_all_reduce(position, case_.hosts, weighted);
+    return plan_ring_all_reduce(position, case_.world, weighted);
+  }
+
   struct Position {
     std::vector<std::unique_ptr<Buffer>> in, given, out;
     UndoPool undo;
@@ -131,12 +137,35 @@ class Bench {
     using A = typename T::Acc;
     using namespace kernels_check;
     if (case_.root) return given<T>(*case_.root, tensor, i);
+    if (!case_.hosts.empty()) return two_level_reference<T>(tensor, i);
     if (!case_.weights.empty()) return weighted_reference<T>(segment, tensor, i);
     if (case_.world == 1) return given<T>(0, tensor, i);
     A sum = given<T>(segment, tensor, i).acc();
     for (std::uint32_t t = 1; t < case_.world; ++t)
       sum = expected(case_.op, sum, given<T>(segment + t, tensor, i).acc());
     return T::from(case_.op == ReduceOp::avg ? expected_quotient(sum, case_.world) : sum);
+  }
+
+  // Host by host in the order of positions, then the hosts' sums; rounded once.
+  template <class T> T two_level_reference(std::uint32_t tensor, std::uint64_t i) {
+    using A = typename T::Acc;
+    using namespace kernels_check;
+    std::map<std::uint32_t, std::optional<A>> sums;
+    std::vector<std::uint32_t> order;
+    for (std::uint32_t p = 0; p < case_.world; ++p) {
+      auto value = given<T>(p, tensor, i).acc();
+      if (!case_.weights.empty()) value = canonical(static_cast<A>(static_cast<A>(case_.weights[p]) * value));
+      auto& sum = sums[case_.hosts[p]];
+      if (!sum) order.push_back(case_.hosts[p]);
+      sum = sum ? expected(case_.op, *sum, value) : value;
+    }
+    A all = *sums[order[0]];
+    for (std::size_t h = 1; h < order.size(); ++h) all = expected(case_.op, all, *sums[order[h]]);
+    const auto total = case_.weights.empty()
+                           ? double(case_.world)
+                           : std::accumulate(case_.weights.begin(), case_.weights.end(), 0.0);
+    if (total == 0) return T::from(A(0));
+    return T::from(case_.op == ReduceOp::avg ? expected_quotient(all, total) : all);
   }
 
   template <class T> T weighted_reference(std::uint32_t segment, std::uint32_t tensor, std::uint64_t i) {
@@ -156,7 +185,7 @@ class Bench {
   }
 
   template <class T> void check_tensors_of(DType dtype) {
-    for (std::uint32_t s = 0; s < (case_.root ? 1 : case_.world); ++s)
+    for (std::uint32_t s = 0; s < plan_of(0).segments; ++s)
       for (auto c = layout_->segment_begin(s); c < layout_->segment_end(s); ++c) {
         const auto& chunk = layout_->chunk(c);
         if (chunk.dtype != dtype) continue;
@@ -205,6 +234,24 @@ TEST(every_dtype_and_op) {
         }
 }
 
+TEST(two_levels) {
+  const std::vector<std::vector<std::uint32_t>> layouts{{4, 4, 4, 9}, {1, 2, 1, 2}, {5, 6, 7, 7}, {1, 1, 2}};
+  std::uint64_t seed = 1;
+  for (std::uint8_t dtype = 1; dtype <= dtypes_count; ++dtype)
+    for (const auto& hosts : layouts)
+      for (const auto op : all_ops)
+        for (const bool in_place : {false, true}) {
+          const auto type = static_cast<DType>(dtype);
+          Case about{{{type, 701}}, op, std::uint32_t(hosts.size()), in_place, {}, 0, 256, 64, {}, hosts};
+          about.slots_max = seed % 3 == 0 ? 1 : 64;
+          about.offset = seed % 4 == 0 ? 1 + seed % 7 : 0;
+          whole(about, ++seed);
+          if (op != ReduceOp::avg || !is_floating(type)) continue;
+          for (std::uint32_t p = 0; p < about.world; ++p) about.weights.push_back(0.1 * (p + seed % 5));
+          whole(about, ++seed);
+        }
+}
+
 TEST(lists_of_tensors) {
   for (std::uint64_t seed = 1; seed <= 150; ++seed) {
     Rng rng(seed);
@@ -235,7 +282,7 @@ TEST(sums_of_halves_are_rounded_once) {
     UndoPool undo;
     SlotPool slots;
     Rng rng(1);
-    const Layout layout({{dtype, 3}}, 3, 64, false);
+    const Layout layout({{dtype, 3}}, 3, 64, 0);
     std::vector<std::unique_ptr<OperationMemory>> memories;
     check::Network<RealStore, Bytes> network(rng, true);
     for (std::uint32_t p = 0; p < 3; ++p) {
@@ -286,7 +333,7 @@ TEST(the_scale_of_the_weights_changes_nothing) {
     UndoPool undo;
     SlotPool slots;
     Rng rng(1);
-    const Layout layout({{DType::float32, 5}}, 3, 64, true);
+    const Layout layout({{DType::float32, 5}}, 3, 64, 3);
     std::vector<std::unique_ptr<OperationMemory>> memories;
     check::Network<RealStore, Bytes> network(rng, true);
     for (std::uint32_t p = 0; p < 3; ++p) {
@@ -363,7 +410,10 @@ TEST(inputs_come_back_after_any_prefix) {
     if (!about.root && rng.chance(0.3)) {
       for (auto& shape : about.shapes) shape.dtype = static_cast<DType>(1 + rng.below(4));
       for (std::uint32_t p = 0; p < about.world; ++p) about.weights.push_back(double(rng.below(3)));
+      about.op = ReduceOp::avg;
     }
+    if (!about.root && rng.chance(0.4))
+      for (std::uint32_t p = 0; p < about.world; ++p) about.hosts.push_back(std::uint32_t(rng.below(2)));
     Bench bench(about, seed);
     for (int attempts = 0; attempts < 3; ++attempts) {
       bench.attempt(rng.below(40 * about.world * about.shapes.size()));
@@ -384,7 +434,7 @@ TEST(some_in_place_and_some_not) {
     SlotPool slots;
     Rng rng(3);
     const std::vector<TensorShape> shapes{{DType::float32, 3}, {DType::float32, 3}};
-    const Layout layout(shapes, broadcast ? 1 : 2, 64, false);
+    const Layout layout(shapes, broadcast ? 1 : 2, 64, 0);
     std::vector<std::unique_ptr<OperationMemory>> memories;
     check::Network<RealStore, Bytes> network(rng, true);
     for (std::uint32_t p = 0; p < 2; ++p) {

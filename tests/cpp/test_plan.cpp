@@ -11,6 +11,7 @@ using check::all_reduce_plans;
 using check::broadcast_plans;
 using check::direct_plans;
 using check::exchange_plans;
+using check::plans_of;
 
 // A fold adds what every other position sends for its segment, and the own input, each once, by position.
 void check_fold(const Plan& plan, const Step& step) {
@@ -79,7 +80,13 @@ TEST(plans_fit_together) {
     for (std::uint32_t p = 0; p < world; ++p)
       quantized.push_back(plan_direct_all_reduce(p, world, false, Wire::quantized));
     check_outcome(quantized, world);
-    for (std::uint32_t root = 0; root < world; ++root) check_plans(broadcast_plans(world, root));
+    for (std::uint32_t root = 0; root < world; ++root) {
+      check_plans(broadcast_plans(world, root));
+      check_plans(plans_of(world, [&](std::uint32_t p) { return plan_direct_broadcast(p, world, root); }));
+      check_plans(plans_of(world, [&](std::uint32_t p) { return plan_exchange_broadcast(p, world, root); }));
+    }
+    check_plans(plans_of(world, [&](std::uint32_t p) { return plan_all_to_all(p, world); }));
+    check_plans(plans_of(world, [&](std::uint32_t p) { return plan_ring_reduce_scatter(p, world); }));
   }
 }
 

@@ -77,10 +77,18 @@ TEST(quantized_goes_to_owners_whatever_is_asked_for) {
   CHECK(plan_descriptor(d, PlanHints{}, {0, 4, false}).quantization == Quantization::none);
 }
 
-TEST(only_all_reduces_have_a_choice_so_far) {
+TEST(a_broadcast_goes_in_one_hop_or_two_where_that_is_faster) {
   auto d = reduce(kib);
   d.call = Call::broadcast;
-  CHECK(chosen(d, mesh(), 4) == Algorithm::ring);
+  CHECK(chosen(d, mesh(), 4) == Algorithm::exchange);
+  CHECK(chosen(d, PlanHints{}, 4) == Algorithm::ring);
+  d = reduce(mib);
+  d.call = Call::broadcast;
+  CHECK(chosen(d, mesh(1'000'000'000, 80'000, 4), 4) == Algorithm::direct);
+}
+
+TEST(blocks_go_straight) {
+  auto d = reduce(kib);
   d.call = Call::all_gather;
   d.blocks = 4;
   CHECK(chosen(d, mesh(), 4) == Algorithm::direct);

@@ -142,8 +142,8 @@ TEST(an_only_trainer_beside_a_keeper_needs_no_master) {
   peer.view.id.number = 2;
   peer.view.members.push_back(member(2, Role::keeper));
   peer.hear(ViewMessage{peer.view, ""});
-  CHECK(peer.session.alone(Scope::group));
-  CHECK(peer.session.alone(Scope::run));
+  CHECK(peer.session.alone({Scope::group, peer.session.identity().group, {}}));
+  CHECK(peer.session.alone({Scope::run, 0, {}}));
 }
 
 }  // namespace pccl

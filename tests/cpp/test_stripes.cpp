@@ -9,7 +9,8 @@ using namespace pccl::testing;
 
 namespace {
 
-// Two peers; all stripes of their link pass a proxy in front of the first, whom the second dials.
+// Two peers; all stripes of their link pass a proxy in front of the first, whom the second dials. Chunks go
+// over them, unless `ways` says otherwise.
 struct Linked {
   Run run;
   std::uint16_t port = free_port();
@@ -17,10 +18,11 @@ struct Linked {
   std::unique_ptr<PeerRuntime> first, second;
 
   explicit Linked(std::uint8_t stripes, Proxy::Look look = {}, Timing timing = {},
-                  std::function<void(PeerOptions&)> change = {})
+                  std::function<void(PeerOptions&)> change = {}, LocalWays ways = 0)
       : run(timing), proxy(port, std::move(look)) {
     const auto set = [&](PeerOptions& o) {
       o.stripes = stripes;
+      o.ways = ways;
       if (change) change(o);
     };
     first = run.peer(2, [&](PeerOptions& o) {
@@ -94,6 +96,32 @@ TEST(stripes_break_one_by_one_while_a_sum_runs) {
     }
 }
 
+// What a stripe had said of chunks that stay where they are is said again; nobody reads too early or too
+// long.
+TEST(stripes_break_while_only_places_travel) {
+  for (const bool in_place : {false, true})
+    for (const bool reset : {false, true}) {
+      Linked linked(4, {}, {}, {}, read_process);
+      REQUIRE(linked.has(4));
+      const auto view = linked.first->status(false).view.id;
+      std::atomic<bool> over{false};
+      std::thread killer([&] {
+        for (std::size_t i = 0; !over; ++i) {
+          std::this_thread::sleep_for(std::chrono::milliseconds(10));
+          const auto alive = linked.proxy.alive();
+          if (alive.size() > 3) linked.proxy.kill(alive[i % 2], reset);
+        }
+      });
+      for (int round = 0; round < 30; ++round) linked.sum(4 * mib, in_place);
+      over = true;
+      killer.join();
+      CHECK(linked.first->status(false).view.id == view);
+      CHECK(linked.link(*linked.first).mended > 0);
+      CHECK(linked.has(4));
+      CHECK_EQ(linked.link(*linked.first).transport, "cma");
+    }
+}
+
 // Wherever in the stream it happens: in a header, in a chunk, between them, in the hello.
 TEST(a_stripe_breaks_after_any_number_of_bytes) {
   Rng rng(7);
@@ -102,11 +130,11 @@ TEST(a_stripe_breaks_after_any_number_of_bytes) {
     const auto way = Proxy::Way(rng.below(2));
     const auto limit = round < 4 ? 1 + rng.below(400) : rng.below(2 * mib);
     std::atomic<int> left{3};
-    Linked linked(3, [&](std::size_t index, Proxy::Way at, std::uint8_t*, std::size_t bytes,
-                         std::uint64_t before) {
-      const bool hit = index % 3 == victim && at == way && before + bytes > limit;
-      return !hit || left.fetch_sub(1) <= 0;
-    });
+    Linked linked(
+        3, [&](std::size_t index, Proxy::Way at, std::uint8_t*, std::size_t bytes, std::uint64_t before) {
+          const bool hit = index % 3 == victim && at == way && before + bytes > limit;
+          return !hit || left.fetch_sub(1) <= 0;
+        });
     const auto view = linked.first->status(false).view.id;
     for (const bool in_place : {false, true}) linked.sum(mib + 3, in_place);
     CHECK(linked.first->status(false).view.id == view);

@@ -16,7 +16,7 @@ from .exact import OPS, assert_equal, contribution, expected
 from .peers import together
 
 KIB = 1 << 10
-algorithms = pytest.mark.parametrize("algorithm", ["auto", "ring", "direct", "exchange"])
+algorithms = pytest.mark.parametrize("algorithm", ["auto", "ring", "direct", "exchange", "two-level"])
 worlds = pytest.mark.parametrize("peers", [2, 3, 4])
 
 

@@ -94,7 +94,7 @@ Incoming DataPlane::prepare(const wire::DataHeader& header, const Landing& landi
   if (landing.kind == Landing::Kind::slot) {
     incoming.slot = next_slot_++;
     slots_[incoming.slot] = {attempt->id, {}};
-  } else {
+  } else if (landing.kind == Landing::Kind::output) {
     if (landing.keep) m.keep(attempt->executor->layout(), header.chunk);
     m.scribble(attempt->executor->layout(), header.chunk);
   }
@@ -104,7 +104,7 @@ Incoming DataPlane::prepare(const wire::DataHeader& header, const Landing& landi
 void DataPlane::put(const Incoming& incoming, Content content) {
   if (incoming.landing.kind == Landing::Kind::slot) {
     slots_.at(incoming.slot).content = std::move(content);
-  } else {
+  } else if (incoming.landing.kind == Landing::Kind::output) {
     const auto& layout = process_.exchange.find(incoming.header.key)->executor->layout();
     memories_.at(incoming.header.key).write(layout, incoming.header.chunk, content);
   }

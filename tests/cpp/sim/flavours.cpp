@@ -59,6 +59,16 @@ Flavour topology() {
   return flavour;
 }
 
+// Calls in blocks and transfers, whose peers die, over links that are made for them and break.
+Flavour blocks() {
+  auto flavour = make("blocks", 0, 6, {3, 0.5, 0.5, 2, 2, 1, 0.5, 0, 1.5, 0.2, 0.5, 0.5});
+  flavour.peers_max = 5;
+  flavour.shape.broadcast = flavour.shape.barrier = flavour.shape.sync_state = 0.03;
+  flavour.shape.blocks = 0.6;
+  flavour.shape.transfers = 0.6;
+  return flavour;
+}
+
 }  // namespace
 
 const std::vector<Flavour>& flavours() {
@@ -70,6 +80,7 @@ const std::vector<Flavour>& flavours() {
       slow(),
       state(),
       topology(),
+      blocks(),
   };
   return all;
 }

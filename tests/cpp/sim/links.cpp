@@ -282,7 +282,8 @@ void Links::finish(Lane lane) {
 
 void Links::note(Lane lane, const Flying& flying, const std::optional<Incoming>& incoming) {
   const auto& end = receiver(lane);
-  constexpr const char* landings[] = {"is dropped", "is parked", "goes to a slot", "goes to the output"};
+  constexpr const char* landings[] = {"is dropped", "is parked", "goes to a slot", "goes to the output",
+                                      "is a signal"};
   const auto what = flying.ready
                         ? "READY " + pccl::describe(flying.ready->key)
                         : "chunk " + std::to_string(flying.header.chunk) + " step " +

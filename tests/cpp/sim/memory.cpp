@@ -97,11 +97,13 @@ std::string Tensor::text() const {
   return all;
 }
 
-Memory::Memory(const std::vector<TensorShape>& shapes, bool in_place, std::uint32_t process)
-    : in_place_(in_place), process_(process) {
+Memory::Memory(const std::vector<TensorShape>& shapes, bool in_place, std::uint32_t process,
+               std::uint32_t blocks)
+    : in_place_(in_place), process_(process), blocks_(blocks) {
   for (const auto& shape : shapes) {
-    input_.emplace_back(shape.count, one(process));
-    if (!in_place) output_.emplace_back(shape.count, garbage);
+    input_.emplace_back(blocks * shape.count, one(process));
+    if (!in_place) output_.emplace_back(blocks * shape.count, garbage);
+    counts_.push_back(shape.count);
   }
 }
 
@@ -153,6 +155,13 @@ bool Memory::output_is(Value value) const {
   const auto& tensors = in_place_ ? input_ : output_;
   return std::all_of(tensors.begin(), tensors.end(),
                      [&](const Tensor& tensor) { return tensor.holds(value); });
+}
+
+bool Memory::block_is(std::uint32_t block, Value value) const {
+  for (std::size_t t = 0; t < output_.size(); ++t)
+    for (const auto& piece : output_[t].read(block * counts_[t], (block + 1) * counts_[t]))
+      if (piece.value != value) return false;
+  return true;
 }
 
 std::string Memory::text() const {

@@ -53,7 +53,9 @@ class Tensor {
 class Memory {
  public:
   Memory() = default;
-  Memory(const std::vector<TensorShape>& shapes, bool in_place, std::uint32_t process);
+  // `blocks`: of every tensor, whose shapes count one.
+  Memory(const std::vector<TensorShape>& shapes, bool in_place, std::uint32_t process,
+         std::uint32_t blocks = 1);
 
   void begin(std::uint32_t world);  // an attempt: nothing is kept, outputs and weights hold anything
   Content input(const Layout& layout, std::uint32_t chunk) const;
@@ -66,13 +68,15 @@ class Memory {
   bool in_place() const { return in_place_; }
   bool input_intact() const;
   bool output_is(Value value) const;
+  bool block_is(std::uint32_t block, Value value) const;  // of the output; nothing but garbage: not written
   std::string text() const;
 
  private:
   const Tensor& out(std::size_t tensor) const { return in_place_ ? input_[tensor] : output_[tensor]; }
 
   bool in_place_ = false;
-  std::uint32_t process_ = 0;
+  std::uint32_t process_ = 0, blocks_ = 1;
+  std::vector<std::uint64_t> counts_;  // of one block
   std::vector<Tensor> input_, output_;
   Tensor weights_;
   std::vector<std::pair<std::uint32_t, Content>> kept_;

@@ -130,7 +130,7 @@ void Oracle::delivered(Process& process, const OpKey& key, const Intent& intent,
               (outcome.error ? outcome.error.text
                              : list(delivery.contributors) + ", waiting " + std::to_string(outcome.waiting)));
   if (outcome.error) check_code(process, key, intent, outcome.error);
-  check_data(process, key, intent.call, world_.index_of(root), delivery, memory);
+  check_data(process, key, intent.call, world_.index_of(root), outcome.contributors, delivery, memory);
   ++(outcome.error ? failures : commits);
   auto& all = deliveries_[key];
   // While no master has died, what one has decided holds for everybody, also for those who are gone by now.
@@ -160,7 +160,8 @@ std::string Oracle::compare(const Delivery& a, const Delivery& b) const {
 
 // Each contributor exactly once in every element; an input that is not also the output is never touched.
 void Oracle::check_data(Process& process, const OpKey& key, Call call, std::uint32_t root,
-                        const Delivery& delivery, const Memory* memory) {
+                        const std::vector<PeerId>& contributors, const Delivery& delivery,
+                        const Memory* memory) {
   if (memory == nullptr) return;
   const bool committed = delivery.code == ErrorCode::none;
   if ((!committed || !memory->in_place()) && !memory->input_intact())
@@ -170,22 +171,45 @@ void Oracle::check_data(Process& process, const OpKey& key, Call call, std::uint
   Value wanted = call == Call::broadcast ? one(root) : 0;
   if (call == Call::all_reduce)
     for (const auto p : delivery.contributors) wanted = add(wanted, one(p));
-  if (!memory->output_is(wanted))
+  if (call == Call::transfer)
+    wanted = key.to == process.session.peer() ? one(world_.index_of(key.from)) : garbage;
+  if (in_blocks(call) ? !right_blocks(process, call, root, contributors, *memory)
+                      : !memory->output_is(wanted))
     world_.violated(process.name() + " delivers " + pccl::describe(key) + " of " +
                     list(delivery.contributors) + " with wrong data: " + memory->text());
+}
+
+// Whose blocks lie where, by segments; what a peer does not receive stays as it was.
+bool Oracle::right_blocks(Process& process, Call call, std::uint32_t root, const std::vector<PeerId>& by_rank,
+                          const Memory& memory) const {
+  const auto world = by_rank.size();
+  const auto rank = std::size_t(std::ranges::find(by_rank, process.session.peer()) - by_rank.begin());
+  Value sum = 0;
+  for (const auto peer : by_rank) sum = add(sum, one(world_.index_of(peer)));
+  for (std::size_t block = 0; block < world; ++block) {
+    Value wanted = garbage;
+    const auto of = [&](std::size_t position) { return one(world_.index_of(by_rank[position])); };
+    if (call == Call::all_gather || (call == Call::gather && process.index == root)) wanted = of(block);
+    if (call == Call::all_to_all) wanted = of((rank + world - block) % world);
+    if (call == Call::scatter && block == rank) wanted = one(root);
+    if (call == Call::reduce_scatter && block == rank) wanted = sum;
+    if (!memory.block_is(std::uint32_t(block), wanted)) return false;
+  }
+  return true;
 }
 
 // The programs are the same: what they do not do themselves never goes wrong.
 void Oracle::check_code(Process& process, const OpKey& key, const Intent& intent, const Error& error) {
   if (process.scripted || process.over()) return;
-  const bool expected = (error.code == ErrorCode::cancelled && intent.canceller != UINT32_MAX) ||
-                        (error.code == ErrorCode::timeout && intent.timeout != never) ||
-                        (error.code == ErrorCode::peer_lost &&
-                         (intent.on_loss == OnLoss::raise || intent.call == Call::broadcast)) ||
-                        (error.code == ErrorCode::mismatch &&
-                         (intent.call == Call::broadcast || intent.call == Call::sync_state)) ||
-                        (error.code == ErrorCode::outcome_unknown &&
-                         (intent.canceller != UINT32_MAX || intent.timeout != never));
+  const bool expected =
+      (error.code == ErrorCode::cancelled && intent.canceller != UINT32_MAX) ||
+      (error.code == ErrorCode::timeout && intent.timeout != never) ||
+      (error.code == ErrorCode::peer_lost &&
+       (intent.on_loss == OnLoss::raise || goes_straight(intent.call) || intent.call == Call::broadcast)) ||
+      (error.code == ErrorCode::mismatch &&
+       (has_root(intent.call) || in_blocks(intent.call) || intent.call == Call::sync_state)) ||
+      (error.code == ErrorCode::outcome_unknown &&
+       (intent.canceller != UINT32_MAX || intent.timeout != never));
   if (!expected)
     world_.violated(process.name() + " delivers " + pccl::describe(key) +
                     " with an error out of nowhere: " + error.text);

@@ -47,8 +47,10 @@ class Oracle {
   };
   std::set<std::uint32_t> processes_of(const std::vector<PeerId>& peers) const;
   void check_islands(const View& view, const std::string& who);
-  void check_data(Process& process, const OpKey& key, Call call, std::uint32_t root, const Delivery& delivery,
-                  const Memory* memory);
+  void check_data(Process& process, const OpKey& key, Call call, std::uint32_t root,
+                  const std::vector<PeerId>& contributors, const Delivery& delivery, const Memory* memory);
+  bool right_blocks(Process& process, Call call, std::uint32_t root, const std::vector<PeerId>& by_rank,
+                    const Memory& memory) const;
   void check_code(Process& process, const OpKey& key, const Intent& intent, const Error& error);
   std::string compare(const Delivery& a, const Delivery& b) const;
 

@@ -12,6 +12,7 @@ ExchangeLimits exchange_limits(const Scenario& scenario) {
   ExchangeLimits limits;
   limits.eager_bytes = std::size_t{scenario.eager_kib} * 1024;
   limits.slots = scenario.slots;
+  limits.own_bytes = 8u << 10;
   return limits;
 }
 
@@ -123,6 +124,9 @@ void Process::apply(effect::StartAttempt& e) {
   const auto* memory = data.memory(e.key);
   exchange.begin(e.key, memory != nullptr && memory->in_place());
   data.begin(e.key);
+  const auto* attempt = exchange.find(e.key);
+  if (attempt != nullptr && goes_straight(attempt->descriptor.call))
+    for (const auto peer : attempt->ring) session.want_link(peer, now());
 }
 
 void Process::apply(effect::ViewChanged&) {
@@ -199,6 +203,13 @@ void Process::apply(exchange_effect::Do& e) { data.run(e); }
 void Process::apply(exchange_effect::Wake& e) { woken_.insert(e.peer); }
 void Process::apply(exchange_effect::Complete& e) {
   if (exchange.current(e.key, e.attempt)) complete(e.key);
+}
+void Process::apply(exchange_effect::More& e) {
+  world_.for_process(*this, 0, [this, more = e] {
+    if (!alive || over()) return;
+    exchange.go_on(more.key, more.attempt);
+    drain();
+  });
 }
 void Process::apply(exchange_effect::Mismatch& e) {
   if (exchange.current(e.key, e.attempt)) session.abandon(e.key, ErrorCode::mismatch, e.text, now());

@@ -78,10 +78,13 @@ class Process {
   void apply(exchange_effect::Do& e);
   void apply(exchange_effect::Wake& e);
   void apply(exchange_effect::Complete& e);
+  void apply(exchange_effect::More& e);
   void apply(exchange_effect::Mismatch& e);
   void apply(exchange_effect::Replay& e);
   void apply(exchange_effect::Discard& e);
 
+  std::pair<PeerId, PeerId> ends_of(const Intent& intent) const;
+  bool takes_part(const Intent& intent) const;
   void start_round();
   void post_next();
   void next_batch();

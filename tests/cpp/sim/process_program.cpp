@@ -50,21 +50,45 @@ void Process::post_next() {
   }
   const auto& intent = round_.batches[batch_][to_post_.back()];
   to_post_.pop_back();
-  const auto key = post(intent);
-  if (!key) return world_.violated(name() + " cannot post: " + key.error().text);
+  if (takes_part(intent)) {
+    const auto key = post(intent);
+    if (!key) return world_.violated(name() + " cannot post: " + key.error().text);
+  }
   world_.for_process(*this, world_.think(*this), [this] { post_next(); });
+}
+
+// Of a transfer, the two; both are of this peer's group, and one of them may be gone.
+std::pair<PeerId, PeerId> Process::ends_of(const Intent& intent) const {
+  const auto peer = [&](std::uint32_t island) {
+    const auto& scenario = world_.scenario;
+    const auto number = island % scenario.islands * scenario.island_size + session.identity().group;
+    for (const auto& m : session.view().members)  // it may not have heard yet who it is
+      if (m.reachable_at.at(0).port == number + 1) return m.peer;
+    return world_.process(number).session.peer();
+  };
+  return {peer(intent.from), peer(intent.to)};
+}
+
+bool Process::takes_part(const Intent& intent) const {
+  if (intent.call != Call::transfer) return true;
+  const auto [from, to] = ends_of(intent);
+  return from != to && (from == session.peer() || to == session.peer());
 }
 
 Result<OpKey> Process::post(const Intent& intent) {
   const auto members = session.view().group_members(session.identity().group);
   const auto root =
       group_.empty() ? members.at(intent.root % members.size()) : group_.at(intent.root % group_.size());
-  Posting posting{intent.scope, intent.name, descriptor_of(intent, root), intent.timeout};
+  Posting posting{intent.scope, intent.name, descriptor_of(intent, root, std::uint32_t(members.size())),
+                  intent.timeout};
+  if (intent.call == Call::transfer) std::tie(posting.from, posting.to) = ends_of(intent);
+  const auto blocks = in_blocks(intent.call) ? std::uint32_t(members.size()) : 1u;
+  const bool in_place = intent.in_place && !goes_straight(intent.call);
   const auto key = session.post(std::move(posting), now());
   if (!key) return key;
   running_[key.value()] = {intent, root};
   if (intent.call == Call::sync_state) states.posted(key.value());
-  if (!intent.tensors.empty()) data.own(key.value(), Memory(intent.tensors, intent.in_place, index));
+  if (!intent.tensors.empty()) data.own(key.value(), Memory(intent.tensors, in_place, index, blocks));
   world_.oracle.posted(*this, key.value());
   if (intent.canceller == index)
     world_.for_process(*this, intent.cancel_after, [this, posted = key.value()] { cancel(posted); });

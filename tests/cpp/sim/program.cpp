@@ -29,14 +29,23 @@ Intent draw_call(const Shape& shape, Rng& rng) {
     call.call = Call::barrier;
   else if (roll < shape.broadcast + shape.barrier + shape.sync_state)
     call.call = Call::sync_state;
+  else if (rng.chance(shape.blocks))
+    call.call = static_cast<Call>(std::uint8_t(Call::reduce_scatter) + rng.below(5));
+  else if (rng.chance(shape.transfers))
+    call.call = Call::transfer;
   if (rng.chance(shape.run_scope)) call.scope = Scope::run;
-  if (call.call == Call::all_reduce || call.call == Call::broadcast) call.tensors = draw_tensors(shape, rng);
+  if (call.call == Call::transfer) call.scope = Scope::pair;
+  if (call.call != Call::barrier && call.call != Call::sync_state) call.tensors = draw_tensors(shape, rng);
+  if (in_blocks(call.call))
+    for (auto& tensor : call.tensors) tensor.count /= 3;
+  call.from = std::uint32_t(rng.below(4));
+  call.to = std::uint32_t(rng.below(4));
   call.in_place = rng.chance(shape.in_place);
   call.weighted = call.call == Call::all_reduce && rng.chance(shape.weighted);
-  if (call.call == Call::all_reduce) {  // where there is no mesh, or it is too large, the ring does it
-    constexpr Algorithm plans[] = {Algorithm::ring,     Algorithm::ring,   Algorithm::ring,
-                                   Algorithm::ring,     Algorithm::direct, Algorithm::exchange,
-                                   Algorithm::automatic};
+  if (call.call == Call::all_reduce || call.call == Call::broadcast) {  // without a mesh it is the ring
+    constexpr Algorithm plans[] = {Algorithm::ring,      Algorithm::ring,     Algorithm::ring,
+                                   Algorithm::ring,      Algorithm::direct,   Algorithm::exchange,
+                                   Algorithm::two_level, Algorithm::automatic};
     call.algorithm = plans[rng.below(std::size(plans))];
   }
   const auto is_float = [](const TensorShape& tensor) { return is_floating(tensor.dtype); };
@@ -71,7 +80,7 @@ Round round_of(std::uint64_t seed, const Shape& shape, std::uint32_t boundary, s
   return round;
 }
 
-Descriptor descriptor_of(const Intent& call, PeerId root) {
+Descriptor descriptor_of(const Intent& call, PeerId root, std::uint32_t blocks) {
   Descriptor d;
   d.call = call.call;
   d.on_loss = call.on_loss;
@@ -79,7 +88,8 @@ Descriptor descriptor_of(const Intent& call, PeerId root) {
   d.algorithm = call.algorithm;
   if (call.quantized) d.quantization = Quantization::int8, d.quantization_block = 256;
   if (call.weighted) d.op = ReduceOp::avg;
-  if (call.call == Call::broadcast) d.root = root;
+  if (has_root(call.call)) d.root = root;
+  if (in_blocks(call.call)) d.blocks = blocks;
   d.tensors = call.tensors;
   return d;
 }

@@ -14,6 +14,7 @@ struct Intent {
   bool in_place = false, weighted = false;
   Algorithm algorithm = Algorithm::automatic;
   bool quantized = false;
+  std::uint32_t from = 0, to = 0;  // of a transfer: islands that were there from the beginning
   OnLoss on_loss = OnLoss::retry;
   Duration timeout = never;
   std::uint32_t root = 0;                // position in the group when the round began
@@ -29,6 +30,7 @@ struct Round {
 };
 
 Round round_of(std::uint64_t seed, const Shape& shape, std::uint32_t boundary, std::uint32_t round);
-Descriptor descriptor_of(const Intent& call, PeerId root);
+// `blocks`: of a call in blocks, the peers that it is for.
+Descriptor descriptor_of(const Intent& call, PeerId root, std::uint32_t blocks);
 
 }  // namespace pccl::sim

@@ -24,7 +24,7 @@ class Action {
   void operator()() { call_(space_); }
 
  private:
-  alignas(8) std::byte space_[88];
+  alignas(8) std::byte space_[112];
   void (*call_)(void*) = nullptr;
 };
 

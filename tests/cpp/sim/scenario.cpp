@@ -58,6 +58,7 @@ Scenario draw(const Flavour& flavour, std::uint64_t seed, const Rules& rules) {
   } else {
     s.islands = flavour.peers_min + std::uint32_t(rng.below(flavour.peers_max - flavour.peers_min + 1));
   }
+  s.hosts = 1 + std::uint32_t(rng.below(4));
   s.store = rng.chance(flavour.store);
   s.keeper = rng.chance(flavour.keeper);
   s.through_codec = rng.chance(0.1);

@@ -53,8 +53,9 @@ struct Shape {
   std::uint32_t kib_max = 48;
   double in_place = 0.5, broadcast = 0.15, barrier = 0.1, sync_state = 0.1, weighted = 0.15, run_scope = 0.3;
   double raise = 0.05, cancel = 0.03, timeout = 0.03, several_tensors = 0.3, named = 0.4, slow_start = 0.02;
-  double impatient = 0.05;  // times out of update_topology() or leaves it, and comes back
-  double sloppy = 0;        // calls update_topology() before it has waited for its operations
+  double blocks = 0.15, transfers = 0.12;  // of what is left
+  double impatient = 0.05;                 // times out of update_topology() or leaves it, and comes back
+  double sloppy = 0;                       // calls update_topology() before it has waited for its operations
   double leave = 0.3;
   double report = 0.02, probe = 0.01;  // what links are like, after an operation; or measured by all
 };
@@ -79,6 +80,7 @@ struct Scenario {
   Rules rules;
   Timing timing;
   std::uint32_t islands = 3, island_size = 1;
+  std::uint32_t hosts = 2;  // that islands are spread over
   bool store = true;
   bool keeper = false;         // one more process, which takes no part in operations and boundaries
   bool through_codec = false;  // every message is encoded and decoded on its way

@@ -81,6 +81,7 @@ Process& World::add_process(const std::string& island, std::uint16_t rank, std::
   join.reachable_at = {{"sim", std::uint16_t(index + 1)}};
   join.host = "sim";
   join.process = index + 1;
+  join.host_id = numbered('h', mix64(scenario.seed + index) % scenario.hosts);
   processes_.push_back(std::make_unique<Process>(*this, index, std::move(join)));
   return *processes_.back();
 }

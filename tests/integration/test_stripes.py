@@ -1,0 +1,173 @@
+"""Links whose stripes die one by one under real processes: sums stay right, in their first attempt and in the
+same view, while one stripe lives.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pccl_py import Communicator, Config, Master
+
+from .peers import PEER, expect, together
+
+# ADDRESS PEERS ROUNDS IN_PLACE: sums, while a thread of its own ends one of its data sockets after the other.
+KILLER = (
+    PEER
+    + """
+import contextlib, os, random, socket
+peers, rounds, in_place = map(int, sys.argv[2:5])
+def data_sockets(comm):
+    "Duplicates of the descriptors of all stripes."
+    master, found = int(address.rsplit(":", 1)[1]), []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if not os.readlink("/proc/self/fd/" + name).startswith("socket:"): continue
+            one = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue
+        try:
+            if one.getpeername()[1] != master:
+                found.append(one)
+                continue
+        except OSError:
+            pass
+        one.close()
+    return found
+def kill_now_and_then(comm, stop, killed):
+    while not stop.wait(random.uniform(0.005, 0.03)):
+        stripes = {peer.id: peer.link.stripes for peer in comm.peers() if peer.link is not None}
+        found = data_sockets(comm)
+        if found and all(count > 2 for count in stripes.values()):
+            with contextlib.suppress(OSError):  # it broke by itself
+                random.choice(found).shutdown(socket.SHUT_RDWR)
+                killed.append(1)
+        for one in found:
+            one.close()
+config = Config(heartbeat_ms=100, heartbeats_missed_max=10, stripes=5)
+with Communicator(address, min_islands=peers, config=config) as comm:
+    say("in", comm.id)
+    data = np.empty(1 << 20, np.float32)
+    own, killed, stop, attempts, right = comm.id, [], threading.Event(), 0, True
+    thread = threading.Thread(target=kill_now_and_then, args=(comm, stop, killed))
+    if len(sys.argv) > 5: thread.start()
+    for call in range(rounds):
+        data.fill(1 << own)
+        out = data if in_place else np.empty_like(data)
+        info = comm.all_reduce(data, out=out)
+        attempts = max(attempts, info.attempts)
+        right &= bool((out == sum(1 << peer for peer in info.contributors)).all())
+        say("sum", call, right)
+    stop.set()
+    if thread.ident: thread.join()
+    mended = sum(peer.link.mended for peer in comm.peers() if peer.link is not None)
+    size = comm.world_size
+    comm.barrier()
+    say("end", right, attempts, size, len(killed) == 0 or mended > 0, len(killed))
+"""
+)
+
+
+@contextmanager
+def _processes(*arguments: list[object]) -> Iterator[list[subprocess.Popen[str]]]:
+    started = []
+    try:
+        for words in arguments:
+            command = [sys.executable, "-u", "-c", KILLER, *map(str, words)]
+            started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+@pytest.mark.parametrize("in_place", [0, 1])
+@pytest.mark.parametrize("peers", [2, 3, 4])
+def test_stripes_die_one_by_one_and_nobody_hears_of_it(master: Master, peers: int, in_place: int) -> None:
+    words: list[list[object]] = [[master.address, peers, 12, in_place, "kill"] for _ in range(peers)]
+    with _processes(*words) as processes:
+        ends = [expect(process, "end").split() for process in processes]
+    for right, attempts, size, mended, _ in ends:
+        assert (right, attempts, size, mended) == ("True", "1", str(peers), "True")
+    assert sum(int(killed) for *_, killed in ends) > 0
+
+
+def test_a_process_is_killed_while_stripes_die(master: Master) -> None:
+    words: list[list[object]] = [[master.address, 3, 30, 0, "kill"] for _ in range(3)]
+    with _processes(*words) as processes:
+        expect(processes[0], "sum 5")
+        processes[1].send_signal(signal.SIGKILL)
+        for process in (processes[0], processes[2]):
+            right, attempts, size, *_ = expect(process, "end").split()
+            assert (right, size) == ("True", "2")
+            assert int(attempts) <= 3
+
+
+def test_stripes_and_path_are_visible(master: Master) -> None:
+    def look(comm: Communicator, _: int) -> Any:
+        for _ in range(3):
+            comm.all_reduce(np.ones(100_000, np.float32))
+        return [peer.link for peer in comm.peers() if peer.link is not None]
+
+    for links in together(master.address, 2, look):
+        (link,) = links
+        assert link.path == "host" and 1 <= link.stripes <= 2 and link.mended == 0
+        assert 0 < link.rtt_s < 1 and link.congestion_control
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int8])
+def test_checksums_change_no_value(master: Master, dtype: Any) -> None:
+    def play(comm: Communicator, index: int) -> Any:
+        data = (np.arange(300_001) % 13 + index).astype(dtype)
+        comm.all_reduce(data)
+        return data
+
+    first, second = together(master.address, 2, play, checksum=True)
+    assert (first == ((np.arange(300_001) % 13) * 2 + 1).astype(dtype)).all()
+    assert (first == second).all()
+
+
+# A process that may open few descriptors: ADDRESS.
+FEW = (
+    PEER
+    + """
+import os, resource
+low = len(os.listdir("/proc/self/fd")) + 40
+resource.setrlimit(resource.RLIMIT_NOFILE, (low, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+with Communicator(address, min_islands=4, config=Config(stripes=16)) as comm:
+    data = np.ones(1 << 18, np.float32)
+    for _ in range(5): comm.all_reduce(data)
+    stripes = [peer.link.stripes for peer in comm.peers() if peer.link is not None]
+    comm.barrier()
+    say("end", bool((data == 4 ** 5).all()), max(stripes) < 16, len(os.listdir("/proc/self/fd")) < low)
+"""
+)
+
+
+def test_few_descriptors_mean_few_stripes(master: Master) -> None:
+    command = [sys.executable, "-u", "-c", FEW, master.address]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    try:
+        for process in started:
+            assert expect(process, "end") == "True True True"
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def test_stripes_are_bounded() -> None:
+    with pytest.raises(Exception, match="stripes"):
+        Config(stripes=17)
