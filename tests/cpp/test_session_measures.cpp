@@ -134,9 +134,9 @@ TEST(a_due_view_is_not_skipped) {
     posting.descriptor.call = Call::barrier;
     const auto key = peer.session.post(posting, peer.now);
     REQUIRE(bool(key));
-    peer.session.attempt_complete(*key, peer.now);
+    peer.session.attempt_complete(key.value(), peer.now);
     Verdict verdict;
-    verdict.key = *key;
+    verdict.key = key.value();
     verdict.view = peer.view.id;
     verdict.view_due = due;
     peer.hear(Commit{1, 0, verdict});
