@@ -45,8 +45,7 @@ Descriptors descriptors() {
   all.limit = descriptors_limit();
   const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir("/proc/self/fd"), &::closedir);
   if (directory == nullptr) return {all.limit, all.limit};  // none left, or nobody can tell
-  while (const auto* entry = ::readdir(directory.get()))
-    all.open += entry->d_name[0] != '.' ? 1 : 0;
+  while (const auto* entry = ::readdir(directory.get())) all.open += entry->d_name[0] != '.' ? 1 : 0;
   return all;
 }
 

@@ -85,6 +85,8 @@ Descriptor plan_descriptor(const Descriptor& descriptor, const PlanHints& hints,
   const auto choice = choose_plan(hints, crew.group, request);
   planned.algorithm = choice.algorithm;
   planned.chunk_bytes = choice.chunk_bytes;
+  if (descriptor.algorithm == Algorithm::two_level && (request.available & only(Algorithm::two_level)) != 0)
+    planned.algorithm = Algorithm::two_level;  // also where it has nothing to gain
   // Where every owner reads all parts in place, each byte is read once and written once, whatever the size.
   const bool free = descriptor.algorithm == Algorithm::automatic && !hints.deterministic;
   const bool direct =

@@ -24,7 +24,7 @@ class Member(Communicator):
     Whoever uses it posts in one order on all peers, from whatever threads.
     """
 
-    def _check_order(self, scope: int) -> None:
+    def _check_order(self, counted: tuple[int, int, int]) -> None:
         """The order of the calls is the caller's business: torch posts from several threads."""
 
     def ids(self) -> tuple[int, ...]:

@@ -135,7 +135,8 @@ struct Bare {
 
 inline Bytes frame(FrameKind kind, ByteView body) {
   Bytes whole(wire::frame_header_bytes);
-  const auto checked = kind == FrameKind::message ? body : body.first(std::min(body.size(), data_header_bytes));
+  const auto checked =
+      kind == FrameKind::message ? body : body.first(std::min(body.size(), data_header_bytes));
   wire::store({static_cast<std::uint32_t>(body.size()), kind}, checked, whole.data());
   whole.insert(whole.end(), body.begin(), body.end());
   return whole;

@@ -85,7 +85,7 @@ class Proxy {
 
  private:
   struct Pair {
-    std::array<int, 2> fds{-1, -1};  // the one who dialled, the peer
+    std::array<int, 2> fds{-1, -1};                    // the one who dialled, the peer
     std::array<std::vector<std::uint8_t>, 2> pending;  // by way
     std::array<std::uint64_t, 2> forwarded{};
     std::array<std::atomic<bool>, 2> silent{};
@@ -132,7 +132,8 @@ class Proxy {
     address.sin_port = htons(target_);
     const int one = 1;
     for (const int fd : pair->fds) ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (::connect(pair->fds[1], reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) pair->close(true);
+    if (::connect(pair->fds[1], reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
+      pair->close(true);
     pairs_.push_back(std::move(pair));
   }
   void forward(std::size_t index, std::size_t way) {
@@ -149,8 +150,7 @@ class Proxy {
         return pair.close(true);
       pair.forwarded[way] += pending.size();
     }
-    const auto sent =
-        ::send(pair.fds[1 - way], pending.data(), pending.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    const auto sent = ::send(pair.fds[1 - way], pending.data(), pending.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN) return pair.close(true);
     if (sent > 0) pending.erase(pending.begin(), pending.begin() + sent);
   }

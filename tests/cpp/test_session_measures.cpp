@@ -132,7 +132,7 @@ TEST(a_due_view_is_not_skipped) {
     Posting posting;
     posting.scope = Scope::run;
     posting.descriptor.call = Call::barrier;
-    const auto key = peer.session.post(posting, peer.now);
+    auto key = peer.session.post(posting, peer.now);
     REQUIRE(bool(key));
     peer.session.attempt_complete(key.value(), peer.now);
     Verdict verdict;

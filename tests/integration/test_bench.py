@@ -58,6 +58,7 @@ def check_measures(record: dict[str, Any]) -> None:
 
 def test_all_reduce_alone() -> None:
     options = ("--sizes", "4,1K,1M", "--peers", "3", "--in-place", "--out-of-place", "--repeats", "5")
+    options += ("--transport", "tcp")
     rows = bench("all_reduce", *options)
     assert [row["bytes"] for row in rows] == [4, 4, 1024, 1024, 1 << 20, 1 << 20]
     assert [row["place"] for row in rows] == ["in place", "out of place"] * 3

@@ -129,8 +129,13 @@ def test_the_same_bits_as_by_tcp(group: str) -> None:
 def test_peers_say_how_chunks_leave(master: Master) -> None:
     def play(comm: Communicator, transport: str) -> dict[int, str]:
         comm.all_reduce(np.ones(MIB, np.float32), algorithm="direct")
+        until = time.monotonic() + 20
+        found: dict[int, str] = {}
+        while list(found.values()) != ["shm+cma"] * 2 and time.monotonic() < until:  # links ask each other
+            found = {p.rank: p.link.transport for p in comm.peers() if p.link is not None}
+            time.sleep(0.01)
         comm.barrier()
-        return {p.rank: p.link.transport for p in comm.peers() if p.link is not None}
+        return found
 
     by_rank = dict(enumerate(play_group(master, "auto", play)))
     assert by_rank == {

@@ -176,5 +176,5 @@ def test_latencies() -> None:
 
 def test_windows_draw_every_algorithm_alike_on_all_peers() -> None:
     drawn = [operation for n in range(50) for operation in plan_window(3, n, Limits()).operations]
-    assert {operation.algorithm for operation in drawn} == {"auto", "ring", "direct", "exchange"}
+    assert {operation.algorithm for operation in drawn} == {"auto", "ring", "direct", "exchange", "two-level"}
     assert drawn == [operation for n in range(50) for operation in plan_window(3, n, Limits()).operations]
