@@ -6,8 +6,6 @@
 #include <array>
 #include <cerrno>
 
-#include "net/tcp_state.hpp"
-
 namespace pccl::net {
 namespace {
 
@@ -28,7 +26,6 @@ void Connection::send_message(ByteView body) {
   if (body.size() > limits::message_bytes_max)
     return fail(ErrorCode::internal,
                 "a message of " + std::to_string(body.size()) + " bytes is too large to be sent");
-  if (send_meter_.dry()) send_meter_.refilled(monotonic_now());
   outbox_.push_message(body);
 }
 
@@ -38,7 +35,6 @@ void Connection::send_payload(wire::FrameKind kind, ByteView head, const void* p
   if (head.size() != wire::data_header_bytes || bytes > limits::chunk_bytes_max)
     return fail(ErrorCode::internal,
                 "a payload of " + std::to_string(bytes) + " bytes is too large to be sent");
-  if (send_meter_.dry()) send_meter_.refilled(monotonic_now());
   outbox_.push_payload(kind, head, payload, bytes, token);
 }
 
@@ -251,22 +247,11 @@ bool Connection::write_some(std::size_t budget) {
     if (sent > 0) note_sent(static_cast<std::size_t>(sent));
     used += sent > 0 ? static_cast<std::size_t>(sent) : 0;
   }
-  if (ready_ && open_) note_pressure();
   if (open_ && draining_ && !shut_ && !want_write() && send_error_ == 0) {
     shut_ = true;
     ::shutdown(fd_, SHUT_WR);
   }
   return false;
-}
-
-// Whether the stream waits for the sender or the sender for the stream.
-void Connection::note_pressure() {
-  if (!blocked_ && !send_meter_.running()) return;
-  const auto now = monotonic_now();
-  if (!blocked_)
-    send_meter_.ran_dry(now);
-  else if (send_meter_.due(now))
-    send_meter_.full(now, tcp_state(socket_).acked);
 }
 
 void Connection::note_sent(std::size_t bytes) {

@@ -11,7 +11,6 @@
 #include "net/inbox.hpp"
 #include "net/outbox.hpp"
 #include "net/poller.hpp"
-#include "net/send_meter.hpp"
 #include "net/socket.hpp"
 #include "wire/frame.hpp"
 
@@ -104,7 +103,6 @@ class Connection {
   std::uint64_t queued_bytes() const { return outbox_.bytes(); }
   std::uint64_t bytes_in() const { return bytes_in_; }
   std::uint64_t bytes_out() const { return bytes_out_; }
-  SendMeter& send_meter() { return send_meter_; }
   // Payloads that have come whole, and that the kernel has taken: the n-th of one end is the n-th of the
   // other. In on_payload_end() and on_sent() the one that it is about is counted.
   std::uint64_t payloads_in() const { return inbox_.payloads(); }
@@ -122,7 +120,6 @@ class Connection {
   bool write_some(std::size_t budget);
   void note_sent(std::size_t bytes);
   void notice_hang_up();
-  void note_pressure();
 
   Socket socket_;
   int fd_;  // stays readable in on_closed()
@@ -142,7 +139,6 @@ class Connection {
   bool blocked_ = false;   // the kernel takes no more until the poller says so
   bool draining_ = false;  // close_when_sent()
   bool shut_ = false;      // draining, and all has been sent
-  SendMeter send_meter_;
   std::uint64_t bytes_in_ = 0, bytes_out_ = 0, payloads_out_ = 0;
 };
 

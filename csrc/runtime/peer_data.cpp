@@ -25,6 +25,7 @@ void PeerRuntime::link_up(PeerId peer) {
 }
 
 void PeerRuntime::link_down(PeerId peer, const std::string& why) {
+  speeds_.forget(peer);
   forget_in_flight(peer);
   if (session_ == nullptr) return;
   session_->on_link_down(peer, false, why, monotonic_now());
@@ -95,6 +96,12 @@ bool PeerRuntime::may_take(const net::Connection& stripe) const {
   return sends_.held(&stripe) < limits::held_bytes_max;
 }
 
+// No stripe takes more, and there is more: the link is what is waited for.
+void PeerRuntime::note_full(PeerId peer) {
+  const auto now = monotonic_now();
+  if (links_.up(peer) && speeds_.due(peer, now) && exchange_->sendable(peer)) speeds_.full(peer, now);
+}
+
 void PeerRuntime::pump(PeerId peer) {
   const Links::MayTake with_room = [this](const auto& stripe) { return may_take(stripe); };
   for (;;) {
@@ -110,9 +117,13 @@ void PeerRuntime::pump(PeerId peer) {
     const bool crowded = stripe == nullptr;
     if (same_host_.ways(peer) != 0 && !may_offer(peer)) return;
     if (crowded && may_offer(peer)) stripe = links_.stripe_for_block(peer);
-    if (stripe == nullptr) return;
+    if (stripe == nullptr) return note_full(peer);
     auto outgoing = exchange_->next(peer);
-    if (!outgoing) return links_.nothing_to_send(peer);
+    if (!outgoing) {
+      speeds_.ran_dry(peer);
+      return links_.nothing_to_send(peer);
+    }
+    speeds_.sends(peer);
     Sends::Send send;
     send.key = outgoing->key;
     send.outgoing = std::move(*outgoing);

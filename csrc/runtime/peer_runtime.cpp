@@ -238,7 +238,7 @@ void PeerRuntime::apply(effect::Notice& e) { log(e.text); }
 // What operations showed since the last time.
 void PeerRuntime::note_speeds(Instant now) {
   if (session_ == nullptr || prober_.active()) return;
-  if (const auto measured = take_speeds(links_); !measured.empty()) session_->note_links(measured, now);
+  if (const auto measured = speeds_.take(); !measured.empty()) session_->note_links(measured, now);
 }
 
 namespace {

@@ -7,6 +7,7 @@
 
 #include "runtime/exchange.hpp"
 #include "runtime/handles.hpp"
+#include "runtime/link_speeds.hpp"
 #include "runtime/links.hpp"
 #include "runtime/master_link.hpp"
 #include "runtime/prober.hpp"
@@ -150,6 +151,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
 
   // data
   void pump(PeerId peer);
+  void note_full(PeerId peer);
   bool send_chunk(PeerId peer, net::Connection& stripe, Sends::Send send);
   void send_again(PeerId peer, net::Connection& stripe, Sends::Send send);
   const std::uint8_t* source_of(Sends::Send& send);
@@ -238,6 +240,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::vector<exchange_effect::More> unfinished_;  // go on in the next turn
   SlotPool slots_;
   Prober prober_{links_};
+  LinkSpeeds speeds_{links_};
   SameHost same_host_;
   std::map<std::uint64_t, Offered> offers_;  // by number: not taken yet
   std::map<PeerId, std::size_t> offered_;    // how many of them to whom

@@ -46,7 +46,6 @@ void Prober::top_up() {
 void Prober::stop() {
   if (peer_ == no_peer) return;
   links_.detach(peer_, token);
-  forget_speeds(links_);
   peer_ = no_peer;
   next_at_ = drained_by_ = never;
 }

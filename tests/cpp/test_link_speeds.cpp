@@ -1,12 +1,10 @@
-// How fast a link is: from moments when the kernel's buffer is full, and from what a probe's other end
+// How fast a link is: from moments when it takes no more, and from what a probe's other end
 // confirms.
 #include "check.hpp"
-#include "net/send_meter.hpp"
 #include "runtime/probe_rate.hpp"
+#include "runtime/send_meter.hpp"
 
 namespace pccl {
-
-using net::SendMeter;
 
 TEST(from_full_to_full_the_link_is_what_is_measured) {
   SendMeter meter;
@@ -47,6 +45,15 @@ TEST(between_operations_no_clock_is_read) {
   CHECK(!meter.dry());
   meter.full(3 * second, 100);
   CHECK_EQ(meter.reading().time, 0);
+}
+
+TEST(a_stripe_that_broke_took_its_count_with_it) {
+  SendMeter meter;
+  meter.full(0, 10'000);
+  meter.full(10 * millisecond, 4'000);
+  CHECK_EQ(meter.reading().time, 0);
+  meter.full(20 * millisecond, 5'000);
+  CHECK_EQ(meter.reading().bytes, 1'000u);
 }
 
 TEST(a_stream_that_stood_still_says_nothing) {

@@ -1,11 +1,11 @@
-// How fast a stream carries data while its sender waits for nothing but the stream: from one moment at which
-// the kernel's buffer is full to the next, by what the other side has confirmed. Pure; part of a connection.
+// How fast a link carries data while its sender waits for nothing but the link: from one moment at which
+// none of its stripes takes more to the next, by what the other side has confirmed. Pure.
 #pragma once
 #include <cstdint>
 
 #include "base/clock.hpp"
 
-namespace pccl::net {
+namespace pccl {
 
 class SendMeter {
  public:
@@ -16,11 +16,12 @@ class SendMeter {
 
   // Is it worth asking the kernel again?
   bool due(Instant now) const { return full_at_ == never || now - full_at_ >= window_min; }
-  // The buffer is full. `confirmed`: bytes in all, by the other side.
+  // The link takes no more. `confirmed`: bytes in all, by the other side; fewer than before where a stripe
+  // broke.
   void full(Instant now, std::uint64_t confirmed) {
     refilled(now);
     const auto window = now - full_at_;
-    if (full_at_ != never && window <= window_max && idle_ * 8 <= window) {
+    if (full_at_ != never && window <= window_max && idle_ * 8 <= window && confirmed >= confirmed_) {
       reading_.bytes += confirmed - confirmed_;
       reading_.time += window;
     }
@@ -54,4 +55,4 @@ class SendMeter {
   Duration idle_ = 0;
 };
 
-}  // namespace pccl::net
+}  // namespace pccl
