@@ -92,6 +92,7 @@ def train(folder: Path, name: str) -> None:
         f"{hashlib.sha256(bits).hexdigest()[:16]}",
         flush=True,
     )
+    dist.barrier()  # whoever leaves makes the others fewer: not before all have told who they are
     dist.destroy_process_group()
 
 

@@ -90,11 +90,12 @@ def test_other_dtypes_lists_and_weights(master: Master, dtype: str) -> None:
     kind = getattr(torch, dtype)
 
     def play(comm: Communicator, index: int) -> Any:
-        generator = torch.Generator().manual_seed(comm.rank)
+        rank = comm.rank  # now: when somebody has finished and left, it is another one
+        generator = torch.Generator().manual_seed(rank)
         tensors = [torch.randn(n, generator=generator).to(kind) for n in (3000, 0, 17)]
         before = [t.clone() for t in tensors]
-        comm.all_reduce(tensors, "avg", weight=float(comm.rank), quantization="int8")
-        return comm.rank, before, tensors
+        comm.all_reduce(tensors, "avg", weight=float(rank), quantization="int8")
+        return rank, before, tensors
 
     results = [made for _, *made in sorted(together(master.address, 3, play), key=lambda made: int(made[0]))]
     for i in range(3):

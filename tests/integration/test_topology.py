@@ -104,7 +104,7 @@ def test_measured_order_is_as_much_faster_as_predicted(emulated: None) -> None:
         assert before / after == pytest.approx(report["speedup"], rel=0.4), figures
         assert all(state["ring"] == report["order"] for state in on_all(peers, "state"))
         again = on_all(peers, "optimize", 100)[0]
-        assert not again["adopted"] and again["order"] == report["order"]
+        assert around(again["order"]) == BEST  # it may go round the other way: no faster, no slower
 
 
 @pytest.mark.deadline(200)
