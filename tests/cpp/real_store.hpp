@@ -22,7 +22,7 @@ class RealStore {
     const auto* from = send.place == Place::slot     ? slots_->data(send.slot)
                        : send.place == Place::output ? memory_->output(chunk)
                                                      : memory_->input(chunk);
-    std::memcpy(bytes.data(), from, bytes.size());
+    if (!bytes.empty()) std::memcpy(bytes.data(), from, bytes.size());
     return bytes;
   }
   SlotId prepare(const Executor& executor, const ChunkSend& send, const Landing& landing) {
@@ -34,7 +34,7 @@ class RealStore {
   }
   void put(const Executor& executor, const ChunkSend& send, SlotId slot, const Bytes& bytes) {
     auto* to = slot != no_slot ? slots_->data(slot) : memory_->output(executor.layout().chunk(send.chunk));
-    std::memcpy(to, bytes.data(), bytes.size());
+    if (!bytes.empty()) std::memcpy(to, bytes.data(), bytes.size());
   }
   void run(const Executor& executor, const Work& work) { CHECK(memory_->run(executor, work, *slots_)); }
   void give(SlotId slot) { slots_->give(slot); }
