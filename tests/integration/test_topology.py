@@ -97,11 +97,11 @@ def test_measured_order_is_as_much_faster_as_predicted(emulated: None) -> None:
         print(figures)
         assert report["adopted"] and report["measured"] == report["links"] == 20, figures
         assert around(report["order"]) == BEST, figures
-        assert report["bandwidth_before"] * 8e-6 < 1.1 * SLOW, figures
-        assert SLOW < report["bandwidth"] * 8e-6 < 1.1 * FAST, figures
-        assert report["latency_before"] == pytest.approx(0.05, rel=0.3), figures
+        assert report["bandwidth_before"] * 8e-6 < 1.25 * SLOW, figures
+        assert SLOW < report["bandwidth"] * 8e-6 < 1.25 * FAST, figures
+        assert 0.04 < report["latency_before"] < 0.15, figures
         assert before / after > 1.4, figures
-        assert before / after == pytest.approx(report["speedup"], rel=0.4), figures
+        assert 0.5 < before / after / report["speedup"] < 2, figures
         assert all(state["ring"] == report["order"] for state in on_all(peers, "state"))
         again = on_all(peers, "optimize", 100)[0]
         assert around(again["order"]) == BEST  # it may go round the other way: no faster, no slower
