@@ -37,6 +37,7 @@ bool Links::on_message(net::Connection& c, ByteView body) {
 net::Landing Links::on_payload(net::Connection& c, wire::FrameKind kind, ByteView head, std::size_t bytes) {
   const auto it = roles_.find(&c);
   if (it == roles_.end() || !it->second.attached) return {.close = true};
+  tell_received(c, it->second);  // also where nothing but duplicates comes, which are dropped
   it->second.untold += bytes;
   return owner_.link_payload(it->second.peer, c, kind, head, bytes);
 }
@@ -48,9 +49,12 @@ void Links::on_payload_end(net::Connection& c) {
   if (!owner_.link_payload_end(peer, c))
     return c.close({ErrorCode::protocol, c.remote() + ": a chunk came with other bytes than were sent"});
   // The owner may have hung up.
-  const auto role = roles_.find(&c);
-  if (role == roles_.end() || role->second.untold < receipt_bytes) return;
-  role->second.untold = 0;
+  if (const auto role = roles_.find(&c); role != roles_.end()) tell_received(c, role->second);
+}
+
+void Links::tell_received(net::Connection& c, Role& role) {
+  if (role.untold < receipt_bytes) return;
+  role.untold = 0;
   Bytes body;
   wire::encode(Received{c.payloads_in()}, body);
   c.send_message(body);

@@ -189,6 +189,7 @@ class Links : public net::Connection::Handler {
   std::size_t stripes_allowed() const;
   void look_at(PeerId peer, Link& link);
   void keep_pace(Link& link);
+  void tell_received(net::Connection& c, Role& role);
 
   Hub& hub_;
   Owner& owner_;

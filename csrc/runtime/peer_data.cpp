@@ -67,6 +67,7 @@ net::Landing PeerRuntime::link_payload(PeerId peer, net::Connection& stripe, wir
 }
 
 void PeerRuntime::stripe_closed(net::Connection& stripe) {
+  sends_.closed(&stripe);
   if (auto node = incoming_.extract(&stripe); !node.empty()) unland(std::move(node.mapped()));
 }
 
@@ -337,14 +338,15 @@ void PeerRuntime::unland(Incoming incoming) {
   }
 }
 
-// Who sends a chunk again has given up the stripe that it is arriving on.
+// Who sends a chunk again has given up the stripe that it is arriving on: unless what begins to arrive now is
+// the older one of the two, left over on a stripe that was given up in the meantime.
 void PeerRuntime::make_room_for(const wire::DataHeader& header) {
   links_.each_stripe([&](PeerId, net::Connection& stripe) {
     const auto it = incoming_.find(&stripe);
     if (it == incoming_.end() || it->second.kind != Incoming::Kind::chunk) return;
     const auto& other = it->second.header;
     if (other.view != header.view || other.key != header.key || other.step != header.step ||
-        other.chunk != header.chunk)
+        other.chunk != header.chunk || other.attempt >= header.attempt)
       return;
     stripe.discard_incoming();
     unland(std::move(incoming_.extract(it).mapped()));

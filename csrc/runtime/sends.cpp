@@ -42,7 +42,8 @@ void Sends::gone(Token token, std::uint64_t number, std::uint64_t held_bytes) {
 
 void Sends::erase(Token token) {
   auto& send = sends_[token];
-  if (send.held_bytes != 0) lanes_[send.stripe].held_bytes -= send.held_bytes;
+  const auto lane = lanes_.find(send.stripe);
+  if (lane != lanes_.end()) lane->second.held_bytes -= send.held_bytes;
   send = {};
   free_.push_back(token);
 }
@@ -76,6 +77,8 @@ std::vector<Sends::Send> Sends::take(Stripe stripe) {
   std::sort(taken.begin(), taken.end(), [](const Send& a, const Send& b) { return a.order < b.order; });
   return taken;
 }
+
+void Sends::closed(Stripe stripe) { lanes_.erase(stripe); }
 
 std::uint64_t Sends::held(Stripe stripe) const {
   const auto it = lanes_.find(stripe);

@@ -39,6 +39,7 @@ class Sends {
   void received(Stripe stripe, std::uint64_t payloads, const Visit& visit);
   void erase_if(const std::function<bool(const Send&)>& which, const Visit& visit);
   std::vector<Send> take(Stripe stripe);  // all of a stripe that broke, in the order of sending
+  void closed(Stripe stripe);             // nothing more is heard of it
   std::uint64_t held(Stripe stripe) const;
   std::size_t blocks_to(PeerId peer) const;
 

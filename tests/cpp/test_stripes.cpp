@@ -41,8 +41,11 @@ struct Linked {
     return links.empty() ? LinkInfo{} : links.begin()->second;
   }
   bool wait(const std::function<bool()>& until) {
-    for (int i = 0; i < 1000 && !until(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    return until();
+    for (int i = 0; i < 1000; ++i) {
+      if (until()) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return false;
   }
   bool has(std::uint32_t stripes) {
     return wait([&] { return link(*first).stripes == stripes && link(*second).stripes == stripes; });
@@ -83,8 +86,10 @@ TEST(stripes_break_one_by_one_while_a_sum_runs) {
       std::thread killer([&] {
         for (std::size_t i = 0; !over; ++i) {
           std::this_thread::sleep_for(std::chrono::milliseconds(15));
+          // Not the last one: some of those alive may be on their way to become part of the link.
           const auto alive = linked.proxy.alive();
-          if (alive.size() > 2) linked.proxy.kill(alive[i % alive.size()], reset);
+          const auto has = std::min(linked.link(*linked.first).stripes, linked.link(*linked.second).stripes);
+          if (has > 2 && alive.size() == 4) linked.proxy.kill(alive[i % alive.size()], reset);
         }
       });
       for (int round = 0; round < 6; ++round) linked.sum(4 * mib, in_place);
@@ -109,7 +114,8 @@ TEST(stripes_break_while_only_places_travel) {
         for (std::size_t i = 0; !over; ++i) {
           std::this_thread::sleep_for(std::chrono::milliseconds(10));
           const auto alive = linked.proxy.alive();
-          if (alive.size() > 3) linked.proxy.kill(alive[i % 2], reset);
+          const auto has = std::min(linked.link(*linked.first).stripes, linked.link(*linked.second).stripes);
+          if (has > 2 && alive.size() == 4) linked.proxy.kill(alive[i % 2], reset);
         }
       });
       for (int round = 0; round < 30; ++round) linked.sum(4 * mib, in_place);
