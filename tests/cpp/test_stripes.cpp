@@ -65,6 +65,14 @@ struct Linked {
 
 constexpr std::size_t mib = 1u << 20;
 
+// ThreadSanitizer makes both ends so slow that stripes which work are given up as silent: these run without
+// it.
+#ifdef __SANITIZE_THREAD__
+constexpr bool too_slow = true;
+#else
+constexpr bool too_slow = false;
+#endif
+
 }  // namespace
 
 TEST(a_link_has_the_stripes_that_its_path_needs) {
@@ -77,6 +85,7 @@ TEST(a_link_has_the_stripes_that_its_path_needs) {
 }
 
 TEST(stripes_break_one_by_one_while_a_sum_runs) {
+  if (too_slow) return;
   for (const bool in_place : {false, true})
     for (const bool reset : {false, true}) {
       Linked linked(4);
@@ -104,6 +113,7 @@ TEST(stripes_break_one_by_one_while_a_sum_runs) {
 // What a stripe had said of chunks that stay where they are is said again; nobody reads too early or too
 // long.
 TEST(stripes_break_while_only_places_travel) {
+  if (too_slow) return;
   for (const bool in_place : {false, true})
     for (const bool reset : {false, true}) {
       Linked linked(4, {}, {}, {}, read_process);
@@ -160,6 +170,7 @@ TEST(the_last_stripe_takes_the_link_with_it) {
 
 // One direction of one stripe is cut: nobody hears of it but by the silence of what was sent.
 TEST(a_stripe_that_falls_silent_is_given_up) {
+  if (too_slow) return;
   Timing timing;
   timing.heartbeat = 50 * millisecond;
   for (const auto way : {Proxy::Way::to_peer, Proxy::Way::from_peer}) {
