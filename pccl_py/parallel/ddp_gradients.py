@@ -26,7 +26,8 @@ class DdpGradients:
         self._gradients = gradients
         self._group: Any = model.process_group
         self._arrived: list[tuple[torch.futures.Future[Tensor], Tensor, list[Tensor], list[Tensor]]] = []
-        model.register_comm_hook(None, self._ready)
+        # DDP refuses annotations that are texts; a lambda has none.
+        model.register_comm_hook(self, lambda own, bucket: own._ready(bucket))
 
     def no_sync(self) -> AbstractContextManager[None]:
         return self._model.no_sync()
@@ -38,7 +39,7 @@ class DdpGradients:
         """The hook stays: this module's gradients are reduced as long as it lives."""
 
     @torch.no_grad()
-    def _ready(self, state: object, bucket: Any) -> torch.futures.Future[Tensor]:
+    def _ready(self, bucket: Any) -> torch.futures.Future[Tensor]:
         gradients, flat = self._gradients, bucket.buffer()
         if bucket.index() == 0:
             self._arrived.clear()
