@@ -1,7 +1,8 @@
 """`bench ddp`: a training step with elastic data parallelism, against torch's DDP on gloo; and kills in it.
 
-All ways take turns in the same processes, on models of the same size; a step is zero_grad, forward, backward and
-the optimizer's, with hardly any compute, so that it shows what the reduction costs. Goals are gloo's medians.
+All ways take turns in the same processes, on models of the same size; a step is zero_grad, forward, backward
+and the optimizer's, with hardly any compute, so that it shows what the reduction costs. Goals are gloo's
+medians.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`bench heal`: a newcomer takes model and optimizer state from two peers that train, and they go on.
 
-The clock of the newcomer runs from the call of Communicator(), with its model built, until it has the state; the
-members' steps are timed before and meanwhile.
+The clock of the newcomer runs from the call of Communicator(), with its model built, until it has the state;
+the members' steps are timed before and meanwhile.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def measure(repeats: int, size: int = SIZE, **settings: Any) -> Iterator[Figure]
         each(members, "steps", count=2)
         for _ in range(repeats):
             newcomer = start()
-            newcomer.call("ready")
+            newcomer.call("ready", value=0.01)
             before = [max(times) for times in zip(*each(members, "steps", count=5), strict=True)]
             newcomer.send("enter", address=about["address"])
             for worker in members:

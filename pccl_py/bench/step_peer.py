@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from ..communicator import Communicator
 from ..parallel import ElasticSampler, elastic_data_parallel
 from .group import GLOO
 from .timed_peer import Operation, TimedPeer
@@ -102,20 +103,28 @@ class TrainingPeer(TimedPeer):
     def id(self) -> int:
         return self.comm.id
 
-    def ready(self) -> None:
-        """The process is up, with model and optimizer."""
-        self._step(alone=True)  # what a first step allocates, others have
+    def ready(self, value: float | None = None) -> None:
+        """The process is up, with its model; `value`: of all parameters."""
         with torch.no_grad():
             for p in self._net.parameters():
-                p.zero_()
-        self._optimizer.state.clear()
+                if value is not None:
+                    p.fill_(value)
 
     def enter(self, address: str, min_islands: int = 1) -> dict[str, Any]:
         """Joins, and takes the state: when the call began, and when it ended."""
-        began = time.monotonic()
-        joined = self.join(address=address, min_islands=min_islands)
-        self._run = elastic_data_parallel(self._net, self.comm, self._optimizer, sampler=self._sampler)
-        return {"id": self.comm.id, "began": began, "joined": joined["ended"], "ended": time.monotonic()}
+        times: dict[str, Any] = {}
+
+        def join() -> Communicator:
+            times.update(self.join(address=address, min_islands=min_islands))
+            return self.comm
+
+        self._run = elastic_data_parallel(self._net, join, self._optimizer, sampler=self._sampler)
+        return {
+            "id": times["id"],
+            "began": times["began"],
+            "joined": times["ended"],
+            "ended": time.monotonic(),
+        }
 
     def steps(self, count: int) -> list[float]:
         """Seconds of each."""
@@ -147,11 +156,9 @@ class TrainingPeer(TimedPeer):
         self._step()
         return time.perf_counter() - began
 
-    def _step(self, alone: bool = False) -> None:
-        x = self._x
-        if not alone:
-            self._run.boundary()
-            x = x[: max(1, len(self._sampler.positions(self.comm.id)))]
+    def _step(self) -> None:
+        self._run.boundary()
+        x = self._x[: max(1, len(self._sampler.positions(self.comm.id)))]
         self._optimizer.zero_grad()
         self._net(x).square().mean().backward()
         self._optimizer.step()

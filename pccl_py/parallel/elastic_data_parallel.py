@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from types import TracebackType
@@ -42,7 +42,7 @@ class ElasticDataParallel:
     def __init__(
         self,
         model: torch.nn.Module,
-        comm: Comm,
+        comm: Comm | Callable[[], Comm],
         optimizer: torch.optim.Optimizer,
         *,
         sampler: ElasticSampler | None,
@@ -53,16 +53,19 @@ class ElasticDataParallel:
             raise UsageError(f"optimizer is a {type(optimizer).__name__}; pass the model's torch optimizer")
         if bucket_cap_mb <= 0:
             raise UsageError(f"bucket_cap_mb={bucket_cap_mb}: more than 0")
-        self._comm = comm
-        self._model = model
         self._sampler = sampler
         self._optimizer = optimizer
         inner = model.module if isinstance(model, DistributedDataParallel) else model
         self._gradients: Gradients
-        self._gradients, self._step = gradients_of(model, comm, sampler, bucket_cap_mb, _TAG)
+        self._gradients, self._step = gradients_of(model, sampler, bucket_cap_mb)
         self._state = TrainingState(inner, optimizer, sampler, extra or {})
         self._hook = optimizer.register_step_pre_hook(self._before_step)
         self._standing = Standing.ADMITTED
+        self._joined = callable(comm)
+        if callable(comm):
+            self._state.rehearse()
+        self.comm: Comm = comm() if callable(comm) else comm
+        self._step.connect(self.comm, _TAG)
         self.boundary()
 
     # ---- use -----------------------------------------------------------------------------------------------
@@ -82,7 +85,7 @@ class ElasticDataParallel:
         """
         if self._sampler is None:
             raise UsageError("batches() without a sampler: pass sampler=ElasticSampler(...)")
-        loader = iter(ElasticLoader(data, self._sampler, lambda: self._comm.id, keyed=keyed, **options))
+        loader = iter(ElasticLoader(data, self._sampler, lambda: self.comm.id, keyed=keyed, **options))
         while True:
             self.boundary()
             if steps is not None and self.steps >= steps:
@@ -121,7 +124,7 @@ class ElasticDataParallel:
         if self._step.failure is not None:
             return own
         try:
-            return mean_metric(self._comm, own, float(self._step.card.samples))
+            return mean_metric(self.comm, own, float(self._step.card.samples))
         except _LEFT_BEHIND as error:
             self._step.failure = error
             return own
@@ -140,9 +143,11 @@ class ElasticDataParallel:
         self._step.samples = value
 
     def close(self) -> None:
-        """Takes the hooks off model and optimizer."""
+        """Takes the hooks off model and optimizer, and leaves the run that this has joined."""
         self._hook.remove()
         self._gradients.close()
+        if self._joined:
+            self.comm.leave()
 
     def __enter__(self) -> Self:
         return self
@@ -177,10 +182,10 @@ class ElasticDataParallel:
 
     def _go_inside(self) -> None:
         if self._standing is Standing.OUTSIDE:
-            self._comm.rejoin()
+            self.comm.rejoin()
             self._standing = Standing.ADMITTED
         if self._standing is Standing.DOOR:
-            self._comm.update_topology()
+            self.comm.update_topology()
             self._standing = Standing.ADMITTED
         if self._standing is Standing.ADMITTED:
             self._take_state()
@@ -190,10 +195,10 @@ class ElasticDataParallel:
         """All that changes the state runs on this thread: nobody is sent half a step."""
         self._gradients.reshard()
         state = self._state
-        survey = reduce_once(self._comm, state.survey(), "max", _SURVEY_TAG)
+        survey = reduce_once(self.comm, state.survey(), "max", _SURVEY_TAG)
         shared = state.prepare(survey)
         try:
-            info = synchronize(self._comm, shared)
+            info = synchronize(self.comm, shared)
         finally:
             state.torn = shared.torn
         state.taken()
@@ -228,7 +233,7 @@ class ElasticDataParallel:
 
 def elastic_data_parallel(
     model: torch.nn.Module,
-    comm: Comm,
+    comm: Comm | Callable[[], Comm],
     optimizer: torch.optim.Optimizer,
     *,
     sampler: ElasticSampler | None = None,
@@ -251,7 +256,8 @@ def elastic_data_parallel(
     model       a plain module; or one wrapped in DistributedDataParallel, whose process group is this peer's
                 alone (of one rank, or of the ranks of an island); or one that fully_shard() was called on,
                 with the ranks of an island, where `comm` connects the peers that have the same shard
-    comm        a Communicator. From its admission on the others wait for this peer: build all else before it
+    comm        a Communicator, or a function that makes one: called when all else is there, since from its
+                admission on the others wait for this peer. `run.comm` is it; `with run:` leaves
     optimizer   of that model. Its step() does nothing where there is nothing to apply
     sampler     global batches that are the same whatever the membership; its position is shared. None: the
                 data is the user's affair, and `run.samples` says what a peer's gradients weigh

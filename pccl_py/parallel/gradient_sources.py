@@ -19,7 +19,6 @@ from .module_gradients import BucketedGradients, ModuleGradients
 from .norm_buffers import NormBuffers
 from .step import PARTS_MAX, Step
 from .step_card import StepCard
-from .step_reduction import Comm
 
 
 class Gradients(Protocol):
@@ -31,7 +30,7 @@ class Gradients(Protocol):
 
 
 def gradients_of(
-    model: torch.nn.Module, comm: Comm, sampler: ElasticSampler | None, bucket_cap_mb: float, tag: int
+    model: torch.nn.Module, sampler: ElasticSampler | None, bucket_cap_mb: float
 ) -> tuple[Gradients, Step]:
     """Raises UsageError for a model that cannot be trained this way."""
     parameters = [p for _, p in trainable(model)]
@@ -40,11 +39,11 @@ def gradients_of(
         for name, p in trainable(model):
             if not isinstance(p, DTensor):
                 raise UsageError(f"parameter {name!r} is not sharded: call fully_shard(model) as well")
-        step = Step(comm, StepCard(sampler, 0), norms, tag)
+        step = Step(StepCard(sampler, 0), norms)
         return FsdpGradients(model, parameters, step), step
     if any(isinstance(p, DTensor) for p in parameters):
         raise UsageError("the model has DTensors and no fully_shard(): shard it that way")
-    step = Step(comm, StepCard(sampler, len(parameters)), norms, tag)
+    step = Step(StepCard(sampler, len(parameters)), norms)
     buckets = GradientBuckets(parameters, bucket_cap_mb)
     if len(buckets.buckets) > PARTS_MAX:
         raise UsageError(f"{len(buckets.buckets)} buckets; {PARTS_MAX} is the limit: raise bucket_cap_mb")

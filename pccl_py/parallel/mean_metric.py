@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy as np
 class Reduces(Protocol):
     """What of a Communicator is needed here."""
 
-    def all_reduce(self, tensors: Any, op: Any, *, weight: float, tag: int | None) -> Any: ...
+    @property
+    def all_reduce(self) -> Callable[..., Any]: ...
 
 
 def mean_metric(comm: Reduces, value: float, weight: float = 1.0, *, tag: int | None = None) -> float:

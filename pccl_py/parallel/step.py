@@ -24,11 +24,11 @@ class Step:
     has_result: of the last commit: some sample was used.
     contributors, attempts, waiting: of the last commit.    active: backward passes reduce."""
 
-    def __init__(self, comm: Comm, card: StepCard, norms: NormBuffers, tag: int) -> None:
-        self._comm = comm
+    def __init__(self, card: StepCard, norms: NormBuffers) -> None:
         self.card = card
         self._norms = norms
-        self._reduction = StepReduction(comm, tag)
+        self._comm: Comm | None = None
+        self._reduction: StepReduction
         self._factor = 0.0
         self.active = True
         self.reduced = False
@@ -39,6 +39,10 @@ class Step:
         self.waiting = 0
         self.samples = 1  # of this peer's next batch, where there is no sampler
 
+    def connect(self, comm: Comm, tag: int) -> None:
+        self._comm = comm
+        self._reduction = StepReduction(comm, tag)
+
     def begin(self) -> float:
         """A backward pass begins. What gradients are to be multiplied by before they are posted."""
         if self.reduced:
@@ -46,6 +50,7 @@ class Step:
                 "backward() again before optimizer.step(): put all backward passes of a step but the last "
                 "one into `with run.no_sync():`"
             )
+        assert self._comm is not None
         self._factor = self.card.fill(self._comm.id, self.samples)
         return self._factor
 

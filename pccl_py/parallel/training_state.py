@@ -51,6 +51,7 @@ class TrainingState:
         self._extra_states: dict[str, dict[str, Any]] = {}
         self._counters = np.full(1, 0 if sampler is None else sampler.step, np.int64)
         self._plain: np.ndarray[Any, np.dtype[np.uint8]] = np.zeros(0, np.uint8)
+        self._rehearsed: set[int] = set()  # parameters whose state means nothing yet
         self.member = False  # of this run
         self.torn = False
 
@@ -75,7 +76,8 @@ class TrainingState:
         plain values are and which parameters their optimizers have state for."""
         self._extra_states = {name: extra.state_dict() for name, extra in self._extra.items()}
         rank = self.revision << 32
-        has = [int(bool(self._optimizer.state.get(p))) for _, p in self._parameters()]
+        state, made = self._optimizer.state, self._rehearsed
+        has = [int(bool(state.get(p)) and id(p) not in made) for _, p in self._parameters()]
         return torch.tensor([self.revision, rank | len(self._encoded()), *(rank | flag for flag in has)])
 
     def prepare(self, survey: Tensor) -> SharedState:
@@ -94,17 +96,28 @@ class TrainingState:
         state.torn = self.torn
         return state
 
+    def rehearse(self) -> None:
+        """Makes the optimizer's state in advance, as a newcomer will need it; who founds a run drops it."""
+        lacking = [p for _, p in self._parameters() if not self._optimizer.state.get(p)]
+        self._rehearse(lacking)
+        self._rehearsed = {id(p) for p in lacking}
+
     def _rehearse(self, parameters: list[torch.nn.Parameter]) -> None:
-        """A step without gradients makes their state. All that it changes is overwritten by what is elected,
-        as only a peer with a lower revision lacks some."""
+        """A step of length 0 without gradients makes their state. Its contents mean nothing: only a peer with
+        a lower revision than others lacks some."""
         if not parameters:
             return
         gradients = {p: p.grad for _, p in self._parameters()}
+        rates = [group.get("lr") for group in self._optimizer.param_groups]
         for p in gradients:
             p.grad = None
         for p in parameters:
             p.grad = torch.zeros_like(p)
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = torch.zeros_like(rate) if isinstance(rate, Tensor) else 0.0
         self._optimizer.step()
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
         for p, gradient in gradients.items():
             p.grad = gradient
 
@@ -179,6 +192,7 @@ class TrainingState:
                 self._optimizer.state[p].update(values)
         for values, extra in zip(found[1 + len(names) :], self._extra.values(), strict=True):
             extra.load_state_dict(values)
+        self._rehearsed = set()
         self.member = True
 
 
