@@ -89,16 +89,18 @@ class StepPeer(TimedPeer):
 
 
 class TrainingPeer(TimedPeer):
-    """Trains with AdamW, whose state is twice the parameters, until something happens to the run."""
+    """Trains with AdamW, whose state is twice the parameters, until something happens to the run. `batch`:
+    samples of all peers together."""
 
-    def __init__(self, host: int, size: int, **settings: Any) -> None:
+    def __init__(self, host: int, size: int, batch: int = 48, **settings: Any) -> None:
         super().__init__(host, 0, 0, **settings)
         torch.set_num_threads(1)
         self._net = model(size)
         self._optimizer = torch.optim.AdamW(self._net.parameters(), lr=1e-4)
-        self._sampler = ElasticSampler(SAMPLES, global_batch=48)
-        self._x = torch.randn(48, _width(size), generator=torch.Generator().manual_seed(1))
+        self._sampler = ElasticSampler(SAMPLES, global_batch=batch)
+        self._x = torch.randn(batch, _width(size), generator=torch.Generator().manual_seed(1))
         self._run: Any = None
+        self._boundary = 0.0
 
     def id(self) -> int:
         return self.comm.id
@@ -143,13 +145,13 @@ class TrainingPeer(TimedPeer):
                 return {"ended": time.monotonic(), "digest": self._run.digest()}
 
     def train_until_with(self, count: int) -> dict[str, Any]:
-        """Until so many peers contribute: seconds of each step, and when each ended."""
-        seconds, ended = [], []
+        """Until so many peers contribute: seconds of the longest step, and of the longest boundary."""
+        seconds, self._boundary = [], 0.0
         while True:
             seconds.append(self._timed_step())
-            ended.append(time.monotonic())
             if len(self._run.contributors) == count:
-                return {"seconds": seconds, "ended": ended, "digest": self._run.digest()}
+                digest = self._run.digest()
+                return {"worst": max(seconds), "boundary": self._boundary, "digest": digest}
 
     def _timed_step(self) -> float:
         began = time.perf_counter()
@@ -157,7 +159,9 @@ class TrainingPeer(TimedPeer):
         return time.perf_counter() - began
 
     def _step(self) -> None:
+        began = time.perf_counter()
         self._run.boundary()
+        self._boundary = max(self._boundary, time.perf_counter() - began)
         x = self._x[: max(1, len(self._sampler.positions(self.comm.id)))]
         self._optimizer.zero_grad()
         self._net(x).square().mean().backward()

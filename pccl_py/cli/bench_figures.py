@@ -31,6 +31,7 @@ def add_all(benches: Any) -> None:
     bench = _add(benches, "heal", "a newcomer takes the state of peers that train", _heal)
     arguments.count(bench, "--repeats", 5, "newcomers")
     arguments.size(bench, heal.SIZE)
+    arguments.count(bench, "--batch", heal.BATCH, "samples of all peers: how long a step is")
     arguments.path(bench)
     bench = _add(benches, "join", "a newcomer in a running group of 2", _join)
     arguments.count(bench, "--repeats", 30, "newcomers")
@@ -76,7 +77,7 @@ def _ddp(args: argparse.Namespace) -> Iterable[Figure]:
 
 
 def _heal(args: argparse.Namespace) -> Iterable[Figure]:
-    return heal.measure(args.repeats, args.size, **arguments.settings_of(args))
+    return heal.measure(args.repeats, args.size, args.batch, **arguments.settings_of(args))
 
 
 def _join(args: argparse.Namespace) -> Iterable[Figure]:
