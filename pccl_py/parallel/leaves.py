@@ -40,6 +40,18 @@ def tensors_of(tree: Any, path: str) -> dict[str, Tensor]:
     return {where: leaf for where, leaf in leaves_of(tree, path) if isinstance(leaf, Tensor)}
 
 
+def copied(tree: Any) -> Any:
+    """The same containers with tensors of their own, each once: schedulers name one tensor several times."""
+    if isinstance(tree, dict):
+        changed = tree.copy()
+        for key, value in tree.items():
+            changed[key] = copied(value)
+        return changed
+    if isinstance(tree, list | tuple):
+        return type(tree)(copied(value) for value in tree)
+    return tree.detach().clone() if isinstance(tree, Tensor) else tree
+
+
 def with_plain(tree: Any, plain: Iterator[Plain]) -> Any:
     """The same containers and tensors with other plain leaves. Raises UsageError where they are too few."""
     if isinstance(tree, dict):

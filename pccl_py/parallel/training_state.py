@@ -18,7 +18,7 @@ from ..errors import UsageError
 from ..shared_state import SharedState
 from .elastic_sampler import ElasticSampler
 from .fsdp_gradients import local_of
-from .leaves import plain_of, tensors_of, with_plain
+from .leaves import copied, plain_of, tensors_of, with_plain
 
 _HEADROOM = 256  # plain values grow by some digits while a newcomer compares sizes
 _BEYOND_FLAGS = 2  # numbers of the survey in front of the flags
@@ -74,7 +74,7 @@ class TrainingState:
     def survey(self) -> Tensor:
         """int64: to be reduced with max. It tells, of the peers with the highest revision, how long their
         plain values are and which parameters their optimizers have state for."""
-        self._extra_states = {name: extra.state_dict() for name, extra in self._extra.items()}
+        self._extra_states = {name: copied(extra.state_dict()) for name, extra in self._extra.items()}
         rank = self.revision << 32
         state, made = self._optimizer.state, self._rehearsed
         has = [int(bool(state.get(p)) and id(p) not in made) for _, p in self._parameters()]
