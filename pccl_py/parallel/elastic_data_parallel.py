@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import Evicted, OutcomeUnknown, UsageError
+from ..errors import Evicted, MismatchError, OutcomeUnknown, UsageError
 from .elastic_loader import ElasticLoader
 from .elastic_sampler import ElasticSampler
 from .gradient_sources import Gradients, gradients_of
@@ -192,6 +192,16 @@ class ElasticDataParallel:
             self._standing = Standing.INSIDE
 
     def _take_state(self) -> None:
+        """A newcomer with another model gets an error and leaves; rid of it, the others go on."""
+        while True:
+            try:
+                return self._exchange_state()
+            except MismatchError as error:
+                if not self._state.member:
+                    raise
+                logger.warning("%s; a newcomer that does not fit is refused", error)
+
+    def _exchange_state(self) -> None:
         """All that changes the state runs on this thread: nobody is sent half a step."""
         self._gradients.reshard()
         state = self._state

@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from ..errors import UsageError
-from .gradient_buckets import buffer_like
+from .gradient_buckets import buffer_like, scaled
 from .module_gradients import at_end_of_backward, current_pass
 from .step import Step
 
@@ -73,7 +73,7 @@ class FsdpGradients:
         if number not in self._buffers or self._buffers[number][0].numel() != shard.numel():
             self._buffers[number] = (buffer_like(shard, shard.numel()), buffer_like(shard, shard.numel()))
         inputs, outputs = self._buffers[number]
-        torch.mul(shard, self._factor, out=inputs)
+        scaled(shard, self._factor, inputs)
         self._step.post(number, inputs, outputs)
 
     @torch.no_grad()

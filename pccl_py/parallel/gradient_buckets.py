@@ -74,7 +74,7 @@ class GradientBuckets:
     def put(self, index: int, gradient: Tensor, factor: float) -> None:
         """inputs = gradient * factor"""
         bucket, view, _ = self._places[index]
-        torch.mul(gradient, factor, out=view)
+        scaled(gradient, factor, view)
         bucket.missing.discard(index)
 
     def put_nothing(self, bucket: Bucket) -> set[int]:
@@ -111,6 +111,14 @@ def buffer_like(tensor: Tensor, size: int) -> Tensor:
         assert isinstance(found, Tensor)
         return found
     return torch.empty(size, dtype=tensor.dtype, device=tensor.device)
+
+
+def scaled(tensor: Tensor, factor: float, out: Tensor) -> None:
+    """out = tensor * factor. 0 also where the tensor is not finite: who has no sample adds nothing."""
+    if factor:
+        torch.mul(tensor, factor, out=out)
+    else:
+        out.zero_()
 
 
 def trainable(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
-from .gradient_buckets import buffer_like
+from .gradient_buckets import buffer_like, scaled
 
 
 class NormBuffers:
@@ -26,12 +26,12 @@ class NormBuffers:
     def load(self, factor: float) -> None:
         begin = 0
         for buffer in self._buffers:
-            torch.mul(buffer, factor, out=self.inputs[0][begin : begin + buffer.numel()])
+            scaled(buffer, factor, self.inputs[0][begin : begin + buffer.numel()].view(buffer.shape))
             begin += buffer.numel()
 
     @torch.no_grad()
     def store(self, scale: float) -> None:
         begin = 0
         for buffer in self._buffers:
-            torch.mul(self.outputs[0][begin : begin + buffer.numel()], scale, out=buffer)
+            scaled(self.outputs[0][begin : begin + buffer.numel()].view(buffer.shape), scale, buffer)
             begin += buffer.numel()
