@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,16 @@ from pccl_py import Communicator, Master, MismatchError, UsageError  # noqa: E40
 from pccl_py.parallel import ElasticSampler, elastic_data_parallel  # noqa: E402
 
 from .peers import QUICK, together  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """So that sums have one order, however busy the machine is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 _seeding = threading.Lock()  # the generator is the process's
 X = torch.randn(64, 6, generator=torch.Generator().manual_seed(5))
