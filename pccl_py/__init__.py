@@ -105,7 +105,7 @@ if "torch.distributed" in sys.modules:  # else it asks for it when it comes: see
 
 def __getattr__(name: str) -> Any:
     """Parts that need torch are imported by whoever names them first."""
-    if name in ("distributed", "optim"):
+    if name in ("distributed", "optim", "parallel"):
         from importlib import import_module
 
         return import_module(f".{name}", __name__)
