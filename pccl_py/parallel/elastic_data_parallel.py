@@ -12,7 +12,8 @@ from typing import Any, Self
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import Evicted, MismatchError, OutcomeUnknown, UsageError
+from ..errors import Evicted, MismatchError, OutcomeUnknown, PcclError, UsageError
+from .background_sync import BackgroundSync
 from .elastic_loader import ElasticLoader
 from .elastic_sampler import ElasticSampler
 from .gradient_sources import Gradients, gradients_of
@@ -24,7 +25,7 @@ logger = logging.getLogger("pccl_py.parallel")
 
 _LEFT_BEHIND = (Evicted, OutcomeUnknown)
 _TAG = 0xE1A50000  # of the parts of a step; 4096 of them, and the survey behind them
-_SURVEY_TAG = _TAG + 0x1000
+_SURVEY_TAG, _NUMBERS_TAG, _TENSORS_TAG = (_TAG + 0x1000 + n for n in range(3))
 
 
 class Standing(Enum):
@@ -61,6 +62,7 @@ class ElasticDataParallel:
         self._state = TrainingState(inner, optimizer, sampler, extra or {})
         self._hook = optimizer.register_step_pre_hook(self._before_step)
         self._standing = Standing.ADMITTED
+        self._tensors: BackgroundSync | None = None
         self._joined = callable(comm)
         if callable(comm):
             self._state.rehearse()
@@ -101,6 +103,7 @@ class ElasticDataParallel:
         self._note_commit()
         while True:
             try:
+                self._await_tensors()
                 self._raise_failure()
                 return self._go_inside()
             except _LEFT_BEHIND as error:
@@ -171,6 +174,7 @@ class ElasticDataParallel:
 
     def digest(self) -> str:
         """32 hexadecimal digits over all that is shared; equal on all peers behind each optimizer.step()."""
+        self._await_tensors()
         self._note_commit()
         self._gradients.reshard()
         return self._state.digest()
@@ -189,7 +193,6 @@ class ElasticDataParallel:
             self._standing = Standing.ADMITTED
         if self._standing is Standing.ADMITTED:
             self._take_state()
-            self._standing = Standing.INSIDE
 
     def _take_state(self) -> None:
         """A newcomer with another model gets an error and leaves; rid of it, the others go on."""
@@ -202,18 +205,40 @@ class ElasticDataParallel:
                 logger.warning("%s; a newcomer that does not fit is refused", error)
 
     def _exchange_state(self) -> None:
-        """All that changes the state runs on this thread: nobody is sent half a step."""
+        """What is exported is taken here, on the thread that trains, between two steps. Tensors that only the
+        optimizer changes may travel during forward and backward: optimizer.step() waits for them."""
         self._gradients.reshard()
         state = self._state
         survey = reduce_once(self.comm, state.survey(), "max", _SURVEY_TAG)
-        shared = state.prepare(survey)
+        numbers, tensors = state.prepare(survey)
+        running, entering = bool(survey[1]), state.revision < int(survey[0])
         try:
-            info = synchronize(self.comm, shared)
+            synchronize(self.comm, numbers, _NUMBERS_TAG)
         finally:
-            state.torn = shared.torn
+            state.torn |= numbers.torn
+        state.incomplete |= entering
         state.taken()
-        if self._sampler is not None:
-            self._sampler.seat(info.contributors)
+        self._step.entering = running and entering
+        self._tensors = BackgroundSync(self.comm, tensors, _TENSORS_TAG)
+        self._standing = Standing.INSIDE
+        if not running:  # nobody has a share yet; else newcomers get theirs with the next commit
+            contributors = self._await_tensors()
+            if self._sampler is not None:
+                self._sampler.seat(contributors)
+
+    def _await_tensors(self) -> tuple[int, ...]:
+        """The state is complete when it returns who took part; raises what prevents that."""
+        if (tensors := self._tensors) is None:
+            return ()
+        try:
+            info = tensors.join()
+        except PcclError:
+            self._standing, self._tensors, self._state.torn = Standing.ADMITTED, None, tensors.state.torn
+            raise
+        self._tensors = None
+        self._state.torn = False
+        self._state.complete()
+        return info.contributors
 
     def _note_commit(self) -> None:
         """Behind a commit; a peer that the run went on without since then has not that step."""
@@ -221,6 +246,7 @@ class ElasticDataParallel:
         reduced, step.reduced = step.reduced, False
         if reduced and step.failure is None:
             self._state.steps += 1
+            step.entering = False
             if step.waiting and self._standing is Standing.INSIDE:
                 self._standing = Standing.DOOR
 
@@ -232,6 +258,10 @@ class ElasticDataParallel:
     def _before_step(self, *_: object) -> None:
         """Of optimizer.step(): it gets the reduced gradients, or none at all where there is no result."""
         step = self._step
+        try:
+            self._await_tensors()
+        except _LEFT_BEHIND as error:
+            step.failure = step.failure or error
         if step.failure is not None and not isinstance(step.failure, _LEFT_BEHIND):
             self._raise_failure()
         if step.failure is not None or (step.reduced and not step.has_result):
@@ -279,8 +309,10 @@ def elastic_data_parallel(
     Peers may die at any moment. What one of them had reduced but not committed is taken out again, as every
     peer keeps its gradients until all parts of a step are of the same peers; its samples are the first of
     the next batch. Survivors do not repeat forward or backward. Newcomers enter between two batches, where
-    nothing runs; the state is sent by the training thread itself, and filled in place. Until then they have
-    no share. Who was evicted but lives comes back there too; the step in between is void for it.
+    nothing runs. What only the optimizer changes may travel until the next optimizer.step(), which waits for
+    it: nobody is sent half a step. For the newcomer that step counts nothing: it goes through the loop with
+    one sample, of weight 0, and weights that are still coming in. Who was evicted but lives comes back the
+    same way; the step in between is void for it.
 
     An error of the communicator is raised by optimizer.step() or by batches(), not by backward(). A backward
     pass that raised may be done again, with the same samples. Behind backward(), either all peers take the

@@ -22,7 +22,8 @@ _LAST = PARTS_MAX  # index of the part that ends the step
 class Step:
     """failure: what ended the last attempt without a commit.    reduced: committed, and not applied yet.
     has_result: of the last commit: some sample was used.
-    contributors, attempts, waiting: of the last commit.    active: backward passes reduce."""
+    contributors, attempts, waiting: of the last commit.    active: backward passes reduce.
+    entering: this peer's parameters are still on their way, and its gradients mean nothing."""
 
     def __init__(self, card: StepCard, norms: NormBuffers) -> None:
         self.card = card
@@ -31,6 +32,7 @@ class Step:
         self._reduction: StepReduction
         self._factor = 0.0
         self.active = True
+        self.entering = False
         self.reduced = False
         self.has_result = False
         self.failure: PcclError | None = None
@@ -51,7 +53,7 @@ class Step:
                 "one into `with run.no_sync():`"
             )
         assert self._comm is not None
-        self._factor = self.card.fill(self._comm.id, self.samples)
+        self._factor = self.card.fill(self._comm.id, 0 if self.entering else self.samples)
         return self._factor
 
     def has(self, index: int) -> bool:

@@ -39,7 +39,7 @@ class Comm(Protocol):
     def update_topology(self) -> bool: ...
     def rejoin(self) -> None: ...
     def leave(self) -> None: ...
-    def sync_shared_state(self, state: SharedState) -> SyncInfo: ...
+    def sync_shared_state(self, state: SharedState, *, tag: int | None) -> SyncInfo: ...
     @property
     def all_reduce(self) -> Callable[..., Any]: ...
 
@@ -149,11 +149,11 @@ def reduce_once(comm: Comm, value: torch.Tensor, op: str, tag: int) -> torch.Ten
         return out
 
 
-def synchronize(comm: Comm, state: SharedState) -> SyncInfo:
+def synchronize(comm: Comm, state: SharedState, tag: int) -> SyncInfo:
     """As sync_shared_state, repeated where another peer was interrupted in it."""
     while True:
         try:
-            return comm.sync_shared_state(state)
+            return comm.sync_shared_state(state, tag=tag)
         except Cancelled as error:
             logger.warning("%s; synchronizing again", error)
 

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..shared_state import SharedState
+from ..tensors import describe
 from .elastic_sampler import ElasticSampler
 from .fsdp_gradients import local_of
 from .leaves import copied, plain_of, tensors_of, with_plain
 
 _HEADROOM = 256  # plain values grow by some digits while a newcomer compares sizes
-_BEYOND_FLAGS = 2  # numbers of the survey in front of the flags
+_BEYOND_FLAGS = 3  # numbers of the survey in front of the flags
 
 
 class Stateful(Protocol):
@@ -53,6 +54,7 @@ class TrainingState:
         self._plain: np.ndarray[Any, np.dtype[np.uint8]] = np.zeros(0, np.uint8)
         self._rehearsed: set[int] = set()  # parameters whose state means nothing yet
         self.member = False  # of this run
+        self.incomplete = False  # numbers are the run's, tensors are on their way
         self.torn = False
 
     @property
@@ -67,7 +69,8 @@ class TrainingState:
     def revision(self) -> int:
         """0 is kept for those that never trained, so that they win no election; a sampler's loaded state
         says that this one has."""
-        return self.steps + 1 if self.member or self.steps else 0
+        known = self.member or self.steps
+        return self.steps + 1 if known and not self.incomplete else 0
 
     # ---- before the synchronization: which tensors there are ----
 
@@ -78,10 +81,12 @@ class TrainingState:
         rank = self.revision << 32
         state, made = self._optimizer.state, self._rehearsed
         has = [int(bool(state.get(p)) and id(p) not in made) for _, p in self._parameters()]
-        return torch.tensor([self.revision, rank | len(self._encoded()), *(rank | flag for flag in has)])
+        head = [self.revision, int(self.member), rank | len(self._encoded())]
+        return torch.tensor([*head, *(rank | flag for flag in has)])
 
-    def prepare(self, survey: Tensor) -> SharedState:
-        """survey: the maximum over all peers. The optimizer's state is made, or dropped, to be as theirs."""
+    def prepare(self, survey: Tensor) -> tuple[SharedState, SharedState]:
+        """What is small or changes in forward, and what only an optimizer changes. survey: the maximum over
+        all peers. The optimizer's state is made, or dropped, to be as theirs."""
         named = self._parameters()
         flags = [int(value) & 1 for value in survey[_BEYOND_FLAGS:]]
         if len(flags) != len(named):
@@ -91,10 +96,11 @@ class TrainingState:
             if not flag:
                 self._optimizer.state.pop(p, None)
         self._rehearse([p for p in wanted if not self._optimizer.state.get(p)])
-        self._write_plain(int(survey[1]) & 0xFFFFFFFF)
-        state = SharedState(self.tensors(), self.revision)
-        state.torn = self.torn
-        return state
+        self._write_plain(int(survey[2]) & 0xFFFFFFFF)
+        states = SharedState(self.numbers(), self.revision), SharedState(self.tensors(), self.revision)
+        for state in states:
+            state.torn = self.torn
+        return states
 
     def rehearse(self) -> None:
         """Makes the optimizer's state in advance, as a newcomer will need it; who founds a run drops it."""
@@ -124,13 +130,23 @@ class TrainingState:
     # ---- the tensors ----
 
     def tensors(self) -> dict[str, Any]:
-        """Live, by name. A DTensor's name tells how it is sharded, so that another layout is refused."""
-        found: dict[str, Any] = {"steps": self._counters, "plain values": self._plain}
-        for name, tensor in self._model_tensors().items():
-            found[f"model {name}{_layout(tensor)}"] = local_of(tensor.detach())
+        """What an optimizer changes, and nothing else: live, by name. A DTensor's name tells how it is
+        sharded, so that another layout is refused."""
+        found: dict[str, Any] = {}
+        for name, parameter in self._model.named_parameters():
+            found[f"model {name}{_layout(parameter)}"] = local_of(parameter.detach())
         for name, p in self._parameters():
             for path, tensor in tensors_of(self._optimizer.state.get(p, {}), name).items():
                 found[f"optimizer {path}{_layout(tensor)}"] = local_of(tensor.detach())
+        return found
+
+    def numbers(self) -> dict[str, Any]:
+        """The rest, persistent buffers included; and, as names of nothing, what tensors() are."""
+        found: dict[str, Any] = {"steps": self._counters, "plain values": self._plain}
+        for name, tensor in self.tensors().items():
+            found[f"{name}: {describe(tensor)}"] = np.zeros(0, np.uint8)
+        for name, buffer in self._persistent_buffers().items():
+            found[f"buffer {name}"] = buffer
         for path, tensor in tensors_of(self._groups(), "groups").items():
             found[f"optimizer {path}"] = tensor
         if self._sampler is not None:
@@ -141,12 +157,9 @@ class TrainingState:
             found |= tensors_of(state, f"extra {name}")
         return found
 
-    def _model_tensors(self) -> dict[str, Tensor]:
-        """Parameters, once each, and persistent buffers."""
+    def _persistent_buffers(self) -> dict[str, Tensor]:
         kept = self._model.state_dict(keep_vars=True).keys()
-        found: dict[str, Tensor] = dict(self._model.named_parameters())
-        found |= {name: buffer for name, buffer in self._model.named_buffers() if name in kept}
-        return found
+        return {name: buffer for name, buffer in self._model.named_buffers() if name in kept}
 
     def _parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
         """Of the optimizer, under the model's names."""
@@ -156,7 +169,7 @@ class TrainingState:
     def digest(self) -> str:
         self.survey()
         self._write_plain(len(self._encoded()))
-        return SharedState(self.tensors()).digest().hex()
+        return SharedState(self.numbers() | self.tensors()).digest().hex()
 
     # ---- numbers and texts ----
 
@@ -178,7 +191,7 @@ class TrainingState:
         self._plain[: len(data)] = np.frombuffer(data, np.uint8)
 
     def taken(self) -> None:
-        """The tensors hold what was elected: numbers and texts follow."""
+        """numbers() hold what was elected: what is kept as numbers and texts follows."""
         parts = json.loads(self._plain.tobytes())
         trees = self._trees()
         if len(parts) != len(trees):
@@ -193,7 +206,10 @@ class TrainingState:
         for values, extra in zip(found[1 + len(names) :], self._extra.values(), strict=True):
             extra.load_state_dict(values)
         self._rehearsed = set()
-        self.member = True
+
+    def complete(self) -> None:
+        """tensors() hold what was elected, too."""
+        self.member, self.incomplete = True, False
 
 
 def _layout(tensor: Tensor) -> str:

@@ -88,7 +88,7 @@ def loop(comm: Any, net: Any, data: Data, rank: int, path: str, group: int, opti
     say(began=run.steps, digest=run.digest(), id=comm.id)
     for x, y in run.batches(data, steps=options["steps"], num_workers=options.get("workers", 0)):
         step = run.steps
-        say(step=step, id=comm.id, share=sampler.share(comm.id), digest=run.digest(), group=group)
+        say(step=step, id=comm.id, share=sampler.share(comm.id), group=group)
         if rank == 0 and step == options.get("join_at"):
             Path(path + ".join").touch()
             until = time.monotonic() + 30
@@ -102,7 +102,7 @@ def loop(comm: Any, net: Any, data: Data, rank: int, path: str, group: int, opti
         inner.step()
         inner.zero_grad()
         rates.step()
-        say(done=step, id=comm.id, contributors=run.contributors, loss=mean, group=group)
+        say(digest=run.digest(), done=step, id=comm.id, contributors=run.contributors, loss=mean, group=group)
         if victim and step == victim[1] and victim[0] == "between":
             die()
     state = {"position": sampler.ledger.position, "returned": sampler.ledger.returned}

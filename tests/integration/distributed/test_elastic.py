@@ -46,8 +46,8 @@ def used_in(said: Said, group: int = 0) -> list[list[int]]:
 def check_digests(said: Said, group: int = 0) -> None:
     digests: dict[int, set[str]] = {}
     for event in (event for events in said for event in events):
-        if event.get("group", group) == group and "share" in event:
-            digests.setdefault(event["step"], set()).add(event["digest"])
+        if event.get("group") == group and "done" in event:
+            digests.setdefault(event["done"], set()).add(event["digest"])
     assert all(len(found) == 1 for found in digests.values()), digests
     assert len(set.union(*digests.values())) == len(digests)
 
@@ -127,6 +127,25 @@ def test_a_peer_is_killed_and_another_comes(gang: Gang, address: str, phase: str
     assert len(used[-1]) == BATCH
     assert said[3][0]["began"] == JOIN_AT + 1
     assert len({e["id"] for e in said[0] if "share" in e}) == 1, "nobody had to come back"
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("victim", [1, 3])
+@pytest.mark.deadline(90)
+def test_a_peer_is_killed_while_a_newcomer_gets_the_state(
+    gang: Gang, address: str, phase: str, victim: int
+) -> None:
+    """The newcomer, or one that gives; the state travels during the step, whose samples the newcomer has none
+    of."""
+    said = gang.play(
+        "plays_elastic:train", 4, killed=(victim,), address=address, steps=STEPS,
+        kills={str(victim): [phase, JOIN_AT + 1]}, joins=[3], join_at=JOIN_AT,
+    )  # fmt: skip
+    unsaid = (JOIN_AT + 1,) if phase == "committed" and victim == 1 else ()
+    check(said, STEPS, [0, 2] if victim == 3 else [0, 2, 3], unsaid)
+    newcomer = [e for e in said[3] if "share" in e]
+    assert newcomer[0]["step"] == JOIN_AT + 1 and newcomer[0]["share"] == []
+    assert victim == 3 or (newcomer[1]["share"] and newcomer[1]["step"] == JOIN_AT + 2)
 
 
 @pytest.mark.parametrize("phase", ["", "forward", "backward", "reduce", "optimizer"])

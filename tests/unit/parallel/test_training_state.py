@@ -57,16 +57,19 @@ class Peer:
 
 def heal(newcomer: Peer, donor: Peer) -> None:
     survey = torch.maximum(donor.state.survey(), newcomer.state.survey())
-    given = donor.state.prepare(survey).tensors
-    taken = newcomer.state.prepare(survey).tensors
+    given, taken = (
+        {k: v for part in peer.state.prepare(survey) for k, v in part.tensors.items()}
+        for peer in (donor, newcomer)
+    )
     assert given.keys() == taken.keys()
     for name, tensor in taken.items():
         if isinstance(tensor, np.ndarray):
             tensor[:] = given[name]
         else:
             tensor.copy_(given[name])
-    donor.state.taken()
-    newcomer.state.taken()
+    for peer in (donor, newcomer):
+        peer.state.taken()
+        peer.state.complete()
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
