@@ -113,7 +113,7 @@ class TrainingPeer(TimedPeer):
                     p.fill_(value)
 
     def enter(self, address: str, min_islands: int = 1) -> dict[str, Any]:
-        """Joins, and takes the state: when the call began, and when it ended."""
+        """Joins, and takes the state: when the call began, when it was admitted, and when it had all."""
         times: dict[str, Any] = {}
 
         def join() -> Communicator:
@@ -121,6 +121,7 @@ class TrainingPeer(TimedPeer):
             return self.comm
 
         self._run = elastic_data_parallel(self._net, join, self._optimizer, sampler=self._sampler)
+        self._run.wait_for_state()
         return {
             "id": times["id"],
             "began": times["began"],

@@ -110,6 +110,10 @@ class ElasticDataParallel:
                 logger.warning("%s; joining again at the next boundary", error)
                 self._standing = Standing.OUTSIDE
 
+    def wait_for_state(self) -> None:
+        """Returns when this peer has all of the run's state; optimizer.step() waits for it by itself."""
+        self._await_tensors()
+
     @contextmanager
     def no_sync(self) -> Iterator[None]:
         """For all backward passes of a step but the last one: gradients add up in this peer."""

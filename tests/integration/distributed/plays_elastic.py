@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -70,9 +72,8 @@ def train(*, rank: int, ranks: int, path: str, address: str, **options: Any) -> 
         with torch.no_grad():  # whatever it began with
             [p.add_(1) for p in net.parameters()]
         await_file(Path(path + ".join"))
-    with Communicator(
-        address, min_islands=1 if rank in joins else founders, config=CONFIG, timeout=40
-    ) as comm:
+    wanted = 1 if rank in joins else founders
+    with Communicator(address, min_islands=wanted, config=CONFIG, timeout=40) as comm:
         loop(comm, wrapped, Data(), rank, path, 0, options)
 
 
@@ -102,6 +103,9 @@ def loop(comm: Any, net: Any, data: Data, rank: int, path: str, group: int, opti
         inner.step()
         inner.zero_grad()
         rates.step()
+        if run.steps == step:  # this step was void here: the others went on without this peer
+            say(void=step)
+            continue
         say(digest=run.digest(), done=step, id=comm.id, contributors=run.contributors, loss=mean, group=group)
         if victim and step == victim[1] and victim[0] == "between":
             die()
@@ -124,6 +128,8 @@ def armed(net: Any, inner: torch.optim.Optimizer, where: str) -> Arm:
             die_behind("post")
         elif where == "committed":
             die_behind("finish")
+        elif where == "stopped":
+            stop(3.0)  # the others go on without it
         elif where == "optimizer":
             inner.register_step_pre_hook(lambda *_: die())
 
@@ -144,6 +150,15 @@ def die_behind(method: str) -> None:
         return found
 
     setattr(StepReduction, method, replaced)
+
+
+def stop(seconds: float) -> None:
+    """SIGSTOP, until a child wakes this process up."""
+    if os.fork() == 0:
+        time.sleep(seconds)
+        os.kill(os.getppid(), signal.SIGCONT)
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def ignore() -> None:

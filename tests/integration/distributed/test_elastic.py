@@ -148,6 +148,21 @@ def test_a_peer_is_killed_while_a_newcomer_gets_the_state(
     assert victim == 3 or (newcomer[1]["share"] and newcomer[1]["step"] == JOIN_AT + 2)
 
 
+@pytest.mark.deadline(90)
+def test_a_peer_that_was_evicted_comes_back(gang: Gang, address: str) -> None:
+    """It was stopped for longer than heartbeats may be missing; the same objects train on."""
+    said = gang.play(
+        "plays_elastic:train", 3, address=address, steps=STEPS, kills={"1": ["stopped", KILL_STEP]},
+        join_at=JOIN_AT,
+    )  # fmt: skip
+    check(said, STEPS, [0, 1, 2])
+    assert [e["void"] for e in said[1] if "void" in e] == [KILL_STEP]
+    assert len({e["id"] for e in said[1] if "share" in e}) == 2
+    used = used_in(said)
+    had = next(e["share"] for e in said[1] if e.get("step") == KILL_STEP)
+    assert not set(had) & set(used[KILL_STEP]) and used[KILL_STEP + 1][: len(had)] == had
+
+
 @pytest.mark.parametrize("phase", ["", "forward", "backward", "reduce", "optimizer"])
 @pytest.mark.deadline(90)
 def test_islands_of_fsdp_ranks_are_killed_and_come(gang: Gang, address: str, phase: str) -> None:
