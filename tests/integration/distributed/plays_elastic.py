@@ -71,6 +71,7 @@ def train(*, rank: int, ranks: int, path: str, address: str, **options: Any) -> 
     if rank in joins:
         with torch.no_grad():  # whatever it began with
             [p.add_(1) for p in net.parameters()]
+        delay_tensors(options.get("delay_s", 0.0))
         await_file(Path(path + ".join"))
     wanted = 1 if rank in joins else founders
     with Communicator(address, min_islands=wanted, config=CONFIG, timeout=40) as comm:
@@ -122,8 +123,8 @@ def armed(net: Any, inner: torch.optim.Optimizer, where: str) -> Arm:
         first, last = net_layers(net)[0], net_layers(net)[-1]
         if where == "forward":
             last.register_forward_pre_hook(lambda *_: die())
-        elif where == "backward":  # the last layers' gradients are on their way
-            first.register_full_backward_hook(lambda *_: die())
+        elif where == "backward":  # the last layers' gradients are reduced, with this peer's
+            first.register_full_backward_hook(lambda *_: (time.sleep(0.2), die()))
         elif where == "reduce":
             die_behind("post")
         elif where == "committed":
@@ -150,6 +151,19 @@ def die_behind(method: str) -> None:
         return found
 
     setattr(StepReduction, method, replaced)
+
+
+def delay_tensors(seconds: float) -> None:
+    """This peer fetches what differs so much later than it could."""
+    from pccl_py.state_sync import StateSync
+
+    original = StateSync._on_elected
+
+    def replaced(self: StateSync, *arguments: Any) -> None:
+        time.sleep(seconds)
+        original(self, *arguments)
+
+    StateSync._on_elected = replaced  # type: ignore[method-assign]
 
 
 def stop(seconds: float) -> None:

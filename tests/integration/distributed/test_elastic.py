@@ -135,11 +135,11 @@ def test_a_peer_is_killed_and_another_comes(gang: Gang, address: str, phase: str
 def test_a_peer_is_killed_while_a_newcomer_gets_the_state(
     gang: Gang, address: str, phase: str, victim: int
 ) -> None:
-    """The newcomer, or one that gives; the state travels during the step, whose samples the newcomer has none
-    of."""
+    """The newcomer, or one that gives. The newcomer has no samples of the step in which the state travels;
+    the others wait for it before they change anything."""
     said = gang.play(
         "plays_elastic:train", 4, killed=(victim,), address=address, steps=STEPS,
-        kills={str(victim): [phase, JOIN_AT + 1]}, joins=[3], join_at=JOIN_AT,
+        kills={str(victim): [phase, JOIN_AT + 1]}, joins=[3], join_at=JOIN_AT, delay_s=0.3,
     )  # fmt: skip
     unsaid = (JOIN_AT + 1,) if phase == "committed" and victim == 1 else ()
     check(said, STEPS, [0, 2] if victim == 3 else [0, 2, 3], unsaid)
