@@ -87,7 +87,7 @@ def loop(comm: Any, net: Any, data: Data, rank: int, path: str, group: int, opti
     )
     victim = options.get("kills", {}).get(str(rank))
     arm = armed(net, inner, victim[0]) if victim else ignore
-    say(began=run.steps, digest=run.digest(), id=comm.id)
+    say(began=run.steps, id=comm.id)
     for x, y in run.batches(data, steps=options["steps"], num_workers=options.get("workers", 0)):
         step = run.steps
         say(step=step, id=comm.id, share=sampler.share(comm.id), group=group)
