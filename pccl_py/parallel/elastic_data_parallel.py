@@ -100,10 +100,12 @@ class ElasticDataParallel:
         Newcomers come in here, and a peer that the others went on without comes back, with their state.
         Nothing is sent where nobody waits. Raises what the communicator raises; call it again to go on.
         """
+        untouched = self._standing is Standing.INSIDE and not self._step.reduced
         self._note_commit()
         while True:
             try:
-                self._await_tensors()
+                if not untouched or self._step.failure is not None:  # else a step may run beside them
+                    self._await_tensors()
                 self._raise_failure()
                 return self._go_inside()
             except _LEFT_BEHIND as error:
