@@ -52,7 +52,7 @@ def measure(repeats: int, size: int = SIZE, batch: int = BATCH, **settings: Any)
             found += [worker.receive() for worker in members]
             right &= len({result["digest"] for result in found}) == 1
             waits.append(entered["joined"] - entered["began"])
-            heals.append(entered["ended"] - entered["began"])
+            heals.append(newcomer.call("whole") - entered["began"])
             stalls.append(max(result["boundary"] for result in found[1:]))
             after = [max(t) for t in zip(*each([newcomer, *members], "steps", count=5), strict=True)]
             normal.append(statistics.median(after))

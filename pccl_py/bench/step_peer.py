@@ -6,6 +6,7 @@ Needs torch, which the bench has imported before the processes are forked.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from typing import Any
 
@@ -100,7 +101,7 @@ class TrainingPeer(TimedPeer):
         self._sampler = ElasticSampler(SAMPLES, global_batch=batch)
         self._x = torch.randn(batch, _width(size), generator=torch.Generator().manual_seed(1))
         self._run: Any = None
-        self._boundary = 0.0
+        self._boundary = self._whole = 0.0
 
     def id(self) -> int:
         return self.comm.id
@@ -113,7 +114,7 @@ class TrainingPeer(TimedPeer):
                     p.fill_(value)
 
     def enter(self, address: str, min_islands: int = 1) -> dict[str, Any]:
-        """Joins, and takes the state: when the call began, when it was admitted, and when it had all."""
+        """Joins, and begins to take the state: when the call began, and when it was admitted."""
         times: dict[str, Any] = {}
 
         def join() -> Communicator:
@@ -121,13 +122,16 @@ class TrainingPeer(TimedPeer):
             return self.comm
 
         self._run = elastic_data_parallel(self._net, join, self._optimizer, sampler=self._sampler)
+        threading.Thread(target=self._note_whole, daemon=True).start()
+        return {name: times[at] for name, at in (("id", "id"), ("began", "began"), ("joined", "ended"))}
+
+    def _note_whole(self) -> None:
         self._run.wait_for_state()
-        return {
-            "id": times["id"],
-            "began": times["began"],
-            "joined": times["ended"],
-            "ended": time.monotonic(),
-        }
+        self._whole = time.monotonic()
+
+    def whole(self) -> float:
+        """When it had all of the state."""
+        return self._whole
 
     def steps(self, count: int) -> list[float]:
         """Seconds of each."""
