@@ -120,7 +120,8 @@ net::Connection* Links::stripe_for_chunk(PeerId peer, const MayTake& may_take) {
   net::Connection* best = nullptr;
   for (const auto& stripe : it->second.stripes) {
     auto* c = stripe.connection;
-    if (c == nullptr || c->queued_frames() >= frames || c->queued_bytes() >= bytes_in_flight_max) continue;
+    if (c == nullptr || c->borrowed_frames() >= frames) continue;
+    if (c->borrowed_bytes() >= bytes_in_flight_max) continue;
     if ((best == nullptr || c->queued_bytes() < best->queued_bytes()) && may_take(*c)) best = c;
   }
   return best;
