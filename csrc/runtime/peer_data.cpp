@@ -319,9 +319,11 @@ std::uint8_t* PeerRuntime::prepare(const wire::DataHeader& header, const Landing
   incoming.attempt = attempt->id;
   if (landing.kind == Landing::Kind::signal) return &nothing_;
   if (landing.kind == Landing::Kind::slot) {
-    // Encodings of a few elements are larger than these, scales and all.
-    const auto accumulators = attempt->executor->chunk_bytes(header.chunk, Wire::accumulator);
-    incoming.slot = slots_.take(attempt->id, std::max(accumulators, header.bytes));
+    // Sums grow where their parts came to, but for encodings.
+    const auto& executor = *attempt->executor;
+    const bool encoded = executor.plan().steps[header.step].in == Wire::quantized;
+    const auto sums = encoded ? 0 : executor.chunk_bytes(header.chunk, Wire::accumulator);
+    incoming.slot = slots_.take(attempt->id, std::max(sums, header.bytes));
     return slots_.data(incoming.slot);
   }
   if (landing.keep) running.memory->keep(*attempt->executor, header.chunk);
