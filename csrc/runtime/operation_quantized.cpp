@@ -85,7 +85,8 @@ bool OperationMemory::fold_quantized_range(const Executor& executor, const kerne
 void OperationMemory::decode(const Executor& executor, const Work& work, const std::uint8_t* slot) {
   const auto& chunk = executor.layout().chunk(work.chunk);
   if (work.keep) keep(executor, work.chunk);
-  if (const auto codec = codec_of(executor, chunk)) codec->decode(slot, chunk.count, output(chunk), streaming_);
+  if (const auto codec = codec_of(executor, chunk))
+    codec->decode(slot, chunk.count, output(chunk), streaming_);
 }
 
 }  // namespace pccl
