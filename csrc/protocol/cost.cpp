@@ -197,7 +197,8 @@ std::uint32_t choose_chunk(const GroupPaths& paths, const PlanHints& hints, cons
     chunk = std::clamp<std::uint64_t>(bandwidth / wan_chunks_per_second, chunk_worth_cutting, wan_chunk_max);
   }
   if (hints.chunk_bytes != 0) chunk = hints.chunk_bytes;
-  const auto quarter = segment_bytes(request, algorithm) / (std::uint64_t{4} * stripes);
+  const std::uint64_t lanes = path_of(paths) == Path::host ? 1 : stripes;  // there the others are spares
+  const auto quarter = segment_bytes(request, algorithm) / (4 * lanes);
   chunk = std::min(chunk, std::max<std::uint64_t>(quarter, chunk_worth_cutting));
   chunk = std::clamp<std::uint64_t>(chunk, limits::chunk_bytes_min, limits::chunk_bytes_max / 2);
   return std::uint32_t(chunk / 64 * 64);
