@@ -6,7 +6,6 @@ Needs torch, which the bench has imported before the processes are forked.
 from __future__ import annotations
 
 import math
-import threading
 import time
 from typing import Any
 
@@ -114,7 +113,7 @@ class TrainingPeer(TimedPeer):
                     p.fill_(value)
 
     def enter(self, address: str, min_islands: int = 1) -> dict[str, Any]:
-        """Joins, and begins to take the state: when the call began, and when it was admitted."""
+        """Joins, and takes the state: when the call began, and when it was admitted."""
         times: dict[str, Any] = {}
 
         def join() -> Communicator:
@@ -122,12 +121,8 @@ class TrainingPeer(TimedPeer):
             return self.comm
 
         self._run = elastic_data_parallel(self._net, join, self._optimizer, sampler=self._sampler)
-        threading.Thread(target=self._note_whole, daemon=True).start()
-        return {name: times[at] for name, at in (("id", "id"), ("began", "began"), ("joined", "ended"))}
-
-    def _note_whole(self) -> None:
-        self._run.wait_for_state()
         self._whole = time.monotonic()
+        return {name: times[at] for name, at in (("id", "id"), ("began", "began"), ("joined", "ended"))}
 
     def whole(self) -> float:
         """When it had all of the state."""

@@ -227,9 +227,9 @@ class ElasticDataParallel:
         self._step.entering = running and entering
         self._tensors = BackgroundSync(self.comm, tensors, _TENSORS_TAG)
         self._standing = Standing.INSIDE
-        if not running:  # nobody has a share yet; else newcomers get theirs with the next commit
+        if entering or not running:
             contributors = self._await_tensors()
-            if self._sampler is not None:
+            if self._sampler is not None and not running:  # else newcomers get a share with the next commit
                 self._sampler.seat(contributors)
 
     def _await_tensors(self) -> tuple[int, ...]:
@@ -316,9 +316,8 @@ def elastic_data_parallel(
     peer keeps its gradients until all parts of a step are of the same peers; its samples are the first of
     the next batch. Survivors do not repeat forward or backward. Newcomers enter between two batches, where
     nothing runs. What only the optimizer changes may travel until the next optimizer.step(), which waits for
-    it: nobody is sent half a step. For the newcomer that step counts nothing: it goes through the loop with
-    one sample, of weight 0, and weights that are still coming in. Who was evicted but lives comes back the
-    same way; the step in between is void for it.
+    it: nobody is sent half a step. The newcomer's first step counts nothing, with one sample of weight 0.
+    Who was evicted but lives comes back the same way; the step in between is void for it.
 
     An error of the communicator is raised by optimizer.step() or by batches(), not by backward(). A backward
     pass that raised may be done again, with the same samples. Behind backward(), either all peers take the

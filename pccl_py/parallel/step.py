@@ -23,7 +23,7 @@ class Step:
     """failure: what ended the last attempt without a commit.    reduced: committed, and not applied yet.
     has_result: of the last commit: some sample was used.
     contributors, attempts, waiting: of the last commit.    active: backward passes reduce.
-    entering: this peer's parameters are still on their way, and its gradients mean nothing."""
+    entering: this peer has no share of this step, as the others had begun it when it got the state."""
 
     def __init__(self, card: StepCard, norms: NormBuffers) -> None:
         self.card = card
