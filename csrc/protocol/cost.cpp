@@ -23,8 +23,11 @@ constexpr std::uint32_t sharing_loss_max = 4;
 // A chunk on a WAN occupies the line for about so long.
 constexpr std::uint64_t wan_chunks_per_second = 500;
 constexpr std::uint32_t wan_chunk_max = 128u << 10;
-// Smaller parts than this gain nothing by being cut: messages cost more than the overlap saves.
+// Smaller parts than this gain nothing by being cut: messages cost more than the overlap saves. But over long
+// paths a stream sends little before the first answer, about ten packets and those not at once: what is small
+// leaves on several.
 constexpr std::uint32_t chunk_worth_cutting = 32u << 10;
+constexpr std::uint32_t wan_ways = 8;
 
 // What counts where nothing was measured.
 struct Assumed {
@@ -197,8 +200,12 @@ std::uint32_t choose_chunk(const GroupPaths& paths, const PlanHints& hints, cons
     chunk = std::clamp<std::uint64_t>(bandwidth / wan_chunks_per_second, chunk_worth_cutting, wan_chunk_max);
   }
   if (hints.chunk_bytes != 0) chunk = hints.chunk_bytes;
-  const auto quarter = segment_bytes(request, algorithm) / (std::uint64_t{4} * stripes);
-  chunk = std::min(chunk, std::max<std::uint64_t>(quarter, chunk_worth_cutting));
+  const auto segment = segment_bytes(request, algorithm);
+  const auto quarter = segment / (std::uint64_t{4} * stripes);
+  const auto least = path_of(paths) == Path::wan
+                         ? std::min<std::uint64_t>((segment + wan_ways - 1) / wan_ways, chunk_worth_cutting)
+                         : chunk_worth_cutting;
+  chunk = std::min(chunk, std::max<std::uint64_t>(quarter, least));
   chunk = std::clamp<std::uint64_t>(chunk, limits::chunk_bytes_min, limits::chunk_bytes_max / 2);
   return std::uint32_t(chunk / 64 * 64);
 }

@@ -98,6 +98,11 @@ void Links::keep_pace(Link& link) {
     if (stripe.connection != nullptr) net::limit_rate(stripe.connection->socket(), *rate / link.alive());
 }
 
+bool Links::distant(PeerId peer) const {
+  const auto it = up_.find(peer);
+  return it != up_.end() && it->second.path == Path::wan;
+}
+
 bool Links::checksums(PeerId peer) const {
   const auto it = up_.find(peer);
   return it != up_.end() && it->second.checksum;

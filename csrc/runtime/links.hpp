@@ -70,6 +70,7 @@ class Links : public net::Connection::Handler {
   void hang_up(PeerId peer);
   void accept(net::Accepted accepted);
   bool up(PeerId peer) const { return up_.contains(peer); }
+  bool distant(PeerId peer) const;  // over a path on which round trips are long
   bool checksums(PeerId peer) const;
   void send(PeerId peer, const BetweenPeers& message);
   // The stripe that the next chunk takes: of those with room, the one with the least queued; null: all have
