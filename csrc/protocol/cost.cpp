@@ -233,6 +233,12 @@ std::uint8_t stripes_of(Path path, std::uint64_t bandwidth, std::uint32_t rtt_us
   return std::uint8_t(std::clamp<u128>(4 * windows, 4, limits::stripes_max));
 }
 
+std::uint8_t bulk_stripes(std::uint64_t bandwidth, std::uint32_t rtt_us, std::size_t links) {
+  const std::size_t all = bandwidth == 0 ? limits::stripes_max : stripes_of(Path::wan, bandwidth, rtt_us);
+  const auto each = std::max<std::size_t>(links, 1);
+  return std::uint8_t(std::max<std::size_t>((all + each - 1) / each, 2));
+}
+
 GroupPaths paths_of(const PlanHints& hints, std::uint32_t group) {
   const auto it = std::ranges::find(hints.paths, group, &GroupPaths::group);
   if (it != hints.paths.end()) return *it;

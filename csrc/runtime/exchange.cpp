@@ -89,6 +89,7 @@ void Exchange::begin(const OpKey& key, bool in_place) {
   attempt.fingerprint = std::uint32_t(wire::fingerprint(attempt.descriptor));
   attempt.executor = make_executor(attempt.descriptor, standing_of(attempt, in_place));
   if (attempt.executor != nullptr && !may_be_eager(attempt.descriptor)) give_head_starts(attempt);
+  attempt.bulk = total_bytes(attempt.descriptor) > limits::bulk_bytes;
   by_order_[attempt.order] = key;
   auto& started = attempts_[key] = std::move(attempt);
   if (started.executor == nullptr) return;
@@ -292,6 +293,12 @@ bool Exchange::sendable(PeerId peer) const {
     const auto position = entry.second.position_of(peer);
     return entry.second.executor != nullptr && position < entry.second.ring.size() &&
            entry.second.executor->sendable(position);
+  });
+}
+
+bool Exchange::bulk(PeerId peer) const {
+  return std::any_of(attempts_.begin(), attempts_.end(), [&](const auto& entry) {
+    return entry.second.bulk && entry.second.position_of(peer) < entry.second.ring.size();
   });
 }
 

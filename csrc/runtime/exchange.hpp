@@ -83,6 +83,7 @@ class Exchange {
     std::uint64_t order = 0;
     bool complete_said = false;
     bool head_start = false;
+    bool bulk = false;
     std::set<std::uint32_t> heard;  // positions whose READY says that they do the same as this peer
     std::unique_ptr<Executor> executor;
     std::uint32_t position_of(PeerId peer) const;
@@ -110,6 +111,7 @@ class Exchange {
   void unland(const wire::DataHeader& header, AttemptId attempt);  // half of it came
 
   bool sendable(PeerId peer) const;
+  bool bulk(PeerId peer) const;  // what is sent to it now is part of something large
   std::optional<Outgoing> next(PeerId peer);
   bool sent(const Outgoing& outgoing);  // true: its slot is free
 

@@ -1,5 +1,7 @@
 // What travels on links: messages, payloads, receipts, and the choice of a stripe.
 #include <algorithm>
+#include <cstdlib>
+#include <cstdio>
 
 #include "runtime/links.hpp"
 
@@ -82,20 +84,40 @@ void Links::keep_pace(Link& link) {
   const auto now = monotonic_now();
   if (!link.pace.due(now)) return;
   Pace::Seen seen;
-  auto rtt = never;
+  seen.rtt_least = never;
+  Duration sum = 0, count = 0;
   for (const auto& stripe : link.stripes) {
     if (stripe.connection == nullptr) continue;
     const auto state = net::tcp_state(stripe.connection->socket());
-    seen.acked += state.acked;
+    if (state.rtt_min == never || state.rtt == never) continue;
+    seen.delivered += state.delivered;
     seen.segments += state.segments;
     seen.segments_again += state.segments_again;
-    rtt = std::min(rtt, state.rtt_min);
+    seen.rtt_least = std::min(seen.rtt_least, state.rtt_min);
+    sum += state.rtt;
+    ++count;
   }
-  if (rtt == never) return;
-  const auto rate = link.pace.look(now, seen, rtt);
+  if (count == 0) return;
+  seen.rtt = sum / count;
+  const auto rate = link.pace.look(now, seen);
+  link.busy_at = now;
+  share_stripes(now, seen.rtt_least);
+  if (std::getenv("PACE_LOG")) std::fprintf(stderr, "%.3f link %p delivered %.1f MB rtt %.1f/%.1f ms again %lu bound %.0f Mbit/s %s\n", double(now)/1e9, (void*)&link, seen.delivered/1e6, seen.rtt/1e6, seen.rtt_least/1e6, (unsigned long)seen.segments_again, rate? *rate*8/1e6 : 0., rate?"*":"");
   if (!rate) return;
   for (const auto& stripe : link.stripes)
     if (stripe.connection != nullptr) net::limit_rate(stripe.connection->socket(), *rate / link.alive());
+}
+
+// Links that were busy within a moment are so together, or will be again in the next operation.
+void Links::share_stripes(Instant now, Duration rtt) {
+  double rate = 0;
+  std::size_t busy = 0;
+  const auto lately = [&](const Link& link) { return link.path == Path::wan && now - link.busy_at < busy_lately; };
+  for (const auto& [peer, link] : up_)
+    if (lately(link)) rate += link.pace.best(), ++busy;
+  const auto stripes = bulk_stripes(std::uint64_t(rate), std::uint32_t(rtt / microsecond), busy);
+  for (auto& [peer, link] : up_)
+    if (lately(link)) link.bulk_stripes = stripes;
 }
 
 bool Links::distant(PeerId peer) const {
@@ -118,14 +140,19 @@ void Links::send(PeerId peer, const BetweenPeers& message) {
   hub_.touch(*stripe);
 }
 
-net::Connection* Links::stripe_for_chunk(PeerId peer, const MayTake& may_take) {
+net::Connection* Links::stripe_for_chunk(PeerId peer, bool bulk, const MayTake& may_take) {
   const auto it = up_.find(peer);
   if (it == up_.end()) return nullptr;
-  const auto frames = it->second.path == Path::wan ? frames_in_flight_wan : frames_in_flight_max;
+  const bool wan = it->second.path == Path::wan;
+  static const int fw = std::getenv("FW") ? atoi(std::getenv("FW")) : 2;
+  const auto frames = wan ? std::size_t(fw) : frames_in_flight_max;
+  std::size_t left = wan && bulk ? it->second.bulk_stripes : limits::stripes_max;
   net::Connection* best = nullptr;
   for (const auto& stripe : it->second.stripes) {
     auto* c = stripe.connection;
-    if (c == nullptr || c->queued_frames() >= frames || c->queued_bytes() >= bytes_in_flight_max) continue;
+    if (c == nullptr) continue;
+    if (left-- == 0) break;
+    if (c->queued_frames() >= frames || c->queued_bytes() >= bytes_in_flight_max) continue;
     if ((best == nullptr || c->queued_bytes() < best->queued_bytes()) && may_take(*c)) best = c;
   }
   return best;

@@ -107,8 +107,9 @@ void PeerRuntime::note_full(PeerId peer) {
 
 void PeerRuntime::pump(PeerId peer) {
   const Links::MayTake with_room = [this](const auto& stripe) { return may_take(stripe); };
+  const bool bulk = exchange_->bulk(peer);
   for (;;) {
-    auto* stripe = links_.stripe_for_chunk(peer, with_room);
+    auto* stripe = links_.stripe_for_chunk(peer, bulk, with_room);
     if (const auto it = again_.find(peer); stripe != nullptr && it != again_.end()) {
       auto send = std::move(it->second.front());
       it->second.pop_front();
