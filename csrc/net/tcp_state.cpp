@@ -5,7 +5,6 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
 
 namespace pccl::net {
@@ -27,7 +26,7 @@ TcpState tcp_state(const Socket& socket) {
 }
 
 void keep_unsent_low(const Socket& socket) {
-  static const int bytes = (std::getenv("LOWAT") ? atoi(std::getenv("LOWAT")) : 128) << 10;
+  constexpr int bytes = 128 << 10;
   ::setsockopt(socket.fd(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes);
 }
 

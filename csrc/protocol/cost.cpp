@@ -135,8 +135,8 @@ Duration two_level_time(const GroupPaths& paths, const PlanRequest& request) {
   return local + mesh_lane(paths, hosts).time(2, 2 * std::uint64_t{hosts - 1}, 2 * share(bytes, hosts));
 }
 
-// Few bytes, or two peers: each sends to the other as many bytes as any plan would, and one hop is what counts
-// over long paths.
+// Few bytes, or two peers: each sends to the other as many bytes as any plan would, and one hop is what
+// counts over long paths.
 bool exchangeable(const GroupPaths& paths, const PlanRequest& request) {
   if (request.peers == 2 && request.call == Call::all_reduce && path_of(paths) == Path::wan) return true;
   return request.peers <= limits::exchange_world_max && sent_bytes(request) <= limits::exchange_bytes_max;

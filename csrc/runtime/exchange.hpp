@@ -100,7 +100,7 @@ class Exchange {
   void set_reader(PeerId peer, bool reads);        // it takes chunks from where they lie
   bool on_ready(PeerId from, const Ready& ready);  // false: no honest peer announces so much
 
-  void set_distant(PeerId peer, bool distant);     // to wait for its READY takes long
+  void set_distant(PeerId peer, bool distant);  // to wait for its READY takes long
 
   // A data frame's header arrived. park: keep the payload and call park(); it comes back by Replay or
   // Discard.

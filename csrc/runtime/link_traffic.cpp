@@ -1,7 +1,5 @@
 // What travels on links: messages, payloads, receipts, and the choice of a stripe.
 #include <algorithm>
-#include <cstdlib>
-#include <cstdio>
 
 #include "runtime/links.hpp"
 
@@ -83,6 +81,20 @@ void Links::nothing_to_send(PeerId peer) {
 void Links::keep_pace(Link& link) {
   const auto now = monotonic_now();
   if (!link.pace.due(now)) return;
+  const auto seen = seen_of(link);
+  if (!seen) return;
+  const auto changed = link.pace.look(now, *seen);
+  if (changed) link.bound = *changed;
+  link.busy_at = now;
+  share_stripes(now, seen->rtt_least);
+  const auto carriers = std::min<std::size_t>(link.alive(), link.bulk_stripes);
+  if (link.bound == 0 || (!changed && link.paced_for == carriers)) return;
+  link.paced_for = carriers;
+  for (const auto& stripe : link.stripes)
+    if (stripe.connection != nullptr) net::limit_rate(stripe.connection->socket(), link.bound / carriers);
+}
+
+std::optional<Pace::Seen> Links::seen_of(const Link& link) {
   Pace::Seen seen;
   seen.rtt_least = never;
   Duration sum = 0, count = 0;
@@ -97,25 +109,27 @@ void Links::keep_pace(Link& link) {
     sum += state.rtt;
     ++count;
   }
-  if (count == 0) return;
+  if (count == 0) return std::nullopt;
   seen.rtt = sum / count;
-  const auto rate = link.pace.look(now, seen);
-  link.busy_at = now;
-  share_stripes(now, seen.rtt_least);
-  if (std::getenv("PACE_LOG")) std::fprintf(stderr, "%.3f link %p delivered %.1f MB rtt %.1f/%.1f ms again %lu bound %.0f Mbit/s %s\n", double(now)/1e9, (void*)&link, seen.delivered/1e6, seen.rtt/1e6, seen.rtt_least/1e6, (unsigned long)seen.segments_again, rate? *rate*8/1e6 : 0., rate?"*":"");
-  if (!rate) return;
-  for (const auto& stripe : link.stripes)
-    if (stripe.connection != nullptr) net::limit_rate(stripe.connection->socket(), *rate / link.alive());
+  return seen;
 }
 
-// Links that were busy within a moment are so together, or will be again in the next operation.
+// Links that were busy within a moment are so together, or will be again in the next operation. Until the
+// line has been full on the way to each, how fast it is shows nowhere.
 void Links::share_stripes(Instant now, Duration rtt) {
-  double rate = 0;
+  const auto lately = [&](const Link& link) {
+    return link.path == Path::wan && now - link.busy_at < busy_lately;
+  };
+  std::uint64_t bandwidth = 0;
   std::size_t busy = 0;
-  const auto lately = [&](const Link& link) { return link.path == Path::wan && now - link.busy_at < busy_lately; };
-  for (const auto& [peer, link] : up_)
-    if (lately(link)) rate += link.pace.best(), ++busy;
-  const auto stripes = bulk_stripes(std::uint64_t(rate), std::uint32_t(rtt / microsecond), busy);
+  bool known = true;
+  for (const auto& [peer, link] : up_) {
+    if (!lately(link)) continue;
+    bandwidth += link.bound;
+    known &= link.bound != 0;
+    ++busy;
+  }
+  const auto stripes = bulk_stripes(known ? bandwidth : 0, std::uint32_t(rtt / microsecond), busy);
   for (auto& [peer, link] : up_)
     if (lately(link)) link.bulk_stripes = stripes;
 }
@@ -144,8 +158,7 @@ net::Connection* Links::stripe_for_chunk(PeerId peer, bool bulk, const MayTake& 
   const auto it = up_.find(peer);
   if (it == up_.end()) return nullptr;
   const bool wan = it->second.path == Path::wan;
-  static const int fw = std::getenv("FW") ? atoi(std::getenv("FW")) : 2;
-  const auto frames = wan ? std::size_t(fw) : frames_in_flight_max;
+  const auto frames = wan ? frames_in_flight_wan : frames_in_flight_max;
   std::size_t left = wan && bulk ? it->second.bulk_stripes : limits::stripes_max;
   net::Connection* best = nullptr;
   for (const auto& stripe : it->second.stripes) {

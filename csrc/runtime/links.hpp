@@ -134,7 +134,9 @@ class Links : public net::Connection::Handler {
     net::SocketAddress address;  // of the other end, at the dialler
     std::uint64_t acked = 0;     // when it was last looked at
     Pace pace;
-    Instant busy_at = 0;                               // when its pace was last looked at
+    std::uint64_t bound = 0;                          // of all stripes, by their pace; 0: none
+    std::size_t paced_for = 0;                        // stripes that share it
+    Instant busy_at = 0;                              // when its pace was last looked at
     std::uint8_t bulk_stripes = limits::stripes_max;  // that share the chunks of a large operation
     Instant since = 0;
     std::size_t alive() const;
@@ -194,6 +196,7 @@ class Links : public net::Connection::Handler {
   std::size_t stripes_allowed() const;
   void look_at(PeerId peer, Link& link);
   void keep_pace(Link& link);
+  static std::optional<Pace::Seen> seen_of(const Link& link);
   void share_stripes(Instant now, Duration rtt);
   void tell_received(net::Connection& c, Role& role);
 

@@ -1,11 +1,10 @@
 // How fast all stripes of a long path may send together. Each estimates the path for itself, as if it had it
-// alone, and after a pause all of them begin at once: that fills queues and overflows them. Where it does, the
-// sum is bounded by what has arrived, and grows while no queue does. Pure; owned by the I/O thread.
+// alone, and after a pause all of them begin at once: that fills queues and overflows them. Where it does,
+// the sum is bounded by what has arrived, and grows while no queue does. Pure; owned by the I/O thread.
 #pragma once
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstdlib>
 #include <optional>
 #include <utility>
 
@@ -21,14 +20,16 @@ class Pace {
     Duration rtt_least = 0, rtt = 0;  // without queues, and now
   };
 
-  // There is nothing to send: what is measured across such a moment says no more than how fast it is at least.
+  // There is nothing to send: what is measured across such a moment says no more than how fast it is at
+  // least.
   void idle() { idle_ = true; }
   bool due(Instant now) const { return now >= look_at_; }
 
   // The bound in bytes per second, where it has changed.
   std::optional<std::uint64_t> look(Instant now, const Seen& seen) {
     const auto seconds = double(now - since_) / double(second);
-    const bool known = since_ != 0 && seen.delivered >= before_.delivered && seen.segments >= before_.segments;
+    const bool known =
+        since_ != 0 && seen.delivered >= before_.delivered && seen.segments >= before_.segments;
     const bool idle = std::exchange(idle_, false), settling = std::exchange(settling_, false);
     const auto rate = known && seconds > 0 ? double(seen.delivered - before_.delivered) / seconds : 0;
     const auto sent = std::max<std::uint64_t>(known ? seen.segments - before_.segments : 0, 1);
@@ -37,7 +38,8 @@ class Pace {
     before_ = seen;
     // The first bytes after a pause take a round trip to arrive.
     settling_ = !known || idle;
-    look_at_ = now + std::clamp<Duration>(seen.rtt_least + (settling_ ? seen.rtt_least / 4 : 0), 20 * millisecond, second);
+    look_at_ = now + std::clamp<Duration>(seen.rtt_least + (settling_ ? seen.rtt_least / 4 : 0),
+                                          20 * millisecond, second);
     if (idle || settling || !known) {
       if (rate > best()) remember(rate);
       return std::nullopt;
@@ -46,15 +48,13 @@ class Pace {
     return adapt(rate, lost, seen);
   }
 
-  // Bytes per second, of the best of the last windows; 0: nothing is known.
-  double best() const { return *std::max_element(rates_.begin(), rates_.end()); }
-
  private:
   static constexpr double overflow = 0.02;  // of segments sent again: queues, not chance
   static constexpr Duration queue_least = 10 * millisecond;
-  inline static const double step = std::getenv("STEP") ? atof(std::getenv("STEP")) : 1.08, back = std::getenv("BACK") ? atof(std::getenv("BACK")) : 0.97;
+  static constexpr double step = 1.08, back = 0.97;
   static constexpr double no_bound = 0;
 
+  double best() const { return *std::max_element(rates_.begin(), rates_.end()); }
   void remember(double rate) { rates_[next_++ % rates_.size()] = rate; }
 
   // What is held back shows a round trip later: until then nothing is done about it again.

@@ -64,7 +64,8 @@ void Network::take(std::size_t from, std::size_t bytes, Nanoseconds now) {
     if (!set_out(from, flight, now)) buffers_.give_back(flight.buffer);
     return;
   }
-  const std::size_t segment_bytes = std::min<std::size_t>(flight.card.segment_bytes, buffers_.bytes() - shape->header_bytes);
+  const std::size_t segment_bytes =
+      std::min<std::size_t>(flight.card.segment_bytes, buffers_.bytes() - shape->header_bytes);
   flight.burst = ++bursts_ == 0 ? ++bursts_ : bursts_;
   for (;; ++flight.segment) {
     const auto buffer = buffers_.take();

@@ -50,7 +50,7 @@ class Network {
     std::uint64_t order;  // among those due at the same time: as they came
     std::uint32_t buffer, bytes, period;
     std::uint16_t from, to;
-    bool at_receiver;                            // its access line is behind it
+    bool at_receiver;  // its access line is behind it
     // The kernel handed it over together with those before and after it, of the same burst; 0: alone.
     std::uint16_t segment;
     std::uint32_t burst;

@@ -1,5 +1,5 @@
-// What a network card does for the kernel: cutting what it hands over in one go into packets, and joining those
-// that come one right after the other. The network between sees packets alone. Pure memory.
+// What a network card does for the kernel: cutting what it hands over in one go into packets, and joining
+// those that come one right after the other. The network between sees packets alone. Pure memory.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -24,13 +24,13 @@ struct TcpPacket {
 };
 std::optional<TcpPacket> tcp_packet(const char* packet, std::size_t bytes);
 
-// Packet `number` of those that `whole` is cut into, `segment_bytes` of payload each; returns its length. `to`
-// has room for the headers and a segment. Nothing: there is none.
+// Packet `number` of those that `whole` is cut into, `segment_bytes` of payload each; returns its length.
+// `to` has room for the headers and a segment. Nothing: there is none.
 std::optional<std::size_t> cut(const char* whole, std::size_t bytes, const TcpPacket& shape,
                                std::size_t segment_bytes, std::size_t number, char* to);
 
-// Makes `first`, the headers of the first packet, those of a packet with so much payload. `last`: the last one
-// that is joined to it, whose flags it takes.
+// Makes `first`, the headers of the first packet, those of a packet with so much payload. `last`: the last
+// one that is joined to it, whose flags it takes.
 void join(char* first, const TcpPacket& shape, std::size_t payload_bytes, const char* last);
 
 }  // namespace wan

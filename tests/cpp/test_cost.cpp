@@ -70,6 +70,37 @@ TEST(small_over_a_wan_takes_one_hop) {
   CHECK(choose(paths, reduce(9, 64 * kib)).algorithm == Algorithm::direct);
 }
 
+// A stream sends ten packets before the first answer, and paces them: eight leave sooner than one.
+TEST(small_over_a_wan_leaves_on_several_streams) {
+  const auto paths = uniform(250 * mbit, 80'000);
+  CHECK_EQ(choose(paths, reduce(4, 64 * kib)).chunk_bytes, 8 * kib);
+  CHECK_EQ(choose(paths, reduce(4, 8 * kib)).chunk_bytes, 4 * kib);
+  CHECK_EQ(choose(paths, reduce(4, 256 * kib)).chunk_bytes, 8 * kib);  // to each owner
+  CHECK(choose(uniform(250 * mbit, 500), reduce(4, 64 * kib)).chunk_bytes >= 32 * kib);
+}
+
+// Neither sends more than by any other plan, and one hop is saved.
+TEST(two_far_peers_exchange_any_size) {
+  const auto paths = uniform(1000 * mbit, 100'000);
+  CHECK(choose(paths, reduce(2, 64 * mib)).algorithm == Algorithm::exchange);
+  check_between(predicted_ms(paths, reduce(2, 64 * mib), Algorithm::exchange), 580, 620, "64 MiB");
+  CHECK(choose(paths, reduce(3, 64 * mib)).algorithm != Algorithm::exchange);
+  CHECK(choose(uniform(1000 * mbit, 500), reduce(2, 64 * mib)).algorithm == Algorithm::ring);
+  auto broadcast = reduce(2, 64 * mib);
+  broadcast.call = Call::broadcast;
+  CHECK(choose(paths, broadcast).algorithm != Algorithm::exchange);
+}
+
+TEST(stripes_of_bulk_share_the_access_line) {
+  CHECK_EQ(bulk_stripes(0, 80'000, 1), limits::stripes_max);  // not known: as many as there are
+  CHECK_EQ(bulk_stripes(0, 80'000, 3), 6);
+  CHECK_EQ(bulk_stripes(30'000'000, 80'000, 3), 2);
+  CHECK_EQ(bulk_stripes(30'000'000, 80'000, 1), 4);
+  CHECK_EQ(bulk_stripes(120'000'000, 100'000, 1), 16);
+  CHECK_EQ(bulk_stripes(1, 80'000, 100), 2);
+  CHECK_EQ(bulk_stripes(UINT64_MAX, UINT32_MAX, 0), limits::stripes_max);
+}
+
 // Measured: 2.01 s with chunks of 32 KiB, 2.07 s with 128 KiB, 3.7 s with 512 KiB.
 TEST(large_over_a_wan_takes_the_ring) {
   const auto paths = uniform(250 * mbit, 80'000);
