@@ -26,7 +26,7 @@ TcpState tcp_state(const Socket& socket) {
 }
 
 void keep_unsent_low(const Socket& socket) {
-  constexpr int bytes = 128 << 10;
+  constexpr int bytes = 64 << 10;
   ::setsockopt(socket.fd(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes);
 }
 

@@ -22,7 +22,7 @@ constexpr std::uint64_t ten_gigabit = 1'250'000'000;
 constexpr std::uint32_t sharing_loss_max = 4;
 // A chunk on a WAN occupies the line for about so long.
 constexpr std::uint64_t wan_chunks_per_second = 500;
-constexpr std::uint32_t wan_chunk_max = 128u << 10;
+constexpr std::uint32_t wan_chunk_max = 64u << 10;
 // Smaller parts than this gain nothing by being cut: messages cost more than the overlap saves. But over long
 // paths a stream sends little before the first answer, about ten packets and those not at once: what is small
 // leaves on several.
@@ -234,9 +234,9 @@ std::uint8_t stripes_of(Path path, std::uint64_t bandwidth, std::uint32_t rtt_us
 }
 
 std::uint8_t bulk_stripes(std::uint64_t bandwidth, std::uint32_t rtt_us, std::size_t links) {
+  if (links < 2) return limits::stripes_max;
   const std::size_t all = bandwidth == 0 ? limits::stripes_max : stripes_of(Path::wan, bandwidth, rtt_us);
-  const auto each = std::max<std::size_t>(links, 1);
-  return std::uint8_t(std::max<std::size_t>((all + each - 1) / each, 2));
+  return std::uint8_t(std::max<std::size_t>((all + links - 1) / links, 2));
 }
 
 GroupPaths paths_of(const PlanHints& hints, std::uint32_t group) {

@@ -45,7 +45,7 @@ std::uint8_t stripes_of(Path path, std::uint64_t bandwidth, std::uint32_t rtt_us
 
 // Of these, so many share the bytes of a large operation that keeps `links` of a peer busy at a time:
 // the streams of all of them share its access line, of `bandwidth` (0: not known). More than it takes to fill
-// that only push each other out of its queue.
+// that only push each other out of its queue. One link alone uses all that it has.
 std::uint8_t bulk_stripes(std::uint64_t bandwidth, std::uint32_t rtt_us, std::size_t links);
 
 // What the view says about a group; zeros where it says nothing: then a fast local network is assumed.

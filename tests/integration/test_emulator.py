@@ -166,7 +166,7 @@ def test_loss(inside: Inside) -> None:
 
 @pytest.mark.parametrize("loss", [0.0, 0.02])
 def test_packets_of_one_burst_have_each_their_fate(inside: Inside, loss: float) -> None:
-    """The kernel hands over many at once, as to a network card: on the way each counts, and is lost, alone."""
+    """The kernel hands over many at once, as to a card: on the way each counts, and is lost, alone."""
     with emulator(2, rtt_ms=4, rate_mbit=400, loss=loss) as net:
         sink = ready(inside(net, 1, TCP_DIGEST))
         digest = answer(inside(net, 0, TCP_SEND_RANDOM, net.addresses[1], 8 << 20))
