@@ -207,8 +207,9 @@ std::uint32_t choose_chunk(const GroupPaths& paths, const PlanHints& hints, cons
     chunk = std::clamp<std::uint64_t>(bandwidth / wan_chunks_per_second, chunk_worth_cutting, wan_chunk_max);
   }
   if (hints.chunk_bytes != 0) chunk = hints.chunk_bytes;
+  const std::uint64_t lanes = path_of(paths) == Path::host ? 1 : stripes;  // there the others are spares
   const auto segment = segment_bytes(request, algorithm);
-  const auto quarter = segment / (std::uint64_t{4} * stripes);
+  const auto quarter = segment / (4 * lanes);
   const auto least = path_of(paths) == Path::wan
                          ? std::min<std::uint64_t>((segment + wan_ways - 1) / wan_ways, chunk_worth_cutting)
                          : chunk_worth_cutting;

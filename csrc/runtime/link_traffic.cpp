@@ -157,16 +157,20 @@ void Links::send(PeerId peer, const BetweenPeers& message) {
 net::Connection* Links::stripe_for_chunk(PeerId peer, bool bulk, const MayTake& may_take) {
   const auto it = up_.find(peer);
   if (it == up_.end()) return nullptr;
-  const bool wan = it->second.path == Path::wan;
-  const auto frames = wan ? frames_in_flight_wan : frames_in_flight_max;
-  std::size_t left = wan && bulk ? it->second.bulk_stripes : limits::stripes_max;
+  const auto path = it->second.path;
+  const auto frames = path == Path::wan ? frames_in_flight_wan : frames_in_flight_max;
+  std::size_t carriers = limits::stripes_max;
+  if (path == Path::wan && bulk) carriers = it->second.bulk_stripes;
+  // Inside a host two streams only push each other's bytes out of the cache: the second is there for when
+  // the first breaks.
+  if (path == Path::host && options_.stripes == 0) carriers = 1;
   net::Connection* best = nullptr;
   for (const auto& stripe : it->second.stripes) {
     auto* c = stripe.connection;
     if (c == nullptr) continue;
-    if (left-- == 0) break;
-    if (c->queued_frames() >= frames || c->queued_bytes() >= bytes_in_flight_max) continue;
-    if ((best == nullptr || c->queued_bytes() < best->queued_bytes()) && may_take(*c)) best = c;
+    if (carriers-- == 0) break;
+    const bool room = c->borrowed_frames() < frames && c->borrowed_bytes() < bytes_in_flight_max;
+    if (room && (best == nullptr || c->queued_bytes() < best->queued_bytes()) && may_take(*c)) best = c;
   }
   return best;
 }

@@ -73,6 +73,9 @@ class OperationMemory {
   UndoPool::Buffer release_undo() { return std::move(undo_); }
 
  private:
+  // A sum grows in the innermost cache while its parts stream by.
+  static constexpr std::size_t fold_elements = 4096;
+
   void reduce(const Executor& executor, const Work& work, SlotPool& slots);
   void finish(const Executor& executor, const Work& work, SlotPool& slots);
   static std::uint8_t* sums(const Chunk& chunk, const Work& work, SlotPool& slots);
@@ -80,6 +83,9 @@ class OperationMemory {
   [[nodiscard]] bool fold(const Executor& executor, const Work& work, SlotPool& slots);
   [[nodiscard]] bool fold_quantized(const Executor& executor, const Chunk& chunk,
                                     const std::vector<const std::uint8_t*>& parts, std::uint8_t* encoded);
+  [[nodiscard]] bool fold_quantized_range(const Executor& executor, const kernels::Codec& codec,
+                                          const Chunk& range, const std::vector<const std::uint8_t*>& parts,
+                                          std::uint8_t* encoded);
   [[nodiscard]] bool encode_corrected(const Executor& executor, const Chunk& chunk, std::uint8_t* to);
   void add_residual(const Chunk& chunk, std::uint8_t* sum, double weight) const;
   [[nodiscard]] bool keep_error(const Executor& executor, const Chunk& chunk, const std::uint8_t* sum,
