@@ -247,7 +247,7 @@ TEST(several_peers_on_far_hosts_take_two_levels) {
   request.available = only(Algorithm::ring) | only(Algorithm::direct);
   CHECK(choose(paths, request).algorithm != Algorithm::two_level);
   paths.host_peers = 1;
-  CHECK(choose(paths, reduce(2, 64 * mib)).algorithm == Algorithm::ring);
+  CHECK(choose(paths, reduce(2, 64 * mib)).algorithm == Algorithm::exchange);
 }
 
 TEST(a_broadcast_follows_its_own_shape) {
