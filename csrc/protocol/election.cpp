@@ -12,13 +12,9 @@ Error differ(PeerId a, PeerId b, const std::string& what) {
                                    " differ in " + what};
 }
 
-// Names, dtypes and sizes must be the same on all peers; content may differ.
+// Names, dtypes and sizes must be the same on all peers; content may differ. The first difference tells most.
 Error compare_layouts(PeerId a, const StateOffer& left, PeerId b, const StateOffer& right) {
-  if (left.entries.size() != right.entries.size())
-    return differ(a, b,
-                  "the number of tensors: " + std::to_string(left.entries.size()) + " and " +
-                      std::to_string(right.entries.size()));
-  for (std::size_t i = 0; i < left.entries.size(); ++i) {
+  for (std::size_t i = 0; i < std::min(left.entries.size(), right.entries.size()); ++i) {
     const auto &l = left.entries[i], &r = right.entries[i];
     if (l.name != r.name) return differ(a, b, "names: '" + l.name + "' and '" + r.name + "'");
     if (l.dtype != r.dtype || l.count != r.count)
@@ -26,6 +22,10 @@ Error compare_layouts(PeerId a, const StateOffer& left, PeerId b, const StateOff
                     "'" + l.name + "': " + std::to_string(l.count) + " x " + std::string(name(l.dtype)) +
                         " and " + std::to_string(r.count) + " x " + std::string(name(r.dtype)));
   }
+  if (left.entries.size() != right.entries.size())
+    return differ(a, b,
+                  "the number of tensors: " + std::to_string(left.entries.size()) + " and " +
+                      std::to_string(right.entries.size()));
   return {};
 }
 

@@ -1,0 +1,461 @@
+"""One FSDP job as an island of a run: sharded inside by any backend, together with other islands rank by rank."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from xxhash import xxh3_64_intdigest
+
+from ..arguments import Op
+from ..communicator import Communicator
+from ..errors import (
+    CollectiveError,
+    Evicted,
+    IslandLost,
+    MasterLost,
+    MismatchError,
+    NoQuorumError,
+    OutcomeUnknown,
+    PcclError,
+    UsageError,
+)
+from ..shared_state import SharedState, SyncInfo
+from ..work import OpInfo
+from .island_layout import local_shards
+from .island_state import IslandState, gradients, groups_of, readable
+from .siblings import Siblings, Watch, abort, limit_waits
+
+logger = logging.getLogger("pccl_py.parallel")
+T = TypeVar("T")
+
+OUT_OF_RUN = (Evicted, OutcomeUnknown, MasterLost, NoQuorumError)
+REJOINS_MAX = 5  # in one boundary: then something is wrong that joining again does not mend
+END_S = 15.0  # within which the master has told all ranks of an island that it is gone
+# How a rank's call ended, as its siblings hear it; the worst one counts for all.
+DONE, FAILED, OUT, REFUSED = range(4)
+# What a torch collective says whose other side is gone, or late.
+_INNER = re.compile(r"gloo|nccl|connection|reset by peer|timed? ?out|process ?group|peerlost|\bpeer \d", re.I)
+
+
+class Island:
+    """The ranks of an FSDP job (or of any torch.distributed job, or one process) as an island of a run: rank r
+    reduces with the ranks r of the other islands, and what one of its operations gives is there on all ranks
+    of all islands, or on none.
+
+        with Island("master:48148", model, optimizer, name="site-a") as island:
+            while island.steps < 1000:
+                with island.step():                        # newcomers come in here, and are healed
+                    loss(model, next(batches)).backward()  # FSDP's own collectives
+                    island.all_reduce_gradients()          # across islands, on this rank's shards
+                    optimizer.step()
+                    optimizer.zero_grad()
+
+    comm            address of the master, or a Communicator made with this island's name, size and rank
+    model           sharded by FSDP1 or FSDP2, or not at all, the same way on all islands
+    optimizer       its state is shared with joining islands; None: DiLoCo or the caller sees to that
+    name            of the island, unless `comm` has it; the island that replaces it may have the same
+    process_group   the ranks of the island; None: all of torch.distributed's
+    extra           {name: tensor} of the caller's that joining islands receive too
+    inner_timeout   seconds that a rank waits for its siblings: in a collective of the model that begins from
+                    now on, and at the end of each operation across islands
+    join_timeout    seconds to be admitted, the first time and after an eviction; None: `connect_timeout_s`
+    options         of the Communicator: min_islands, secret_file ...
+
+    All ranks of an island make the same calls. Where a rank dies, its island leaves the run at once and the
+    others train on; its siblings get IslandLost: as soon as the backend's connections break, at the latest
+    after `inner_timeout`. They end, and the island is started anew. An island that was evicted as a whole and
+    lives drops the step, joins again at its next boundary and is healed. An island whose layout differs (names,
+    shapes, dtypes, placements, mesh, optimizer) gets MismatchError on all ranks.
+    """
+
+    def __init__(
+        self,
+        comm: Communicator | str,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        name: str | None = None,
+        process_group: dist.ProcessGroup | None = None,
+        extra: Mapping[str, Tensor] | None = None,
+        inner_timeout: float = 120.0,
+        join_timeout: float | None = None,
+        **options: Any,
+    ) -> None:
+        self.model, self.optimizer = model, optimizer
+        self._join_s = join_timeout
+        self._siblings = Siblings(process_group, inner_timeout)
+        self._state = IslandState(model, optimizer, extra or {})
+        self._groups = groups_of(model)
+        limit_waits(self._groups, inner_timeout)
+        self._check_siblings()
+        self._owns_comm = isinstance(comm, str)
+        self.comm = self._joined(comm, name, options)
+        self._check_place()
+        self._outside = True  # has not taken the shared state yet, or is out of the run
+        self._is_out = False  # of the run: rejoin() first
+        self._was_member = False
+        self._torn = False
+        self._waiting: int | None = None  # as the last operation since the boundary said
+        self._ranks: dict[int, int] = {}  # of this island, by peer id
+        self._watch: Watch | None = None
+        self._begin_watch()
+
+    # ---- who is there --------------------------------------------------------------------------------------
+
+    @property
+    def rank(self) -> int:
+        """In the island."""
+        return self._siblings.rank
+
+    @property
+    def size(self) -> int:
+        """Ranks of the island."""
+        return self._siblings.size
+
+    @property
+    def islands(self) -> int:
+        """In the run. Changes by itself when one is gone."""
+        return self.comm.islands
+
+    @property
+    def steps(self) -> int:
+        """That the run has committed through step(); healed, so the same on all islands. Set it where a
+        checkpoint was loaded, before the first boundary."""
+        return self._state.steps
+
+    @steps.setter
+    def steps(self, value: int) -> None:
+        if self._was_member:
+            raise UsageError("the run counts its steps: set them before the first boundary only")
+        self._state.steps = value
+
+    @property
+    def admissions(self) -> int:
+        """How often islands came in since the run began; the same on all islands after each boundary."""
+        return self._state.admissions
+
+    def local_shards(self) -> dict[str, Tensor]:
+        """This rank's shard of each parameter: memory of the model, no copy. Between two steps."""
+        return local_shards(self.model)
+
+    def digest(self) -> str:
+        """32 hexadecimal digits over this rank's shards of model and optimizer; equal on rank r of all
+        islands after each step."""
+        return self._state.digest()
+
+    # ---- a step --------------------------------------------------------------------------------------------
+
+    def step(self) -> _Step:
+        """`with island.step():` a boundary, then a step, which counts when the block has ended.
+
+        Where the island is evicted in it, the block is left, gradients are dropped and nothing is counted: the
+        next boundary joins again. Errors of the model's collectives become IslandLost where a rank is gone.
+        """
+        return _Step(self)
+
+    def boundary(self) -> bool:
+        """Lets newcomers in, joins again where the island is out of the run, and heals who needs it: model,
+        optimizer, counters and extra are those of the others then. All islands call it alike.
+
+        Returns whether the state was synchronized, the same on all that were members. Without news it costs
+        nothing where an operation of this island has told whether somebody waits, else a barrier.
+        """
+        for _ in range(REJOINS_MAX):
+            try:
+                return self._pass_boundary()
+            except OUT_OF_RUN as error:
+                logger.warning("%s; joining again", error)
+        raise Evicted(f"the island was put out of the run {REJOINS_MAX} times in one boundary")
+
+    def _pass_boundary(self) -> bool:
+        if self._is_out:
+            self.rejoin()
+        if not self._outside:
+            if self._waiting is None:
+                self._waiting = self._jointly(lambda: self.comm.barrier(scope="run")).waiting
+            if not self._waiting:
+                self._waiting = None
+                return False
+            self.update_topology()
+            self._state.admissions += 1
+            self._outside = True
+        self._heal()
+        return True
+
+    def _heal(self) -> None:
+        state = self._state.shared()
+        # A member's is newer than that of an island which comes back with the same number of steps.
+        newest = 2 * (self.steps + 1) - (not self._was_member)
+        state.revision = newest if self._was_member or self.steps else 0
+        state.torn = self._torn
+        try:
+            self._synchronize(state)
+        finally:
+            self._torn = state.torn
+        self._state.take()
+        self._outside, self._was_member, self._waiting = False, True, None
+
+    def _synchronize(self, state: SharedState) -> SyncInfo:
+        """A newcomer that does not fit goes; members repeat what it has spoilt."""
+        for attempt in range(10):
+            try:
+                return self._jointly(lambda: self.comm.sync_shared_state(state, scope="run"))
+            except MismatchError as error:
+                text = readable(str(error))
+                if not self._was_member or self._is_out or attempt == 9:
+                    raise MismatchError(text) from error
+                logger.warning("%s; synchronizing again", text)
+                time.sleep(0.1 * attempt)
+        raise AssertionError("unreachable")
+
+    # ---- across islands ------------------------------------------------------------------------------------
+
+    def all_reduce(
+        self, tensors: Tensor | Sequence[Tensor], op: Op = "avg", *, weight: float | None = None, **options: Any
+    ) -> OpInfo:
+        """Over rank r of all islands, in place or to `out`; commits on all ranks of all islands or on none.
+
+        Options are Communicator.all_reduce's, without async_op. Raises what that does, on all ranks of the
+        island alike: Evicted also where only a sibling could not learn the outcome.
+        """
+        options |= {"scope": "run", "weight": weight}
+        info = self._jointly(lambda: self.comm.all_reduce(tensors, op, **options))
+        self._waiting = info.waiting
+        return info
+
+    def all_reduce_gradients(self, weight: float | None = None, **options: Any) -> OpInfo:
+        """Their (weighted) mean over the islands, on the local shards, as one operation."""
+        return self._average(gradients(self.model), weight, options)
+
+    def average_parameters(self, weight: float | None = None, **options: Any) -> OpInfo:
+        """The (weighted) mean of the islands' parameters, on the local shards, as one operation."""
+        return self._average([s for s in self.local_shards().values() if s.numel()], weight, options)
+
+    def _average(self, shards: list[Tensor], weight: float | None, options: dict[str, Any]) -> OpInfo:
+        dense = [shard.contiguous() for shard in shards]
+        info = self.all_reduce(dense, "avg", weight=weight, **options)
+        for shard, value in zip(shards, dense, strict=True):
+            if value is not shard:
+                shard.copy_(value)
+        return info
+
+    # What an optimizer such as DiLoCo calls of a Communicator, in place of which it takes an Island.
+
+    def update_topology(self, timeout: float | None = None) -> bool:
+        """Communicator.update_topology(), with one outcome for all ranks of the island."""
+        changed = self._jointly(lambda: self.comm.update_topology(timeout))
+        self._waiting = None
+        return changed
+
+    def sync_shared_state(self, state: SharedState, **options: Any) -> SyncInfo:
+        """Rank r of all islands holds the same then, if all are laid out alike. Scope is always the run."""
+        merged = self._state.with_layout(state)
+        options["scope"] = "run"
+        try:
+            info = self._jointly(lambda: self.comm.sync_shared_state(merged, **options))
+        except MismatchError as error:
+            raise MismatchError(readable(str(error))) from error
+        finally:
+            torn = merged.torn
+            state.revision = merged.revision
+            state.torn = torn
+        return info
+
+    def rejoin(self, timeout: float | None = None) -> None:
+        """After Evicted and the like, on all ranks of the island: waits for the next boundary of the others.
+
+        Raises IslandLost where a sibling does not come, and what Communicator.rejoin() does.
+        """
+        self._end_watch()
+        self._await_end()
+        failed: PcclError | None = None
+        try:
+            self.comm.rejoin(self._join_s if timeout is None else timeout)
+        except PcclError as error:
+            failed = error
+        told = self._tell(int(failed is not None))
+        if failed is not None:
+            raise failed
+        if any(told):
+            raise IslandLost(f"rank {told.index(1)} of the island could not join the run again")
+        self._outside, self._is_out, self._waiting, self._was_member = True, False, None, False
+        self._begin_watch()
+
+    # ---- siblings ------------------------------------------------------------------------------------------
+
+    def _jointly(self, call: Callable[[], T]) -> T:
+        """A call that all islands make, with one outcome on all ranks of this one: the worst that a rank has
+        seen. So ranks never part, and none waits in a collective that another one does not come to."""
+        found: list[T] = []
+        failed: PcclError | None = None
+        try:
+            found.append(call())
+        except (*OUT_OF_RUN, CollectiveError) as error:
+            failed = error
+        own = self._verdict(failed)
+        told = self._tell(own)
+        worst = max(told)
+        if worst == DONE:
+            return found[0]
+        self._is_out |= worst >= OUT
+        self._outside |= worst >= OUT
+        if failed is not None and own == worst:
+            raise failed
+        self._raise_for(told.index(worst), worst)
+
+    def _verdict(self, failed: PcclError | None) -> int:
+        if failed is None:
+            return DONE
+        if isinstance(failed, OUT_OF_RUN):
+            return OUT
+        return REFUSED if isinstance(failed, MismatchError) and self._end() is not None else FAILED
+
+    def _raise_for(self, sibling: int, verdict: int) -> Any:
+        """What ended the call for a sibling ends it here."""
+        if verdict == FAILED:
+            raise CollectiveError(f"the operation failed at rank {sibling} of this island")
+        end = self._await_end()
+        kind = MismatchError if verdict == REFUSED else Evicted
+        raise kind(f"rank {sibling} of this island is out of the run, and so is the island: {end}")
+
+    def _tell(self, number: int) -> list[int]:
+        try:
+            return self._siblings.tell(number)
+        except IslandLost as error:
+            raise self._lost(error) from error
+
+    def _end(self) -> PcclError | None:
+        """Why the run goes on without this peer."""
+        try:
+            _ = self.comm.world_size
+        except PcclError as error:
+            return error
+        return None
+
+    def _await_end(self, seconds: float = END_S) -> PcclError | None:
+        until = time.monotonic() + seconds
+        while (end := self._end()) is None and time.monotonic() < until:
+            time.sleep(0.01)
+        return end
+
+    def _lost(self, cause: BaseException) -> IslandLost:
+        """With what the master says, if it does."""
+        end = self._await_end()
+        self._is_out = self._outside = True
+        why = str(end) if end is not None else str(cause).splitlines()[0]
+        gone = [r for peer, r in self._ranks.items() if re.search(rf"\bpeer {peer}\b", why) and r != self.rank]
+        who = f"rank {gone[0]} of this island is gone" if gone else "this island is broken"
+        return IslandLost(f"{who}: {why}. End this process and start the island anew; the others train on")
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """An error out of the block of a step: what it means for the island."""
+        if isinstance(error, PcclError) and not isinstance(error, CollectiveError):
+            return error
+        if self._end() is not None or (isinstance(error, RuntimeError) and _INNER.search(str(error))):
+            if self._await_end() is not None:
+                return self._lost(error)
+        return error
+
+    # ---- coming and going ----------------------------------------------------------------------------------
+
+    def _check_siblings(self) -> None:
+        hashes = self._siblings.tell(xxh3_64_intdigest("\n".join(self._state.model_layout).encode()) >> 2)
+        for other, value in enumerate(hashes):
+            if value != hashes[0]:
+                raise UsageError(f"ranks 0 and {other} of this island have models that are laid out differently")
+
+    def _joined(self, comm: Communicator | str, name: str | None, options: dict[str, Any]) -> Communicator:
+        if not isinstance(comm, str):
+            if options or name is not None:
+                raise UsageError(f"{', '.join(options) or 'name'}: options of a Communicator, which exists already")
+            return comm
+        if name is None:
+            raise UsageError("an island needs a name: pass name='site-a', the same on all its ranks")
+        return Communicator(
+            comm, island=name, island_size=self.size, group=self.rank, timeout=self._join_s, **options
+        )
+
+    def _check_place(self) -> None:
+        """Of a Communicator that the caller made."""
+        own = next(peer for peer in self.comm.peers() if peer.id == self.comm.id)
+        ranks = [peer for peer in self.comm.peers() if peer.island == own.island]
+        if (own.island_rank, len(ranks)) != (self.rank, self.size):
+            raise UsageError(
+                f"the communicator is rank {own.island_rank} of {len(ranks)} in island {own.island!r}, and this "
+                f"process is rank {self.rank} of {self.size}: pass island_size={self.size}, group={self.rank}"
+            )
+
+    def _begin_watch(self) -> None:
+        peers = self.comm.peers()
+        own = next(peer.island for peer in peers if peer.id == self.comm.id)
+        self.name = own
+        self._ranks = {peer.id: peer.island_rank for peer in peers if peer.island == own}
+        if self.size > 1:
+            self._watch = Watch(lambda: self.comm.world_size, self._on_end)
+
+    def _end_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+        self._watch = None
+
+    def _on_end(self, error: PcclError) -> None:
+        """On the watch's thread. Where a sibling is dead, collectives of the model can only be given up."""
+        logger.warning("island %s is out of the run: %s", self.name, error)
+        if any(f"peer {peer} is gone" in str(error) for peer in self._ranks):
+            abort([group for group in self._groups if dist.get_backend(group) == "nccl"])
+
+    def leave(self) -> None:
+        """All ranks, at the end: the other islands go on at once."""
+        self._end_watch()
+        if self._owns_comm:
+            self.comm.leave()
+        self._siblings.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and not self._is_out:
+            self._tell(DONE)  # the first one that leaves takes the island with it
+        self.leave()
+
+    def __repr__(self) -> str:
+        return f"<Island {self.name!r}: rank {self.rank} of {self.size}, {self.steps} steps>"
+
+
+class _Step:
+    """What island.step() returns."""
+
+    def __init__(self, island: Island) -> None:
+        self._island = island
+
+    def __enter__(self) -> Island:
+        self._island.boundary()
+        return self._island
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        island = self._island
+        if error is None:
+            island._state.steps += 1
+            return False
+        if isinstance(error, OUT_OF_RUN) and island._is_out:
+            logger.warning("step %d is dropped: %s", island.steps, error)
+            if island.optimizer is not None:
+                island.optimizer.zero_grad()
+            return True
+        explained = island._explained(error)
+        if explained is not error:
+            raise explained from error
+        return False
