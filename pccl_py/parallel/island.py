@@ -1,13 +1,12 @@
-"""One FSDP job as an island of a run: sharded inside by any backend, together with other islands rank by rank."""
+"""One FSDP job as an island of a run: sharded inside by any backend, and with other islands rank by rank."""
 
 from __future__ import annotations
 
 import logging
-import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -16,39 +15,24 @@ from xxhash import xxh3_64_intdigest
 
 from ..arguments import Op
 from ..communicator import Communicator
-from ..errors import (
-    CollectiveError,
-    Evicted,
-    IslandLost,
-    MasterLost,
-    MismatchError,
-    NoQuorumError,
-    OutcomeUnknown,
-    PcclError,
-    UsageError,
-)
+from ..errors import Evicted, MismatchError, UsageError
 from ..shared_state import SharedState, SyncInfo
 from ..work import OpInfo
+from .island_bond import DONE, OUT_OF_RUN, Bond
 from .island_layout import local_shards
 from .island_state import IslandState, gradients, groups_of, readable
-from .siblings import Siblings, Watch, abort, limit_waits
+from .siblings import Siblings, limit_waits
 
 logger = logging.getLogger("pccl_py.parallel")
-T = TypeVar("T")
 
-OUT_OF_RUN = (Evicted, OutcomeUnknown, MasterLost, NoQuorumError)
 REJOINS_MAX = 5  # in one boundary: then something is wrong that joining again does not mend
-END_S = 15.0  # within which the master has told all ranks of an island that it is gone
-# How a rank's call ended, as its siblings hear it; the worst one counts for all.
-DONE, FAILED, OUT, REFUSED = range(4)
-# What a torch collective says whose other side is gone, or late.
-_INNER = re.compile(r"gloo|nccl|connection|reset by peer|timed? ?out|process ?group|peerlost|\bpeer \d", re.I)
+MISFITS_MAX = 10  # synchronizations that newcomers may spoil for members, in a row
 
 
 class Island:
-    """The ranks of an FSDP job (or of any torch.distributed job, or one process) as an island of a run: rank r
-    reduces with the ranks r of the other islands, and what one of its operations gives is there on all ranks
-    of all islands, or on none.
+    """The ranks of an FSDP job (or of any torch.distributed job, or one process) as an island of a run: rank
+    r reduces with the ranks r of the other islands, and what one of its operations gives is there on all
+    ranks of all islands, or on none.
 
         with Island("master:48148", model, optimizer, name="site-a") as island:
             while island.steps < 1000:
@@ -71,9 +55,9 @@ class Island:
 
     All ranks of an island make the same calls. Where a rank dies, its island leaves the run at once and the
     others train on; its siblings get IslandLost: as soon as the backend's connections break, at the latest
-    after `inner_timeout`. They end, and the island is started anew. An island that was evicted as a whole and
-    lives drops the step, joins again at its next boundary and is healed. An island whose layout differs (names,
-    shapes, dtypes, placements, mesh, optimizer) gets MismatchError on all ranks.
+    after `inner_timeout`. They end, and the island is started anew. An island that was evicted and lives
+    drops the step, joins again at its next boundary and is healed. An island whose layout differs (names,
+    shapes, dtypes, placements, mesh, optimizer) gets MismatchError on all ranks, which says where.
     """
 
     def __init__(
@@ -93,20 +77,16 @@ class Island:
         self._join_s = join_timeout
         self._siblings = Siblings(process_group, inner_timeout)
         self._state = IslandState(model, optimizer, extra or {})
-        self._groups = groups_of(model)
-        limit_waits(self._groups, inner_timeout)
+        groups = groups_of(model)
+        limit_waits(groups, inner_timeout)
         self._check_siblings()
         self._owns_comm = isinstance(comm, str)
         self.comm = self._joined(comm, name, options)
-        self._check_place()
-        self._outside = True  # has not taken the shared state yet, or is out of the run
-        self._is_out = False  # of the run: rejoin() first
+        self._bond = Bond(self.comm, self._siblings, groups)
+        self._healed = False  # has taken the shared state since it came in
         self._was_member = False
         self._torn = False
         self._waiting: int | None = None  # as the last operation since the boundary said
-        self._ranks: dict[int, int] = {}  # of this island, by peer id
-        self._watch: Watch | None = None
-        self._begin_watch()
 
     # ---- who is there --------------------------------------------------------------------------------------
 
@@ -119,6 +99,11 @@ class Island:
     def size(self) -> int:
         """Ranks of the island."""
         return self._siblings.size
+
+    @property
+    def name(self) -> str:
+        """The same on all ranks of the island."""
+        return self._bond.name
 
     @property
     def islands(self) -> int:
@@ -156,8 +141,9 @@ class Island:
     def step(self) -> _Step:
         """`with island.step():` a boundary, then a step, which counts when the block has ended.
 
-        Where the island is evicted in it, the block is left, gradients are dropped and nothing is counted: the
-        next boundary joins again. Errors of the model's collectives become IslandLost where a rank is gone.
+        Where the island is evicted in it, the block is left, gradients are dropped and nothing is counted:
+        the next boundary joins again. Errors of the model's collectives become IslandLost where a rank is
+        gone.
         """
         return _Step(self)
 
@@ -176,17 +162,17 @@ class Island:
         raise Evicted(f"the island was put out of the run {REJOINS_MAX} times in one boundary")
 
     def _pass_boundary(self) -> bool:
-        if self._is_out:
+        if self._bond.is_out:
             self.rejoin()
-        if not self._outside:
+        if self._healed:
             if self._waiting is None:
-                self._waiting = self._jointly(lambda: self.comm.barrier(scope="run")).waiting
+                self._waiting = self._bond.jointly(lambda: self.comm.barrier(scope="run")).waiting
             if not self._waiting:
                 self._waiting = None
                 return False
             self.update_topology()
             self._state.admissions += 1
-            self._outside = True
+            self._healed = False
         self._heal()
         return True
 
@@ -201,16 +187,16 @@ class Island:
         finally:
             self._torn = state.torn
         self._state.take()
-        self._outside, self._was_member, self._waiting = False, True, None
+        self._healed, self._was_member, self._waiting = True, True, None
 
     def _synchronize(self, state: SharedState) -> SyncInfo:
         """A newcomer that does not fit goes; members repeat what it has spoilt."""
-        for attempt in range(10):
+        for attempt in range(MISFITS_MAX):
             try:
-                return self._jointly(lambda: self.comm.sync_shared_state(state, scope="run"))
+                return self._bond.jointly(lambda: self.comm.sync_shared_state(state, scope="run"))
             except MismatchError as error:
                 text = readable(str(error))
-                if not self._was_member or self._is_out or attempt == 9:
+                if not self._was_member or self._bond.is_out or attempt + 1 == MISFITS_MAX:
                     raise MismatchError(text) from error
                 logger.warning("%s; synchronizing again", text)
                 time.sleep(0.1 * attempt)
@@ -219,7 +205,12 @@ class Island:
     # ---- across islands ------------------------------------------------------------------------------------
 
     def all_reduce(
-        self, tensors: Tensor | Sequence[Tensor], op: Op = "avg", *, weight: float | None = None, **options: Any
+        self,
+        tensors: Tensor | Sequence[Tensor],
+        op: Op = "avg",
+        *,
+        weight: float | None = None,
+        **options: Any,
     ) -> OpInfo:
         """Over rank r of all islands, in place or to `out`; commits on all ranks of all islands or on none.
 
@@ -227,7 +218,7 @@ class Island:
         island alike: Evicted also where only a sibling could not learn the outcome.
         """
         options |= {"scope": "run", "weight": weight}
-        info = self._jointly(lambda: self.comm.all_reduce(tensors, op, **options))
+        info: OpInfo = self._bond.jointly(lambda: self.comm.all_reduce(tensors, op, **options))
         self._waiting = info.waiting
         return info
 
@@ -251,7 +242,7 @@ class Island:
 
     def update_topology(self, timeout: float | None = None) -> bool:
         """Communicator.update_topology(), with one outcome for all ranks of the island."""
-        changed = self._jointly(lambda: self.comm.update_topology(timeout))
+        changed = self._bond.jointly(lambda: self.comm.update_topology(timeout))
         self._waiting = None
         return changed
 
@@ -260,109 +251,20 @@ class Island:
         merged = self._state.with_layout(state)
         options["scope"] = "run"
         try:
-            info = self._jointly(lambda: self.comm.sync_shared_state(merged, **options))
+            return self._bond.jointly(lambda: self.comm.sync_shared_state(merged, **options))
         except MismatchError as error:
             raise MismatchError(readable(str(error))) from error
         finally:
-            torn = merged.torn
-            state.revision = merged.revision
-            state.torn = torn
-        return info
+            state.revision, state.torn = merged.revision, merged.torn
 
     def rejoin(self, timeout: float | None = None) -> None:
         """After Evicted and the like, on all ranks of the island: waits for the next boundary of the others.
 
         Raises IslandLost where a sibling does not come, and what Communicator.rejoin() does.
         """
-        self._end_watch()
-        self._await_end()
-        failed: PcclError | None = None
-        try:
-            self.comm.rejoin(self._join_s if timeout is None else timeout)
-        except PcclError as error:
-            failed = error
-        told = self._tell(int(failed is not None))
-        if failed is not None:
-            raise failed
-        if any(told):
-            raise IslandLost(f"rank {told.index(1)} of the island could not join the run again")
-        self._outside, self._is_out, self._waiting, self._was_member = True, False, None, False
-        self._begin_watch()
-
-    # ---- siblings ------------------------------------------------------------------------------------------
-
-    def _jointly(self, call: Callable[[], T]) -> T:
-        """A call that all islands make, with one outcome on all ranks of this one: the worst that a rank has
-        seen. So ranks never part, and none waits in a collective that another one does not come to."""
-        found: list[T] = []
-        failed: PcclError | None = None
-        try:
-            found.append(call())
-        except (*OUT_OF_RUN, CollectiveError) as error:
-            failed = error
-        own = self._verdict(failed)
-        told = self._tell(own)
-        worst = max(told)
-        if worst == DONE:
-            return found[0]
-        self._is_out |= worst >= OUT
-        self._outside |= worst >= OUT
-        if failed is not None and own == worst:
-            raise failed
-        self._raise_for(told.index(worst), worst)
-
-    def _verdict(self, failed: PcclError | None) -> int:
-        if failed is None:
-            return DONE
-        if isinstance(failed, OUT_OF_RUN):
-            return OUT
-        return REFUSED if isinstance(failed, MismatchError) and self._end() is not None else FAILED
-
-    def _raise_for(self, sibling: int, verdict: int) -> Any:
-        """What ended the call for a sibling ends it here."""
-        if verdict == FAILED:
-            raise CollectiveError(f"the operation failed at rank {sibling} of this island")
-        end = self._await_end()
-        kind = MismatchError if verdict == REFUSED else Evicted
-        raise kind(f"rank {sibling} of this island is out of the run, and so is the island: {end}")
-
-    def _tell(self, number: int) -> list[int]:
-        try:
-            return self._siblings.tell(number)
-        except IslandLost as error:
-            raise self._lost(error) from error
-
-    def _end(self) -> PcclError | None:
-        """Why the run goes on without this peer."""
-        try:
-            _ = self.comm.world_size
-        except PcclError as error:
-            return error
-        return None
-
-    def _await_end(self, seconds: float = END_S) -> PcclError | None:
-        until = time.monotonic() + seconds
-        while (end := self._end()) is None and time.monotonic() < until:
-            time.sleep(0.01)
-        return end
-
-    def _lost(self, cause: BaseException) -> IslandLost:
-        """With what the master says, if it does."""
-        end = self._await_end()
-        self._is_out = self._outside = True
-        why = str(end) if end is not None else str(cause).splitlines()[0]
-        gone = [r for peer, r in self._ranks.items() if re.search(rf"\bpeer {peer}\b", why) and r != self.rank]
-        who = f"rank {gone[0]} of this island is gone" if gone else "this island is broken"
-        return IslandLost(f"{who}: {why}. End this process and start the island anew; the others train on")
-
-    def _explained(self, error: BaseException) -> BaseException:
-        """An error out of the block of a step: what it means for the island."""
-        if isinstance(error, PcclError) and not isinstance(error, CollectiveError):
-            return error
-        if self._end() is not None or (isinstance(error, RuntimeError) and _INNER.search(str(error))):
-            if self._await_end() is not None:
-                return self._lost(error)
-        return error
+        self._bond.rejoin(self._join_s if timeout is None else timeout)
+        self._healed = self._was_member = False
+        self._waiting = None
 
     # ---- coming and going ----------------------------------------------------------------------------------
 
@@ -370,12 +272,16 @@ class Island:
         hashes = self._siblings.tell(xxh3_64_intdigest("\n".join(self._state.model_layout).encode()) >> 2)
         for other, value in enumerate(hashes):
             if value != hashes[0]:
-                raise UsageError(f"ranks 0 and {other} of this island have models that are laid out differently")
+                raise UsageError(
+                    f"ranks 0 and {other} of this island have models that are laid out differently"
+                )
 
     def _joined(self, comm: Communicator | str, name: str | None, options: dict[str, Any]) -> Communicator:
         if not isinstance(comm, str):
             if options or name is not None:
-                raise UsageError(f"{', '.join(options) or 'name'}: options of a Communicator, which exists already")
+                raise UsageError(
+                    f"{', '.join(options) or 'name'}: options of a Communicator, which exists already"
+                )
             return comm
         if name is None:
             raise UsageError("an island needs a name: pass name='site-a', the same on all its ranks")
@@ -383,41 +289,11 @@ class Island:
             comm, island=name, island_size=self.size, group=self.rank, timeout=self._join_s, **options
         )
 
-    def _check_place(self) -> None:
-        """Of a Communicator that the caller made."""
-        own = next(peer for peer in self.comm.peers() if peer.id == self.comm.id)
-        ranks = [peer for peer in self.comm.peers() if peer.island == own.island]
-        if (own.island_rank, len(ranks)) != (self.rank, self.size):
-            raise UsageError(
-                f"the communicator is rank {own.island_rank} of {len(ranks)} in island {own.island!r}, and this "
-                f"process is rank {self.rank} of {self.size}: pass island_size={self.size}, group={self.rank}"
-            )
-
-    def _begin_watch(self) -> None:
-        peers = self.comm.peers()
-        own = next(peer.island for peer in peers if peer.id == self.comm.id)
-        self.name = own
-        self._ranks = {peer.id: peer.island_rank for peer in peers if peer.island == own}
-        if self.size > 1:
-            self._watch = Watch(lambda: self.comm.world_size, self._on_end)
-
-    def _end_watch(self) -> None:
-        if self._watch is not None:
-            self._watch.stop()
-        self._watch = None
-
-    def _on_end(self, error: PcclError) -> None:
-        """On the watch's thread. Where a sibling is dead, collectives of the model can only be given up."""
-        logger.warning("island %s is out of the run: %s", self.name, error)
-        if any(f"peer {peer} is gone" in str(error) for peer in self._ranks):
-            abort([group for group in self._groups if dist.get_backend(group) == "nccl"])
-
     def leave(self) -> None:
         """All ranks, at the end: the other islands go on at once."""
-        self._end_watch()
         if self._owns_comm:
             self.comm.leave()
-        self._siblings.close()
+        self._bond.close()
 
     def __enter__(self) -> Self:
         return self
@@ -425,9 +301,16 @@ class Island:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and not self._is_out:
-            self._tell(DONE)  # the first one that leaves takes the island with it
-        self.leave()
+        explained = error
+        try:
+            if error is not None:
+                explained = self._bond.explained(error)
+            elif not self._bond.is_out:
+                self._bond.tell(DONE)  # the first one that leaves takes the island with it
+        finally:
+            self.leave()
+        if explained is not error and explained is not None:
+            raise explained from error
 
     def __repr__(self) -> str:
         return f"<Island {self.name!r}: rank {self.rank} of {self.size}, {self.steps} steps>"
@@ -450,12 +333,12 @@ class _Step:
         if error is None:
             island._state.steps += 1
             return False
-        if isinstance(error, OUT_OF_RUN) and island._is_out:
+        if isinstance(error, OUT_OF_RUN) and island._bond.is_out:
             logger.warning("step %d is dropped: %s", island.steps, error)
             if island.optimizer is not None:
                 island.optimizer.zero_grad()
             return True
-        explained = island._explained(error)
+        explained = island._bond.explained(error)
         if explained is not error:
             raise explained from error
         return False

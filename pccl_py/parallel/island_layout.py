@@ -7,6 +7,7 @@ every rank of the island has whole. Touched by the training thread only.
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
@@ -70,7 +71,7 @@ def _placement(placement: object) -> str:
     return type(placement).__name__ if dim is None else f"{type(placement).__name__}({dim})"
 
 
-# ---- FSDP1 ---------------------------------------------------------------------------------------------------
+# ---- FSDP1 -------------------------------------------------------------------------------------------------
 
 
 def fsdp1_units(model: torch.nn.Module) -> list[FullyShardedDataParallel]:
@@ -95,5 +96,7 @@ def _flat_units(model: torch.nn.Module) -> list[str]:
         held = ", ".join(f"{n} {list(s)}" for n, s in zip(flat._fqns, flat._shapes, strict=True))
         strategy = unit.sharding_strategy.name
         dtype = str(flat.dtype).removeprefix("torch.")
-        lines.append(f"{flat._fqns[0]} ... {dtype} {strategy} over {unit.process_group.size()} of {held}")
+        lines.append(
+            f"{flat._fqns[0]} ... {dtype} {strategy} over {dist.get_world_size(unit.process_group)} of {held}"
+        )
     return lines

@@ -20,6 +20,7 @@ from .optimizer_shards import OptimizerShards
 
 _COUNTERS = ("steps", "admissions")
 # A line of the layout as an error text about shared states names it: it is the name of an empty tensor.
+_AROUND = ("the run goes on without this peer: ", "; call rejoin() to come back as a new one")
 _LINE = re.compile(r"'layout: (.*?)(?: float32\[0\])?'(?: \(float32\[0\]\))?")
 
 
@@ -97,7 +98,7 @@ class IslandState:
 def gradients(model: torch.nn.Module) -> list[Tensor]:
     """This rank's shards of them, in the order of the parameters, zeros where a backward pass made none.
 
-    A parameter that has no elements here has no gradient either. Raises UsageError where no parameter has one.
+    A parameter that has no elements here has no gradient either. UsageError where no parameter has one.
     """
     wanted = [p for p in model.parameters() if p.requires_grad]
     if all(p.grad is None for p in wanted):
@@ -114,15 +115,19 @@ def gradients(model: torch.nn.Module) -> list[Tensor]:
 
 def groups_of(model: torch.nn.Module) -> list[dist.ProcessGroup]:
     """Process groups over which it is sharded."""
-    found = {}
+    found: dict[str, dist.ProcessGroup] = {}
     for p in model.parameters():
         if isinstance(p, DTensor):
             found |= {group.group_name: group for group in p.device_mesh.get_all_groups()}
     for unit in fsdp1_units(model):
-        found[unit.process_group.group_name] = unit.process_group
+        if unit.process_group is not None:
+            found[unit.process_group.group_name] = unit.process_group
     return list(found.values())
 
 
 def readable(text: str) -> str:
-    """An error about shared states: lines of the layout without what makes them a tensor's name."""
+    """Why a peer is out of the run, without what is not for islands: how a line of the layout becomes a
+    tensor's name, and what a single peer would do."""
+    for words in _AROUND:
+        text = text.replace(words, "")
     return _LINE.sub(r"'\1'", text)

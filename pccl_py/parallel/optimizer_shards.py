@@ -42,16 +42,18 @@ class OptimizerShards:
 
     def layout(self) -> str:
         """Class and settings, except the learning rates, which are shared."""
-        groups = []
+        found = []
         for group in self._optimizer.param_groups:
             settings = {k: v for k, v in sorted(group.items()) if k not in ("params", "lr", "initial_lr")}
-            groups.append((len(group["params"]), settings))
-        return shortened(f"optimizer {type(self._optimizer).__qualname__} {groups}")
+            words = " ".join(f"{key}={value}" for key, value in settings.items())
+            found.append(f"{len(group['params'])} parameters {words}")
+        return shortened(f"optimizer {type(self._optimizer).__qualname__}, {'; '.join(found)}")
 
     def tensors(self) -> dict[str, Tensor]:
         """By name: this rank's memory of the state, of blanks where there is none yet, of learning rates."""
         found = {"optimizer learning rates": self._rates}
-        self._rates.copy_(torch.tensor([float(g["lr"]) for g in self._optimizer.param_groups]).double())
+        rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+        self._rates.copy_(torch.tensor(rates, dtype=torch.float64))
         if self._slots:
             found["optimizer state made"] = self._present
         for index, (p, key) in enumerate(self._slots):
