@@ -15,17 +15,16 @@ from xxhash import xxh3_64_intdigest
 
 from ..arguments import Op
 from ..communicator import Communicator
-from ..errors import Evicted, MismatchError, UsageError
+from ..errors import Evicted, IslandLost, MismatchError, UsageError
 from ..shared_state import SharedState, SyncInfo
 from ..work import OpInfo
-from .island_bond import DONE, OUT_OF_RUN, Bond
+from .island_bond import DONE, OUT_OF_RUN, REJOINS_MAX, Bond, join_together
 from .island_layout import local_shards
 from .island_state import IslandState, gradients, groups_of, readable
 from .siblings import Siblings, limit_waits
 
 logger = logging.getLogger("pccl_py.parallel")
 
-REJOINS_MAX = 5  # in one boundary: then something is wrong that joining again does not mend
 MISFITS_MAX = 10  # synchronizations that newcomers may spoil for members, in a row
 
 
@@ -196,6 +195,11 @@ class Island:
                 return self._bond.jointly(lambda: self.comm.sync_shared_state(state, scope="run"))
             except MismatchError as error:
                 text = readable(str(error))
+                if "receive_only" in text:  # as is only a state that is torn
+                    raise IslandLost(
+                        "no island of the run has a whole state: this one was healed in part when those who "
+                        "healed it were gone. End this process and start the island anew, from a checkpoint"
+                    ) from error
                 if not self._was_member or self._bond.is_out or attempt + 1 == MISFITS_MAX:
                     raise MismatchError(text) from error
                 logger.warning("%s; synchronizing again", text)
@@ -285,9 +289,8 @@ class Island:
             return comm
         if name is None:
             raise UsageError("an island needs a name: pass name='site-a', the same on all its ranks")
-        return Communicator(
-            comm, island=name, island_size=self.size, group=self.rank, timeout=self._join_s, **options
-        )
+        options |= {"island": name, "island_size": self.size, "group": self.rank, "timeout": self._join_s}
+        return join_together(self._siblings, lambda: Communicator(comm, **options), Communicator.leave)
 
     def leave(self) -> None:
         """All ranks, at the end: the other islands go on at once."""

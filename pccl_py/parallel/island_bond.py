@@ -23,6 +23,7 @@ from ..errors import (
     NoQuorumError,
     OutcomeUnknown,
     PcclError,
+    RefusedError,
     UsageError,
 )
 from .island_state import readable
@@ -32,11 +33,39 @@ logger = logging.getLogger("pccl_py.parallel")
 T = TypeVar("T")
 
 OUT_OF_RUN = (Evicted, OutcomeUnknown, MasterLost, NoQuorumError)
+REJOINS_MAX = 5  # in one go: then something is wrong that joining again does not mend
 END_S = 15.0  # within which the master has told all ranks of an island that it is gone
 # How a rank's call ended, as its siblings hear it; the worst one counts for all.
 DONE, FAILED, OUT, REFUSED = range(4)
 # What a torch collective says whose other side is gone, or late.
 _INNER = re.compile(r"gloo|nccl|connection|reset by peer|timed? ?out|process ?group|peerlost|\bpeer \d", re.I)
+
+
+def join_together(siblings: Siblings, join: Callable[[], T], undo: Callable[[T], object]) -> T:
+    """What `join` returns once it has come to an end on all ranks of the island. It is repeated where the
+    island is turned away, or evicted before all of its ranks have heard that they are in: a rank was silent.
+
+    undo: of a rank that was in, when another one was not. Raises the last refusal, IslandLost where a sibling
+    is gone, and at once what else `join` raises.
+    """
+    refused: PcclError = Evicted("a sibling could not come in")
+    for attempt in range(REJOINS_MAX):
+        found: list[T] = []
+        try:
+            found.append(join())
+        except (*OUT_OF_RUN, RefusedError) as error:
+            refused = error
+        try:
+            told = siblings.tell(DONE if found else OUT)
+        except IslandLost as error:
+            raise IslandLost(f"{error}; {readable(str(refused))}") if not found else error from refused
+        if max(told) == DONE:
+            return found[0]
+        logger.warning("%s; joining again", refused)
+        for each in found:
+            undo(each)
+        time.sleep(0.1 * attempt)
+    raise refused
 
 
 class Bond:
@@ -81,16 +110,7 @@ class Bond:
         """All ranks together. Raises IslandLost where a sibling does not come, and what the others raise."""
         self._end_watch()
         self._await_end()
-        failed: PcclError | None = None
-        try:
-            self.comm.rejoin(timeout)
-        except PcclError as error:
-            failed = error
-        told = self.tell(int(failed is not None))
-        if failed is not None:
-            raise failed
-        if any(told):
-            raise IslandLost(f"rank {told.index(1)} of the island could not join the run again")
+        join_together(self._siblings, lambda: self.comm.rejoin(timeout), lambda _: self._await_end())
         self.is_out = False
         self._begin_watch()
 

@@ -372,8 +372,10 @@ def ways(*, rank: int, ranks: int, path: str, address: str) -> None:
     other = caught(Island, address, model)
     say(nameless=other["error"])
     island.leave()
+    dist.barrier()
     assert comm.world_size >= 1  # the caller's own
-    island.comm.leave()
+    dist.barrier()
+    comm.leave()
     os._exit(0)
 
 
