@@ -19,7 +19,7 @@ from ..errors import Evicted, IslandLost, MismatchError, UsageError
 from ..shared_state import SharedState, SyncInfo
 from ..work import OpInfo
 from .island_bond import DONE, OUT_OF_RUN, REJOINS_MAX, Bond, join_together
-from .island_layout import local_shards
+from .island_layout import forget_pass, local_shards
 from .island_state import IslandState, gradients, groups_of, readable
 from .siblings import Siblings, limit_waits
 
@@ -338,8 +338,8 @@ class _Step:
             return False
         if isinstance(error, OUT_OF_RUN) and island._bond.is_out:
             logger.warning("step %d is dropped: %s", island.steps, error)
-            if island.optimizer is not None:
-                island.optimizer.zero_grad()
+            forget_pass(island.model)
+            island.model.zero_grad()
             return True
         explained = island._bond.explained(error)
         if explained is not error:

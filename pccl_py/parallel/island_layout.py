@@ -41,6 +41,16 @@ def reshard(model: torch.nn.Module) -> None:
             module.reshard()
 
 
+def forget_pass(model: torch.nn.Module) -> None:
+    """After an exception in a forward or backward pass: without this, FSDP2 (of torch 2.13) takes the next
+    one for its continuation, and leaves gradients unreduced. What was gathered or reduced is dropped."""
+    if isinstance(model, FSDPModule):
+        model.reset_iter_state()
+        return
+    for child in model.children():
+        forget_pass(child)
+
+
 def layout_of(model: torch.nn.Module) -> list[str]:
     """A line per parameter, buffer and FSDP1 unit, equal on all ranks of an island and on all islands whose
     shards may be averaged: name, dtype, global shape, placements, mesh."""

@@ -42,10 +42,10 @@ def churn(*, rank: int, ranks: int, path: str, address: str, seconds: float, see
         store = f"{path}-{rank}-{incarnation}"
         pids = [_fork(store, address, "abcdef"[rank], place, stop, rank) for place in range(SIZE)]
         troubled = _trouble(pids, rng, until)
-        statuses = [_ended(pid, time.monotonic() + 45) for pid in pids]
-        say(island=rank, incarnation=incarnation, statuses=statuses, trouble=troubled)
         if time.monotonic() > until:
             stop.touch()
+        statuses = [_ended(pid, time.monotonic() + 45) for pid in pids]
+        say(island=rank, incarnation=incarnation, statuses=statuses, trouble=troubled)
 
 
 def _trouble(pids: list[int], rng: random.Random, until: float) -> str:

@@ -158,29 +158,45 @@ def caught(call: Callable[..., Any], *args: Any, **options: Any) -> dict[str, An
         }
 
 
-def pausing(
-    *, rank: int, ranks: int, path: str, address: str, paused: list[int], kind: str = "fsdp2"
-) -> None:
-    """Some ranks of island b stop for longer than heartbeats may be missed: it is evicted, and lives."""
+def pausing(*, rank: int, ranks: int, path: str, address: str, paused: list[int], hook: bool = False) -> None:
+    """Some ranks of island b stop for longer than heartbeats may be missed: it is evicted, and lives.
+
+    hook: gradients are averaged module by module, in the backward pass, and the stop is between two.
+    """
     name, place = join_island(rank, path)
-    model = sharded(net(rank // SIZE), kind)
+    model = sharded(net(rank // SIZE), "fsdp2")
     inner = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    stopped = False
+    contributors: list[int] = []
+    stops = [rank in paused]
+
+    def average(gradient: torch.Tensor) -> None:
+        if contributors:
+            stop_once(stops, island)
+        contributors.append(len(island.all_reduce(gradient).contributors))
+
+    for layer in (model, model[0], model[2]) if hook else ():
+        layer.set_all_reduce_hook(average)
     with Island(address, model, inner, name=name, config=QUICK, min_islands=2, inner_timeout=20) as island:
         while island.steps < 6 or (island.admissions < 1 and island.steps < 400):
             with island.step():
                 count = island.steps
+                contributors.clear()
                 loss_of(model, count, rank).backward()
-                if rank in paused and count == 2 and not stopped:
-                    stopped = True
-                    stop_for(1.6)
-                info = island.all_reduce_gradients()
+                if not hook:
+                    stop_once(stops, island)
+                of = min(contributors) if hook else len(island.all_reduce_gradients().contributors)
                 inner.step()
                 inner.zero_grad()
-                say(step=count, of=len(info.contributors))
+                say(step=count, of=of)
             time.sleep(0.02)
         say(end=island.digest(), steps=island.steps, values=values(model))
     os._exit(0)
+
+
+def stop_once(stops: list[bool], island: Island) -> None:
+    if stops[0] and island.steps == 2:
+        stops[0] = False
+        stop_for(1.6)
 
 
 def stop_for(seconds: float) -> None:

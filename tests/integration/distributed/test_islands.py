@@ -98,11 +98,11 @@ def test_an_island_is_lost_and_replaced(
     assert all(steps[step][0] == (1 if step < healed else 2) for step in range(3, len(steps)))
 
 
-@pytest.mark.parametrize("paused", [[2, 3], [3]])
+@pytest.mark.parametrize(("paused", "hook"), [([2, 3], False), ([3], False), ([2], True)])
 def test_an_evicted_island_that_lives_comes_back_by_itself(
-    gang: Gang, master: Master, paused: list[int]
+    gang: Gang, master: Master, paused: list[int], hook: bool
 ) -> None:
-    said = gang.play("plays_islands:pausing", 4, address=master.address, paused=paused)
+    said = gang.play("plays_islands:pausing", 4, address=master.address, paused=paused, hook=hook)
     check_alike(said, [0, 1, 2, 3])
     steps, back = by_step(said[0]), sorted(by_step(said[2]))
     assert back[:2] == [0, 1] and back[2] > 2
