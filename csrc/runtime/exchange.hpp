@@ -96,6 +96,9 @@ class Exchange {
   void on_link_up(PeerId peer);
   void set_reader(PeerId peer, bool reads);        // it takes chunks from where they lie
   bool on_ready(PeerId from, const Ready& ready);  // false: no honest peer announces so much
+  // Who was the first to say that it sends to this peer with that name, which this one has not posted yet.
+  // `only`: nobody else counts.
+  std::optional<PeerId> announced(std::uint32_t name, PeerId only = no_peer) const;
 
   // A data frame's header arrived. park: keep the payload and call park(); it comes back by Replay or
   // Discard.
@@ -122,6 +125,10 @@ class Exchange {
     PeerId from;
     wire::DataHeader header;
   };
+  struct ParkedReady {
+    Ready ready;
+    std::uint64_t order = 0;  // in which they came
+  };
   bool may_be_eager(const Descriptor& descriptor) const;
   std::vector<PeerId> peers_of(const Operation& operation) const;
   Standing standing_of(const Attempt& attempt, bool in_place) const;
@@ -140,7 +147,8 @@ class Exchange {
   ExchangeLimits limits_;
   std::map<OpKey, Attempt> attempts_;
   std::map<std::uint64_t, OpKey> by_order_;
-  std::map<std::pair<PeerId, OpKey>, Ready> ready_parked_;
+  std::map<std::pair<PeerId, OpKey>, ParkedReady> ready_parked_;
+  std::uint64_t readies_parked_ = 0;
   std::set<PeerId> readers_;
   std::map<ParkedId, Parked> parked_;
   std::map<PeerId, std::size_t> parked_bytes_;

@@ -15,9 +15,8 @@ from .errors import translated
 from .group import Group, OnLoss
 from .member import Member
 from .module_reset import watch_modules
-from .pairs import Pairs
 from .process_group import PcclProcessGroup
-from .rank_tables import follow
+from .rank_tables import follow, global_ranks, world_of
 from .rendezvous import Meeting, meet, meeting_of_url
 from .torch_names import HashStore, Store, dist
 from .torch_work import seconds_of
@@ -71,12 +70,8 @@ def group_of(
 ) -> PcclProcessGroup:
     """Of a member that has joined at `meeting`."""
     group = Group(member, name, timeout_s=limit, on_loss=_on_loss(pg_options))
-
-    def join_pair(pair: str, place: int, seconds: float) -> Member:
-        return meeting.within(f"pair {pair}").join(place, 2, seconds)
-
-    made = PcclProcessGroup(group, Pairs(group, join_pair))
-    made.meeting = meeting
+    made = PcclProcessGroup(group)
+    made.meeting, made.part = meeting, part_of
     group.heard.append(watch_modules)
     return made
 
@@ -105,14 +100,15 @@ def _newcomer(limit: float | None, pg_options: Any) -> PcclProcessGroup:
 
 
 def part_of(
-    world: PcclProcessGroup, ranks: list[int], name: str, timeout: timedelta | None, pg_options: Any
+    parent: PcclProcessGroup, ranks: list[int], name: str, timeout: timedelta | None, pg_options: Any
 ) -> PcclProcessGroup:
-    """The group of the world's `ranks`, of which the caller is one; all of them call it."""
-    limit = world.group.timeout_s if timeout is None else seconds_of(timeout)
-    meeting = world.meeting.within(name)
-    member = meeting.join(ranks.index(world.rank()), len(ranks), limit)
+    """The group of the parent's `ranks`, of which the caller is one; all of them call it."""
+    limit = parent.group.timeout_s if timeout is None else seconds_of(timeout)
+    meeting = parent.meeting.within(name)
+    member = meeting.join(ranks.index(parent.rank()), len(ranks), limit)
     made = group_of(meeting, member, name, limit, pg_options)
-    follow(made, world, ranks)
+    of_world = global_ranks(parent)
+    follow(made, world_of(parent), [of_world[rank] for rank in ranks])
     return made
 
 

@@ -10,6 +10,7 @@ from ..block_calls import ALL_GATHER, ALL_TO_ALL, GATHER, REDUCE_SCATTER, SCATTE
 from ..communicator import Communicator
 from ..config import Config
 from ..tensors import Tensor, operands
+from ..transfers import TRANSFER, transfer_operands
 from ..work import Work
 
 ALL_REDUCE, BROADCAST, BARRIER = 1, 2, 3
@@ -56,6 +57,24 @@ class Member(Communicator):
             tag=tag,
             scope="group",
             on_loss=on_loss,  # type: ignore[arg-type]  # one of its two values
+            async_op=True,
+            timeout=timeout,
+        )
+        assert isinstance(work, Work)
+        return work
+
+    def message(
+        self, tensors: Sequence[Tensor], ends: tuple[int, int], tag: int, *, timeout: float | None
+    ) -> Work:
+        """A send, or a recv, by which end this peer is; from peer 0: from whoever sends first."""
+        sends, kept = ends[0] == self.id, tuple(tensors)
+        work = self._post(
+            TRANSFER,
+            transfer_operands("the message", list(tensors), sends=sends),
+            (kept, None) if sends else (None, kept),
+            ends=ends,
+            what="send" if sends else "recv",
+            tag=tag,
             async_op=True,
             timeout=timeout,
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import OperationTimeout, PcclError
-from ..work import Work
+from ..work import OpInfo, Work
 
 if TYPE_CHECKING:
     from .group import Group
@@ -59,6 +59,9 @@ class Pending:
             pass
         self._conclude()
 
+    def _committed(self, info: OpInfo) -> None:
+        self._group.committed(info)
+
     def _conclude(self) -> None:
         with self._lock:
             if self._ended:
@@ -67,7 +70,7 @@ class Pending:
                 info = self.work.wait(block=True)  # it has ended; what it holds for a device is there then
                 for step in self._finish:
                     step()
-                self._group.committed(info)
+                self._committed(info)
             except PcclError as error:
                 self._error = self._group.explained(error)
             except Exception as error:

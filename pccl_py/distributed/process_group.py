@@ -11,7 +11,7 @@ import torch
 from ..errors import PcclError
 from .errors import translated
 from .group import Group
-from .pairs import Pairs
+from .messages import recv, recv_any, send
 from .pending import Pending
 from .torch_names import ProcessGroup, dist
 from .torch_work import PcclWork, seconds_of
@@ -44,11 +44,11 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
     Ranks, size and divisors follow the deaths of others, in the call that raises them (see group.py).
     """
 
-    def __init__(self, group: Group, pairs: Pairs) -> None:
+    def __init__(self, group: Group) -> None:
         super().__init__(group.rank, group.size)
         self.group = group
         self.meeting: Any = None  # where its peers, and those of its parts, meet
-        self._pairs = pairs
+        self.part: Any = None  # makes those
         self._name = group.name
         self._desc = ""
         self._together: list[Pending] | None = None
@@ -91,7 +91,9 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
     setGroupName, setGroupDesc = _set_group_name, _set_group_desc
 
     # torch asks a backend of each device for what it can; here one object is all of them.
-    supports_splitting = supports_coalescing = supports_time_estimate = False
+    supports_splitting = True
+    supports_coalescing = supports_time_estimate = False
+    options = None  # of the group's backend: a part that is split off begins with none
 
     def _get_backend(self, device: Any) -> PcclProcessGroup:
         return self
@@ -100,6 +102,31 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
     def _device_types(self) -> list[torch.device]:
         return [torch.device("cpu"), torch.device("cuda")]
 
+    def split_group(
+        self,
+        ranks: Sequence[int],
+        timeout: timedelta | None = None,
+        opts: Any = None,
+        group_name: str | None = None,
+        group_desc: str | None = None,
+        device_types: Any = None,
+    ) -> PcclProcessGroup | None:
+        """The group of these ranks of this one, which all of them call; None where the caller is not one."""
+        if self.rank() not in ranks:
+            return None
+        try:
+            part: PcclProcessGroup = self.part(self, list(ranks), str(group_name), timeout, opts)
+        except PcclError as error:
+            raise translated(error) from error
+        part._set_group_desc(group_desc or f"{self._desc}:split")
+        return part
+
+    def get_group_store(self) -> None:
+        """Its peers meet at the master."""
+
+    def _set_sequence_number_for_group(self) -> None:
+        """The core numbers operations by itself."""
+
     def set_timeout(self, timeout: timedelta) -> None:
         self.group.timeout_s = seconds_of(timeout)
 
@@ -107,7 +134,6 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
 
     def shutdown(self) -> None:
         """Leaves the run."""
-        self._pairs.leave()
         self.group.leave()
 
     abort = shutdown
@@ -118,14 +144,14 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
 
     # ---- begun ---------------------------------------------------------------------------------------------
 
-    def _begin(self, begin: Any, *args: Any, source: int | None = None) -> PcclWork:
+    def _begin(self, begin: Any, *args: Any) -> PcclWork:
         try:
             pending = begin(*args)
         except PcclError as error:
             raise translated(error) from error
         if self._together is not None:
             self._together.append(pending)
-        return PcclWork([pending], source)
+        return PcclWork([pending])
 
     def _start_coalescing(self, device: torch.device) -> None:
         self._together = []
@@ -241,10 +267,10 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
     # ---- between two ---------------------------------------------------------------------------------------
 
     def send(self, tensors: Tensors, dst: int, tag: int) -> PcclWork:
-        return self._begin(self._pairs.send, _listed(tensors), dst, tag)
+        return self._begin(send, self.group, _listed(tensors), dst, tag)
 
     def recv(self, tensors: Tensors, src: int, tag: int) -> PcclWork:
-        return self._begin(self._pairs.recv, _listed(tensors), src, tag, source=src)
+        return self._begin(recv, self.group, _listed(tensors), src, tag)
 
     def recv_anysource(self, tensors: Tensors, tag: int) -> PcclWork:
-        return self._begin(self._pairs.recv_any, _listed(tensors), tag)
+        return self._begin(recv_any, self.group, _listed(tensors), tag)

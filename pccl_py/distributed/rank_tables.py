@@ -39,6 +39,11 @@ def _renumber_all(world: Any) -> None:
             _renumber(made)
 
 
+def world_of(made: Any) -> Any:
+    """The group that its global ranks are of."""
+    return _known[made][0] if made in _known else made
+
+
 def global_ranks(made: Any) -> list[int]:
     """By rank in the group: the rank in the world. Negative for a member that the world has lost already."""
     if made not in _known:
