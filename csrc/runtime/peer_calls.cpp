@@ -59,7 +59,9 @@ std::shared_ptr<OperationHandle> PeerRuntime::post(PostRequest request) {
 }
 
 namespace {
-void refuse(OperationHandle& handle, Error why) { handle.result.set({{std::move(why), {}, 0, 0}, 0, 0, 0, 0}); }
+void refuse(OperationHandle& handle, Error why) {
+  handle.result.set({{std::move(why), {}, 0, 0}, 0, 0, 0, 0});
+}
 }  // namespace
 
 void PeerRuntime::begin(std::shared_ptr<OperationHandle> handle, PostRequest request, Instant called) {

@@ -15,7 +15,8 @@ void PeerRuntime::await_sender(std::shared_ptr<OperationHandle> handle, PostRequ
   if (unsourced_.size() >= limits::operations_open_max)
     return refuse({ErrorCode::usage, "too many operations in flight: wait for some"});
   const auto timeout = request.posting.timeout;
-  Unsourced waiting{std::move(handle), std::move(request), called, timeout == never ? never : called + timeout,
+  Unsourced waiting{std::move(handle), std::move(request), called,
+                    timeout == never ? never : called + timeout,
                     session_->view().group_members(session_->identity().group)};
   unsourced_.push_back(std::move(waiting));
 }
@@ -23,9 +24,9 @@ void PeerRuntime::await_sender(std::shared_ptr<OperationHandle> handle, PostRequ
 // A message goes to the first recv that may take it, in the order of the calls.
 bool PeerRuntime::must_await_sender(const Posting& posting) const {
   if (posting.scope != Scope::pair || session_ == nullptr || posting.to != session_->peer()) return false;
-  return posting.from == no_peer || std::any_of(unsourced_.begin(), unsourced_.end(), [&](const auto& waiting) {
-           return waiting.request.posting.name == posting.name;
-         });
+  return posting.from == no_peer ||
+         std::any_of(unsourced_.begin(), unsourced_.end(),
+                     [&](const auto& waiting) { return waiting.request.posting.name == posting.name; });
 }
 
 std::optional<PeerId> PeerRuntime::sender_for(std::size_t index) const {
@@ -80,7 +81,8 @@ Error PeerRuntime::hopeless(const Unsourced& waiting, Instant now) const {
   for (const auto peer : waiting.senders)
     if ((posting.from == no_peer || posting.from == peer) &&
         std::find(here.begin(), here.end(), peer) == here.end())
-      return {ErrorCode::peer_lost, "peer " + std::to_string(peer) + " left during " + describe_recv(posting) +
+      return {ErrorCode::peer_lost, "peer " + std::to_string(peer) + " left during " +
+                                        describe_recv(posting) +
                                         ", and might have been its sender: call it again"};
   if (here.size() < 2) return {ErrorCode::peer_lost, "nobody is there to send: " + describe_recv(posting)};
   return {};
