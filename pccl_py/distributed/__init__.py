@@ -13,7 +13,7 @@ here are its groups.
 from __future__ import annotations
 
 from . import world as _world
-from .backend import Options
+from .backend import Options, new_reconfigurable_group
 from .calls import (
     P2POp,
     ReduceOp,
@@ -49,6 +49,7 @@ from .object_calls import (
     scatter_object_list,
     send_object_list,
 )
+from .reconfigure import ReconfigureOptions
 from .torch_names import FileStore, HashStore, PrefixStore, Store, TCPStore
 from .world import (
     GroupMember,
@@ -86,6 +87,7 @@ __all__ = [
     "P2POp",
     "PrefixStore",
     "ProcessGroup",
+    "ReconfigureOptions",
     "ReduceOp",
     "Store",
     "TCPStore",
@@ -124,6 +126,7 @@ __all__ = [
     "isend",
     "monitored_barrier",
     "new_group",
+    "new_reconfigurable_group",
     "new_subgroups",
     "new_subgroups_by_enumeration",
     "recv",

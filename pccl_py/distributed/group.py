@@ -42,9 +42,16 @@ class Group:
     """Posts from any thread, in the order of the calls. `name`: for messages; `timeout_s`: of operations."""
 
     def __init__(
-        self, member: Member, name: str, *, timeout_s: float | None = None, on_loss: OnLoss = "raise"
+        self,
+        member: Member | None,
+        name: str,
+        *,
+        timeout_s: float | None = None,
+        on_loss: OnLoss = "raise",
+        place: tuple[int, int] = (0, 1),
     ) -> None:
-        self.member = member
+        """`member` None: nobody is in it until `become()`; `place`: rank and size that it says until then."""
+        self._member = member
         self.name = name
         self.timeout_s = timeout_s
         self.on_loss = on_loss
@@ -52,18 +59,49 @@ class Group:
         self.heard: list[Callable[[], None]] = []  # called after each change
         self._lock = threading.RLock()
         self._in_flight: deque[Pending] = deque()
-        self.id = member.id
-        self.ids: tuple[int, ...] = member.ids()
+        self._place = place
+        self.id = 0 if member is None else member.id
+        self.ids: tuple[int, ...] = () if member is None else member.ids()
+        self._formed = len(self.ids)
 
     # ---- who -----------------------------------------------------------------------------------------------
 
     @property
+    def member(self) -> Member:
+        if self._member is None:
+            raise UsageError(f"group '{self.name}' has no peers until reconfigure() gives it some")
+        return self._member
+
+    @property
     def rank(self) -> int:
-        return self.ids.index(self.id)
+        return self.ids.index(self.id) if self.ids else self._place[0]
 
     @property
     def size(self) -> int:
-        return len(self.ids)
+        return len(self.ids) or self._place[1]
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it has peers, or could: not when it was left, evicted, or lost its master."""
+        return self._member is not None and self._member.is_member
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all are there of those that it was formed of."""
+        return len(self.ids) >= self._formed
+
+    def become(self, member: Member) -> None:
+        """From now on its peers are those of `member`. What is in flight with the old ones ends here, as when
+        this peer leaves."""
+        with self._lock:
+            old, self._member = self._member, member
+            self.id = member.id
+            ids = member.ids()
+            self._formed = len(ids)
+        if old is not None:
+            old.leave()
+        self.ids = ()
+        self._take(ids)
 
     def update_topology(self, timeout: float | None = None) -> bool:
         """A step boundary, at which all ranks call it: newcomers come in, and get the last ranks. Whether any
@@ -132,7 +170,8 @@ class Group:
             _see_end_of(pending)
 
     def leave(self) -> None:
-        self.member.leave()
+        if self._member is not None:
+            self._member.leave()
 
     # ---- posting -------------------------------------------------------------------------------------------
 

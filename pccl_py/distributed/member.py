@@ -28,6 +28,11 @@ class Member(Communicator):
     def _check_order(self, counted: tuple[int, int, int]) -> None:
         """The order of the calls is the caller's business: torch posts from several threads."""
 
+    @property
+    def is_member(self) -> bool:
+        """Not any more when it has left, or the run goes on without it."""
+        return self._finalizer.alive and bool(self._current) and self._current[0].stage() == "member"
+
     def ids(self) -> tuple[int, ...]:
         """The peers of the group by rank, as the view is now."""
         return tuple(self._ids())

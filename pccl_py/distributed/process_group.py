@@ -13,7 +13,9 @@ from .errors import translated
 from .group import Group
 from .messages import recv, recv_any, send
 from .pending import Pending
-from .torch_names import ProcessGroup, dist
+from .rank_tables import stand_alone
+from .reconfigure import Place
+from .torch_names import ErrorType, ProcessGroup, dist
 from .torch_work import PcclWork, seconds_of
 
 Tensors = list[torch.Tensor]
@@ -44,9 +46,10 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
     Ranks, size and divisors follow the deaths of others, in the call that raises them (see group.py).
     """
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, place: Place) -> None:
         super().__init__(group.rank, group.size)
         self.group = group
+        self._meet_again = place
         self.meeting: Any = None  # where its peers, and those of its parts, meet
         self.part: Any = None  # makes those
         self._name = group.name
@@ -134,9 +137,41 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
 
     def shutdown(self) -> None:
         """Leaves the run."""
+        self.abort()
+        self.meeting = self._meet_again.meeting = None
+
+    def abort(self) -> None:
+        """Leaves the run; what is in flight ends here. The group can be reconfigured."""
         self.group.leave()
 
-    abort = shutdown
+    # ---- other peers ---------------------------------------------------------------------------------------
+
+    supports_reconfigure = True
+
+    def get_reconfigure_handle(self) -> str:
+        """For those who decide on members; see reconfigure.py. Ask again before each reconfigure()."""
+        try:
+            return self._meet_again.handle(self.group)
+        except PcclError as error:
+            raise translated(error) from error
+
+    def reconfigure(self, opts: Any) -> PcclWork:
+        """`opts`: uuid, handles, timeout. Returns when this same object is a group of those members. Where
+        one of them does not come it raises, and is the group that it was."""
+        try:
+            meeting, member = self._meet_again.meet(opts, self.group)
+        except PcclError as error:
+            raise translated(error) from error
+        self.meeting = self._meet_again.meeting = meeting
+        self.group.become(member)
+        stand_alone(self)
+        return PcclWork([])
+
+    def get_error(self) -> Any:
+        """SUCCESS while all are there of those that it was formed of."""
+        if self.group.ids and not self.group.is_whole:
+            return ErrorType.REMOTE_ERROR
+        return ErrorType.SUCCESS
 
     def update_topology(self, timeout: float | None = None) -> bool:
         """A step boundary that all ranks call: newcomers come in. Whether the membership has changed."""

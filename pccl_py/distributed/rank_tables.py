@@ -53,6 +53,13 @@ def global_ranks(made: Any) -> list[int]:
     return [places.get(origin.get(peer, -1), -1 - rank) for rank, peer in enumerate(made.group.ids)]
 
 
+def stand_alone(made: Any) -> None:
+    """Its ranks are of no other group any more: it was reconfigured."""
+    _known.pop(made, None)
+    if made in c10d._world.pg_group_ranks:
+        c10d._world.pg_group_ranks[made] = {rank: rank for rank in range(made.group.size)}
+
+
 def _renumber(made: Any) -> None:
     if made is None or made not in c10d._world.pg_group_ranks:
         return
