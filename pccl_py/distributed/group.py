@@ -17,7 +17,7 @@ import torch
 
 from ..errors import OperationTimeout, PcclError, PeerLost, UsageError
 from ..tensors import describe
-from ..work import OpInfo, Work
+from ..work import Work
 from .errors import translated
 from .member import (
     ALL_GATHER,
@@ -31,8 +31,8 @@ from .member import (
     Member,
 )
 from .pending import Pending
-from .reduction import Reduction, reduction_of
-from .staged import Back, joined, lend
+from .reduction import Reduction, number_of_op, reduction_of
+from .staged import Back, joined, lend, plain_code
 
 OnLoss = Literal["retry", "raise"]
 Tensors = Sequence[torch.Tensor]
@@ -145,10 +145,10 @@ class Group:
         for call in list(self.heard):
             call()
 
-    def committed(self, info: OpInfo) -> None:
+    def committed(self, contributors: Sequence[int]) -> None:
         """With on_loss="retry", a result says who is left: to all ranks the same."""
-        if self.on_loss == "retry" and len(info.contributors) != len(self.ids):
-            here = set(info.contributors)
+        if self.on_loss == "retry" and len(contributors) != len(self.ids):
+            here = set(contributors)
             self._take(tuple(peer for peer in self.ids if peer in here))
 
     def explained(self, error: PcclError) -> Exception:
@@ -213,6 +213,13 @@ class Group:
 
     def all_reduce(self, tensors: Tensors, op: Any, timeout: float | None = None) -> Pending:
         """In place, the list as one operation."""
+        if len(tensors) == 1 and (number := number_of_op(op)) and (code := plain_code(tensors[0])):
+            limit = self.timeout_s if timeout is None else timeout
+            with self._lock:
+                work = self.member.reduce_one(
+                    tensors[0], code, number, peers=self._peers(), on_loss=self.on_loss, timeout=limit
+                )
+                return self._keep(Pending(self, work, tensors))
         with self._lock:
             reduction = reduction_of(op, _one_dtype(tensors, "all_reduce"))
             if reduction.name is None:

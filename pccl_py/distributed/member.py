@@ -6,9 +6,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from ..arguments import ALGORITHMS, ON_LOSS, SCOPES, seconds_of
 from ..block_calls import ALL_GATHER, ALL_TO_ALL, GATHER, REDUCE_SCATTER, SCATTER
 from ..communicator import Communicator
 from ..config import Config
+from ..quantization import NO_QUANTIZATION
 from ..tensors import Tensor, operands
 from ..transfers import TRANSFER, transfer_operands
 from ..work import Work
@@ -67,6 +69,32 @@ class Member(Communicator):
         )
         assert isinstance(work, Work)
         return work
+
+    def reduce_one(
+        self, tensor: Tensor, code: int, op: int, *, peers: int, on_loss: str, timeout: float | None
+    ) -> Work:
+        """all_reduce of one dense CPU tensor in place, whose dtype has the number `code`: as whole(), without
+        the looks at what it is not."""
+        address = tensor.data_ptr()
+        operation = self._peer.post(
+            call=ALL_REDUCE,
+            scope=SCOPES["group"],
+            name=0,
+            op=op,
+            root=0,
+            weight=None,
+            on_loss=ON_LOSS[on_loss],
+            seconds=seconds_of(timeout, self._config.operation_timeout_s),
+            algorithm=ALGORITHMS["auto"],
+            quantization=NO_QUANTIZATION,
+            blocks=0,
+            peers=peers,
+            ends=(0, 0),
+            tensors=[(address, address, tensor.numel(), code)],
+            residuals=(),
+            keep=tensor,
+        )
+        return Work(operation, "all_reduce", weighted=False, keep=(self, tensor))
 
     def message(
         self, tensors: Sequence[Tensor], ends: tuple[int, int], tag: int, *, timeout: float | None

@@ -9,7 +9,6 @@ import torch
 from ..arguments import TAG_MAX
 from ..errors import UsageError
 from ..transfers import ANYBODY
-from ..work import OpInfo
 from .group import Group
 from .pending import Pending
 from .staged import lend
@@ -20,8 +19,8 @@ class Message(Pending):
 
     source = -1
 
-    def _committed(self, info: OpInfo) -> None:
-        sender = info.contributors[0]
+    def _committed(self, contributors: Sequence[int]) -> None:
+        sender = contributors[0]
         self.source = self._group.ids.index(sender) if sender in self._group.ids else -1
 
 
