@@ -12,10 +12,11 @@ BACKEND = "backend pccl"
 
 
 class TorchPeer(AllReducePeer):
-    """Beside the core's own run, one of torch.distributed's groups on the same master."""
+    """Core and backend share one communicator: two differ by more than what is looked for, as threads and
+    memory of each are placed once."""
 
     def join_backend(self, address: str) -> None:
-        """After join_gloo(), whose group is the default one."""
+        """After join_gloo(), whose group is the default one; this one is at the same master."""
         os.environ["PCCL_MASTER"] = address
         register()
         self._backend = self._gloo.new_group(backend="pccl")
@@ -23,6 +24,9 @@ class TorchPeer(AllReducePeer):
     def _operation(self, way: str) -> Operation:
         if way == BACKEND:
             return lambda: self._gloo.all_reduce(self._tensor, group=self._backend)
+        if way == OURS:
+            member = self._backend.group.member
+            return lambda: member.all_reduce(self._tensor)
         return super()._operation(way)
 
 
