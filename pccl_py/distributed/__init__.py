@@ -12,6 +12,7 @@ here are its groups.
 
 from __future__ import annotations
 
+from . import needed_torch as _needed_torch
 from . import world as _world
 from .backend import Options, new_reconfigurable_group
 from .calls import (
@@ -78,6 +79,7 @@ from .world import (
 )
 
 group = _world.group
+del _needed_torch  # it was there to be the first
 
 __all__ = [
     "FileStore",

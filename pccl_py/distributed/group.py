@@ -8,6 +8,7 @@ whether before or in it, it raises on all survivors and costs nobody a wrong div
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -154,14 +155,24 @@ class Group:
     def explained(self, error: PcclError) -> Exception:
         """For torch: who is gone, and what to do."""
         if isinstance(error, OperationTimeout):
-            return translated(error, f"in group '{self.name}' a timeout ended the wait: {error}")
+            text = self._with_ranks(str(error))
+            return translated(error, f"in group '{self.name}' a timeout ended the wait: {text}")
         if not isinstance(error, PeerLost):
-            return translated(error)
+            return translated(error, self._with_ranks(str(error)))
         who = self.refresh() or "the membership changed"
         text = (
             f"{who}; group '{self.name}' goes on with {self.size} ranks, this one is rank {self.rank} now: "
         )
         return translated(error, f"{text}repeat the step. ({error})")
+
+    def _with_ranks(self, text: str) -> str:
+        """What the core says of peers, for those who know ranks."""
+
+        def named(match: re.Match[str]) -> str:
+            peer = int(match[1])
+            return f"rank {self.ids.index(peer)} ({match[0]})" if peer in self.ids else match[0]
+
+        return re.sub(r"\bpeer (\d+)", named, text)
 
     def settle(self) -> None:
         """Waits for what is in flight, whatever comes of it."""

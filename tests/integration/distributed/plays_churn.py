@@ -202,6 +202,15 @@ def _store_of(path: str, rank: int) -> dist.TCPStore:
     return dist.TCPStore("127.0.0.1", int(port.read_text()), is_master=False)
 
 
+def _all_reduce_of_a_tensor_without_memory() -> None:
+    """As of a GPU that this torch has not."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        tensor = torch.empty(3, device="cuda")
+    dist.group.WORLD.allreduce([tensor]).wait()
+
+
 def _recv_of_nobody() -> None:
     dist.group.WORLD.set_timeout(timedelta(seconds=0.3))
     try:
@@ -214,6 +223,9 @@ def bad_input(*, rank: int, ranks: int, path: str) -> None:
     """What is refused, and that the group goes on."""
     init("pccl", rank, ranks, path)
     say(case="float8", **caught(dist.all_reduce, torch.ones(2).to(torch.float8_e4m3fn)))
+    say(case="float8 bits", **caught(dist.all_reduce, torch.ones(2).to(torch.float8_e5m2), dist.ReduceOp.MAX))
+    say(case="complex", **caught(dist.all_reduce, torch.ones(2, dtype=torch.complex64), dist.ReduceOp.MAX))
+    say(case="traced", **caught(_all_reduce_of_a_tensor_without_memory))
     say(case="sparse", **caught(dist.group.WORLD.allreduce, [torch.eye(2).to_sparse()]))
     say(case="meta", **caught(dist.all_reduce, torch.ones(2, device="meta")))
     say(case="shapes", **caught(dist.all_reduce, torch.ones(2 + rank)))

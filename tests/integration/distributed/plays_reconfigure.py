@@ -123,7 +123,7 @@ def failing(*, rank: int, ranks: int, path: str) -> None:
 
 
 def after_a_death(*, rank: int, ranks: int, path: str) -> None:
-    """DDP goes on, the same object, in a group of the survivors; the first rank, whose master it was, dies."""
+    """DDP goes on, the same object, in a group of the survivors; it is the first rank that dies."""
     me = Rank(rank, ranks, path)
     me.reconfigure(1, me.collect("first"))
     torch.manual_seed(0)

@@ -72,10 +72,13 @@ def test_bad_input_is_refused_and_the_group_goes_on(gang: Gang) -> None:
     said = gang.play("plays_churn:bad_input", 2)
     expected = {
         "float8": "it can be sent around, not reduced",
+        "float8 bits": "it can be sent around, not reduced",
+        "complex": "they can be summed and averaged only",
+        "traced": "has no memory",
         "sparse": "pass a dense tensor",
         "meta": "meta",
-        "shapes": "peer",
-        "dtypes": "peer",
+        "shapes": "rank 0 (peer 1)",
+        "dtypes": "rank 1 (peer 2)",
         "list": "3 tensors in the list for 2 ranks",
         "anysource": "nobody has sent",
         "objects": "type set cannot be sent",
@@ -84,6 +87,8 @@ def test_bad_input_is_refused_and_the_group_goes_on(gang: Gang) -> None:
     for rank, lines in enumerate(said):
         for line in lines[:-1]:
             assert expected[line["case"]] in line["error"], line
+            if line["case"] in ("shapes", "dtypes"):
+                assert all(f"rank {r} (peer {r + 1}) calls all_reduce" in line["error"] for r in (0, 1)), line
             assert line["seconds"] < 5
         assert len(lines) == len(expected) + 1 - rank
         assert lines[-1] == {"case": "last", "value": repr([2.0, 2.0, 2.0, 2.0, 2.0])}

@@ -1,4 +1,4 @@
-"""torchft's Manager drives our process group by the reconfigure contract, through a death and a replacement."""
+"""torchft's Manager drives our group by the reconfigure contract, through a death and a replacement."""
 
 from __future__ import annotations
 
