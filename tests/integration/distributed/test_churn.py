@@ -73,7 +73,7 @@ def test_bad_input_is_refused_and_the_group_goes_on(gang: Gang) -> None:
     expected = {
         "float8": "it can be sent around, not reduced",
         "float8 bits": "it can be sent around, not reduced",
-        "complex": "they can be summed and averaged only",
+        "complex": "complex tensors",
         "traced": "has no memory",
         "sparse": "pass a dense tensor",
         "meta": "meta",
