@@ -34,6 +34,7 @@ const std::byte* bytes_at(const void* base, std::size_t offset) {
 }
 
 using Run = std::byte[quantization_block_max * sizeof(double)];
+constexpr std::size_t streamed_bytes = 16u << 10;  // half of the smallest first-level cache
 
 }  // namespace
 
@@ -87,10 +88,10 @@ bool Codec::encode(const void* in, std::size_t count, const Draw& draw, void* ou
 }
 
 bool Codec::encode_sum(const void* sums, std::size_t count, double divisor, const Draw& draw, void* out,
-                       void* decoded) const {
+                       void* decoded, bool streaming) const {
   const DefaultFloatModes modes;
   const DType accumulator = accumulator_of(element_);
-  return for_runs(count, [&](std::size_t first, std::size_t items, std::size_t offset) {
+  const bool finite = for_runs(count, [&](std::size_t first, std::size_t items, std::size_t offset) {
     alignas(64) Run quotients;
     const void* from = bytes_at(sums, first * size_of(accumulator));
     if (divisor != 1.0) {
@@ -99,20 +100,38 @@ bool Codec::encode_sum(const void* sums, std::size_t count, double divisor, cons
     }
     std::byte* const codes = bytes_at(out, offset);
     if (!encode_accumulators(from, items, {draw.seed, draw.first_element + first}, codes)) return false;
-    if (decoded != nullptr) decode(codes, items, bytes_at(decoded, first * size_of(element_)));
+    if (decoded != nullptr && !streaming) decode(codes, items, bytes_at(decoded, first * size_of(element_)));
+    return true;
+  });
+  if (finite && decoded != nullptr && streaming) decode(out, count, decoded, true);
+  return finite;
+}
+
+void Codec::decode(const void* in, std::size_t count, void* out, bool streaming) const {
+  const DefaultFloatModes modes;
+  const bool narrows = accumulator_of(element_) != element_;
+  if (!narrows && !streaming) return decode_accumulators(in, count, out, 1.0, false);
+  if (!narrows) return decode_streaming(in, count, out);
+  for_runs(count, [&](std::size_t first, std::size_t items, std::size_t offset) {
+    alignas(64) Run wide;
+    decode_accumulators(bytes_at(in, offset), items, wide, 1.0, false);
+    set_->finish_avg(element_, Wire::accumulator, bytes_at(out, first * size_of(element_)), wide, items, 1.0,
+                     streaming);
     return true;
   });
 }
 
-void Codec::decode(const void* in, std::size_t count, void* out) const {
-  const DefaultFloatModes modes;
-  if (accumulator_of(element_) == element_) return decode_accumulators(in, count, out, 1.0, false);
-  for_runs(count, [&](std::size_t first, std::size_t items, std::size_t offset) {
-    alignas(64) Run wide;
-    decode_accumulators(bytes_at(in, offset), items, wide, 1.0, false);
-    set_->finish_avg(element_, Wire::accumulator, bytes_at(out, first * size_of(element_)), wide, items, 1.0);
-    return true;
-  });
+// By more than a run: each copy past the caches has a ragged beginning and end.
+void Codec::decode_streaming(const void* in, std::size_t count, void* out) const {
+  alignas(64) std::byte decoded[streamed_bytes];
+  const std::size_t item = size_of(element_), step = streamed_bytes / item / code_.block * code_.block;
+  const std::size_t step_bytes = encoded_bytes(step);
+  for (std::size_t first = 0; first < count; first += step) {
+    const auto items = std::min(step, count - first);
+    decode_accumulators(in, items, decoded, 1.0, false);
+    set_->copy(bytes_at(out, first * item), decoded, items * item, true);
+    in = bytes_at(in, step_bytes);
+  }
 }
 
 void Codec::decode_set(const void* in, std::size_t count, void* sums, double weight) const {

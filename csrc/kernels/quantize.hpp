@@ -76,11 +76,12 @@ class Codec {
   // encode(sums / divisor), and decode to `decoded` in the same pass, unless that is null: the owner of a sum
   // uses what everybody else will decode. False as encode; both outputs are undefined then. `decoded` may be
   // `sums` where element and accumulator are the same type.
+  // `streaming`: `decoded` past the caches.
   [[nodiscard]] bool encode_sum(const void* sums, std::size_t count, double divisor, const Draw& draw,
-                                void* out, void* decoded) const;
+                                void* out, void* decoded, bool streaming = false) const;
 
-  // To elements; rounded to nearest even where they have 16 bits.
-  void decode(const void* in, std::size_t count, void* out) const;
+  // To elements; rounded to nearest even where they have 16 bits. `streaming`: past the caches.
+  void decode(const void* in, std::size_t count, void* out, bool streaming = false) const;
 
   // sums = weight * decoded, and sums += weight * decoded; rounded after each step, to accumulators.
   void decode_set(const void* in, std::size_t count, void* sums, double weight = 1.0) const;
@@ -92,6 +93,7 @@ class Codec {
 
   bool encode_accumulators(const void* in, std::size_t count, const Draw& draw, void* out) const;
   void decode_accumulators(const void* in, std::size_t count, void* sums, double weight, bool adds) const;
+  void decode_streaming(const void* in, std::size_t count, void* out) const;
   template <class Body> bool for_runs(std::size_t count, const Body& body) const;
 
   BlockCode code_;

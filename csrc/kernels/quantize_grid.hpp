@@ -136,16 +136,13 @@ template <class Real>
 }
 
 template <class Real, bool has_offset, bool adds>
-[[gnu::noinline]] void off_grid(const float* units, std::size_t count, const Affine<Real> by,
-                                std::byte* out) {
-#pragma GCC ivdep
-  for (std::size_t i = 0; i < count; ++i) {
-    Real value = static_cast<Real>(units[i]) * by.step;
-    if constexpr (has_offset) value = value + by.offset;
-    value = value * by.factor;
-    if constexpr (adds) value = load<Real>(out, i) + value;
-    store(out, i, value);
-  }
+[[gnu::always_inline]] inline void put_value(float unit, const Affine<Real> by, std::byte* out,
+                                             std::size_t i) {
+  Real value = static_cast<Real>(unit) * by.step;
+  if constexpr (has_offset) value = value + by.offset;
+  value = value * by.factor;
+  if constexpr (adds) value = load<Real>(out, i) + value;
+  store(out, i, value);
 }
 
 }  // namespace

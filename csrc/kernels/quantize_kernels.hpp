@@ -5,7 +5,8 @@
 // namespace, nothing of the standard library: see lanes.hpp.
 //
 // A block passes through the first-level cache: fit (its grid, from its extremes), onto_grid (elements ->
-// units of the grid, float32), round (units -> codes); back by expand (codes -> units) and off_grid.
+// units of the grid, float32), round (units -> codes); back by expand or unit_of (codes -> units) and
+// put_value.
 
 #include <cstddef>
 #include <cstdint>
@@ -96,9 +97,8 @@ struct Int8 {
                                       std::byte* out) {
     round_to_bytes<stochastic, -127, 127>(units, noise, count, reinterpret_cast<std::uint8_t*>(out));
   }
-  [[gnu::noinline]] static void expand(const std::byte* in, std::size_t count, float* units) {
-#pragma GCC ivdep
-    for (std::size_t i = 0; i < count; ++i) units[i] = static_cast<float>(load<std::int8_t>(in, i));
+  [[gnu::always_inline]] static float unit_of(const std::byte* in, std::size_t i) {
+    return static_cast<float>(load<std::int8_t>(in, i));
   }
 };
 
@@ -118,9 +118,8 @@ struct UInt8 {
                                       std::byte* out) {
     round_to_bytes<stochastic, 0, 255>(units, noise, count, reinterpret_cast<std::uint8_t*>(out));
   }
-  [[gnu::noinline]] static void expand(const std::byte* in, std::size_t count, float* units) {
-#pragma GCC ivdep
-    for (std::size_t i = 0; i < count; ++i) units[i] = static_cast<float>(load<std::uint8_t>(in, i));
+  [[gnu::always_inline]] static float unit_of(const std::byte* in, std::size_t i) {
+    return static_cast<float>(load<std::uint8_t>(in, i));
   }
 };
 
@@ -246,11 +245,8 @@ struct BF16 {
       store(out, i, static_cast<std::uint16_t>(code - infinite));
     }
   }
-  [[gnu::noinline]] static void expand(const std::byte* in, std::size_t count, float* units) {
-#pragma GCC ivdep
-    for (std::size_t i = 0; i < count; ++i) {
-      units[i] = float_of(static_cast<std::uint32_t>(load<std::uint16_t>(in, i)) << 16);
-    }
+  [[gnu::always_inline]] static float unit_of(const std::byte* in, std::size_t i) {
+    return float_of(static_cast<std::uint32_t>(load<std::uint16_t>(in, i)) << 16);
   }
 };
 
@@ -278,7 +274,20 @@ constexpr std::size_t bytes_of_codes(std::size_t count, std::size_t bits) { retu
 
 // --- Whole ranges, block by block.
 
+// onto_scale and round in one.
+template <class Real>
+[[gnu::noinline]] void round_scaled_to_bytes(const std::byte* in, std::size_t count, Real scale,
+                                             std::byte* out) {
+  const Real by = scale == 0 ? Real{1} : scale;
+#pragma GCC ivdep
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto unit = static_cast<float>(load<Real>(in, i) / by);
+    store(out, i, static_cast<std::uint8_t>(rounded<false>(unit, 0, -127, 127)));
+  }
+}
+
 template <class Kind, class Real, bool stochastic> bool encode(const EncodeJob& job) {
+  constexpr bool at_once = std::is_same_v<Kind, Int8> && !stochastic;
   alignas(64) float units[quantization_block_max];
   alignas(64) std::uint16_t noise[stochastic ? quantization_block_max : 1];
   std::byte* out = job.out;
@@ -290,20 +299,43 @@ template <class Kind, class Real, bool stochastic> bool encode(const EncodeJob& 
     store_header<Kind>(out, grid);
     if constexpr (Kind::has_minimum) {
       onto_grid(in, count, grid, units);
-    } else {
+    } else if constexpr (!at_once) {
       onto_scale(in, count, grid.scale, units);
     }
     const std::uint64_t place = job.draw.first_element + first;
     if constexpr (stochastic) make_noise(mixed(mixed(job.draw.seed) + place), job.block / 2, noise);
     out += Kind::template header_bytes<Real>;
-    Kind::template round<stochastic>(units, noise, count, out);
+    if constexpr (at_once) {
+      round_scaled_to_bytes(in, count, grid.scale, out);
+    } else {
+      Kind::template round<stochastic>(units, noise, count, out);
+    }
     out += bytes_of_codes(count, Kind::code_bits);
   }
   return true;
 }
 
+// Kinds whose codes are units as they stand need no scratch for these.
+template <class Kind>
+constexpr bool is_direct = requires(const std::byte* in) { Kind::unit_of(in, std::size_t{0}); };
+
+template <class Kind, class Real, bool adds>
+[[gnu::noinline]] void decode_block(const std::byte* in, std::size_t count, const Affine<Real> by,
+                                    std::byte* out) {
+  if constexpr (is_direct<Kind>) {
+#pragma GCC ivdep
+    for (std::size_t i = 0; i < count; ++i)
+      put_value<Real, Kind::has_minimum, adds>(Kind::unit_of(in, i), by, out, i);
+  } else {
+    alignas(64) float units[quantization_block_max];
+    Kind::expand(in, count, units);
+#pragma GCC ivdep
+    for (std::size_t i = 0; i < count; ++i)
+      put_value<Real, Kind::has_minimum, adds>(units[i], by, out, i);
+  }
+}
+
 template <class Kind, class Real, bool adds> void decode(const DecodeJob& job) {
-  alignas(64) float units[quantization_block_max];
   const std::byte* in = job.in;
   for (std::size_t first = 0; first < job.count; first += job.block) {
     const std::size_t count = job.count - first < job.block ? job.count - first : job.block;
@@ -311,8 +343,7 @@ template <class Kind, class Real, bool adds> void decode(const DecodeJob& job) {
     in += Kind::template header_bytes<Real>;
     const auto weight = static_cast<Real>(job.weight);
     const Affine<Real> by = Kind::has_minimum ? affine(grid, weight) : Affine<Real>{grid.scale, 0, weight};
-    Kind::expand(in, count, units);
-    off_grid<Real, Kind::has_minimum, adds>(units, count, by, job.out + first * sizeof(Real));
+    decode_block<Kind, Real, adds>(in, count, by, job.out + first * sizeof(Real));
     in += bytes_of_codes(count, Kind::code_bits);
   }
 }

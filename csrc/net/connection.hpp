@@ -101,6 +101,9 @@ class Connection {
   bool want_write() const;
   std::size_t queued_frames() const { return outbox_.frames(); }
   std::uint64_t queued_bytes() const { return outbox_.bytes(); }
+  // Of these, whose end on_sent() will tell: nobody is woken when a message has left.
+  std::size_t borrowed_frames() const { return outbox_.borrowed_frames(); }
+  std::uint64_t borrowed_bytes() const { return outbox_.borrowed_bytes(); }
   std::uint64_t bytes_in() const { return bytes_in_; }
   std::uint64_t bytes_out() const { return bytes_out_; }
   // Payloads that have come whole, and that the kernel has taken: the n-th of one end is the n-th of the

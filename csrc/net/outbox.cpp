@@ -47,6 +47,8 @@ void Outbox::push_payload(wire::FrameKind kind, ByteView head, const void* paylo
   frame.payload_bytes = bytes;
   frame.token = token;
   frame.borrowed = true;
+  ++borrowed_frames_;
+  borrowed_bytes_ += frame.size();
 }
 
 int Outbox::gather(iovec* parts, int count_max, std::size_t bytes_max) const {
@@ -85,10 +87,16 @@ std::optional<Outbox::Gone> Outbox::pop_sent() {
   return gone;
 }
 
+void Outbox::give_back(Frame& frame) {
+  if (!std::exchange(frame.borrowed, false)) return;
+  --borrowed_frames_;
+  borrowed_bytes_ -= frame.size();
+}
+
 void Outbox::recycle(Frame& frame) {
+  give_back(frame);
   if (frame.owned.capacity() > buffer_kept_max) frame.owned = Bytes();
   frame.owned.clear();
-  frame.borrowed = false;
   frame.payload = nullptr;
 }
 
@@ -108,7 +116,7 @@ void Outbox::detach(std::uint64_t token) {
       frame.owned_from = std::max<std::size_t>(gone, frame.head_bytes) - frame.head_bytes;
       if (frame.owned_from < frame.payload_bytes)
         frame.owned.assign(frame.payload + frame.owned_from, frame.payload + frame.payload_bytes);
-      frame.borrowed = false;
+      give_back(frame);
     }
     if (kept != i) std::swap(at(kept), frame);
     ++kept;

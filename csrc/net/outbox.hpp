@@ -40,6 +40,9 @@ class Outbox {
   bool empty() const { return count_ == 0; }
   std::size_t frames() const { return count_; }
   std::uint64_t bytes() const { return bytes_; }  // headers included, unsent
+  // Of these, what pop_sent() will name: whole frames, until it does. Messages leave in silence.
+  std::size_t borrowed_frames() const { return borrowed_frames_; }
+  std::uint64_t borrowed_bytes() const { return borrowed_bytes_; }
 
  private:
   struct Frame {
@@ -62,12 +65,15 @@ class Outbox {
   const Frame& at(std::size_t index) const { return ring_[(first_ + index) & (ring_.size() - 1)]; }
   Frame& push(wire::FrameKind kind, ByteView checked, std::size_t body_bytes);
   void grow();
-  static void recycle(Frame& frame);
+  void give_back(Frame& frame);
+  void recycle(Frame& frame);
 
   std::vector<Frame> ring_;  // a power of two long
   std::size_t first_ = 0, count_ = 0;
   std::size_t front_sent_ = 0;  // bytes gone, counted from the start of the oldest frame; may reach beyond it
   std::uint64_t bytes_ = 0;
+  std::size_t borrowed_frames_ = 0;
+  std::uint64_t borrowed_bytes_ = 0;
 };
 
 }  // namespace pccl::net

@@ -117,11 +117,16 @@ net::Connection* Links::stripe_for_chunk(PeerId peer, const MayTake& may_take) {
   const auto it = up_.find(peer);
   if (it == up_.end()) return nullptr;
   const auto frames = it->second.path == Path::wan ? frames_in_flight_wan : frames_in_flight_max;
+  // Inside a host two streams only push each other's bytes out of the cache: the second is there for when
+  // the first breaks.
+  const bool spare_others = it->second.path == Path::host && options_.stripes == 0;
   net::Connection* best = nullptr;
   for (const auto& stripe : it->second.stripes) {
     auto* c = stripe.connection;
-    if (c == nullptr || c->queued_frames() >= frames || c->queued_bytes() >= bytes_in_flight_max) continue;
-    if ((best == nullptr || c->queued_bytes() < best->queued_bytes()) && may_take(*c)) best = c;
+    if (c == nullptr) continue;
+    const bool room = c->borrowed_frames() < frames && c->borrowed_bytes() < bytes_in_flight_max;
+    if (room && (best == nullptr || c->queued_bytes() < best->queued_bytes()) && may_take(*c)) best = c;
+    if (spare_others) break;
   }
   return best;
 }

@@ -103,7 +103,7 @@ class Links : public net::Connection::Handler {
  private:
   // Per stripe: a slow peer must slow its sender, not eat its memory. Over long paths the kernel's queue
   // bridges the time until this thread comes back, and a chunk more must not be stuck to a slow stripe.
-  static constexpr std::size_t frames_in_flight_max = 4, frames_in_flight_wan = 2;
+  static constexpr std::size_t frames_in_flight_max = 16, frames_in_flight_wan = 2;
   static constexpr std::uint64_t bytes_in_flight_max = 1u << 20;
   static constexpr std::uint64_t receipt_bytes = 512u << 10;  // received on a stripe until it is told
   static constexpr Duration hello_timeout = 5 * second;

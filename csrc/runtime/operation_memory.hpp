@@ -80,6 +80,9 @@ class OperationMemory {
   [[nodiscard]] bool fold(const Executor& executor, const Work& work, SlotPool& slots);
   [[nodiscard]] bool fold_quantized(const Executor& executor, const Chunk& chunk,
                                     const std::vector<const std::uint8_t*>& parts, std::uint8_t* encoded);
+  [[nodiscard]] bool fold_quantized_range(const Executor& executor, const kernels::Codec& codec,
+                                          const Chunk& range, const std::vector<const std::uint8_t*>& parts,
+                                          std::uint8_t* encoded);
   [[nodiscard]] bool encode_corrected(const Executor& executor, const Chunk& chunk, std::uint8_t* to);
   void add_residual(const Chunk& chunk, std::uint8_t* sum, double weight) const;
   [[nodiscard]] bool keep_error(const Executor& executor, const Chunk& chunk, const std::uint8_t* sum,

@@ -242,10 +242,13 @@ void PeerRuntime::release(Sends::Send& send) {
 }
 
 void PeerRuntime::link_sent(PeerId peer, net::Connection& stripe, std::uint64_t token) {
-  if (token == Prober::token) return prober_.top_up();
-  auto* send = sends_.find(token);
-  if (send == nullptr || send->peer != peer || send->stripe != &stripe) return;
-  if (send->block) {
+  woken_.push_back(peer);  // there is room on the stripe, whatever has left it
+  auto* send = token == Prober::token ? nullptr : sends_.find(token);
+  if (token == Prober::token) {
+    prober_.top_up();
+  } else if (send == nullptr || send->peer != peer || send->stripe != &stripe) {
+    // of an operation that is over
+  } else if (send->block) {
     sends_.erase(token);
   } else {
     const auto& chunk_send = send->outgoing.send;
@@ -256,7 +259,6 @@ void PeerRuntime::link_sent(PeerId peer, net::Connection& stripe, std::uint64_t 
     const auto held = in_slot || send->temporary != no_slot ? std::uint64_t{chunk_send.bytes} : 0;
     sends_.gone(token, stripe.payloads_out(), held);
   }
-  woken_.push_back(peer);
   drain();
 }
 
@@ -317,9 +319,11 @@ std::uint8_t* PeerRuntime::prepare(const wire::DataHeader& header, const Landing
   incoming.attempt = attempt->id;
   if (landing.kind == Landing::Kind::signal) return &nothing_;
   if (landing.kind == Landing::Kind::slot) {
-    // Encodings of a few elements are larger than these, scales and all.
-    const auto accumulators = attempt->executor->chunk_bytes(header.chunk, Wire::accumulator);
-    incoming.slot = slots_.take(attempt->id, std::max(accumulators, header.bytes));
+    // Sums grow where their parts came to, but for encodings.
+    const auto& executor = *attempt->executor;
+    const bool encoded = executor.plan().steps[header.step].in == Wire::quantized;
+    const auto sums = encoded ? 0 : executor.chunk_bytes(header.chunk, Wire::accumulator);
+    incoming.slot = slots_.take(attempt->id, std::max(sums, header.bytes));
     return slots_.data(incoming.slot);
   }
   if (landing.keep) running.memory->keep(*attempt->executor, header.chunk);

@@ -16,7 +16,7 @@ namespace pccl {
 class SlotPool {
  public:
   // Kept for the next operation; more are given back to the system when they come free.
-  static constexpr std::size_t kept_max = 64;
+  static constexpr std::size_t kept_bytes_max = 16u << 20;
 
   SlotId take(std::uint64_t attempt, std::size_t bytes) {
     if (free_.empty()) {
@@ -26,6 +26,7 @@ class SlotPool {
     const auto id = free_.back();
     free_.pop_back();
     auto& slot = slots_[id];
+    kept_bytes_ -= slot.capacity;
     grow(slot, bytes);
     slot.attempt = attempt;
     ++used_;
@@ -48,7 +49,8 @@ class SlotPool {
     slot.attempt = 0;
     --used_;
     give_back(slot);
-    if (free_.size() >= kept_max) slot.memory.reset(), slot.capacity = 0;
+    if (kept_bytes_ + slot.capacity > kept_bytes_max) slot.memory.reset(), slot.capacity = 0;
+    kept_bytes_ += slot.capacity;
     free_.push_back(id);
   }
   void give_all(std::uint64_t attempt) {
@@ -94,6 +96,7 @@ class SlotPool {
   std::vector<SlotId> free_;
   std::vector<Borrowed> given_back_;
   std::size_t used_ = 0;
+  std::size_t kept_bytes_ = 0;  // of those that are free
 };
 
 }  // namespace pccl

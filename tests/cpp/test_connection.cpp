@@ -104,6 +104,26 @@ TEST(detach_before_anything_went_out_drops_it) {
     CHECK_EQ(pair.b_log.frames[i].content.size(), 3 * i + 1);
 }
 
+TEST(only_what_wakes_its_sender_counts_as_borrowed) {
+  Pair pair("s", "s");
+  pair.run();
+  const Bytes head(data_header_bytes), content(1000);
+  for (int i = 0; i < 9; ++i) pair.a->send_message(content);
+  CHECK_EQ(pair.a->borrowed_frames(), 0);
+  CHECK_EQ(pair.a->borrowed_bytes(), 0);
+  for (std::uint64_t token = 0; token < 3; ++token)
+    pair.a->send_payload(FrameKind::chunk, head, content.data(), content.size(), token);
+  CHECK_EQ(pair.a->borrowed_frames(), 3);
+  CHECK(pair.a->borrowed_bytes() >= 3000);
+  pair.a->detach(1);
+  CHECK_EQ(pair.a->borrowed_frames(), 2);
+  CHECK_EQ(pair.a->queued_frames(), 11);
+  pair.run();
+  CHECK_EQ(pair.a->borrowed_frames(), 0);
+  CHECK_EQ(pair.a->borrowed_bytes(), 0);
+  CHECK((pair.a_log.sent == std::vector<std::uint64_t>{0, 2}));
+}
+
 TEST(discard_incoming_leaves_the_memory_alone) {
   Bare bare;
   bare.greet();

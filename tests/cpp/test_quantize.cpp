@@ -70,6 +70,9 @@ std::size_t wrong_bits(const BlockCode& code, DType element, const std::vector<E
     wrong += !holds(encoded, expected.bytes) || !holds(in, data);
     codec->decode(encoded.data(), count, out.data());
     wrong += !holds(out, narrowed<E>(expected.values));
+    Buffer streamed(count * sizeof(E), random.below(64));
+    codec->decode(encoded.data(), count, streamed.data(), true);
+    wrong += !holds(streamed, narrowed<E>(expected.values));
     codec->decode_add(encoded.data(), count, added.data());
     wrong += !holds(added, sums);
     codec->decode_set(encoded.data(), count, set.data(), 0.3);
@@ -271,7 +274,7 @@ TEST(a_sum_is_divided_encoded_and_decoded_in_one_pass) {
     using E = decltype(sample_element);
     using Acc = typename E::Acc;
     for_codes([&](const BlockCode& code) {
-      for (const std::size_t count : {0, 1, 65, 1025, 2491}) {
+      for (const std::size_t count : {0, 1, 65, 1025, 9001}) {
         const auto sums = samples<Own<Acc>>(Shape::normal, count, random);
         std::vector<Acc> quotients;
         for (const auto& sum : sums) quotients.push_back(sum.value / Acc(3));
@@ -285,6 +288,9 @@ TEST(a_sum_is_divided_encoded_and_decoded_in_one_pass) {
           wrong += !codec->encode_sum(in.data(), count, 3, draw, out.data(), decoded.data());
           wrong += !holds(out, expected.bytes) || !holds(decoded, narrowed<E>(expected.values)) ||
                    !holds(in, sums);
+          Buffer streamed(count * sizeof(E), random.below(64));
+          wrong += !codec->encode_sum(in.data(), count, 3, draw, out.data(), streamed.data(), true);
+          wrong += !holds(out, expected.bytes) || !holds(streamed, narrowed<E>(expected.values));
           if constexpr (sizeof(E) == sizeof(Acc)) {
             wrong += !codec->encode_sum(in.data(), count, 3, draw, out.data(), in.data());
             wrong += !holds(out, expected.bytes) || !holds(in, expected.values);

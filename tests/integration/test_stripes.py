@@ -81,6 +81,22 @@ with Communicator(address, min_islands=peers, config=config) as comm:
 )
 
 
+# ADDRESS: large sums on one stripe for each link, so that receipts queue up where chunks want to leave.
+ONE_STRIPE = (
+    PEER
+    + """
+with Communicator(address, min_islands=3, transport="tcp", config=Config(stripes=1)) as comm:
+    say("in", comm.id)
+    data, right = np.ones(1 << 24, np.float32), True
+    for call in range(16):
+        data.fill(call)
+        comm.all_reduce(data, algorithm="direct", timeout=20)
+        right &= bool(np.all(data == 3 * call))
+    say("end", right)
+"""
+)
+
+
 @pytest.fixture
 def master() -> Iterator[Master]:
     """Patient: a busy machine is not what is tested here."""
@@ -89,11 +105,11 @@ def master() -> Iterator[Master]:
 
 
 @contextmanager
-def _processes(*arguments: list[object]) -> Iterator[list[subprocess.Popen[str]]]:
+def _processes(*arguments: list[object], source: str = KILLER) -> Iterator[list[subprocess.Popen[str]]]:
     started = []
     try:
         for words in arguments:
-            command = [sys.executable, "-u", "-c", KILLER, *map(str, words)]
+            command = [sys.executable, "-u", "-c", source, *map(str, words)]
             started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         yield started
     finally:
@@ -170,6 +186,12 @@ with Communicator(address, min_islands=4, config=Config(heartbeats_missed_max=20
     say("end", bool((data == 4 ** 5).all()), max(stripes) < 16, len(os.listdir("/proc/self/fd")) < low)
 """
 )
+
+
+def test_receipts_in_the_queue_let_nobody_forget_to_send(master: Master) -> None:
+    """A message that leaves a full stripe tells nobody: counted as a chunk, it would be the last that left."""
+    with _processes([master.address], [master.address], [master.address], source=ONE_STRIPE) as processes:
+        assert [expect(process, "end") for process in processes] == ["True"] * 3
 
 
 def test_few_descriptors_mean_few_stripes(master: Master) -> None:
