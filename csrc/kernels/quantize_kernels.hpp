@@ -330,8 +330,7 @@ template <class Kind, class Real, bool adds>
     alignas(64) float units[quantization_block_max];
     Kind::expand(in, count, units);
 #pragma GCC ivdep
-    for (std::size_t i = 0; i < count; ++i)
-      put_value<Real, Kind::has_minimum, adds>(units[i], by, out, i);
+    for (std::size_t i = 0; i < count; ++i) put_value<Real, Kind::has_minimum, adds>(units[i], by, out, i);
   }
 }
 

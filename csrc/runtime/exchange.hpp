@@ -57,6 +57,7 @@ using ExchangeEffect =
 struct ExchangeLimits {
   std::size_t eager_bytes = limits::eager_bytes;
   std::size_t eager_operations = limits::eager_operations_max;
+  std::size_t head_start_bytes = limits::head_start_bytes;
   std::uint32_t slots = 64;  // of one attempt
   std::uint32_t slots_of_readers = 0;
   std::uint64_t own_bytes = 4u << 20;  // copied in one turn
@@ -81,6 +82,8 @@ class Exchange {
     std::uint32_t position = 0;
     std::uint64_t order = 0;
     bool complete_said = false;
+    bool head_start = false;
+    bool bulk = false;
     std::set<std::uint32_t> heard;  // positions whose READY says that they do the same as this peer
     std::unique_ptr<Executor> executor;
     std::uint32_t position_of(PeerId peer) const;
@@ -100,6 +103,8 @@ class Exchange {
   // `only`: nobody else counts.
   std::optional<PeerId> announced(std::uint32_t name, PeerId only = no_peer) const;
 
+  void set_distant(PeerId peer, bool distant);  // to wait for its READY takes long
+
   // A data frame's header arrived. park: keep the payload and call park(); it comes back by Replay or
   // Discard.
   Landing land(PeerId from, const wire::DataHeader& header);
@@ -109,6 +114,7 @@ class Exchange {
   void unland(const wire::DataHeader& header, AttemptId attempt);  // half of it came
 
   bool sendable(PeerId peer) const;
+  bool bulk(PeerId peer) const;  // what is sent to it now is part of something large
   std::optional<Outgoing> next(PeerId peer);
   bool sent(const Outgoing& outgoing);  // true: its slot is free
 
@@ -130,6 +136,7 @@ class Exchange {
     std::uint64_t order = 0;  // in which they came
   };
   bool may_be_eager(const Descriptor& descriptor) const;
+  void give_head_starts(Attempt& attempt) const;
   std::vector<PeerId> peers_of(const Operation& operation) const;
   Standing standing_of(const Attempt& attempt, bool in_place) const;
   std::vector<PeerId> sources_of(const Attempt& attempt) const;
@@ -149,7 +156,7 @@ class Exchange {
   std::map<std::uint64_t, OpKey> by_order_;
   std::map<std::pair<PeerId, OpKey>, ParkedReady> ready_parked_;
   std::uint64_t readies_parked_ = 0;
-  std::set<PeerId> readers_;
+  std::set<PeerId> readers_, distant_;
   std::map<ParkedId, Parked> parked_;
   std::map<PeerId, std::size_t> parked_bytes_;
   std::vector<Work> work_;

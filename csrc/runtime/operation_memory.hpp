@@ -73,6 +73,9 @@ class OperationMemory {
   UndoPool::Buffer release_undo() { return std::move(undo_); }
 
  private:
+  // A sum grows in the innermost cache while its parts stream by.
+  static constexpr std::size_t fold_elements = 4096;
+
   void reduce(const Executor& executor, const Work& work, SlotPool& slots);
   void finish(const Executor& executor, const Work& work, SlotPool& slots);
   static std::uint8_t* sums(const Chunk& chunk, const Work& work, SlotPool& slots);

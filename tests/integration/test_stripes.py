@@ -189,7 +189,7 @@ with Communicator(address, min_islands=4, config=Config(heartbeats_missed_max=20
 
 
 def test_receipts_in_the_queue_let_nobody_forget_to_send(master: Master) -> None:
-    """A message that leaves a full stripe tells nobody: counted as a chunk, it would be the last that left."""
+    """A message that leaves a full stripe tells nobody: counted as a chunk, it could be the last to leave."""
     with _processes([master.address], [master.address], [master.address], source=ONE_STRIPE) as processes:
         assert [expect(process, "end") for process in processes] == ["True"] * 3
 
