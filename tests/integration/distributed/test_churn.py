@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -77,8 +78,8 @@ def test_bad_input_is_refused_and_the_group_goes_on(gang: Gang) -> None:
         "traced": "has no memory",
         "sparse": "pass a dense tensor",
         "meta": "meta",
-        "shapes": "rank 0 (peer 1)",
-        "dtypes": "rank 1 (peer 2)",
+        "shapes": "rank 0 (peer ",
+        "dtypes": "rank 1 (peer ",
         "list": "3 tensors in the list for 2 ranks",
         "anysource": "nobody has sent",
         "objects": "type set cannot be sent",
@@ -88,7 +89,8 @@ def test_bad_input_is_refused_and_the_group_goes_on(gang: Gang) -> None:
         for line in lines[:-1]:
             assert expected[line["case"]] in line["error"], line
             if line["case"] in ("shapes", "dtypes"):
-                assert all(f"rank {r} (peer {r + 1}) calls all_reduce" in line["error"] for r in (0, 1)), line
+                both = set(re.findall(r"rank (\d) \(peer \d\) calls all_reduce", line["error"]))
+                assert both == {"0", "1"}, line
             assert line["seconds"] < 5
         assert len(lines) == len(expected) + 1 - rank
         assert lines[-1] == {"case": "last", "value": repr([2.0, 2.0, 2.0, 2.0, 2.0])}
