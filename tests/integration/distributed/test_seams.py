@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
 from pccl_py import Master
 
 from .gang import Gang
-from .plays_seams import CONFIG
+from .plays_seams import CONFIG, net
 
 Said = list[list[dict[str, Any]]]
 
@@ -43,12 +44,37 @@ def test_islands_that_train_per_step_begin_with_the_model_of_one_island(
     gang: Gang, master: Master, arrivals: list[int]
 ) -> None:
     """Whatever the order in which ranks came: never the first shard of one and the second of another."""
-    import torch
-
-    from .plays_seams import net
-
     said = gang.play("plays_seams:by_step_across_islands", 4, address=master.address, arrivals=arrivals)
     check_alike(said, [0, 1, 2, 3])
     wholes = [torch.cat([p.detach().reshape(-1) for p in net(n).parameters()]).tolist() for n in (0, 1)]
     assert said[0][0]["values"] in wholes
     assert all(lines[0]["values"] == said[0][0]["values"] for lines in said)
+
+
+@pytest.mark.parametrize(("stopped", "stop_in"), [([3], "forward"), ([2, 3], "forward"), ([2], "committed")])
+@pytest.mark.deadline(90)
+def test_an_evicted_island_that_trains_per_step_comes_back(
+    gang: Gang, master: Master, stopped: list[int], stop_in: str
+) -> None:
+    said = gang.play(
+        "plays_seams:by_step_across_islands", 4, address=master.address, arrivals=[0, 1, 2, 3], steps=400,
+        stopped=stopped, stop_in=stop_in,
+    )  # fmt: skip
+    check_alike(said, [0, 1, 2, 3])
+    assert of(said[2], "void") == of(said[3], "void") != []
+    assert of(said[0], "of")[-1] == of(said[2], "of")[-1] == 2
+
+
+@pytest.mark.parametrize("victim", [2, 3])
+@pytest.mark.deadline(90)
+def test_an_island_that_trains_per_step_is_killed_and_another_comes(
+    gang: Gang, master: Master, victim: int
+) -> None:
+    said = gang.play(
+        "plays_seams:by_step_across_islands", 6, killed=(victim,), address=master.address,
+        arrivals=[0, 1, 2, 3], victim=victim,
+    )  # fmt: skip
+    check_alike(said, [0, 1, 4, 5])
+    assert of(said[5 - victim], "kind") == ["IslandLost"], said[5 - victim]
+    assert f"rank {victim % 2} of this island is gone" in of(said[5 - victim], "lost")[0]
+    assert of(said[4], "began") == [5] and of(said[0], "of")[3:5] == [1, 1] and of(said[0], "of")[-1] == 2
