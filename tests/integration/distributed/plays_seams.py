@@ -93,6 +93,7 @@ def by_step_across_islands(
         if victim < 0:
             raise
     import os
+
     os._exit(0)
 
 
