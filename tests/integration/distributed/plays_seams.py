@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
-from threading import Thread
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from pccl_py import Communicator, Config
