@@ -136,7 +136,9 @@ class ElasticDataParallel:
 
     def mean(self, value: float | torch.Tensor) -> float:
         """mean_metric() of this step's loss, or another number, weighted by the samples that gave it: call it
-        behind backward(), on all peers. This peer's own value where the run has gone on without it."""
+        behind backward(), on all peers. This peer's own value where the run has gone on without it. Ranks of
+        an island that have samples of their own get the mean of those, each with the ranks that it reduces
+        with."""
         own = float(value.detach() if isinstance(value, torch.Tensor) else value)
         if self._step.failure is not None:
             return own

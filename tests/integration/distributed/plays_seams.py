@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from pccl_py import Communicator, Config
@@ -92,9 +94,29 @@ def by_step_across_islands(
         say(lost=str(error), kind=type(error).__name__)
         if victim < 0:
             raise
-    import os
-
     os._exit(0)
+
+
+def timeouts(*, rank: int, ranks: int, path: str, address: str, backend: str) -> None:
+    """`inner_timeout` is that of the group which shards the model, whatever its backend."""
+    name, _ = join_island(rank, path, backend)
+    model = sharded(net(0), "fsdp2")
+    with (
+        warnings.catch_warnings(record=True) as found,
+        Island(address, model, name=name, config=CONFIG, inner_timeout=3) as island,
+    ):
+        warnings.simplefilter("always")
+        if rank == 0:
+            began = time.monotonic()
+            try:
+                dist.all_reduce(torch.ones(1))
+                say(ended="without an error")
+            except RuntimeError as error:
+                say(ended=str(error), seconds=time.monotonic() - began)
+            Path(path + "-ended").touch()
+        _await(Path(path + "-ended"))
+        say(warned=[str(each.message) for each in found], steps=island.steps)
+        os._exit(0)
 
 
 def _await_turn(path: str, arrivals: list[int], rank: int) -> None:

@@ -78,3 +78,10 @@ def test_an_island_that_trains_per_step_is_killed_and_another_comes(
     assert of(said[5 - victim], "kind") == ["IslandLost"], said[5 - victim]
     assert f"rank {victim % 2} of this island is gone" in of(said[5 - victim], "lost")[0]
     assert of(said[4], "began") == [5] and of(said[0], "of")[3:5] == [1, 1] and of(said[0], "of")[-1] == 2
+
+
+@pytest.mark.parametrize("backend", ["gloo", "pccl"])
+def test_the_inner_timeout_is_that_of_the_models_group(gang: Gang, master: Master, backend: str) -> None:
+    said = gang.play("plays_seams:timeouts", 2, address=master.address, backend=backend)
+    assert 2.5 < of(said[0], "seconds")[0] < 10, said[0]
+    assert not [text for lines in said for text in of(lines, "warned")[0] if "timeout" in text]
