@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <tuple>
 
 #include "protocol/session.hpp"
 #include "runtime/make_executor.hpp"
@@ -128,6 +129,8 @@ class Exchange {
     PeerId from;
     wire::DataHeader header;
   };
+  using FrameId = std::tuple<PeerId, ViewId, OpKey, std::uint16_t, std::uint32_t>;
+  static FrameId identity_of(PeerId from, const wire::DataHeader& header);
   bool may_be_eager(const Descriptor& descriptor) const;
   void give_head_starts(Attempt& attempt) const;
   std::vector<PeerId> peers_of(const Operation& operation) const;
@@ -150,6 +153,7 @@ class Exchange {
   std::map<std::pair<PeerId, OpKey>, Ready> ready_parked_;
   std::set<PeerId> readers_, distant_;
   std::map<ParkedId, Parked> parked_;
+  std::map<FrameId, ParkedId> parked_as_;
   std::map<PeerId, std::size_t> parked_bytes_;
   std::vector<Work> work_;
   AttemptId next_attempt_ = 1;
