@@ -39,7 +39,7 @@ def share_of_above(below: object, above: object, names: tuple[str, str]) -> floa
 def _weight(value: object, name: str) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not (math.isfinite(number) and number >= 0):
         raise UsageError(
