@@ -1,9 +1,12 @@
 """A lost pipeline stage is rebuilt from its neighbours, without a checkpoint: CheckFree (arXiv 2506.15461).
 
-Where one of a pipeline's stages lives on one peer alone and that peer dies, its weights are gone. Stages of
-one pipeline resemble each other, as their layers only add to what passes through; so training goes on from a
-mean of the two neighbours, at a loss a little above the one before. Nothing is copied while all are alive.
-It is lossy: where another replica, snapshot or checkpoint has the stage, take that.
+Where one of a pipeline's stages lives on one peer alone and that peer dies, its weights are gone. Training
+goes on from a mean of the two neighbours instead; nothing is copied while all are alive. It is lossy: where
+another replica, snapshot or checkpoint has the stage, take that.
+
+It helps as far as neighbours resemble each other: in large pre-norm transformers, by the paper; in small ones
+where the stages began as copies of one (layer stacking). In small ones whose stages began at random apart, a
+mean was no better than a fresh stage.
 
 Importing this package does not import torch; naming a function does.
 """
