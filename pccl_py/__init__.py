@@ -106,7 +106,7 @@ if "torch.distributed" in sys.modules:  # else it asks for it when it comes: see
 
 def __getattr__(name: str) -> Any:
     """Parts that need torch are imported by whoever names them first."""
-    if name in ("distributed", "optim", "recovery"):
+    if name in ("distributed", "optim", "parallel", "recovery"):
         from importlib import import_module
 
         return import_module(f".{name}", __name__)

@@ -24,6 +24,17 @@ bool Exchange::may_be_eager(const Descriptor& d) const {
   return total_bytes(d) <= limits_.eager_bytes && unacknowledged < limits_.eager_operations;
 }
 
+// One operation at a time: what the receiver parks of it stays far below what it may.
+void Exchange::give_head_starts(Attempt& attempt) const {
+  for (const auto& [key, other] : attempts_)
+    if (other.head_start && !other.complete_said) return;
+  for (std::uint32_t position = 0; position < attempt.ring.size(); ++position) {
+    if (!distant_.contains(attempt.ring[position])) continue;
+    attempt.executor->give_head_start(position, limits_.head_start_bytes);
+    attempt.head_start = true;
+  }
+}
+
 // By position: the two of a pair; blocks are by rank; all else goes round the ring or is indifferent.
 std::vector<PeerId> Exchange::peers_of(const Operation& operation) const {
   if (operation.key.scope == Scope::pair) return {operation.key.from, operation.key.to};
@@ -55,6 +66,13 @@ void Exchange::set_reader(PeerId peer, bool reads) {
     readers_.erase(peer);
 }
 
+void Exchange::set_distant(PeerId peer, bool distant) {
+  if (distant)
+    distant_.insert(peer);
+  else
+    distant_.erase(peer);
+}
+
 void Exchange::begin(const OpKey& key, bool in_place) {
   const auto* operation = session_.find(key);
   if (operation == nullptr) return;
@@ -70,6 +88,8 @@ void Exchange::begin(const OpKey& key, bool in_place) {
                                         in_one_place(session_.view(), attempt.ring)});
   attempt.fingerprint = std::uint32_t(wire::fingerprint(attempt.descriptor));
   attempt.executor = make_executor(attempt.descriptor, standing_of(attempt, in_place));
+  if (attempt.executor != nullptr && !may_be_eager(attempt.descriptor)) give_head_starts(attempt);
+  attempt.bulk = total_bytes(attempt.descriptor) > limits::bulk_bytes;
   by_order_[attempt.order] = key;
   auto& started = attempts_[key] = std::move(attempt);
   if (started.executor == nullptr) return;
@@ -273,6 +293,12 @@ bool Exchange::sendable(PeerId peer) const {
     const auto position = entry.second.position_of(peer);
     return entry.second.executor != nullptr && position < entry.second.ring.size() &&
            entry.second.executor->sendable(position);
+  });
+}
+
+bool Exchange::bulk(PeerId peer) const {
+  return std::any_of(attempts_.begin(), attempts_.end(), [&](const auto& entry) {
+    return entry.second.bulk && entry.second.position_of(peer) < entry.second.ring.size();
   });
 }
 

@@ -289,7 +289,8 @@ void PeerRuntime::apply(effect::ViewChanged&) {
   prober_.stop();
   publish();
   const auto& hints = session_->view().hints;
-  links_.advise(hints.stripes, paths_of(hints, session_->identity().group).ring_bandwidth);
+  links_.advise(hints.stripes, paths_of(hints, session_->identity().group).ring_bandwidth,
+                session_->ring().size());
   exchange_->view_changed();
 }
 

@@ -241,6 +241,10 @@ def test_plots_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("kill", ("--kills", "2", "--sizes", "64K")),
         ("join", ("--repeats", "2")),
         ("topology", ("--repeats", "20")),
+        pytest.param("heal", ("--repeats", "1", "--size", "1M"), marks=needs_torch),
+        pytest.param(
+            "ddp", ("--peers", "2", "--sizes", "50K", "--repeats", "5", "--kills", "2"), marks=needs_torch
+        ),
         ("sync", ("--repeats", "2", "--size", "3M")),
         (
             "memory",
