@@ -20,7 +20,8 @@ def tensors_of(stage: Stage | None, name: str) -> dict[str, Tensor]:
         stage = stage.state_dict()
     if not isinstance(stage, Mapping):
         raise UsageError(f"{name} is a {type(stage).__qualname__}: pass its module or its state dict")
-    for key, value in stage.items():
+    entries: Mapping[str, object] = stage
+    for key, value in entries.items():
         if not isinstance(value, Tensor):
             kind = type(value).__qualname__
             raise UsageError(f"{name}: {key!r} is a {kind}, not a torch tensor: leave it out")

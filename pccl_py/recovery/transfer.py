@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..work import Work
 from .averaging import neighbour_average
 from .stages import Stage, between, tensors_of
+from .weights import number_of
 
 if TYPE_CHECKING:
     from ..communicator import Communicator
@@ -39,7 +40,8 @@ def send_stage(
     to, tag, timeout   as for comm.send
 
     Raises what comm.send raises: MismatchError where the other one expects other sizes, PeerLost where it
-    dies, Cancelled where it gave up as the other neighbour died. Call it again for the next replacement.
+    dies, Cancelled where it gave up as the other neighbour died. Call it again for the next replacement. Each
+    wants both: let a barrier(on_loss="raise") of all three say that this one is there to stay.
     """
     tensors = tensors_of(stage, "the stage")
     comm.send([*_header(tensors, weight), *map(_bytes, tensors.values())], to, tag=tag, timeout=timeout)
@@ -58,7 +60,9 @@ def receive_stage(
     like   a module or state dict with the same names, shapes and dtypes, on the devices for the result; it is
            not written to. UsageError where names or shapes differ while sizes do not. Else as send_stage
     """
-    return _Arriving(comm, like, from_, tag, timeout).wait()
+    arriving = _Arriving(comm, like, from_, tag, timeout)
+    arriving.wait()
+    return arriving.stage()
 
 
 def recover_stage(
@@ -91,11 +95,13 @@ def recover_stage(
             if peer is None:
                 raise UsageError(f"a neighbour of stage {index} is None: name its peer, by rank or PeerInfo")
             arriving.append(_Arriving(comm, stage, peer, tag, timeout))
-        (below, low), (above, high) = (one.wait() for one in arriving)
+        for one in arriving:
+            one.wait()
     except BaseException:
         for one in arriving:
             one.cancel()
         raise
+    (below, low), (above, high) = (one.stage() for one in arriving)
     around: list[Stage | None] = [below, None, above]
     stage.load_state_dict(neighbour_average(around, 1, [low, None, high]))
     return low, high
@@ -117,8 +123,11 @@ class _Arriving:
         assert isinstance(work, Work)
         self._work = work
 
-    def wait(self) -> tuple[dict[str, Tensor], float]:
+    def wait(self) -> None:
         self._work.wait()
+
+    def stage(self) -> tuple[dict[str, Tensor], float]:
+        """What came, and its weight; once it is here."""
         weight, layout = self._header
         if int(layout) != self._expected:
             raise UsageError(
@@ -133,7 +142,7 @@ class _Arriving:
 
 def _header(tensors: dict[str, Tensor], weight: float) -> tuple[Tensor, Tensor]:
     """The weight as float64[1], and the digest of the layout as int64[1]."""
-    return torch.tensor([weight], dtype=torch.float64), torch.tensor([_layout(tensors)])
+    return torch.tensor([number_of(weight)], dtype=torch.float64), torch.tensor([_layout(tensors)])
 
 
 def _layout(tensors: dict[str, Tensor]) -> int:

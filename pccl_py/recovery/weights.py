@@ -36,11 +36,16 @@ def share_of_above(below: object, above: object, names: tuple[str, str]) -> floa
     return high / (low + high)
 
 
-def _weight(value: object, name: str) -> float:
+def number_of(value: object) -> float:
+    """As a float; NaN where it is no number, or too large for one."""
     try:
-        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+        return math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        number = math.nan
+        return math.nan
+
+
+def _weight(value: object, name: str) -> float:
+    number = number_of(value)
     if not (math.isfinite(number) and number >= 0):
         raise UsageError(
             f"the weight of {name} is {value!r}: it is a squared gradient norm, finite and at least 0. "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import threading
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from pccl_py import Cancelled, Communicator, Master, MismatchError, UsageError
+from pccl_py import Cancelled, Communicator, Master, MismatchError, PeerLost, UsageError
 from pccl_py.recovery import receive_stage, recover_stage, send_stage
 from tests.conftest import Spawn
 
@@ -102,6 +103,30 @@ def test_every_kind_of_entry_and_both_at_once(master: Master) -> None:
     together(master.address, 3, play)
 
 
+def test_without_a_neighbour_nothing_is_rebuilt(master: Master) -> None:
+    """The stage below leaves before it has sent anything: the one above hears of it, however late it is."""
+    failed = threading.Event()
+
+    def play(comm: Communicator, index: int) -> None:
+        below, newcomer, above = peers = comm.peers()
+        mine = nn.Linear(30, 30)
+        before = mine.weight.detach().clone()
+        if comm.id == below.id:
+            return
+        if comm.id == newcomer.id:
+            with pytest.raises(PeerLost, match=f"peer {below.id}"):
+                recover_stage(comm, mine, 1, peers)
+            failed.set()
+        else:
+            assert failed.wait(30)
+            with pytest.raises(Cancelled):
+                send_stage(comm, mine, newcomer, weight=1.0)
+        assert torch.equal(mine.weight, before)
+        comm.barrier()
+
+    together(master.address, 3, play)
+
+
 def test_what_does_not_agree_leaves_the_stage_as_it_was(master: Master) -> None:
     def rebuild(comm: Communicator, match: str, kind: type[Exception] = UsageError) -> None:
         mine = nn.Linear(3, 4)
@@ -126,7 +151,7 @@ def test_what_does_not_agree_leaves_the_stage_as_it_was(master: Master) -> None:
             turned = {"weight": torch.zeros(3, 4), "bias": torch.zeros(4)}
             send_stage(comm, turned, 1, weight=1.0)
             comm.barrier()
-            send_stage(comm, nn.Linear(3, 4), 1, weight=float("nan"))
+            send_stage(comm, nn.Linear(3, 4), 1, weight=None if rank else float("nan"))  # type: ignore[arg-type]
             comm.barrier()
             with pytest.raises((MismatchError, Cancelled)):  # who comes second finds that the other gave up
                 send_stage(comm, nn.Linear(3, 5), 1, weight=1.0)
