@@ -15,13 +15,22 @@ if TYPE_CHECKING:
     from .elastic_data_parallel import ElasticDataParallel as ElasticDataParallel
     from .elastic_data_parallel import elastic_data_parallel as elastic_data_parallel
     from .elastic_loader import ElasticLoader as ElasticLoader
+    from .island import Island as Island
 
-__all__ = ["ElasticDataParallel", "ElasticLoader", "ElasticSampler", "elastic_data_parallel", "mean_metric"]
+__all__ = [
+    "ElasticDataParallel",
+    "ElasticLoader",
+    "ElasticSampler",
+    "Island",
+    "elastic_data_parallel",
+    "mean_metric",
+]
 
 # What needs torch, and the module that it is in.
 _WITH_TORCH = {
     "ElasticDataParallel": "elastic_data_parallel",
     "ElasticLoader": "elastic_loader",
+    "Island": "island",
     "elastic_data_parallel": "elastic_data_parallel",
 }
 
