@@ -107,8 +107,8 @@ void Exchange::begin(const OpKey& key, bool in_place) {
       if (session_.link_up(source)) send_ready(started, source);
   for (const auto peer : started.ring)
     if (const auto parked = ready_parked_.find({peer, key});
-        parked != ready_parked_.end() && parked->second.view == started.view) {
-      const auto theirs = std::move(parked->second.descriptor);
+        parked != ready_parked_.end() && parked->second.ready.view == started.view) {
+      const auto theirs = std::move(parked->second.ready.descriptor);
       ready_parked_.erase(parked);
       use_ready(started, peer, theirs);
     }
@@ -167,7 +167,7 @@ void Exchange::drop(const OpKey& key) {
 // Frames and READYs of older views are of no use any more; those of this view may find their attempt now.
 void Exchange::view_changed() {
   std::erase_if(ready_parked_, [&](const auto& entry) {
-    return entry.second.view < session_.view().id || departed(entry.first.first);
+    return entry.second.ready.view < session_.view().id || departed(entry.first.first);
   });
   replay_parked();
 }
@@ -193,8 +193,23 @@ bool Exchange::on_ready(PeerId from, const Ready& ready) {
     return true;
   if (!rules_.park_newer) return true;
   if (!may_park_ready(from, ready)) return false;
-  ready_parked_[{from, ready.key}] = ready;
+  ready_parked_[{from, ready.key}] = {ready, ++readies_parked_};
   return true;
+}
+
+std::optional<PeerId> Exchange::announced(std::uint32_t name, PeerId only) const {
+  std::optional<PeerId> first;
+  auto order = ~std::uint64_t{0};
+  for (const auto& [of, parked] : ready_parked_) {
+    const auto& [from, key] = of;
+    if (only != no_peer && from != only) continue;
+    if (key.scope != Scope::pair || key.to != session_.peer() || key.from != from || key.tag.name != name ||
+        parked.ready.view != session_.view().id || parked.order > order)
+      continue;
+    order = parked.order;
+    first = from;
+  }
+  return first;
 }
 
 // Each peer has a share of its own: a READY that is dropped is a peer that waits for ever.
@@ -202,7 +217,7 @@ bool Exchange::may_park_ready(PeerId from, const Ready& ready) const {
   std::size_t operations = 1, tensors = ready.descriptor.tensors.size();
   for (auto it = ready_parked_.lower_bound({from, OpKey{}});
        it != ready_parked_.end() && it->first.first == from; ++it)
-    ++operations, tensors += it->second.descriptor.tensors.size();
+    ++operations, tensors += it->second.ready.descriptor.tensors.size();
   return operations <= limits::operations_open_max && tensors <= limits::ready_tensors_max;
 }
 

@@ -100,6 +100,9 @@ class Exchange {
   void on_link_up(PeerId peer);
   void set_reader(PeerId peer, bool reads);        // it takes chunks from where they lie
   bool on_ready(PeerId from, const Ready& ready);  // false: no honest peer announces so much
+  // Who was the first to say that it sends to this peer with that name, which this one has not posted yet.
+  // `only`: nobody else counts.
+  std::optional<PeerId> announced(std::uint32_t name, PeerId only = no_peer) const;
 
   void set_distant(PeerId peer, bool distant);  // to wait for its READY takes long
 
@@ -129,6 +132,10 @@ class Exchange {
     PeerId from;
     wire::DataHeader header;
   };
+  struct ParkedReady {
+    Ready ready;
+    std::uint64_t order = 0;  // in which they came
+  };
   using FrameId = std::tuple<PeerId, ViewId, OpKey, std::uint16_t, std::uint32_t>;
   static FrameId identity_of(PeerId from, const wire::DataHeader& header);
   bool may_be_eager(const Descriptor& descriptor) const;
@@ -150,7 +157,8 @@ class Exchange {
   ExchangeLimits limits_;
   std::map<OpKey, Attempt> attempts_;
   std::map<std::uint64_t, OpKey> by_order_;
-  std::map<std::pair<PeerId, OpKey>, Ready> ready_parked_;
+  std::map<std::pair<PeerId, OpKey>, ParkedReady> ready_parked_;
+  std::uint64_t readies_parked_ = 0;
   std::set<PeerId> readers_, distant_;
   std::map<ParkedId, Parked> parked_;
   std::map<FrameId, ParkedId> parked_as_;

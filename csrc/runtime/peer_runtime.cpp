@@ -11,6 +11,7 @@
 #include "base/rng.hpp"
 #include "net/address.hpp"
 #include "runtime/link_speeds.hpp"
+#include "runtime/own_thread.hpp"
 #include "runtime/this_host.hpp"
 
 namespace pccl {
@@ -51,7 +52,9 @@ Result<std::unique_ptr<PeerRuntime>> PeerRuntime::create(PeerOptions options) {
   if (auto error = peer->hub_->listen(std::move(*listener), socket_options,
                                       [raw](net::Accepted a) { raw->links_.accept(std::move(a)); }))
     return error;
-  peer->thread_ = std::make_unique<std::thread>([raw] { raw->run(); });
+  auto thread = start_thread([raw] { raw->run(); });
+  if (!thread) return thread.error();
+  peer->thread_ = std::move(*thread);
   return peer;
 }
 
@@ -119,8 +122,9 @@ void PeerRuntime::tick() {
     note_speeds(now);
   }
   if (const auto result = prober_.tick(now)) session_->probed(result->round, result->link);
+  find_senders();
   if (session_ == nullptr || now < session_->next_deadline()) return;
-  session_->set_stuck(stuck());
+  session_->set_stuck(unsourced_.empty() && stuck());
   session_->tick(now);
 }
 
@@ -129,6 +133,7 @@ Instant PeerRuntime::next_deadline() const {
   if (!unfinished_.empty()) return monotonic_now();
   auto next = std::min({master_.next_deadline(), links_.next_deadline(), links_ticked_ + second + millisecond,
                         prober_.next_deadline()});
+  for (const auto& waiting : unsourced_) next = std::min(next, waiting.deadline);
   return session_ == nullptr ? next : std::min(next, session_->next_deadline());
 }
 
@@ -221,6 +226,7 @@ void PeerRuntime::drain() {
       moved = true;
     }
     for (const auto peer : std::exchange(woken_, {})) pump(peer);
+    moved |= find_senders();
   }
   draining_ = false;
 }
@@ -367,6 +373,7 @@ void PeerRuntime::end(const Error& why) {
     drain();
   }
   if (auto boundary = std::exchange(boundary_, nullptr)) boundary->set({why, false});
+  give_up_senders([&](const Unsourced&) { return why; });
   master_.close_politely();
   publish();
   admitted_->set(why);
