@@ -205,7 +205,6 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   bool hear_of(PeerId peer, const ChunkAt& chunk);
   void take_references();
   void take_reference(const Reference& reference);
-  bool keeps_many(PeerId peer) const;
   void take_mapped(const Reference& reference, const Landing& landing, SameHost::Mapped source);
   void gather(const wire::DataHeader& header);
   void read_reference(const Reference& reference, const Landing& landing);

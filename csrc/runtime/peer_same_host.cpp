@@ -1,8 +1,5 @@
 // A peer's data path between processes of one host: a chunk is offered by its place, the receiver reads it
 // where it lies, and says so. Everything else is as with chunks that are sent.
-#include <algorithm>
-#include <cstring>
-
 #include "runtime/peer_runtime.hpp"
 
 namespace pccl {
@@ -11,10 +8,6 @@ namespace {
 
 // What one peer may be offered and has not taken: enough that it never waits for the next.
 constexpr std::size_t offers_max = limits::references_max / 2;
-// Of these, what may wait here for the other parts of its sum. Peers that post operations in different orders
-// would else wait for each other: each has offered all that it may, and nothing that the other's would go
-// with.
-constexpr std::size_t kept_max = offers_max / 2;
 // Between two looks at sockets, so that results leave while they are in the cache.
 constexpr std::size_t taken_at_once = 1u << 20;
 // Told at once; fewer wait until there is nothing else to do.
@@ -146,21 +139,8 @@ void PeerRuntime::take_reference(const Reference& reference) {
   const auto* attempt = exchange_->find(header.key);
   const auto sum = attempt->executor->plan().steps[header.step].fold;
   if (sum < 0) return read_reference(reference, landing);
-  if (keeps_many(reference.peer)) {
-    read_reference(reference, landing);
-    return gather(header);
-  }
   gathering_[{attempt->id, sum, header.chunk}].push_back(reference);
   gather(header);
-}
-
-// More of what this peer offers than may: what comes now is taken at once.
-bool PeerRuntime::keeps_many(PeerId peer) const {
-  const auto numbers = borrowing_.find(peer);
-  if (numbers == borrowing_.end() || numbers->second.size() <= kept_max) return false;
-  const auto waiting = std::count_if(references_.begin(), references_.end(),
-                                     [&](const Reference& reference) { return reference.peer == peer; });
-  return numbers->second.size() > kept_max + std::size_t(waiting);
 }
 
 // Copied once where the bytes themselves are the result; everything else is computed from where they lie.
@@ -168,13 +148,6 @@ void PeerRuntime::take_mapped(const Reference& reference, const Landing& landing
   const auto& header = reference.chunk.header;
   const auto* attempt = exchange_->find(header.key);
   session_->note_moved(header.key);
-  if (landing.kind == Landing::Kind::slot && keeps_many(reference.peer)) {
-    Incoming incoming;
-    std::memcpy(prepare(header, landing, incoming), source.data, header.bytes);
-    note_taken(reference.peer, reference.chunk.number);
-    exchange_->arrived(header, incoming.slot);
-    return gather(header);
-  }
   if (landing.kind == Landing::Kind::slot) {
     running_.at(header.key).received += header.bytes;
     const auto slot = slots_.borrow(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from pccl_py import Communicator, Master
 from tests.conftest import Spawn
@@ -44,25 +43,3 @@ def test_many_tiny_operations_in_place(master: Master, spawn: Spawn) -> None:
         assert expect(process, "right") == "True"
         assert expect(process, "world") == "2"
         comm.barrier()
-
-
-# ADDRESS: more than a peer may offer to another at a time, by the second of them in the opposite order.
-OPPOSITE = """
-with Communicator(address, min_islands=3, config=Config(heartbeats_missed_max=40)) as comm:
-    data, tags = np.full(3 << 14, comm.id, np.float32), range(1, 1201)
-    out = np.empty_like(data)
-    works = [comm.all_reduce(data, out=out, tag=tag, async_op=True, timeout=40)
-             for tag in (reversed(tags) if comm.id == 2 else tags)]
-    for work in works: work.wait()
-    say("end", bool((out == 6).all()))
-    comm.barrier()
-"""
-
-
-@pytest.mark.deadline(150)
-def test_many_in_opposite_order(master: Master, spawn: Spawn) -> None:
-    """Parts of sums stay where they are until all of them are there, but not so many that the parts which
-    they wait for may not be offered any more.
-    """
-    peers = [spawn("-c", PEER + OPPOSITE, master.address) for _ in range(3)]
-    assert [expect(peer, "end") for peer in peers] == ["True"] * 3
