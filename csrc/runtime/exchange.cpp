@@ -263,7 +263,8 @@ Landing Exchange::land(PeerId from, const wire::DataHeader& header) {
 
 bool Exchange::may_park(PeerId from, std::size_t bytes) const {
   const auto it = parked_bytes_.find(from);
-  return (it == parked_bytes_.end() ? 0 : it->second) + parked_frame_bytes + bytes <= limits::parked_bytes_max;
+  return (it == parked_bytes_.end() ? 0 : it->second) + parked_frame_bytes + bytes <=
+         limits::parked_bytes_max;
 }
 
 // What is sent again, as its stripe broke, may be here already: one of the two is enough, or stripes that

@@ -199,8 +199,7 @@ const std::uint8_t* PeerRuntime::made_for(Sends::Send& send) {
     memory.scale_own(executor, chunk_send.chunk, to);
   else if (!memory.encode_own(executor, chunk_send.chunk, to)) {
     slots_.give(std::exchange(send.temporary, no_slot));
-    not_finite(send.key,
-               "tensor " + std::to_string(executor.layout().chunk(chunk_send.chunk).tensor));
+    not_finite(send.key, "tensor " + std::to_string(executor.layout().chunk(chunk_send.chunk).tensor));
     return nullptr;
   }
   return to;

@@ -24,7 +24,8 @@ TEST(parked_frames_are_bounded) {
   }
 }
 
-// A stripe broke before it was known what had come: its chunks come once more, on another that may break, too.
+// A stripe broke before it was known what had come: its chunks come once more, on another that may break,
+// too.
 TEST(what_is_sent_again_is_parked_once) {
   Household home;
   home.enter(3);
