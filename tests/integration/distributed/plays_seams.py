@@ -72,6 +72,8 @@ def by_step_across_islands(
                 if rank == 0 and step == 4 and ranks > 4:
                     Path(path + "-late").touch()
                     _await_newcomer(island)
+                if rank == 0 and step == 6 and stopped:
+                    _await_newcomer(island)
                 fault = step == 3 and (rank in (stopped or []) or rank == victim)
                 if fault and stop_in == "forward":
                     stop_for(3.5)

@@ -57,7 +57,7 @@ def test_an_evicted_island_that_trains_per_step_comes_back(
     gang: Gang, master: Master, stopped: list[int], stop_in: str
 ) -> None:
     said = gang.play(
-        "plays_seams:by_step_across_islands", 4, address=master.address, arrivals=[0, 1, 2, 3], steps=400,
+        "plays_seams:by_step_across_islands", 4, address=master.address, arrivals=[0, 1, 2, 3], steps=14,
         stopped=stopped, stop_in=stop_in,
     )  # fmt: skip
     check_alike(said, [0, 1, 2, 3])
