@@ -16,6 +16,7 @@ PcclError
     NonFiniteError      a value to be quantized is NaN or infinite; of all peers, if they are to be skipped
   MasterLost            the master does not answer; start it again and join anew
   Evicted               the run goes on without this peer; `rejoin()` comes back as a new one
+  IslandLost            a rank of this peer's island is gone; end this process and start the island anew
   OutcomeUnknown        this peer held a result whose fate it cannot learn; `rejoin()`, then synchronize
   NoQuorumError         a restarted master heard too few peers of the last view; its text says what helps
   ProtocolError         bytes that no honest peer sends
@@ -33,6 +34,7 @@ __all__ = [
     "ConnectError",
     "Evicted",
     "InternalError",
+    "IslandLost",
     "MasterLost",
     "MismatchError",
     "NoQuorumError",
@@ -113,6 +115,11 @@ class MasterLost(PcclError):
 
 class Evicted(PcclError):
     """The run goes on without this peer; the text says why. `rejoin()`, then `sync_shared_state`."""
+
+
+class IslandLost(PcclError):
+    """A rank of this peer's island is gone, and its shards with it; the other islands train on. End this
+    process and start the island anew: it is admitted whole, and healed."""
 
 
 class OutcomeUnknown(PcclError):

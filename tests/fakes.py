@@ -62,7 +62,7 @@ class FakeComm:
                 tensor /= total
         return OpInfo(tuple(range(len(posted))), 0, 0, 0.0, 1, self.waiting, total)
 
-    def sync_shared_state(self, state: SharedState) -> SyncInfo:
+    def sync_shared_state(self, state: SharedState, *, scope: str) -> SyncInfo:
         self.calls.append("sync_shared_state")
         mine = {name: tensor.clone() for name, tensor in state.tensors.items()}
         posted = self._world.meet(self._rank, (mine, state.revision))

@@ -168,6 +168,7 @@ class Master {
 
   // operations
   OpenOperation* open(const OpKey& key, PeerId by, Instant now);
+  void elect_state(const OpKey& key, OpenOperation& operation, std::uint32_t group, PeerId peer);
   std::size_t offers_of(PeerId peer) const;
   bool all_done(const OpKey& key, const OpenOperation& operation) const;
   void fail(const OpKey& key, ErrorCode code, const std::string& text);

@@ -148,11 +148,28 @@ void Master::on(ConnectionId, PeerId peer, const StateOffer& m, Instant now) {
     for (const auto outsider : outsiders.peers) islands.insert(index_.find(outsider)->island);
     return remove(islands, outsiders.why, ErrorCode::mismatch, now);
   }
-  auto election = elect(offers);
-  if (!election) return fail(m.key, election.error().code, election.error().text);
-  const bool again = !operation.elected.insert(m.group).second;  // the peer came back on a new connection
-  for (const auto other : again ? std::vector{peer} : group)
-    send(other, StatePlan{view_.id, m.key, election->revision, election->entries});
+  elect_state(m.key, operation, m.group, peer);
+}
+
+// A run-wide one waits for the offers of all groups: the winner is one island in all of them.
+void Master::elect_state(const OpKey& key, OpenOperation& operation, std::uint32_t group, PeerId peer) {
+  OffersByGroup offers;
+  if (key.scope == Scope::run) {
+    for (const auto& [each, members] : index_.groups())
+      if (operation.offers[each].size() < members.size()) return;
+    offers = operation.offers;
+  } else {
+    offers[group] = operation.offers[group];
+  }
+  auto elected = elect_islands(offers, [&](PeerId each) { return index_.find(each)->island; });
+  if (!elected) return fail(key, elected.error().code, elected.error().text);
+  for (const auto& [each, election] : *elected) {
+    const StatePlan plan{view_.id, key, election.revision, election.entries};
+    if (operation.elected.insert(each).second)
+      for (const auto other : index_.group(each)) send(other, plan);
+    else if (each == group)
+      send(peer, plan);  // it came back on a new connection
+  }
 }
 
 // ---- waiting ----

@@ -23,11 +23,11 @@ logger = logging.getLogger("pccl_py.optim")
 
 
 class Comm(Protocol):
-    """What the optimizer needs of a Communicator."""
+    """What the optimizer needs of a Communicator, or of an Island."""
 
     def update_topology(self) -> bool: ...
     def rejoin(self) -> None: ...
-    def sync_shared_state(self, state: SharedState) -> SyncInfo: ...
+    def sync_shared_state(self, state: SharedState, *, scope: Any) -> SyncInfo: ...
     def all_reduce(
         self, tensors: list[torch.Tensor], op: Any, *, scope: Any, weight: float, on_loss: Any
     ) -> OpInfo: ...
@@ -58,8 +58,9 @@ class DiLoCo:
     Without `with`, call `sync()` before the first inner step and at the end of each window. A peer that goes
     before the others does so without `finalize()`: its unfinished window is dropped.
 
-    comm                 a Communicator. From its admission on the others wait for this peer, so build the
-                         model before it; a run that begins with several peers gives it min_islands
+    comm                 a Communicator, or an Island for a sharded model. From its admission on the others
+                         wait for this peer, so build the model before it; a run that begins with several
+                         peers gives it min_islands
     model                parameters that require gradients take part, in float32 whatever their dtype. Buffers
                          and frozen parameters stay each peer's own
     inner                the torch optimizer that trains the model; it has one DiLoCo at a time, until close()
@@ -341,7 +342,7 @@ class DiLoCo:
     def _synchronize(self) -> SyncInfo:
         while True:
             try:
-                return self._comm.sync_shared_state(self._outer.shared)
+                return self._comm.sync_shared_state(self._outer.shared, scope="run")
             except Cancelled as error:
                 logger.warning("%s; synchronizing again", error)
             except CollectiveError:

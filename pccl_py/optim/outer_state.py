@@ -6,11 +6,13 @@ synchronization brings to a joiner, `delta` what a reduction averages.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from xxhash import xxh3_64_hexdigest
 
-from ..errors import NotBuilt, UsageError
+from ..errors import UsageError
 from ..shared_state import SharedState
 from .options import OuterFactory
 from .outer_optimizer import OuterOptimizer, split
@@ -21,16 +23,20 @@ _COUNTERS = ("windows", "outer_step", "inner_step", "tokens")
 class OuterState:
     """Flat float32 tensors on the host: `parameters` [N], and `delta` [N], whose views are the gradients.
 
-    N counts the elements of the model's parameters that require gradients; a tied one counts once.
+    N counts the elements of the model's parameters that require gradients; a tied one counts once. Of a
+    parameter that is sharded over an island (FSDP1, FSDP2, any DTensor), those of this rank's shard.
     `pin_memory`: page-locked, so that a device copies at full speed; None: where the model is on one.
     """
 
     def __init__(self, model: torch.nn.Module, factory: OuterFactory, pin_memory: bool | None) -> None:
         named = _trainable(model)
-        self._local = [p for _, p in named]
-        self._shapes = [p.shape for p in self._local]
-        pinned = any(p.is_cuda for p in self._local) if pin_memory is None else pin_memory
-        size = sum(p.numel() for p in self._local)
+        self._model_parameters = [p for _, p in named]
+        gathering: list[Any] = [m for m in model.modules() if hasattr(m, "reshard") and hasattr(m, "unshard")]
+        self._gathering = gathering  # FSDP2's
+        local = self._local()
+        self._shapes = [p.shape for p in local]
+        pinned = any(p.is_cuda for p in local) if pin_memory is None else pin_memory
+        size = sum(p.numel() for p in local)
         self.names = [name for name, _ in named]
         self.parameters = torch.empty(size, pin_memory=pinned)
         self.delta = torch.zeros(size, pin_memory=pinned)
@@ -44,7 +50,7 @@ class OuterState:
         self.load_from_model()  # the optimizer has rehearsed a step
         self._counters = torch.zeros(len(_COUNTERS), dtype=torch.int64)
         self._rates = torch.tensor(self.optimizer.learning_rates, dtype=torch.float64)
-        layout = repr([(name, list(shape)) for name, shape in zip(self.names, self._shapes, strict=True)])
+        layout = repr([(name, _layout(p)) for name, p in named])
         # Another model of the same size, or another outer optimizer, is refused by name.
         self.layout = xxh3_64_hexdigest(f"{layout} {self.optimizer.described}".encode())
         self.shared = SharedState(self._tensors())
@@ -78,28 +84,34 @@ class OuterState:
 
     @torch.no_grad()
     def load_from_model(self) -> None:
-        self._check_shapes()
-        for view, local in zip(self._views, self._local, strict=True):
+        for view, local in zip(self._views, self._checked(), strict=True):
             view.copy_(local)
 
     @torch.no_grad()
     def store_to_model(self) -> None:
-        self._check_shapes()
-        for local, view in zip(self._local, self._views, strict=True):
+        for local, view in zip(self._checked(), self._views, strict=True):
             local.copy_(view)
+        for module in self._gathering:
+            module.reshard()  # what FSDP2 gathered in a pass without a backward is old now
 
     @torch.no_grad()
     def take_delta(self) -> None:
         """delta = outer - local, in float32."""
-        self._check_shapes()
-        for view, local in zip(self._delta_views, self._local, strict=True):
+        for view, local in zip(self._delta_views, self._checked(), strict=True):
             view.copy_(local)
         torch.sub(self.parameters, self.delta, out=self.delta)
 
-    def _check_shapes(self) -> None:
-        for name, local, shape in zip(self.names, self._local, self._shapes, strict=True):
+    @torch.no_grad()
+    def _local(self) -> list[Tensor]:
+        """The memory of this rank's part of each parameter."""
+        return [p.to_local() if hasattr(p, "to_local") else p for p in self._model_parameters]
+
+    def _checked(self) -> list[Tensor]:
+        found = self._local()
+        for name, local, shape in zip(self.names, found, self._shapes, strict=True):
             if local.shape != shape:
                 raise UsageError(f"parameter {name!r} was {list(shape)} and is {list(local.shape)} now")
+        return found
 
     # ---- changes, after a commit only ----------------------------------------------------------------------
 
@@ -167,10 +179,15 @@ def _trainable(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
     if not named:
         raise UsageError("the model has no parameter that requires a gradient")
     for name, p in named:
-        if hasattr(p, "to_local"):
-            raise NotBuilt(f"parameter {name!r} is a DTensor, which waits for islands; pass a plain model")
         if not p.is_floating_point():
             raise UsageError(f"parameter {name!r} is {p.dtype}; outer parameters are real numbers")
         if p.device.type == "meta":
             raise UsageError(f"parameter {name!r} is on the meta device and has no values")
     return named
+
+
+def _layout(parameter: Any) -> object:
+    shape = list(parameter.shape)
+    if not hasattr(parameter, "to_local"):
+        return shape
+    return shape, str(parameter.placements), tuple(parameter.device_mesh.shape)

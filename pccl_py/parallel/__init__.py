@@ -12,8 +12,9 @@ from .mean_metric import mean_metric
 
 if TYPE_CHECKING:
     from .elastic_loader import ElasticLoader as ElasticLoader
+    from .island import Island as Island
 
-__all__ = ["ElasticLoader", "ElasticSampler", "mean_metric"]
+__all__ = ["ElasticLoader", "ElasticSampler", "Island", "mean_metric"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,4 +23,8 @@ def __getattr__(name: str) -> Any:
         from .elastic_loader import ElasticLoader
 
         return ElasticLoader
+    if name == "Island":
+        from .island import Island
+
+        return Island
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

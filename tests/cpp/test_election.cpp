@@ -165,4 +165,60 @@ TEST(one_that_claims_to_be_newer_does_not_end_the_run) {
   CHECK(outsiders_of({{1, offer(3, 1, 1)}, {2, offer(3, 1, 1)}, {5, other}}).peers.empty());
 }
 
+// Two islands of two ranks: peers 1 and 2 in group 0, 11 and 12 in group 1. "a" has odd ids.
+const IslandOf by_parity = [](PeerId peer) { return std::string(peer % 2 == 1 ? "a" : "b"); };
+
+TEST(an_island_wins_in_all_groups_or_in_none) {
+  // Alone, group 0 would elect peer 1 of "a" and group 1 peer 10 of "b": shards of two models.
+  auto elected = elect_islands(
+      {{0, {{1, offer(0, 1, 1)}, {4, offer(0, 2, 2)}}}, {1, {{10, offer(0, 3, 3)}, {11, offer(0, 4, 4)}}}},
+      by_parity);
+  REQUIRE(bool(elected));
+  CHECK_EQ(elected->at(0).winner, 1);
+  CHECK_EQ(elected->at(1).winner, 11);
+}
+
+TEST(an_island_is_as_old_as_its_oldest_rank) {
+  auto elected = elect_islands(
+      {{0, {{1, offer(9, 1, 1)}, {2, offer(6, 2, 2)}}}, {1, {{11, offer(5, 3, 3)}, {12, offer(6, 4, 4)}}}},
+      by_parity);
+  REQUIRE(bool(elected));
+  CHECK_EQ(elected->at(0).winner, 2);
+  CHECK_EQ(elected->at(1).winner, 12);
+  CHECK_EQ(elected->at(0).revision, 6);
+  CHECK_EQ(elected->at(1).revision, 6);
+}
+
+TEST(popularity_is_that_of_whole_islands) {
+  const IslandOf thirds = [](PeerId peer) { return std::to_string(peer % 10); };
+  auto elected = elect_islands({{0, {{1, offer(3, 9, 9)}, {2, offer(3, 1, 1)}, {3, offer(3, 1, 1)}}},
+                                {1, {{11, offer(3, 7, 7)}, {12, offer(3, 7, 7)}, {13, offer(3, 7, 7)}}}},
+                               thirds);
+  REQUIRE(bool(elected));
+  CHECK_EQ(elected->at(0).winner, 2);
+  CHECK_EQ(elected->at(1).winner, 12);
+}
+
+TEST(an_island_with_a_torn_rank_does_not_win) {
+  const auto torn = Strategy::receive_only;
+  auto elected = elect_islands({{0, {{1, offer(9, 1, 1)}, {2, offer(5, 2, 2)}}},
+                                {1, {{11, offer(9, 3, 3, torn)}, {12, offer(5, 4, 4)}}}},
+                               by_parity);
+  REQUIRE(bool(elected));
+  CHECK_EQ(elected->at(0).winner, 2);
+  CHECK_EQ(elected->at(1).winner, 12);
+  elected = elect_islands({{0, {{1, offer(9, 1, 1)}, {2, offer(5, 2, 2, torn)}}},
+                           {1, {{11, offer(9, 3, 3, torn)}, {12, offer(5, 4, 4)}}}},
+                          by_parity);
+  REQUIRE(!elected);
+  CHECK(elected.error().text.find("no island has the whole content") != std::string::npos);
+}
+
+TEST(groups_without_a_rank_of_the_winner_elect_among_the_others) {
+  auto elected = elect_islands({{0, {{1, offer(2, 1, 1)}}}, {1, {{12, offer(7, 4, 4)}}}}, by_parity);
+  REQUIRE(bool(elected));
+  CHECK_EQ(elected->at(0).winner, 1);
+  CHECK_EQ(elected->at(1).winner, 12);
+}
+
 }  // namespace pccl

@@ -238,6 +238,29 @@ def test_a_donor_that_dies_is_replaced(master: Master, spawn: Spawn, delay_ms: i
     assert in_threads([partial(member, 0), partial(member, 1), kill])[:2] == [(wanted, 9)] * 2
 
 
+def test_scope_run_elects_an_island_not_ranks(master: Master) -> None:
+    """All are equally new. Group 0 alone would take a's content, group 1 b's, whose rank came first there."""
+    order = [("a", 0), ("b", 1), ("b", 0), ("a", 1)]
+    come = [threading.Event() for _ in order]
+
+    def play(index: int) -> tuple[str, int]:
+        island, group = order[index]
+        if index:
+            come[index - 1].wait(20)
+            time.sleep(0.1)
+        come[index].set()
+        options: Any = {"island": island, "island_size": 2, "group": group}
+        with Communicator(master.address, min_islands=2, config=QUICK, **options) as comm:
+            state = SharedState({"shard": np.full(10, ord(island), np.int64)})
+            comm.sync_shared_state(state, scope="run")
+            return chr(state.tensors["shard"][0]), comm.id
+
+    found = in_threads([partial(play, index) for index in range(4)])
+    assert [island for island, _ in found] == ["a"] * 4
+    ids = [peer for _, peer in found]
+    assert ids == sorted(ids)  # else the order was another one
+
+
 def test_scope_run_synchronizes_each_group(master: Master) -> None:
     def play(index: int) -> tuple[int, int]:
         island, group = divmod(index, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -145,4 +146,55 @@ def hsdp_with_a_death(*, rank: int, ranks: int, path: str, victim: int) -> None:
     sharded = inner.param_groups[0]["params"]
     local = torch.cat([p.to_local().detach().reshape(-1) for p in sharded])
     say(weights=local.tolist(), errors=errors, world=grid["replicate"].get_group().size())
+    dist.destroy_process_group()
+
+
+def replicas_with_a_death(*, rank: int, ranks: int, path: str, victim: int, at: str) -> None:
+    """Replicas of two shards each. One rank dies; its sibling learns of it from their shard group and ends.
+    The others agree over their shard groups whether a step counts, and repeat it with the same objects."""
+    init("pccl", rank, ranks, path)
+    grid = init_device_mesh("cpu", (ranks // 2, 2), mesh_dim_names=("replicate", "shard"))
+    net = model()
+    armed = [False]
+    net[0].register_forward_pre_hook(lambda *_: die() if armed[0] and at == "forward" else None)
+    net[2].register_full_backward_hook(lambda *_: die() if armed[0] and at == "backward" else None)
+    for layer in net:
+        if isinstance(layer, torch.nn.Linear):
+            fully_shard(layer, mesh=grid)
+    fully_shard(net, mesh=grid)
+    inner = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    step, errors = 0, 0
+    while step < 4:
+        x, y = batch(step, rank)
+        armed[0] = rank == victim and step == 1
+        whole = torch.ones(1)
+        try:
+            (net(x) - y).square().mean().backward()
+        except RuntimeError as error:
+            say(error=str(error))
+            whole.zero_()
+        try:
+            dist.all_reduce(whole, dist.ReduceOp.MIN, group=grid["shard"].get_group())
+        except RuntimeError as error:
+            if grid["shard"].get_group().size() < 2:
+                say(lost=str(error))
+                os._exit(0)
+            raise
+        if grid["shard"].get_group().size() < 2:
+            say(lost="the shard group has shrunk")
+            os._exit(0)
+        if not whole.item():
+            inner.zero_grad()
+            errors += 1
+            assert errors < 6
+            continue
+        inner.step()
+        inner.zero_grad()
+        step += 1
+    local = torch.cat([p.to_local().detach().reshape(-1) for p in net.parameters()])
+    say(weights=local.tolist(), errors=errors, world=grid["replicate"].get_group().size())
+    try:
+        dist.barrier()
+    except RuntimeError:  # the world hears of the death in its first operation since
+        dist.barrier()
     dist.destroy_process_group()

@@ -37,6 +37,14 @@ def test_torchrun_dropin() -> None:
 
 
 @pytest.mark.deadline(180)
+def test_fsdp_islands() -> None:
+    text = run("fsdp_islands")
+    assert "rank 1 of this island is gone: peer " in text
+    assert "b again rank 1 step" in text
+    assert "all islands had the same losses and the same bits after each common step" in text
+
+
+@pytest.mark.deadline(180)
 def test_ddp_elastic() -> None:
     text = run("ddp_elastic")
     assert text.count("step 15 again: rank 0 (peer ") == 2

@@ -1,0 +1,191 @@
+"""Islands of FSDP ranks, in processes that are killed: they leave whole, come back whole, and never part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pccl_py import Master
+from tests.integration.peers import QUICK
+
+from .gang import Gang
+
+Said = list[list[dict[str, Any]]]
+
+
+@pytest.fixture
+def master() -> Iterator[Master]:
+    with Master(config=QUICK) as running:
+        yield running
+
+
+def by_step(lines: list[dict[str, Any]], key: str = "step") -> dict[int, tuple[int, str]]:
+    """Contributors and digest."""
+    return {line[key]: (line["of"], line.get("digest", "")) for line in lines if key in line}
+
+
+def the(lines: list[dict[str, Any]], key: str) -> Any:
+    return next(line for line in lines if key in line)[key]
+
+
+def check_alike(said: Said, ranks: list[int], key: str = "step") -> None:
+    """Rank r of all these islands held the same bits after each step that both took."""
+    for place in (0, 1):
+        first, *others = [by_step(said[rank], key) for rank in ranks if rank % 2 == place]
+        for other in others:
+            common = first.keys() & other.keys()
+            assert common and all(first[step] == other[step] for step in common)
+    ends = {rank: the(said[rank], "end") for rank in ranks}
+    assert len(set(ends.values())) == 2, ends
+    assert all(end == ends[rank % 2] for rank, end in ends.items())
+
+
+@pytest.mark.parametrize("kind", ["fsdp2", "fsdp1", "fsdp1 parameters"])
+def test_islands_train_as_one(gang: Gang, master: Master, kind: str) -> None:
+    said = gang.play("plays_islands:train", 4, address=master.address, kind=kind)
+    check_alike(said, [0, 1, 2, 3])
+    assert [by_step(lines)[5][0] for lines in said] == [2] * 4
+
+
+def test_two_islands_are_data_parallel_training(gang: Gang, master: Master) -> None:
+    """The mean of all four ranks' gradients, AdamW: one process that sees all batches gets the same."""
+    import torch
+
+    from .plays_islands import loss_of, net
+
+    said = gang.play("plays_islands:train", 4, address=master.address)
+    model = net(0)  # island a's, which the others began with
+    inner = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for step in range(6):
+        (sum(loss_of(model, step, rank) for rank in range(4)) / 4).backward()
+        inner.step()
+        inner.zero_grad()
+    for place in (0, 1):
+        halves = [p.detach().chunk(2)[place:][:1] for p in model.parameters()]
+        wanted = torch.cat([half[0].reshape(-1) for half in halves if half])
+        assert torch.allclose(torch.tensor(the(said[place], "values")), wanted, atol=1e-5)
+
+
+DEATHS = [
+    ("fsdp2", "gloo", 3, "forward"),
+    ("fsdp2", "gloo", 2, "backward"),
+    ("fsdp2", "gloo", 3, "reduce"),
+    ("fsdp2", "gloo", 2, "optimizer"),
+    ("fsdp1", "gloo", 2, "backward"),
+    ("fsdp1 parameters", "gloo", 3, "reduce"),
+    ("fsdp2", "pccl", 3, "forward"),
+    ("fsdp2", "pccl", 2, "backward"),
+    ("fsdp2", "pccl", 2, "reduce"),
+]
+
+
+@pytest.mark.parametrize(("kind", "backend", "victim", "at"), DEATHS)
+def test_an_island_is_lost_and_replaced(
+    gang: Gang, master: Master, kind: str, backend: str, victim: int, at: str
+) -> None:
+    play: dict[str, Any] = {"kind": kind, "backend": backend, "victim": victim, "at": at}
+    said = gang.play("plays_islands:train", 6, killed=(victim,), address=master.address, **play)
+    check_alike(said, [0, 1, 4, 5])
+    sibling = 5 - victim
+    assert the(said[sibling], "lost").startswith(f"rank {victim % 2} of this island is gone: peer ")
+    steps = by_step(said[0])
+    assert steps[1][0] == 2 and sorted(steps) == list(range(len(steps)))  # none is left out
+    assert (2 in by_step(said[sibling])) == (at == "optimizer")  # its commit was before
+    healed = min(by_step(said[4]))
+    assert healed > 2 and steps[healed][0] == 2
+    assert all(steps[step][0] == (1 if step < healed else 2) for step in range(3, len(steps)))
+
+
+@pytest.mark.parametrize(("paused", "hook"), [([2, 3], False), ([3], False), ([2], True)])
+def test_an_evicted_island_that_lives_comes_back_by_itself(
+    gang: Gang, master: Master, paused: list[int], hook: bool
+) -> None:
+    said = gang.play("plays_islands:pausing", 4, address=master.address, paused=paused, hook=hook)
+    check_alike(said, [0, 1, 2, 3])
+    steps, back = by_step(said[0]), sorted(by_step(said[2]))
+    assert back[:2] == [0, 1] and back[2] > 2
+    assert steps[2][0] == 1 and steps[back[2]][0] == 2
+
+
+def test_a_silent_sibling_ends_the_wait_in_a_collective(gang: Gang, master: Master) -> None:
+    """gloo cannot be aborted: it is left at inner_timeout, with the master's reason."""
+    said = gang.play("plays_islands:stuck", 4, killed=(3,), address=master.address, inner_timeout=3)
+    assert "rank 1 of this island is gone: peer" in the(said[2], "lost") and "silent" in the(said[2], "lost")
+    assert the(said[2], "seconds") < 8
+    assert the(said[0], "end") and the(said[1], "end")
+
+
+@pytest.mark.parametrize(
+    ("kind", "victim", "at"), [("fsdp2", 3, "outer"), ("fsdp2", 2, "inner"), ("fsdp1", 2, "outer")]
+)
+def test_diloco_on_islands_survives_a_death(
+    gang: Gang, master: Master, kind: str, victim: int, at: str
+) -> None:
+    play: dict[str, Any] = {"kind": kind, "victim": victim, "at": at}
+    said = gang.play("plays_islands:windows", 6, killed=(victim,), address=master.address, **play)
+    check_alike(said, [0, 1, 4, 5], "window")
+    windows = by_step(said[0], "window")
+    assert sorted(windows) == list(range(1, len(windows) + 1))
+    assert the(said[4], "begins") > 2 and 1 in [of for of, _ in windows.values()]
+    assert "is gone" in the(said[5 - victim], "lost")
+
+
+def test_diloco_on_an_evicted_island_rejoins(gang: Gang, master: Master) -> None:
+    said = gang.play("plays_islands:windows", 4, address=master.address, kind="fsdp2", paused=2)
+    check_alike(said, [0, 1, 2, 3], "window")
+    assert [the(lines, "rejoins") for lines in said] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("case", "ours", "theirs"),
+    [
+        ("world size", "'0.bias float32 [12] Shard(0) over 2'", "'0.bias float32 [12] Shard(0) over 1'"),
+        (
+            "sharding",
+            "'0.weight float32 [12, 6] Shard(0) over 2'",
+            "'0.weight float32 [12, 6] Shard(1) over 2'",
+        ),
+        ("model", "'0.bias float32 [12] Shard(0) over 2'", "'0.bias float32 [16] Shard(0) over 2'"),
+        ("dtype", "'0.bias float32 [12] Shard(0) over 2'", "'0.bias float64 [12] Shard(0) over 2'"),
+        ("optimizer", "'optimizer AdamW, 4 parameters amsgrad", "'optimizer Adagrad, 4 parameters"),
+    ],
+)
+def test_an_island_that_does_not_fit_is_told_why(
+    gang: Gang, master: Master, case: str, ours: str, theirs: str
+) -> None:
+    said = gang.play("plays_islands:strangers", 4, address=master.address, case=case)
+    for lines in said[2:3] if case == "world size" else said[2:]:
+        assert ours in the(lines, "refused") and theirs in the(lines, "refused")
+        assert "layout:" not in the(lines, "refused") and the(lines, "seconds") < 5
+    assert [the(lines, "end") for lines in said[:2]] == [1, 1]
+
+
+def test_an_island_half_up_is_told_who_is_missing(gang: Gang, master: Master) -> None:
+    said = gang.play("plays_islands:half_up", 6, killed=(3,), address=master.address)
+    assert "rank 1 of island 'b' has not come" in the(said[2], "late")
+    assert the(said[2], "seconds") < 5
+    assert the(said[0], "end") == the(said[4], "end") and the(said[1], "end") == the(said[5], "end")
+
+
+def test_shards_averages_and_wrong_calls(gang: Gang, master: Master) -> None:
+    said = gang.play("plays_islands:ways", 4, address=master.address)
+    for rank, lines in enumerate(said):
+        number, place = divmod(rank, 2)
+        assert the(lines, "place") == ["ab"[number], place, 2, 2] and the(lines, "steps") == 0
+        assert the(lines, "values") == the(said[place], "began") and the(lines, "extra") == [0.0] * 3
+        assert the(lines, "written") == [1.0 + number]
+        [average] = the(lines, "averaged")
+        assert average == pytest.approx(5 / 3) and the(lines, "weight") == 3 and the(lines, "of") == 2
+        assert the(lines, "summed") == [2.0 * place + 2]
+        assert "call backward() first" in the(lines, "no_gradient")
+        assert "before the first boundary" in the(lines, "set_steps")
+        assert "exists already" in the(lines, "with_name")
+        assert "needs a name" in the(lines, "nameless")
+
+
+def test_ranks_of_one_island_must_have_one_model(gang: Gang, master: Master) -> None:
+    said = gang.play("plays_islands:other_siblings", 2, address=master.address)
+    for lines in said:
+        assert "ranks 0 and 1 of this island have models" in the(lines, "refused")["error"]
