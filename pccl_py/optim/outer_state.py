@@ -197,6 +197,7 @@ class OuterState:
         if self.pending is not self.delta:
             self.pending, self.delta = self.delta, self.pending
             self.shared = SharedState(self._tensors(pending=self._overlaps), self.shared.revision)
+        self.pending[self.fragment.size :].zero_()  # of a larger fragment
         self._pending_counts.copy_(torch.tensor([1.0, *counts], dtype=torch.float64))
 
     def average(self) -> Tensor:

@@ -66,6 +66,7 @@ class Landed:
     bad      weights of those whose delta was not finite, by slot
     speeds   inner steps per second, by slot
     extra    the weighted means of what Own.extra brought
+    bytes_sent, bytes_received    tensor data of this peer, in all that belongs to it
     """
 
     info: OpInfo
@@ -74,6 +75,8 @@ class Landed:
     bad: list[float]
     speeds: list[float]
     extra: list[float]
+    bytes_sent: int
+    bytes_received: int
 
 
 @dataclass(frozen=True)
@@ -179,4 +182,6 @@ class Reduction:
         sums, total = [float(value) for value in counts], info.weight or 0.0
         bad, rest = sums[TOTALS : TOTALS + SLOTS], sums[TOTALS + SLOTS :]
         extra = [value / total if total else 0.0 for value in rest[SLOTS:]]
-        return Landed(info, total, sums[:TOTALS], bad, rest[:SLOTS], extra)
+        sent = sum(done.bytes_sent for done in self._done if done)
+        received = sum(done.bytes_received for done in self._done if done)
+        return Landed(info, total, sums[:TOTALS], bad, rest[:SLOTS], extra, sent, received)
