@@ -63,6 +63,7 @@ def main() -> None:
                 "-m",
                 "torch.distributed.run",
                 "--standalone",
+                "--local-addr=127.0.0.1",
                 "--nproc-per-node",
                 "2",
             ]

@@ -51,6 +51,7 @@ from .work import OpInfo, Work
 
 if TYPE_CHECKING:
     import pccl_py.optim as optim  # noqa: F401 (imported by __getattr__)
+    import pccl_py.recovery as recovery  # noqa: F401
 
 __all__ = [
     "Algorithm",
@@ -107,7 +108,7 @@ if "torch.distributed" in sys.modules:  # else it asks for it when it comes: see
 
 def __getattr__(name: str) -> Any:
     """Parts that need torch are imported by whoever names them first."""
-    if name in ("distributed", "optim"):
+    if name in ("distributed", "optim", "parallel", "recovery"):
         from importlib import import_module
 
         return import_module(f".{name}", __name__)

@@ -330,6 +330,7 @@ class Communicator(Collectives):
         state: SharedState,
         strategy: Strategy = "enforce_popular",
         *,
+        tag: int | None = None,
         scope: Scope = "group",
         timeout: float | None = None,
     ) -> SyncInfo:
@@ -339,6 +340,7 @@ class Communicator(Collectives):
 
         strategy   "enforce_popular": may send and receive. "receive_only": takes whatever is elected.
                    "send_only": where there are such peers, only their content can be elected
+        tag        names the call, as of an operation: other threads may then have operations in flight
 
         Sets `state.revision` to the elected one. On an error, the tensors may hold a mixture of old and
         elected chunks (`state.torn`), which is never offered to others; call it again. No thread may change
@@ -351,7 +353,7 @@ class Communicator(Collectives):
         scope_number = arguments.number_of(scope, arguments.SCOPES, "scope")
         seconds = arguments.seconds_of(timeout, self._config.operation_timeout_s)
         entries = state.entries()
-        operation = peer.sync_state(scope=scope_number, name=0, seconds=seconds)
+        operation = peer.sync_state(scope=scope_number, name=arguments.name_of(tag), seconds=seconds)
         sync = StateSync(operation, entries, state.revision, number, state.torn)
         try:
             info = sync.run()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from .errors import UsageError
+
 Stream = Any
 Event = Any
 Device = Any
@@ -51,6 +53,11 @@ class CudaApi:
     def __init__(self) -> None:
         import torch
 
+        if not torch.cuda.is_available():
+            raise UsageError(
+                f"a tensor is on a CUDA device, and torch {torch.__version__} sees none (it was built "
+                "without CUDA, or no device is visible): pass tensor.cpu()"
+            )
         self._torch = torch
 
     def holds(self, tensor: Any) -> bool:

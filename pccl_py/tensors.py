@@ -174,8 +174,10 @@ def _torch_buffer(tensor: Any, name: str) -> Buffer:
     reachable = tensor.is_cpu or tensor.is_cuda  # CUDA tensors: cuda_staging.py copies them
     if code is None or not dense or not reachable or not tensor.is_contiguous() or tensor.is_neg():
         raise _refused_torch(tensor, name)
-    count = tensor.numel()
-    return Buffer(tensor.data_ptr(), count, code, count * tensor.element_size())
+    address, count = tensor.data_ptr(), tensor.numel()
+    if address == 0 and count:
+        raise UsageError(f"{name} has no memory, as tensors that a compiler traces with: pass a real one")
+    return Buffer(address, count, code, count * tensor.element_size())
 
 
 def _refused_torch(tensor: Any, name: str) -> Exception:

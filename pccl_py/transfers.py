@@ -12,6 +12,7 @@ from .work import OpInfo, Work
 
 # As numbered by csrc/wire/types.hpp.
 TRANSFER = 11
+ANYBODY = 0  # as the sending end
 
 Tensors = Tensor | Sequence[Tensor]
 
@@ -33,7 +34,7 @@ class Transfers:
 
     The other one is named by its rank in the group, which moves when somebody leaves, or as a PeerInfo, which
     does not. When the other one leaves: PeerLost; when a third one does, it is repeated unseen. Both return
-    when the data is there and the master knows.
+    when the data is there and the master knows. Several messages with one tag may be in flight.
     """
 
     _post: Any  # of Collectives
@@ -61,14 +62,18 @@ class Transfers:
     def recv(
         self,
         tensors: Tensors,
-        from_: int | HasId,
+        from_: int | HasId | None,
         *,
         tag: int | None = None,
         timeout: float | None = None,
         async_op: bool = False,
     ) -> OpInfo | Work:
-        """Fills the tensors with what one peer sends; undefined until it has returned. Else as send."""
-        ends = (self._other(from_, "from_"), self.id)
+        """Fills the tensors with what one peer sends; undefined until it has returned. Else as send.
+
+        `from_` None: the first message with that tag, from whomever; the info's `contributors` names the
+        sender. PeerLost when anybody leaves before it has come: that one might have been the sender.
+        """
+        ends = (ANYBODY if from_ is None else self._other(from_, "from_"), self.id)
         return self._transfer("recv", tensors, ends, tag=tag, timeout=timeout, async_op=async_op)
 
     def _other(self, peer: int | HasId, what: str) -> int:

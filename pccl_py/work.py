@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -70,7 +71,17 @@ class Work:
     until then: one that is dropped while it runs is cancelled on every peer.
     """
 
-    __slots__ = ("__weakref__", "_failure", "_info", "_keep", "_operation", "_staged", "_weighted", "_what")
+    __slots__ = (
+        "__weakref__",
+        "_failure",
+        "_info",
+        "_keep",
+        "_operation",
+        "_result",
+        "_staged",
+        "_weighted",
+        "_what",
+    )
 
     def __init__(
         self,
@@ -86,6 +97,7 @@ class Work:
         self._weighted = weighted
         self._keep: object = keep
         self._staged = staged
+        self._result: Result | None = None  # of one that has committed; its info is made when asked for
         self._info: OpInfo | None = None
         self._failure: tuple[int, str] | None = None
 
@@ -98,8 +110,15 @@ class Work:
         CUDA tensors have their results for all that the current stream is given from then on; `block`: for
         everybody, when it returns. Without a wait they get none.
         """
+        self.until_committed(timeout, block=block)
+        info = self.info
+        assert info is not None
+        return info
+
+    def until_committed(self, timeout: float | None = None, *, block: bool = False) -> Sequence[int]:
+        """As wait(), for those who only want to know who took part: its `contributors`."""
         seconds = wait_of(timeout)
-        if self._info is None and self._failure is None:
+        if self._result is None and self._failure is None:
             if not self._operation.wait(seconds):
                 raise OperationTimeout(
                     f"{self._what} still runs after {seconds:g} s: wait again, or cancel() it"
@@ -109,8 +128,8 @@ class Work:
             self._settle_staged(self._staged, seconds, block)
         if self._failure is not None:
             raise from_code(*self._failure)
-        assert self._info is not None
-        return self._info
+        assert self._result is not None
+        return self._result.contributors
 
     def is_completed(self) -> bool:
         """Whether wait() would return, or raise, at once."""
@@ -127,8 +146,10 @@ class Work:
     @property
     def info(self) -> OpInfo | None:
         """What wait() returned; None while the operation runs and when it failed."""
-        if self._info is None and self._failure is None and self._operation.done():
+        if self._result is None and self._failure is None and self._operation.done():
             self._settle()
+        if self._info is None and self._result is not None:
+            self._info = _info_of(self._result, self._weighted)
         return self._info
 
     def finish(self) -> OpInfo:
@@ -153,17 +174,7 @@ class Work:
         if result.code != 0:
             self._failure = (result.code, result.text)
         else:
-            self._info = OpInfo(
-                tuple(result.contributors),
-                result.bytes_sent,
-                result.bytes_received,
-                result.seconds,
-                result.attempts,
-                result.waiting,
-                result.weight if self._weighted else None,
-                result.seconds_to_result,
-                tuple(result.skipped),
-            )
+            self._result = result
         self._keep = None
 
     def __repr__(self) -> str:
@@ -171,3 +182,17 @@ class Work:
         if self._operation.done():
             state = "failed" if self.info is None else "committed"
         return f"<Work {self._what}: {state}>"
+
+
+def _info_of(result: Result, weighted: bool) -> OpInfo:
+    return OpInfo(
+        tuple(result.contributors),
+        result.bytes_sent,
+        result.bytes_received,
+        result.seconds,
+        result.attempts,
+        result.waiting,
+        result.weight if weighted else None,
+        result.seconds_to_result,
+        tuple(result.skipped),
+    )

@@ -59,8 +59,14 @@ inline constexpr std::size_t exchange_world_max = 8;
 inline constexpr std::size_t fold_bytes_max = 32u << 20;
 // Operations up to this size are sent before the receiver said READY; it parks them if it is behind.
 inline constexpr std::size_t eager_bytes = 64u << 10;
-// What a link may park: eager chunks of operations that are not posted yet. More is a broken peer.
-inline constexpr std::size_t parked_bytes_max = 16u << 20;
+// Over long distances that much of a larger one leaves before the READY: what a fast line carries in half a
+// round trip.
+inline constexpr std::size_t head_start_bytes = 6u << 20;
+// Larger operations do not fit into what streams send at once at their beginning, and keep each of them busy.
+inline constexpr std::size_t bulk_bytes = 512u << 10;
+// What a link may park: chunks of operations that are not posted yet, also of views that are not known yet.
+// More is a broken peer.
+inline constexpr std::size_t parked_bytes_max = 32u << 20;
 // Eager operations in flight to a peer that has not posted them; beyond that the sender waits for READY.
 inline constexpr std::size_t eager_operations_max = 32;
 // Runs that one master serves: the subgroups and pairs of a large job.

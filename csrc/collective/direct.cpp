@@ -77,7 +77,7 @@ Plan plan_exchange_all_reduce(std::uint32_t position, std::uint32_t world) {
   const auto collect = [&](std::uint32_t from, std::uint32_t at) {
     return std::uint16_t(1 + place(from, at));
   };
-  Step own{.segment = 0, .merge = Merge::own};
+  Step own{.segment = 0, .merge = Merge::own, .gate = world == 2 ? 1 : -1};
   each_other(world, position, [&](std::uint32_t to) { own.to.push_back({to, collect(position, to)}); });
   plan.steps.push_back(std::move(own));
   each_other(world, position, [&](std::uint32_t from) {

@@ -11,7 +11,8 @@ Executor::Executor(Plan plan, Layout layout, Options options)
       arrived_(plan_.steps.size()),
       kept_(options.in_place ? layout_.chunks() : 0),
       unsent_(kept_.size()),
-      ready_(plan_.world, options.eager) {
+      ready_(plan_.world, options.eager),
+      head_start_(plan_.world) {
   for (std::uint16_t s = 0; s < plan_.steps.size(); ++s) {
     const auto& step = plan_.steps[s];
     const auto chunks = layout_.chunks_in(step.segment);
@@ -247,7 +248,7 @@ Executor::Source* Executor::next_source(Target& target) {
 
 bool Executor::sendable(std::uint32_t position) const {
   const auto it = targets_.find(position);
-  if (it == targets_.end() || !started_ || !ready_.at(position)) return false;
+  if (it == targets_.end() || !started_ || (!ready_.at(position) && head_start_[position] == 0)) return false;
   const auto& target = it->second;
   return !target.moving.empty() || std::any_of(target.sources.begin(), target.sources.end(),
                                                [&](const Source& source) { return gate_open(source); });
@@ -255,15 +256,21 @@ bool Executor::sendable(std::uint32_t position) const {
 
 std::optional<ChunkSend> Executor::next(std::uint32_t position) {
   if (!sendable(position)) return std::nullopt;
-  auto& target = targets_.at(position);
+  const auto send = send_of(position, take(targets_.at(position)));
+  auto& left = head_start_[position];
+  left -= std::min<std::uint64_t>(left, send.bytes);
+  return send;
+}
+
+Executor::Pending Executor::take(Target& target) {
   if (!target.moving.empty()) {
     const auto first = target.moving.top();
     target.moving.pop();
-    return send_of(position, first);
+    return first;
   }
   auto& source = *next_source(target);
   const auto chunk = layout_.segment_begin(plan_.steps[source.step].segment) + source.next++;
-  return send_of(position, {source.step, chunk, Place::input, no_slot, source.hop});
+  return {source.step, chunk, Place::input, no_slot, source.hop};
 }
 
 ChunkSend Executor::send_of(std::uint32_t position, const Pending& pending) const {

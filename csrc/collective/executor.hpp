@@ -71,6 +71,8 @@ class Executor {
   bool start(std::vector<Work>& work);
   bool copy_own(std::vector<Work>& work);
   void on_ready(std::uint32_t position) { ready_.at(position) = true; }
+  // It may be sent so many bytes, and what is left of a chunk, before it said READY.
+  void give_head_start(std::uint32_t position, std::uint64_t bytes) { head_start_.at(position) = bytes; }
   // What the sender with this position may put where; skip when the chunk is not expected (or came already).
   Landing land(std::uint32_t from, std::uint16_t step, std::uint32_t chunk, std::uint32_t bytes);
   void arrived(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work);
@@ -125,6 +127,7 @@ class Executor {
   void part(std::uint16_t step, std::uint32_t chunk, SlotId slot, std::vector<Work>& work);
   bool gate_open(const Source& source) const;
   Source* next_source(Target& target);
+  Pending take(Target& target);
   ChunkSend send_of(std::uint32_t position, const Pending& pending) const;
   bool take_keep(std::uint32_t chunk);
   Chunkstate& state(std::uint16_t step, std::uint32_t chunk);
@@ -143,6 +146,7 @@ class Executor {
   };
   std::map<std::pair<std::uint16_t, std::uint32_t>, Parts> parts_;  // by fold and chunk
   std::vector<bool> ready_;                                         // [position]
+  std::vector<std::uint64_t> head_start_;                           // [position]: what is left of it
   std::map<std::uint32_t, Target> targets_;                         // by receiver
   std::map<SlotId, std::uint32_t> slot_users_;
   struct Held {

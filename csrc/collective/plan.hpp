@@ -70,7 +70,8 @@ Plan plan_direct_all_reduce(std::uint32_t position, std::uint32_t world, bool we
                             Wire wire = Wire::element);
 
 // One hop on a full mesh, for what is small: everybody sends everything to everybody, and all add in the
-// order of positions. One segment; not weighted.
+// order of positions. One segment; not weighted. Two peers may do it with any size: neither gets more than a
+// window ahead of the other.
 Plan plan_exchange_all_reduce(std::uint32_t position, std::uint32_t world);
 
 // For groups whose peers share hosts, on a full mesh; `hosts`: the host's number, by position. In each host

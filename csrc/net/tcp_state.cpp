@@ -19,13 +19,14 @@ TcpState tcp_state(const Socket& socket) {
     state.rtt_min = info.tcpi_min_rtt * microsecond;
   state.delivery_rate = info.tcpi_delivery_rate;
   state.acked = info.tcpi_bytes_acked;
+  state.delivered = std::uint64_t{info.tcpi_delivered} * info.tcpi_snd_mss;
   state.segments = info.tcpi_data_segs_out;
   state.segments_again = info.tcpi_total_retrans;
   return state;
 }
 
 void keep_unsent_low(const Socket& socket) {
-  constexpr int bytes = 128 << 10;
+  constexpr int bytes = 64 << 10;
   ::setsockopt(socket.fd(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes);
 }
 

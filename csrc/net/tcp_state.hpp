@@ -8,7 +8,8 @@ namespace pccl::net {
 struct TcpState {
   Duration rtt = never, rtt_min = never;           // never: not measured
   std::uint64_t delivery_rate = 0;                 // bytes per second
-  std::uint64_t acked = 0;                         // bytes since it was opened
+  std::uint64_t acked = 0;                         // bytes since it was opened, without a gap
+  std::uint64_t delivered = 0;                     // bytes, about: also those behind a gap
   std::uint64_t segments = 0, segments_again = 0;  // sent with data, and those of them sent again
 };
 TcpState tcp_state(const Socket& socket);

@@ -22,9 +22,12 @@ constexpr std::uint64_t ten_gigabit = 1'250'000'000;
 constexpr std::uint32_t sharing_loss_max = 4;
 // A chunk on a WAN occupies the line for about so long.
 constexpr std::uint64_t wan_chunks_per_second = 500;
-constexpr std::uint32_t wan_chunk_max = 128u << 10;
-// Smaller parts than this gain nothing by being cut: messages cost more than the overlap saves.
+constexpr std::uint32_t wan_chunk_max = 64u << 10;
+// Smaller parts than this gain nothing by being cut: messages cost more than the overlap saves. But over long
+// paths a stream sends little before the first answer, about ten packets and those not at once: what is small
+// leaves on several.
 constexpr std::uint32_t chunk_worth_cutting = 32u << 10;
+constexpr std::uint32_t wan_ways = 8;
 
 // What counts where nothing was measured.
 struct Assumed {
@@ -132,6 +135,13 @@ Duration two_level_time(const GroupPaths& paths, const PlanRequest& request) {
   return local + mesh_lane(paths, hosts).time(2, 2 * std::uint64_t{hosts - 1}, 2 * share(bytes, hosts));
 }
 
+// Few bytes, or two peers: each sends to the other as many bytes as any plan would, and one hop is what
+// counts over long paths.
+bool exchangeable(const GroupPaths& paths, const PlanRequest& request) {
+  if (request.peers == 2 && request.call == Call::all_reduce && path_of(paths) == Path::wan) return true;
+  return request.peers <= limits::exchange_world_max && sent_bytes(request) <= limits::exchange_bytes_max;
+}
+
 bool usable(const GroupPaths& paths, const PlanRequest& request, Algorithm algorithm) {
   if ((request.available & only(algorithm)) == 0) return false;
   switch (algorithm) {
@@ -139,7 +149,7 @@ bool usable(const GroupPaths& paths, const PlanRequest& request, Algorithm algor
     case Algorithm::direct:
       return true;
     case Algorithm::exchange:
-      return request.peers <= limits::exchange_world_max && sent_bytes(request) <= limits::exchange_bytes_max;
+      return exchangeable(paths, request);
     case Algorithm::two_level:
       return paths.hosts >= 2 && paths.host_peers >= 2 && request.call == Call::all_reduce;
     case Algorithm::automatic:
@@ -198,8 +208,12 @@ std::uint32_t choose_chunk(const GroupPaths& paths, const PlanHints& hints, cons
   }
   if (hints.chunk_bytes != 0) chunk = hints.chunk_bytes;
   const std::uint64_t lanes = path_of(paths) == Path::host ? 1 : stripes;  // there the others are spares
-  const auto quarter = segment_bytes(request, algorithm) / (4 * lanes);
-  chunk = std::min(chunk, std::max<std::uint64_t>(quarter, chunk_worth_cutting));
+  const auto segment = segment_bytes(request, algorithm);
+  const auto quarter = segment / (4 * lanes);
+  const auto least = path_of(paths) == Path::wan
+                         ? std::min<std::uint64_t>((segment + wan_ways - 1) / wan_ways, chunk_worth_cutting)
+                         : chunk_worth_cutting;
+  chunk = std::min(chunk, std::max<std::uint64_t>(quarter, least));
   chunk = std::clamp<std::uint64_t>(chunk, limits::chunk_bytes_min, limits::chunk_bytes_max / 2);
   return std::uint32_t(chunk / 64 * 64);
 }
@@ -218,6 +232,12 @@ std::uint8_t stripes_of(Path path, std::uint64_t bandwidth, std::uint32_t rtt_us
   const auto in_flight = u128(bandwidth) * rtt_us / 1'000'000;
   const auto windows = (in_flight + stream_window_bytes - 1) / stream_window_bytes;
   return std::uint8_t(std::clamp<u128>(4 * windows, 4, limits::stripes_max));
+}
+
+std::uint8_t bulk_stripes(std::uint64_t bandwidth, std::uint32_t rtt_us, std::size_t links) {
+  if (links < 2) return limits::stripes_max;
+  const std::size_t all = bandwidth == 0 ? limits::stripes_max : stripes_of(Path::wan, bandwidth, rtt_us);
+  return std::uint8_t(std::max<std::size_t>((all + links - 1) / links, 2));
 }
 
 GroupPaths paths_of(const PlanHints& hints, std::uint32_t group) {

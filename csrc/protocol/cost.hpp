@@ -43,6 +43,11 @@ Path path_of(const GroupPaths& paths);
 // Stripes that a link of this path should have.
 std::uint8_t stripes_of(Path path, std::uint64_t bandwidth, std::uint32_t rtt_us);
 
+// Of these, so many share the bytes of a large operation that keeps `links` of a peer busy at a time:
+// the streams of all of them share its access line, of `bandwidth` (0: not known). More than it takes to fill
+// that only push each other out of its queue. One link alone uses all that it has.
+std::uint8_t bulk_stripes(std::uint64_t bandwidth, std::uint32_t rtt_us, std::size_t links);
+
 // What the view says about a group; zeros where it says nothing: then a fast local network is assumed.
 GroupPaths paths_of(const PlanHints& hints, std::uint32_t group);
 

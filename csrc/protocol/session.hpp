@@ -19,7 +19,8 @@ struct Posting {
   Descriptor descriptor;
   Duration timeout = never;
   std::uint32_t peers = 0;  // the group has to be so many, or it fails for all with peer_lost; 0: any number
-  PeerId from = no_peer, to = no_peer;  // of a pair: this peer is one of them
+  // Of a pair, of which this peer is one. The runtime finds out `from` where it is nobody: whoever sends.
+  PeerId from = no_peer, to = no_peer;
 };
 
 class Session {

@@ -56,8 +56,9 @@ Result<OpKey> Session::post(Posting posting, Instant now) {
   if (auto why = refused(posting)) return why;
   OpKey key{posting.scope, posting.scope == Scope::group ? join_.group : 0, {0, posting.name, 0}};
   if (key.scope == Scope::pair) key.from = posting.from, key.to = posting.to;
+  // Two threads of one peer may mean different things by one tag. Messages to one peer are in one order.
   for (const auto& [other, open] : operations_)
-    if (posting.name != 0 && first_use(other) == key)
+    if (posting.name != 0 && key.scope != Scope::pair && first_use(other) == key)
       return Error{ErrorCode::usage,
                    describe(other) + " is in flight already: wait for it, or use another tag"};
   const auto count = counters_[key]++;

@@ -24,6 +24,17 @@ bool Exchange::may_be_eager(const Descriptor& d) const {
   return total_bytes(d) <= limits_.eager_bytes && unacknowledged < limits_.eager_operations;
 }
 
+// One operation at a time: what the receiver parks of it stays far below what it may.
+void Exchange::give_head_starts(Attempt& attempt) const {
+  for (const auto& [key, other] : attempts_)
+    if (other.head_start && !other.complete_said) return;
+  for (std::uint32_t position = 0; position < attempt.ring.size(); ++position) {
+    if (!distant_.contains(attempt.ring[position])) continue;
+    attempt.executor->give_head_start(position, limits_.head_start_bytes);
+    attempt.head_start = true;
+  }
+}
+
 // By position: the two of a pair; blocks are by rank; all else goes round the ring or is indifferent.
 std::vector<PeerId> Exchange::peers_of(const Operation& operation) const {
   if (operation.key.scope == Scope::pair) return {operation.key.from, operation.key.to};
@@ -55,6 +66,13 @@ void Exchange::set_reader(PeerId peer, bool reads) {
     readers_.erase(peer);
 }
 
+void Exchange::set_distant(PeerId peer, bool distant) {
+  if (distant)
+    distant_.insert(peer);
+  else
+    distant_.erase(peer);
+}
+
 void Exchange::begin(const OpKey& key, bool in_place) {
   const auto* operation = session_.find(key);
   if (operation == nullptr) return;
@@ -70,6 +88,8 @@ void Exchange::begin(const OpKey& key, bool in_place) {
                                         in_one_place(session_.view(), attempt.ring)});
   attempt.fingerprint = std::uint32_t(wire::fingerprint(attempt.descriptor));
   attempt.executor = make_executor(attempt.descriptor, standing_of(attempt, in_place));
+  if (attempt.executor != nullptr && !may_be_eager(attempt.descriptor)) give_head_starts(attempt);
+  attempt.bulk = total_bytes(attempt.descriptor) > limits::bulk_bytes;
   by_order_[attempt.order] = key;
   auto& started = attempts_[key] = std::move(attempt);
   if (started.executor == nullptr) return;
@@ -82,8 +102,8 @@ void Exchange::begin(const OpKey& key, bool in_place) {
       if (session_.link_up(source)) send_ready(started, source);
   for (const auto peer : started.ring)
     if (const auto parked = ready_parked_.find({peer, key});
-        parked != ready_parked_.end() && parked->second.view == started.view) {
-      const auto theirs = std::move(parked->second.descriptor);
+        parked != ready_parked_.end() && parked->second.ready.view == started.view) {
+      const auto theirs = std::move(parked->second.ready.descriptor);
       ready_parked_.erase(parked);
       use_ready(started, peer, theirs);
     }
@@ -142,7 +162,7 @@ void Exchange::drop(const OpKey& key) {
 // Frames and READYs of older views are of no use any more; those of this view may find their attempt now.
 void Exchange::view_changed() {
   std::erase_if(ready_parked_, [&](const auto& entry) {
-    return entry.second.view < session_.view().id || departed(entry.first.first);
+    return entry.second.ready.view < session_.view().id || departed(entry.first.first);
   });
   replay_parked();
 }
@@ -168,8 +188,23 @@ bool Exchange::on_ready(PeerId from, const Ready& ready) {
     return true;
   if (!rules_.park_newer) return true;
   if (!may_park_ready(from, ready)) return false;
-  ready_parked_[{from, ready.key}] = ready;
+  ready_parked_[{from, ready.key}] = {ready, ++readies_parked_};
   return true;
+}
+
+std::optional<PeerId> Exchange::announced(std::uint32_t name, PeerId only) const {
+  std::optional<PeerId> first;
+  auto order = ~std::uint64_t{0};
+  for (const auto& [of, parked] : ready_parked_) {
+    const auto& [from, key] = of;
+    if (only != no_peer && from != only) continue;
+    if (key.scope != Scope::pair || key.to != session_.peer() || key.from != from || key.tag.name != name ||
+        parked.ready.view != session_.view().id || parked.order > order)
+      continue;
+    order = parked.order;
+    first = from;
+  }
+  return first;
 }
 
 // Each peer has a share of its own: a READY that is dropped is a peer that waits for ever.
@@ -177,7 +212,7 @@ bool Exchange::may_park_ready(PeerId from, const Ready& ready) const {
   std::size_t operations = 1, tensors = ready.descriptor.tensors.size();
   for (auto it = ready_parked_.lower_bound({from, OpKey{}});
        it != ready_parked_.end() && it->first.first == from; ++it)
-    ++operations, tensors += it->second.descriptor.tensors.size();
+    ++operations, tensors += it->second.ready.descriptor.tensors.size();
   return operations <= limits::operations_open_max && tensors <= limits::ready_tensors_max;
 }
 
@@ -273,6 +308,12 @@ bool Exchange::sendable(PeerId peer) const {
     const auto position = entry.second.position_of(peer);
     return entry.second.executor != nullptr && position < entry.second.ring.size() &&
            entry.second.executor->sendable(position);
+  });
+}
+
+bool Exchange::bulk(PeerId peer) const {
+  return std::any_of(attempts_.begin(), attempts_.end(), [&](const auto& entry) {
+    return entry.second.bulk && entry.second.position_of(peer) < entry.second.ring.size();
   });
 }
 

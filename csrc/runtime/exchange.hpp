@@ -57,6 +57,7 @@ using ExchangeEffect =
 struct ExchangeLimits {
   std::size_t eager_bytes = limits::eager_bytes;
   std::size_t eager_operations = limits::eager_operations_max;
+  std::size_t head_start_bytes = limits::head_start_bytes;
   std::uint32_t slots = 64;  // of one attempt
   std::uint32_t slots_of_readers = 0;
   std::uint64_t own_bytes = 4u << 20;  // copied in one turn
@@ -81,6 +82,8 @@ class Exchange {
     std::uint32_t position = 0;
     std::uint64_t order = 0;
     bool complete_said = false;
+    bool head_start = false;
+    bool bulk = false;
     std::set<std::uint32_t> heard;  // positions whose READY says that they do the same as this peer
     std::unique_ptr<Executor> executor;
     std::uint32_t position_of(PeerId peer) const;
@@ -96,6 +99,11 @@ class Exchange {
   void on_link_up(PeerId peer);
   void set_reader(PeerId peer, bool reads);        // it takes chunks from where they lie
   bool on_ready(PeerId from, const Ready& ready);  // false: no honest peer announces so much
+  // Who was the first to say that it sends to this peer with that name, which this one has not posted yet.
+  // `only`: nobody else counts.
+  std::optional<PeerId> announced(std::uint32_t name, PeerId only = no_peer) const;
+
+  void set_distant(PeerId peer, bool distant);  // to wait for its READY takes long
 
   // A data frame's header arrived. park: keep the payload and call park(); it comes back by Replay or
   // Discard.
@@ -106,6 +114,7 @@ class Exchange {
   void unland(const wire::DataHeader& header, AttemptId attempt);  // half of it came
 
   bool sendable(PeerId peer) const;
+  bool bulk(PeerId peer) const;  // what is sent to it now is part of something large
   std::optional<Outgoing> next(PeerId peer);
   bool sent(const Outgoing& outgoing);  // true: its slot is free
 
@@ -122,7 +131,12 @@ class Exchange {
     PeerId from;
     wire::DataHeader header;
   };
+  struct ParkedReady {
+    Ready ready;
+    std::uint64_t order = 0;  // in which they came
+  };
   bool may_be_eager(const Descriptor& descriptor) const;
+  void give_head_starts(Attempt& attempt) const;
   std::vector<PeerId> peers_of(const Operation& operation) const;
   Standing standing_of(const Attempt& attempt, bool in_place) const;
   std::vector<PeerId> sources_of(const Attempt& attempt) const;
@@ -140,8 +154,9 @@ class Exchange {
   ExchangeLimits limits_;
   std::map<OpKey, Attempt> attempts_;
   std::map<std::uint64_t, OpKey> by_order_;
-  std::map<std::pair<PeerId, OpKey>, Ready> ready_parked_;
-  std::set<PeerId> readers_;
+  std::map<std::pair<PeerId, OpKey>, ParkedReady> ready_parked_;
+  std::uint64_t readies_parked_ = 0;
+  std::set<PeerId> readers_, distant_;
   std::map<ParkedId, Parked> parked_;
   std::map<PeerId, std::size_t> parked_bytes_;
   std::vector<Work> work_;

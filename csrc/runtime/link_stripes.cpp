@@ -29,7 +29,8 @@ Links::Link* Links::link_of(const Role& role) {
 
 // ---- how many ----
 
-void Links::advise(std::uint8_t stripes, std::uint64_t bandwidth) {
+void Links::advise(std::uint8_t stripes, std::uint64_t bandwidth, std::size_t peers) {
+  alone_ = peers <= 2;
   advised_stripes_ = std::uint8_t(std::min<std::size_t>(stripes, limits::stripes_max));
   advised_bandwidth_ = bandwidth;
   for (auto& [peer, link] : up_)
@@ -42,7 +43,8 @@ std::uint8_t Links::wanted_by(const Link& link, std::uint64_t bandwidth, Duratio
   if (advised_stripes_ != 0) return advised_stripes_;
   const auto rtt_us = rtt == never ? 0 : std::uint32_t(rtt / microsecond);
   const auto stripes = stripes_of(link.path, bandwidth, rtt_us);
-  return link.path == Path::wan && bandwidth == 0 ? std::max(stripes, wan_stripes) : stripes;
+  if (link.path != Path::wan || bandwidth != 0) return stripes;
+  return std::max(stripes, alone_ ? wan_stripes_alone : wan_stripes);
 }
 
 // The dialler opens them; the other end can only ask for it.

@@ -81,21 +81,62 @@ void Links::nothing_to_send(PeerId peer) {
 void Links::keep_pace(Link& link) {
   const auto now = monotonic_now();
   if (!link.pace.due(now)) return;
+  const auto seen = seen_of(link);
+  if (!seen) return;
+  const auto changed = link.pace.look(now, *seen);
+  if (changed) link.bound = *changed;
+  link.busy_at = now;
+  share_stripes(now, seen->rtt_least);
+  const auto carriers = std::min<std::size_t>(link.alive(), link.bulk_stripes);
+  if (link.bound == 0 || (!changed && link.paced_for == carriers)) return;
+  link.paced_for = carriers;
+  for (const auto& stripe : link.stripes)
+    if (stripe.connection != nullptr) net::limit_rate(stripe.connection->socket(), link.bound / carriers);
+}
+
+std::optional<Pace::Seen> Links::seen_of(const Link& link) {
   Pace::Seen seen;
-  auto rtt = never;
+  seen.rtt_least = never;
+  Duration sum = 0, count = 0;
   for (const auto& stripe : link.stripes) {
     if (stripe.connection == nullptr) continue;
     const auto state = net::tcp_state(stripe.connection->socket());
-    seen.acked += state.acked;
+    if (state.rtt_min == never || state.rtt == never) continue;
+    seen.delivered += state.delivered;
     seen.segments += state.segments;
     seen.segments_again += state.segments_again;
-    rtt = std::min(rtt, state.rtt_min);
+    seen.rtt_least = std::min(seen.rtt_least, state.rtt_min);
+    sum += state.rtt;
+    ++count;
   }
-  if (rtt == never) return;
-  const auto rate = link.pace.look(now, seen, rtt);
-  if (!rate) return;
-  for (const auto& stripe : link.stripes)
-    if (stripe.connection != nullptr) net::limit_rate(stripe.connection->socket(), *rate / link.alive());
+  if (count == 0) return std::nullopt;
+  seen.rtt = sum / count;
+  return seen;
+}
+
+// Links that were busy within a moment are so together, or will be again in the next operation. Until the
+// line has been full on the way to each, how fast it is shows nowhere.
+void Links::share_stripes(Instant now, Duration rtt) {
+  const auto lately = [&](const Link& link) {
+    return link.path == Path::wan && now - link.busy_at < busy_lately;
+  };
+  std::uint64_t bandwidth = 0;
+  std::size_t busy = 0;
+  bool known = true;
+  for (const auto& [peer, link] : up_) {
+    if (!lately(link)) continue;
+    bandwidth += link.bound;
+    known &= link.bound != 0;
+    ++busy;
+  }
+  const auto stripes = bulk_stripes(known ? bandwidth : 0, std::uint32_t(rtt / microsecond), busy);
+  for (auto& [peer, link] : up_)
+    if (lately(link)) link.bulk_stripes = stripes;
+}
+
+bool Links::distant(PeerId peer) const {
+  const auto it = up_.find(peer);
+  return it != up_.end() && it->second.path == Path::wan;
 }
 
 bool Links::checksums(PeerId peer) const {
@@ -113,20 +154,23 @@ void Links::send(PeerId peer, const BetweenPeers& message) {
   hub_.touch(*stripe);
 }
 
-net::Connection* Links::stripe_for_chunk(PeerId peer, const MayTake& may_take) {
+net::Connection* Links::stripe_for_chunk(PeerId peer, bool bulk, const MayTake& may_take) {
   const auto it = up_.find(peer);
   if (it == up_.end()) return nullptr;
-  const auto frames = it->second.path == Path::wan ? frames_in_flight_wan : frames_in_flight_max;
+  const auto path = it->second.path;
+  const auto frames = path == Path::wan ? frames_in_flight_wan : frames_in_flight_max;
+  std::size_t carriers = limits::stripes_max;
+  if (path == Path::wan && bulk) carriers = it->second.bulk_stripes;
   // Inside a host two streams only push each other's bytes out of the cache: the second is there for when
   // the first breaks.
-  const bool spare_others = it->second.path == Path::host && options_.stripes == 0;
+  if (path == Path::host && options_.stripes == 0) carriers = 1;
   net::Connection* best = nullptr;
   for (const auto& stripe : it->second.stripes) {
     auto* c = stripe.connection;
     if (c == nullptr) continue;
+    if (carriers-- == 0) break;
     const bool room = c->borrowed_frames() < frames && c->borrowed_bytes() < bytes_in_flight_max;
     if (room && (best == nullptr || c->queued_bytes() < best->queued_bytes()) && may_take(*c)) best = c;
-    if (spare_others) break;
   }
   return best;
 }

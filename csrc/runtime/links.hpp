@@ -65,17 +65,18 @@ class Links : public net::Connection::Handler {
 
   void identify(std::uint64_t run, PeerId me) { run_ = run, me_ = me; }
   // What the view says: 0 where it says nothing.
-  void advise(std::uint8_t stripes, std::uint64_t bandwidth);
+  void advise(std::uint8_t stripes, std::uint64_t bandwidth, std::size_t peers);
   void dial(PeerId peer, std::vector<Address> addresses);
   void hang_up(PeerId peer);
   void accept(net::Accepted accepted);
   bool up(PeerId peer) const { return up_.contains(peer); }
+  bool distant(PeerId peer) const;  // over a path on which round trips are long
   bool checksums(PeerId peer) const;
   void send(PeerId peer, const BetweenPeers& message);
   // The stripe that the next chunk takes: of those with room, the one with the least queued; null: all have
-  // enough to do.
+  // enough to do. `bulk`: it is one of many; few stripes then carry them over a long path.
   using MayTake = std::function<bool(const net::Connection&)>;
-  net::Connection* stripe_for_chunk(PeerId peer, const MayTake& may_take);
+  net::Connection* stripe_for_chunk(PeerId peer, bool bulk, const MayTake& may_take);
   net::Connection* stripe_for_block(PeerId peer);  // blocks are asked for a few at a time: never refused
   void nothing_to_send(PeerId peer);
   void touch(net::Connection& stripe) { hub_.touch(stripe); }
@@ -110,7 +111,9 @@ class Links : public net::Connection::Handler {
   static constexpr Duration own_dial_wins = 500 * millisecond;
   static constexpr Duration reopen_next = 5 * millisecond;  // while others are being opened
   static constexpr Duration reopen_first = 50 * millisecond, reopen_last = 6 * second;  // doubled in between
-  static constexpr std::uint8_t wan_stripes = 8;  // while the bandwidth is not known
+  // While the bandwidth is not known. The only link of a peer has the access line for itself.
+  static constexpr std::uint8_t wan_stripes = 8, wan_stripes_alone = limits::stripes_max;
+  static constexpr Duration busy_lately = 500 * millisecond;
 
   struct Stripe {
     net::Connection* connection = nullptr;  // null: not there now
@@ -131,6 +134,10 @@ class Links : public net::Connection::Handler {
     net::SocketAddress address;  // of the other end, at the dialler
     std::uint64_t acked = 0;     // when it was last looked at
     Pace pace;
+    std::uint64_t bound = 0;                          // of all stripes, by their pace; 0: none
+    std::size_t paced_for = 0;                        // stripes that share it
+    Instant busy_at = 0;                              // when its pace was last looked at
+    std::uint8_t bulk_stripes = limits::stripes_max;  // that share the chunks of a large operation
     Instant since = 0;
     std::size_t alive() const;
     std::size_t sockets() const;  // those that are being opened as well
@@ -189,6 +196,8 @@ class Links : public net::Connection::Handler {
   std::size_t stripes_allowed() const;
   void look_at(PeerId peer, Link& link);
   void keep_pace(Link& link);
+  static std::optional<Pace::Seen> seen_of(const Link& link);
+  void share_stripes(Instant now, Duration rtt);
   void tell_received(net::Connection& c, Role& role);
 
   Hub& hub_;
@@ -199,6 +208,7 @@ class Links : public net::Connection::Handler {
   PeerId me_ = no_peer;
   std::uint8_t advised_stripes_ = 0;
   std::uint64_t advised_bandwidth_ = 0;
+  bool alone_ = false;  // with one other peer
   std::map<PeerId, Link> up_;
   std::map<PeerId, Dialling> dialling_;
   std::map<net::Connection*, Role> roles_;

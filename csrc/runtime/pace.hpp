@@ -1,6 +1,6 @@
 // How fast all stripes of a long path may send together. Each estimates the path for itself, as if it had it
-// alone, and after a pause all of them begin at once: that overflows queues. Where it did, the sum is bounded
-// by what has arrived at best, and grows slowly while nothing is lost. Pure; owned by the I/O thread.
+// alone, and after a pause all of them begin at once: that fills queues and overflows them. Where it does,
+// the sum is bounded by what has arrived, and grows while no queue does. Pure; owned by the I/O thread.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -14,58 +14,67 @@ namespace pccl {
 
 class Pace {
  public:
-  struct Seen {               // of all stripes together, since they were opened
-    std::uint64_t acked = 0;  // bytes
+  struct Seen {                   // of all stripes together
+    std::uint64_t delivered = 0;  // bytes, since they were opened
     std::uint64_t segments = 0, segments_again = 0;
+    Duration rtt_least = 0, rtt = 0;  // without queues, and now
   };
 
-  // There is nothing to send: what is measured across such a moment says nothing about the path.
-  void idle() { busy_ = false; }
-  bool due(Instant now) const { return !busy_ || now >= look_at_; }
+  // There is nothing to send: what is measured across such a moment says no more than how fast it is at
+  // least.
+  void idle() { idle_ = true; }
+  bool due(Instant now) const { return now >= look_at_; }
 
-  // The bound in bytes per second, where it has changed: after a window in which there was always something
-  // to send.
-  std::optional<std::uint64_t> look(Instant now, const Seen& seen, Duration rtt) {
-    const bool again = busy_ && seen.acked >= before_.acked && seen.segments >= before_.segments;
-    if (!again) {  // the first bytes take a round trip to arrive
-      busy_ = settling_ = true;
-      begin(now, now + rtt + rtt / 4, seen);
+  // The bound in bytes per second, where it has changed.
+  std::optional<std::uint64_t> look(Instant now, const Seen& seen) {
+    const auto seconds = double(now - since_) / double(second);
+    const bool known =
+        since_ != 0 && seen.delivered >= before_.delivered && seen.segments >= before_.segments;
+    const bool idle = std::exchange(idle_, false), settling = std::exchange(settling_, false);
+    const auto rate = known && seconds > 0 ? double(seen.delivered - before_.delivered) / seconds : 0;
+    const auto sent = std::max<std::uint64_t>(known ? seen.segments - before_.segments : 0, 1);
+    const auto lost = known ? double(seen.segments_again - before_.segments_again) / double(sent) : 0;
+    since_ = now;
+    before_ = seen;
+    // The first bytes after a pause take a round trip to arrive.
+    settling_ = !known || idle;
+    look_at_ = now + std::clamp<Duration>(seen.rtt_least + (settling_ ? seen.rtt_least / 4 : 0),
+                                          20 * millisecond, second);
+    if (idle || settling || !known) {
+      if (rate > best()) remember(rate);
       return std::nullopt;
     }
-    const auto seconds = double(now - since_) / double(second);
-    const auto rate = double(seen.acked - before_.acked) / seconds;
-    const auto segments = std::max<std::uint64_t>(seen.segments - before_.segments, 1);
-    const auto lost = double(seen.segments_again - before_.segments_again) / double(segments);
-    begin(now, now + std::clamp<Duration>(2 * rtt, 20 * millisecond, second), seen);
-    if (!std::exchange(settling_, false)) best_[next_++ % best_.size()] = rate;
-    return next_ == 0 ? std::nullopt : adapt(rate, lost);
+    remember(rate);
+    return adapt(rate, lost, seen);
   }
 
  private:
   static constexpr double overflow = 0.02;  // of segments sent again: queues, not chance
-  static constexpr double step = 1.1;
+  static constexpr Duration queue_least = 10 * millisecond;
+  static constexpr double step = 1.08, back = 0.97;
   static constexpr double no_bound = 0;
 
-  std::optional<std::uint64_t> adapt(double rate, double lost) {
+  double best() const { return *std::max_element(rates_.begin(), rates_.end()); }
+  void remember(double rate) { rates_[next_++ % rates_.size()] = rate; }
+
+  // What is held back shows a round trip later: until then nothing is done about it again.
+  std::optional<std::uint64_t> adapt(double rate, double lost, const Seen& seen) {
     const auto before = bound_;
-    const auto best = *std::max_element(best_.begin(), best_.end());
-    if (lost > overflow)
-      bound_ = best;
+    const auto queue = seen.rtt - seen.rtt_least;
+    const bool full = lost > overflow || queue > std::max(queue_least, seen.rtt_least / 2);
+    if (std::exchange(waits_, false)) return std::nullopt;
+    if (full)
+      bound_ = back * best(), waits_ = true;
     else if (bound_ != no_bound && rate > 0.8 * bound_)
       bound_ *= step;
     if (bound_ == before) return std::nullopt;
     return std::uint64_t(bound_);
   }
-  void begin(Instant now, Instant until, const Seen& seen) {
-    since_ = now;
-    look_at_ = until;
-    before_ = seen;
-  }
 
-  bool busy_ = false, settling_ = false;
+  bool idle_ = false, settling_ = false, waits_ = false;
   Instant since_ = 0, look_at_ = 0;
   Seen before_;
-  std::array<double, 8> best_{};  // rates of the last windows
+  std::array<double, 8> rates_{};  // of the last windows
   std::size_t next_ = 0;
   double bound_ = no_bound;
 };

@@ -49,26 +49,41 @@ std::shared_ptr<OperationHandle> PeerRuntime::post(PostRequest request) {
     threads_.insert(this_thread());
   }
   hub_->call([this, handle, called, request = std::make_shared<PostRequest>(std::move(request))] {
-    const auto refuse = [&](const Error& why) { handle->result.set({{why, {}, 0, 0}, 0, 0, 0, 0}); };
-    if (ended_) return refuse(ended_);
-    if (session_ == nullptr) return refuse({ErrorCode::usage, "this peer is not admitted yet"});
-    Running running{handle, nullptr, request->weight, called, 0, 0};
-    running.memory = std::make_unique<OperationMemory>(
-        std::move(request->tensors), request->posting.descriptor.op, request->weight, undo_pool_,
-        request->posting.descriptor.call, std::move(request->residuals));
-    running.may_skip = request->posting.descriptor.skips;
-    const auto key = session_->post(std::move(request->posting), monotonic_now());
-    if (!key) return refuse(key.error());
-    handle->key = key.value();
-    handle->posted = true;
-    running_[handle->key] = std::move(running);  // before the effects of the post are applied
+    if (must_await_sender(request->posting))
+      await_sender(handle, std::move(*request), called);
+    else
+      begin(handle, std::move(*request), called);
     drain();
   });
   return handle;
 }
 
+namespace {
+void refuse(OperationHandle& handle, Error why) {
+  handle.result.set({{std::move(why), {}, 0, 0}, 0, 0, 0, 0});
+}
+}  // namespace
+
+void PeerRuntime::begin(std::shared_ptr<OperationHandle> handle, PostRequest request, Instant called) {
+  if (ended_) return refuse(*handle, ended_);
+  if (session_ == nullptr) return refuse(*handle, {ErrorCode::usage, "this peer is not admitted yet"});
+  Running running{handle, nullptr, request.weight, called, 0, 0};
+  const auto& d = request.posting.descriptor;
+  running.memory = std::make_unique<OperationMemory>(std::move(request.tensors), d.op, request.weight,
+                                                     undo_pool_, d.call, std::move(request.residuals));
+  running.may_skip = d.skips;
+  const auto key = session_->post(std::move(request.posting), monotonic_now());
+  if (!key) return refuse(*handle, key.error());
+  handle->key = key.value();
+  handle->posted = true;
+  running_[handle->key] = std::move(running);  // before the effects of the post are applied
+}
+
 void PeerRuntime::cancel(std::shared_ptr<OperationHandle> handle, std::string why) {
   hub_->call([this, handle, why = std::move(why)] {
+    give_up_senders([&](const Unsourced& waiting) {
+      return waiting.handle == handle ? Error{ErrorCode::cancelled, why} : Error{};
+    });
     if (session_ == nullptr || !handle->posted || !running_.contains(handle->key)) return;
     session_->abandon(handle->key, ErrorCode::cancelled, why, monotonic_now());
     drain();
@@ -82,6 +97,8 @@ std::shared_ptr<Promise<BoundaryResult>> PeerRuntime::enter_boundary(std::uint32
     if (ended_) return promise->set({ended_, false});
     if (session_ == nullptr)
       return promise->set({{ErrorCode::usage, "this peer is not admitted yet"}, false});
+    if (!unsourced_.empty())
+      return promise->set({{ErrorCode::usage, "update_topology while a recv waits for a sender"}, false});
     auto members = session_->view().ids();
     const auto now = monotonic_now();
     note_speeds(now);

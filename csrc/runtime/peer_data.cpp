@@ -19,6 +19,7 @@ void PeerRuntime::link_up(PeerId peer) {
   if (session_->stage() == Session::Stage::door)
     session_->note_links({{peer, 0, round_trip_us(links_, peer), Evidence::at_least}}, monotonic_now());
   session_->on_link_up(peer, monotonic_now());
+  exchange_->set_distant(peer, links_.distant(peer));
   exchange_->on_link_up(peer);
   send_fetches(peer);
   drain();
@@ -86,6 +87,7 @@ void PeerRuntime::stripe_broke(PeerId peer, net::Connection& stripe) {
 
 void PeerRuntime::stripe_added(PeerId peer, const std::string& mended) {
   if (!mended.empty()) log(mended);
+  if (exchange_ != nullptr) exchange_->set_distant(peer, links_.distant(peer));
   woken_.push_back(peer);
   drain();
 }
@@ -105,8 +107,9 @@ void PeerRuntime::note_full(PeerId peer) {
 
 void PeerRuntime::pump(PeerId peer) {
   const Links::MayTake with_room = [this](const auto& stripe) { return may_take(stripe); };
+  const bool bulk = exchange_->bulk(peer);
   for (;;) {
-    auto* stripe = links_.stripe_for_chunk(peer, with_room);
+    auto* stripe = links_.stripe_for_chunk(peer, bulk, with_room);
     if (const auto it = again_.find(peer); stripe != nullptr && it != again_.end()) {
       auto send = std::move(it->second.front());
       it->second.pop_front();

@@ -119,8 +119,9 @@ void PeerRuntime::tick() {
     note_speeds(now);
   }
   if (const auto result = prober_.tick(now)) session_->probed(result->round, result->link);
+  find_senders();
   if (session_ == nullptr || now < session_->next_deadline()) return;
-  session_->set_stuck(stuck());
+  session_->set_stuck(unsourced_.empty() && stuck());
   session_->tick(now);
 }
 
@@ -129,6 +130,7 @@ Instant PeerRuntime::next_deadline() const {
   if (!unfinished_.empty()) return monotonic_now();
   auto next = std::min({master_.next_deadline(), links_.next_deadline(), links_ticked_ + second + millisecond,
                         prober_.next_deadline()});
+  for (const auto& waiting : unsourced_) next = std::min(next, waiting.deadline);
   return session_ == nullptr ? next : std::min(next, session_->next_deadline());
 }
 
@@ -221,6 +223,7 @@ void PeerRuntime::drain() {
       moved = true;
     }
     for (const auto peer : std::exchange(woken_, {})) pump(peer);
+    moved |= find_senders();
   }
   draining_ = false;
 }
@@ -289,7 +292,8 @@ void PeerRuntime::apply(effect::ViewChanged&) {
   prober_.stop();
   publish();
   const auto& hints = session_->view().hints;
-  links_.advise(hints.stripes, paths_of(hints, session_->identity().group).ring_bandwidth);
+  links_.advise(hints.stripes, paths_of(hints, session_->identity().group).ring_bandwidth,
+                session_->ring().size());
   exchange_->view_changed();
 }
 
@@ -366,6 +370,7 @@ void PeerRuntime::end(const Error& why) {
     drain();
   }
   if (auto boundary = std::exchange(boundary_, nullptr)) boundary->set({why, false});
+  give_up_senders([&](const Unsourced&) { return why; });
   master_.close_politely();
   publish();
   admitted_->set(why);

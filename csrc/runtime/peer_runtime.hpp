@@ -95,6 +95,12 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
     std::vector<PeerId> ring{};  // of the last attempt, by position
     bool may_skip = false;
   };
+  struct Unsourced {  // a recv from whoever sends first, or one that came after such a one with its name
+    std::shared_ptr<OperationHandle> handle;
+    PostRequest request;
+    Instant called = 0, deadline = never;
+    std::vector<PeerId> senders;  // who could be it when it was called
+  };
   struct Fetch {
     PeerId donor;
     BlockRequest request;
@@ -124,6 +130,13 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   Error obstacle() const;
   void end(const Error& why);
   bool stuck() const;
+  void begin(std::shared_ptr<OperationHandle> handle, PostRequest request, Instant called);
+  void await_sender(std::shared_ptr<OperationHandle> handle, PostRequest request, Instant called);
+  bool must_await_sender(const Posting& posting) const;
+  bool find_senders();
+  std::optional<PeerId> sender_for(std::size_t index) const;
+  Error hopeless(const Unsourced& waiting, Instant now) const;
+  void give_up_senders(const std::function<Error(const Unsourced&)>& why);
 
   void apply(effect::SendMaster& e);
   void apply(effect::ReconnectMaster& e);
@@ -229,6 +242,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::unique_ptr<Exchange> exchange_;
   UndoPool undo_pool_;
   std::map<OpKey, Running> running_;
+  std::vector<Unsourced> unsourced_;  // in the order of the calls
   std::map<OpKey, std::shared_ptr<StateHandle>> states_;
   std::vector<Fetch> fetches_;
   std::map<const net::Connection*, Incoming> incoming_;

@@ -6,9 +6,11 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..bench import join, kill, memory, pause, plot, sync, topology
+from ..bench import ddp, heal, join, kill, memory, pause, plot, sync, topology
+from ..bench.group import GLOO, Group
 from ..bench.report import Figure, print_figures
 from . import bench_arguments as arguments
+from .numbers import whole
 
 Measure = Callable[[argparse.Namespace], Iterable[Figure]]
 
@@ -18,6 +20,18 @@ def add_all(benches: Any) -> None:
     arguments.peers(bench, kill.PEERS)
     arguments.count(bench, "--kills", 100, "per size, with and without forked children of the victim")
     arguments.sizes(bench, "4M,1K")
+    arguments.path(bench)
+    bench = _add(benches, "ddp", "training steps against DDP on gloo, and kills in them", _ddp)
+    arguments.several_peers(bench, "2,3")
+    arguments.sizes(bench, "50K,1M", "of a model's parameters")
+    arguments.count(bench, "--repeats", 400, "steps per size")
+    bench.add_argument("--kills", type=whole(0), default=10, metavar="N", help="of one of 3 (default 10)")
+    bench.add_argument("--no-namespace", action="store_true", help="run as it is")
+    arguments.path(bench)
+    bench = _add(benches, "heal", "a newcomer takes the state of peers that train", _heal)
+    arguments.count(bench, "--repeats", 5, "newcomers")
+    arguments.size(bench, heal.SIZE)
+    arguments.count(bench, "--batch", heal.BATCH, "samples of all peers: how long a step is")
     arguments.path(bench)
     bench = _add(benches, "join", "a newcomer in a running group of 2", _join)
     arguments.count(bench, "--repeats", 30, "newcomers")
@@ -54,6 +68,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _kill(args: argparse.Namespace) -> Iterable[Figure]:
     return kill.measure(args.kills, args.sizes, args.peers, **arguments.settings_of(args))
+
+
+def _ddp(args: argparse.Namespace) -> Iterable[Figure]:
+    for number, peers in enumerate(args.peers):
+        group = Group(peers, GLOO, args.congestion_control, args.transport, not args.no_namespace)
+        yield from ddp.measure(group, args.sizes, args.repeats, args.kills if number == 0 else 0)
+
+
+def _heal(args: argparse.Namespace) -> Iterable[Figure]:
+    return heal.measure(args.repeats, args.size, args.batch, **arguments.settings_of(args))
 
 
 def _join(args: argparse.Namespace) -> Iterable[Figure]:

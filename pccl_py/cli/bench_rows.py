@@ -9,6 +9,7 @@ from typing import Any
 
 from ..bench import (
     all_reduce,
+    backend,
     codec,
     concurrent,
     kernels,
@@ -41,6 +42,7 @@ def add_all(benches: Any) -> None:
     _add_all_reduce(benches)
     _add_quantized(benches)
     _add_latency(benches)
+    _add_torch(benches)
     _add_concurrent(benches)
     _add_kernels(benches)
     _add_wan(benches)
@@ -118,6 +120,21 @@ def _add_latency(benches: Any) -> None:
 def _latency(args: argparse.Namespace) -> Iterator[Row]:
     for group in _groups(args):
         yield from latency.measure(latency.Options(args.sizes, group, args.dtype, args.repeats))
+
+
+def _add_torch(benches: Any) -> None:
+    about = "the backend of torch.distributed, beside the core's own time and gloo's"
+    bench = _add(benches, "torch", _torch, about)
+    arguments.several_peers(bench, "2")
+    arguments.sizes(bench, "4,25M")
+    arguments.path(bench)
+    bench.set_defaults(against="gloo")
+    arguments.repeats(bench)
+
+
+def _torch(args: argparse.Namespace) -> Iterator[Row]:
+    for group in _groups(args):
+        yield from backend.measure(backend.Options(args.sizes, group, args.repeats))
 
 
 def _add_concurrent(benches: Any) -> None:

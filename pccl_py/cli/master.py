@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import select
 import signal
 import sys
 import time
@@ -34,6 +35,9 @@ def add_parser(subparsers: Any) -> None:
         "--orphan-s", type=float, metavar="S", help="end S seconds after the last peer of all runs has left"
     )
     parser.add_argument("--announce-fd", type=int, metavar="FD", help=argparse.SUPPRESS)  # addresses, as JSON
+    parser.add_argument(
+        "--held-fd", type=int, metavar="FD", help=argparse.SUPPRESS
+    )  # --orphan-s begins at its end
     parser.add_argument("--state-dir", metavar="DIR", help=argparse.SUPPRESS)  # not built yet, and says so
 
 
@@ -56,17 +60,26 @@ def run(args: argparse.Namespace) -> int:
         if args.orphan_s is None:
             signal.sigwait(signals)
         else:
-            wait_while_needed(master, signals, args.orphan_s)
+            wait_while_needed(master, signals, args.orphan_s, args.held_fd)
     print("stopped", flush=True)
     return 0
 
 
-def wait_while_needed(master: Master, signals: set[signal.Signals], orphan_s: float) -> None:
-    """Until a signal comes, or no peer has been here for so long. The first one may take longer to come."""
+def wait_while_needed(
+    master: Master, signals: set[signal.Signals], orphan_s: float, held_fd: int | None = None
+) -> None:
+    """Until a signal comes, or no peer has been here for so long. The first one may take longer to come.
+
+    held_fd: the reading end of a pipe; while somebody has the other end, peers may stay away as long as they
+    like."""
+    holder = select.poll()
+    if held_fd is not None:
+        holder.register(held_fd, 0)
     alone_since, patience = time.monotonic(), max(orphan_s, FIRST_PEER_S)
     while signal.sigtimedwait(signals, min(1.0, max(0.05, orphan_s / 4))) is None:
         now = time.monotonic()
-        if any(master.status()["runs"].values()):
+        held = held_fd is not None and not holder.poll(0)
+        if held or any(master.status()["runs"].values()):
             alone_since, patience = now, orphan_s
         elif now - alone_since >= patience:
             return

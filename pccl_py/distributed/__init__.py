@@ -12,8 +12,9 @@ here are its groups.
 
 from __future__ import annotations
 
+from . import needed_torch as _needed_torch
 from . import world as _world
-from .backend import Options
+from .backend import Options, new_reconfigurable_group
 from .calls import (
     P2POp,
     ReduceOp,
@@ -49,6 +50,7 @@ from .object_calls import (
     scatter_object_list,
     send_object_list,
 )
+from .reconfigure import ReconfigureOptions
 from .torch_names import FileStore, HashStore, PrefixStore, Store, TCPStore
 from .world import (
     GroupMember,
@@ -77,6 +79,7 @@ from .world import (
 )
 
 group = _world.group
+del _needed_torch  # it was there to be the first
 
 __all__ = [
     "FileStore",
@@ -86,6 +89,7 @@ __all__ = [
     "P2POp",
     "PrefixStore",
     "ProcessGroup",
+    "ReconfigureOptions",
     "ReduceOp",
     "Store",
     "TCPStore",
@@ -124,6 +128,7 @@ __all__ = [
     "isend",
     "monitored_barrier",
     "new_group",
+    "new_reconfigurable_group",
     "new_subgroups",
     "new_subgroups_by_enumeration",
     "recv",

@@ -15,9 +15,9 @@ from .errors import translated
 from .group import Group, OnLoss
 from .member import Member
 from .module_reset import watch_modules
-from .pairs import Pairs
 from .process_group import PcclProcessGroup
-from .rank_tables import follow
+from .rank_tables import follow, global_ranks, world_of
+from .reconfigure import Place
 from .rendezvous import Meeting, meet, meeting_of_url
 from .torch_names import HashStore, Store, dist
 from .torch_work import seconds_of
@@ -34,11 +34,14 @@ class Options:
     on_loss   "raise": a death raises in the operation on all survivors, and the step is repeated.
               "retry": all_reduce, reduce and barrier are repeated among the survivors without a word; what
               they sum is then of fewer ranks than the caller divides by. Calls in blocks raise in any case
+    enable_reconfigure  nobody is in the group until `reconfigure()`: see reconfigure.py. (Groups that begin
+              as usual can be reconfigured too.)
     """
 
-    def __init__(self, on_loss: OnLoss = "raise") -> None:
+    def __init__(self, on_loss: OnLoss = "raise", *, enable_reconfigure: bool = False) -> None:
         number_of(on_loss, ON_LOSS, "on_loss")
         self.on_loss: OnLoss = on_loss
+        self.enable_reconfigure = enable_reconfigure
 
 
 def create(options: Any, pg_options: Any = None) -> PcclProcessGroup:
@@ -56,6 +59,12 @@ def _create(options: Any, pg_options: Any) -> PcclProcessGroup:
     is_world = not options.global_ranks_in_group
     if is_world and _joined is not None:
         made = _newcomer(limit, pg_options)
+    elif any(getattr(each, "enable_reconfigure", False) for each in (options, pg_options)):
+        meeting = meet(options.store, str(next(_worlds)) if is_world else name, hold=True)
+        place = options.group_rank, options.group_size
+        made = _reconfigurable(meeting, "world" if is_world else name, limit, pg_options, place)
+        if not is_world:
+            return made
     else:
         meeting = _meeting(options, is_world)
         member = meeting.join(options.group_rank, options.group_size, limit)
@@ -71,14 +80,29 @@ def group_of(
 ) -> PcclProcessGroup:
     """Of a member that has joined at `meeting`."""
     group = Group(member, name, timeout_s=limit, on_loss=_on_loss(pg_options))
+    return _watched(group, meeting)
 
-    def join_pair(pair: str, place: int, seconds: float) -> Member:
-        return meeting.within(f"pair {pair}").join(place, 2, seconds)
 
-    made = PcclProcessGroup(group, Pairs(group, join_pair))
-    made.meeting = meeting
+def _reconfigurable(
+    meeting: Meeting | None, name: str, limit: float | None, pg_options: Any, place: tuple[int, int]
+) -> PcclProcessGroup:
+    """Nobody is in it yet."""
+    return _watched(Group(None, name, timeout_s=limit, on_loss=_on_loss(pg_options), place=place), meeting)
+
+
+def _watched(group: Group, meeting: Meeting | None) -> PcclProcessGroup:
+    made = PcclProcessGroup(group, Place(meeting))
+    made.meeting, made.part = meeting, part_of
     group.heard.append(watch_modules)
     return made
+
+
+def new_reconfigurable_group(
+    timeout: timedelta | None = None, pg_options: Any = None, name: str = "reconfigurable"
+) -> PcclProcessGroup:
+    """A process group that needs no torch.distributed, and has no peers until `reconfigure()`: what torchft's
+    Manager takes as `pg`."""
+    return _reconfigurable(None, name, seconds_of(timeout), pg_options, (0, 1))
 
 
 def world_from(store: Store, rank: int, size: int, timeout: timedelta, pg_options: Any) -> PcclProcessGroup:
@@ -86,6 +110,9 @@ def world_from(store: Store, rank: int, size: int, timeout: timedelta, pg_option
     limit = seconds_of(timeout)
     if _joined is not None:
         made = _newcomer(limit, pg_options)
+    elif getattr(pg_options, "enable_reconfigure", False):
+        meeting = meet(store, f"own {next(_worlds)}", hold=True)
+        made = _reconfigurable(meeting, "world", limit, pg_options, (rank, size))
     else:
         meeting = meet(store, f"own {next(_worlds)}")
         made = group_of(meeting, meeting.join(rank, size, limit), "world", limit, pg_options)
@@ -105,14 +132,15 @@ def _newcomer(limit: float | None, pg_options: Any) -> PcclProcessGroup:
 
 
 def part_of(
-    world: PcclProcessGroup, ranks: list[int], name: str, timeout: timedelta | None, pg_options: Any
+    parent: PcclProcessGroup, ranks: list[int], name: str, timeout: timedelta | None, pg_options: Any
 ) -> PcclProcessGroup:
-    """The group of the world's `ranks`, of which the caller is one; all of them call it."""
-    limit = world.group.timeout_s if timeout is None else seconds_of(timeout)
-    meeting = world.meeting.within(name)
-    member = meeting.join(ranks.index(world.rank()), len(ranks), limit)
+    """The group of the parent's `ranks`, of which the caller is one; all of them call it."""
+    limit = parent.group.timeout_s if timeout is None else seconds_of(timeout)
+    meeting = parent.meeting.within(name)
+    member = meeting.join(ranks.index(parent.rank()), len(ranks), limit)
     made = group_of(meeting, member, name, limit, pg_options)
-    follow(made, world, ranks)
+    of_world = global_ranks(parent)
+    follow(made, world_of(parent), [of_world[rank] for rank in ranks])
     return made
 
 

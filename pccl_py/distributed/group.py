@@ -8,6 +8,7 @@ whether before or in it, it raises on all survivors and costs nobody a wrong div
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ import torch
 
 from ..errors import OperationTimeout, PcclError, PeerLost, UsageError
 from ..tensors import describe
-from ..work import OpInfo, Work
+from ..work import Work
 from .errors import translated
 from .member import (
     ALL_GATHER,
@@ -31,8 +32,8 @@ from .member import (
     Member,
 )
 from .pending import Pending
-from .reduction import Reduction, reduction_of
-from .staged import Back, joined, lend
+from .reduction import Reduction, number_of_op, reduction_of
+from .staged import Back, joined, lend, plain_code
 
 OnLoss = Literal["retry", "raise"]
 Tensors = Sequence[torch.Tensor]
@@ -42,9 +43,16 @@ class Group:
     """Posts from any thread, in the order of the calls. `name`: for messages; `timeout_s`: of operations."""
 
     def __init__(
-        self, member: Member, name: str, *, timeout_s: float | None = None, on_loss: OnLoss = "raise"
+        self,
+        member: Member | None,
+        name: str,
+        *,
+        timeout_s: float | None = None,
+        on_loss: OnLoss = "raise",
+        place: tuple[int, int] = (0, 1),
     ) -> None:
-        self.member = member
+        """`member` None: nobody is in it until `become()`; `place`: rank and size that it says until then."""
+        self._member = member
         self.name = name
         self.timeout_s = timeout_s
         self.on_loss = on_loss
@@ -52,18 +60,49 @@ class Group:
         self.heard: list[Callable[[], None]] = []  # called after each change
         self._lock = threading.RLock()
         self._in_flight: deque[Pending] = deque()
-        self.id = member.id
-        self.ids: tuple[int, ...] = member.ids()
+        self._place = place
+        self.id = 0 if member is None else member.id
+        self.ids: tuple[int, ...] = () if member is None else member.ids()
+        self._formed = len(self.ids)
 
     # ---- who -----------------------------------------------------------------------------------------------
 
     @property
+    def member(self) -> Member:
+        if self._member is None:
+            raise UsageError(f"group '{self.name}' has no peers until reconfigure() gives it some")
+        return self._member
+
+    @property
     def rank(self) -> int:
-        return self.ids.index(self.id)
+        return self.ids.index(self.id) if self.ids else self._place[0]
 
     @property
     def size(self) -> int:
-        return len(self.ids)
+        return len(self.ids) or self._place[1]
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it has peers, or could: not when it was left, evicted, or lost its master."""
+        return self._member is not None and self._member.is_member
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all are there of those that it was formed of."""
+        return len(self.ids) >= self._formed
+
+    def become(self, member: Member) -> None:
+        """From now on its peers are those of `member`. What is in flight with the old ones ends here, as when
+        this peer leaves."""
+        with self._lock:
+            old, self._member = self._member, member
+            self.id = member.id
+            ids = member.ids()
+            self._formed = len(ids)
+        if old is not None:
+            old.leave()
+        self.ids = ()
+        self._take(ids)
 
     def update_topology(self, timeout: float | None = None) -> bool:
         """A step boundary, at which all ranks call it: newcomers come in, and get the last ranks. Whether any
@@ -107,23 +146,33 @@ class Group:
         for call in list(self.heard):
             call()
 
-    def committed(self, info: OpInfo) -> None:
+    def committed(self, contributors: Sequence[int]) -> None:
         """With on_loss="retry", a result says who is left: to all ranks the same."""
-        if self.on_loss == "retry" and len(info.contributors) != len(self.ids):
-            here = set(info.contributors)
+        if self.on_loss == "retry" and len(contributors) != len(self.ids):
+            here = set(contributors)
             self._take(tuple(peer for peer in self.ids if peer in here))
 
     def explained(self, error: PcclError) -> Exception:
         """For torch: who is gone, and what to do."""
         if isinstance(error, OperationTimeout):
-            return translated(error, f"in group '{self.name}' a timeout ended the wait: {error}")
+            text = self._with_ranks(str(error))
+            return translated(error, f"in group '{self.name}' a timeout ended the wait: {text}")
         if not isinstance(error, PeerLost):
-            return translated(error)
+            return translated(error, self._with_ranks(str(error)))
         who = self.refresh() or "the membership changed"
         text = (
             f"{who}; group '{self.name}' goes on with {self.size} ranks, this one is rank {self.rank} now: "
         )
         return translated(error, f"{text}repeat the step. ({error})")
+
+    def _with_ranks(self, text: str) -> str:
+        """What the core says of peers, for those who know ranks."""
+
+        def named(match: re.Match[str]) -> str:
+            peer = int(match[1])
+            return f"rank {self.ids.index(peer)} ({match[0]})" if peer in self.ids else match[0]
+
+        return re.sub(r"\bpeer (\d+)", named, text)
 
     def settle(self) -> None:
         """Waits for what is in flight, whatever comes of it."""
@@ -132,7 +181,8 @@ class Group:
             _see_end_of(pending)
 
     def leave(self) -> None:
-        self.member.leave()
+        if self._member is not None:
+            self._member.leave()
 
     # ---- posting -------------------------------------------------------------------------------------------
 
@@ -174,6 +224,13 @@ class Group:
 
     def all_reduce(self, tensors: Tensors, op: Any, timeout: float | None = None) -> Pending:
         """In place, the list as one operation."""
+        if len(tensors) == 1 and (number := number_of_op(op)) and (code := plain_code(tensors[0])):
+            limit = self.timeout_s if timeout is None else timeout
+            with self._lock:
+                work = self.member.reduce_one(
+                    tensors[0], code, number, peers=self._peers(), on_loss=self.on_loss, timeout=limit
+                )
+                return self._keep(Pending(self, work, tensors))
         with self._lock:
             reduction = reduction_of(op, _one_dtype(tensors, "all_reduce"))
             if reduction.name is None:

@@ -8,13 +8,27 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 from ..errors import ConnectError
 
 START_S = 60.0
 
 
-def start_master(listen: str, secret: bytes, orphan_s: float) -> list[str]:
+class Hold:
+    """While it lives, in this process or one that it forked, a master started with it does not end."""
+
+    def __init__(self) -> None:
+        self.read_end, write_end = os.pipe()
+        weakref.finalize(self, _close, self.read_end, write_end)
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def start_master(listen: str, secret: bytes, orphan_s: float, held: Hold | None = None) -> list[str]:
     """Addresses that peers can dial, best first. Its output goes to `PCCL_MASTER_LOG`, or nowhere."""
     read_end, write_end = os.pipe()
     descriptor = os.memfd_create("pccl-secret")
@@ -22,6 +36,10 @@ def start_master(listen: str, secret: bytes, orphan_s: float) -> list[str]:
     os.write(descriptor, secret)
     words = [sys.executable, "-m", "pccl_py", "master", "--listen", listen, "--orphan-s", f"{orphan_s:g}"]
     words += ["--announce-fd", str(write_end), "--secret-file", f"/proc/self/fd/{descriptor}"]
+    inherited = [write_end, descriptor]
+    if held is not None:
+        inherited.append(held.read_end)
+        words += ["--held-fd", str(held.read_end)]
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     with open(os.environ.get("PCCL_MASTER_LOG") or os.devnull, "ab") as log:
@@ -30,7 +48,7 @@ def start_master(listen: str, secret: bytes, orphan_s: float) -> list[str]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=(write_end, descriptor),
+            pass_fds=inherited,
             start_new_session=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
             cwd="/",

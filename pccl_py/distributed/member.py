@@ -6,10 +6,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from ..arguments import ALGORITHMS, ON_LOSS, SCOPES, seconds_of
 from ..block_calls import ALL_GATHER, ALL_TO_ALL, GATHER, REDUCE_SCATTER, SCATTER
 from ..communicator import Communicator
 from ..config import Config
+from ..quantization import NO_QUANTIZATION
 from ..tensors import Tensor, operands
+from ..transfers import TRANSFER, transfer_operands
 from ..work import Work
 
 ALL_REDUCE, BROADCAST, BARRIER = 1, 2, 3
@@ -26,6 +29,11 @@ class Member(Communicator):
 
     def _check_order(self, counted: tuple[int, int, int]) -> None:
         """The order of the calls is the caller's business: torch posts from several threads."""
+
+    @property
+    def is_member(self) -> bool:
+        """Not any more when it has left, or the run goes on without it."""
+        return self._finalizer.alive and bool(self._current) and self._current[0].stage() == "member"
 
     def ids(self) -> tuple[int, ...]:
         """The peers of the group by rank, as the view is now."""
@@ -56,6 +64,50 @@ class Member(Communicator):
             tag=tag,
             scope="group",
             on_loss=on_loss,  # type: ignore[arg-type]  # one of its two values
+            async_op=True,
+            timeout=timeout,
+        )
+        assert isinstance(work, Work)
+        return work
+
+    def reduce_one(
+        self, tensor: Tensor, code: int, op: int, *, peers: int, on_loss: str, timeout: float | None
+    ) -> Work:
+        """all_reduce of one dense CPU tensor in place, whose dtype has the number `code`: as whole(), without
+        the looks at what it is not."""
+        address = tensor.data_ptr()
+        operation = self._peer.post(
+            call=ALL_REDUCE,
+            scope=SCOPES["group"],
+            name=0,
+            op=op,
+            root=0,
+            weight=None,
+            on_loss=ON_LOSS[on_loss],
+            seconds=seconds_of(timeout, self._config.operation_timeout_s),
+            algorithm=ALGORITHMS["auto"],
+            quantization=NO_QUANTIZATION,
+            blocks=0,
+            peers=peers,
+            ends=(0, 0),
+            tensors=[(address, address, tensor.numel(), code)],
+            residuals=(),
+            keep=tensor,
+        )
+        return Work(operation, "all_reduce", weighted=False, keep=(self, tensor))
+
+    def message(
+        self, tensors: Sequence[Tensor], ends: tuple[int, int], tag: int, *, timeout: float | None
+    ) -> Work:
+        """A send, or a recv, by which end this peer is; from peer 0: from whoever sends first."""
+        sends, kept = ends[0] == self.id, tuple(tensors)
+        work = self._post(
+            TRANSFER,
+            transfer_operands("the message", list(tensors), sends=sends),
+            (kept, None) if sends else (None, kept),
+            ends=ends,
+            what="send" if sends else "recv",
+            tag=tag,
             async_op=True,
             timeout=timeout,
         )

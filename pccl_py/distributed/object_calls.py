@@ -148,9 +148,9 @@ def recv_object_list(
     """The rank in the world that they came from."""
     if group is _OUTSIDE:
         return -1
-    root, size = group_rank_of(src, group_src, group, "src"), torch.zeros(1, dtype=torch.int64)
-    calls.recv(size, group=group, group_src=root)
+    size = torch.zeros(1, dtype=torch.int64)
+    source = calls.recv(size, src, group, group_src=group_src)  # of anybody, where none is named
     data = torch.empty(int(size), dtype=torch.uint8)
-    source = calls.recv(data, group=group, group_src=root)
+    calls.recv(data, source, group)
     object_list[:] = decode(data.numpy().tobytes())
     return source

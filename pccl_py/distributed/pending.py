@@ -51,7 +51,7 @@ class Pending:
 
     def _wait(self, timeout: float | None) -> None:
         try:
-            self.work.wait(timeout, block=True)
+            self.work.until_committed(timeout, block=True)
         except OperationTimeout as error:
             if not self.work.is_completed():  # it still runs: only this wait is over
                 raise self._group.explained(error) from error
@@ -59,15 +59,18 @@ class Pending:
             pass
         self._conclude()
 
+    def _committed(self, contributors: Sequence[int]) -> None:
+        self._group.committed(contributors)
+
     def _conclude(self) -> None:
         with self._lock:
             if self._ended:
                 return
             try:
-                info = self.work.wait(block=True)  # it has ended; what it holds for a device is there then
+                here = self.work.until_committed(block=True)  # it has: what it holds for a device is there
                 for step in self._finish:
                     step()
-                self._group.committed(info)
+                self._committed(here)
             except PcclError as error:
                 self._error = self._group.explained(error)
             except Exception as error:

@@ -11,9 +11,11 @@ import torch
 from ..errors import PcclError
 from .errors import translated
 from .group import Group
-from .pairs import Pairs
+from .messages import recv, recv_any, send
 from .pending import Pending
-from .torch_names import ProcessGroup, dist
+from .rank_tables import stand_alone
+from .reconfigure import Place
+from .torch_names import ErrorType, ProcessGroup, dist
 from .torch_work import PcclWork, seconds_of
 
 Tensors = list[torch.Tensor]
@@ -44,11 +46,12 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
     Ranks, size and divisors follow the deaths of others, in the call that raises them (see group.py).
     """
 
-    def __init__(self, group: Group, pairs: Pairs) -> None:
+    def __init__(self, group: Group, place: Place) -> None:
         super().__init__(group.rank, group.size)
         self.group = group
+        self._meet_again = place
         self.meeting: Any = None  # where its peers, and those of its parts, meet
-        self._pairs = pairs
+        self.part: Any = None  # makes those
         self._name = group.name
         self._desc = ""
         self._together: list[Pending] | None = None
@@ -91,7 +94,9 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
     setGroupName, setGroupDesc = _set_group_name, _set_group_desc
 
     # torch asks a backend of each device for what it can; here one object is all of them.
-    supports_splitting = supports_coalescing = supports_time_estimate = False
+    supports_splitting = True
+    supports_coalescing = supports_time_estimate = False
+    options = None  # of the group's backend: a part that is split off begins with none
 
     def _get_backend(self, device: Any) -> PcclProcessGroup:
         return self
@@ -100,6 +105,31 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
     def _device_types(self) -> list[torch.device]:
         return [torch.device("cpu"), torch.device("cuda")]
 
+    def split_group(
+        self,
+        ranks: Sequence[int],
+        timeout: timedelta | None = None,
+        opts: Any = None,
+        group_name: str | None = None,
+        group_desc: str | None = None,
+        device_types: Any = None,
+    ) -> PcclProcessGroup | None:
+        """The group of these ranks of this one, which all of them call; None where the caller is not one."""
+        if self.rank() not in ranks:
+            return None
+        try:
+            part: PcclProcessGroup = self.part(self, list(ranks), str(group_name), timeout, opts)
+        except PcclError as error:
+            raise translated(error) from error
+        part._set_group_desc(group_desc or f"{self._desc}:split")
+        return part
+
+    def get_group_store(self) -> None:
+        """Its peers meet at the master."""
+
+    def _set_sequence_number_for_group(self) -> None:
+        """The core numbers operations by itself."""
+
     def set_timeout(self, timeout: timedelta) -> None:
         self.group.timeout_s = seconds_of(timeout)
 
@@ -107,10 +137,41 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
 
     def shutdown(self) -> None:
         """Leaves the run."""
-        self._pairs.leave()
+        self.abort()
+        self.meeting = self._meet_again.meeting = None
+
+    def abort(self) -> None:
+        """Leaves the run; what is in flight ends here. The group can be reconfigured."""
         self.group.leave()
 
-    abort = shutdown
+    # ---- other peers ---------------------------------------------------------------------------------------
+
+    supports_reconfigure = True
+
+    def get_reconfigure_handle(self) -> str:
+        """For those who decide on members; see reconfigure.py. Ask again before each reconfigure()."""
+        try:
+            return self._meet_again.handle(self.group)
+        except PcclError as error:
+            raise translated(error) from error
+
+    def reconfigure(self, opts: Any) -> PcclWork:
+        """`opts`: uuid, handles, timeout. Returns when this same object is a group of those members. Where
+        one of them does not come it raises, and is the group that it was."""
+        try:
+            meeting, member = self._meet_again.meet(opts, self.group)
+        except PcclError as error:
+            raise translated(error) from error
+        self.meeting = self._meet_again.meeting = meeting
+        self.group.become(member)
+        stand_alone(self)
+        return PcclWork([])
+
+    def get_error(self) -> Any:
+        """SUCCESS while all are there of those that it was formed of."""
+        if self.group.ids and not self.group.is_whole:
+            return ErrorType.REMOTE_ERROR
+        return ErrorType.SUCCESS
 
     def update_topology(self, timeout: float | None = None) -> bool:
         """A step boundary that all ranks call: newcomers come in. Whether the membership has changed."""
@@ -118,14 +179,14 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
 
     # ---- begun ---------------------------------------------------------------------------------------------
 
-    def _begin(self, begin: Any, *args: Any, source: int | None = None) -> PcclWork:
+    def _begin(self, begin: Any, *args: Any) -> PcclWork:
         try:
             pending = begin(*args)
         except PcclError as error:
             raise translated(error) from error
         if self._together is not None:
             self._together.append(pending)
-        return PcclWork([pending], source)
+        return PcclWork([pending])
 
     def _start_coalescing(self, device: torch.device) -> None:
         self._together = []
@@ -241,10 +302,10 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
     # ---- between two ---------------------------------------------------------------------------------------
 
     def send(self, tensors: Tensors, dst: int, tag: int) -> PcclWork:
-        return self._begin(self._pairs.send, _listed(tensors), dst, tag)
+        return self._begin(send, self.group, _listed(tensors), dst, tag)
 
     def recv(self, tensors: Tensors, src: int, tag: int) -> PcclWork:
-        return self._begin(self._pairs.recv, _listed(tensors), src, tag, source=src)
+        return self._begin(recv, self.group, _listed(tensors), src, tag)
 
     def recv_anysource(self, tensors: Tensors, tag: int) -> PcclWork:
-        return self._begin(self._pairs.recv_any, _listed(tensors), tag)
+        return self._begin(recv_any, self.group, _listed(tensors), tag)

@@ -39,6 +39,11 @@ def _renumber_all(world: Any) -> None:
             _renumber(made)
 
 
+def world_of(made: Any) -> Any:
+    """The group that its global ranks are of."""
+    return _known[made][0] if made in _known else made
+
+
 def global_ranks(made: Any) -> list[int]:
     """By rank in the group: the rank in the world. Negative for a member that the world has lost already."""
     if made not in _known:
@@ -46,6 +51,13 @@ def global_ranks(made: Any) -> list[int]:
     world, origin = _known[made]
     places = {peer: rank for rank, peer in enumerate(world.group.ids)}
     return [places.get(origin.get(peer, -1), -1 - rank) for rank, peer in enumerate(made.group.ids)]
+
+
+def stand_alone(made: Any) -> None:
+    """Its ranks are of no other group any more: it was reconfigured."""
+    _known.pop(made, None)
+    if made in c10d._world.pg_group_ranks:
+        c10d._world.pg_group_ranks[made] = {rank: rank for rank in range(made.group.size)}
 
 
 def _renumber(made: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import UsageError
+from .member import OPS
 from .torch_names import dist
 
 _Kind = dist.ReduceOp.RedOpType
@@ -37,6 +38,14 @@ class Reduction:
         """Of `rows` [peers, ...], which every peer has in the same order."""
         assert self.fold is not None
         return reduce(self.fold, rows.unbind(0))
+
+
+_NUMBERS = {kind: OPS[name] for kind, name in NAMES.items()}
+
+
+def number_of_op(op: Any) -> int | None:
+    """The core's number of a reduction that it has for every dtype of its own; None: see reduction_of()."""
+    return _NUMBERS.get(getattr(op, "op", op))
 
 
 def reduction_of(op: Any, dtype: torch.dtype) -> Reduction:

@@ -7,12 +7,12 @@ import os
 import platform
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConnectError, UsageError
 from ..secret import read_secret
-from .launch import start_master
+from .launch import Hold, start_master
 from .member import Member, member_of
 from .torch_names import PrefixStore, Store, TCPStore
 
@@ -29,10 +29,11 @@ class Meeting:
     run: str
     secret: bytes
     local: bool
+    held: Hold | None = field(default=None, compare=False)  # keeps the master from ending without peers
 
     def within(self, name: str) -> Meeting:
         """The meeting of a subgroup, at the same master."""
-        return Meeting(self.addresses, f"{self.run}/{name}"[:256], self.secret, self.local)
+        return Meeting(self.addresses, f"{self.run}/{name}"[:256], self.secret, self.local, self.held)
 
     def join(self, rank: int | None, size: int, timeout: float | None, **options: Any) -> Member:
         """As one of `size`, at `rank` when all come together."""
@@ -48,28 +49,40 @@ class Meeting:
         raise ConnectError("; ".join(errors))
 
 
-def meet(store: Store, world: str) -> Meeting:
-    """Agrees on a meeting with the others at this store. The first one provides it.
+def meet(store: Store, world: str, *, hold: bool = False) -> Meeting:
+    """Agrees on a meeting with the others at this store. The first one provides it. `hold`: a master that it
+    starts stays while that process lives, whether or not peers are there.
 
     PCCL_MASTER=host:port: a master that runs already, and PCCL_RUN_NAME its run. PCCL_SECRET_FILE: a secret
     of your own, else one is drawn. PCCL_MASTER_LISTEN=host:port: where a master that is started listens.
     """
     key = f"pccl/{world}"
+    held = Hold() if hold else None
     if store.add(f"{key}/first", 1) == 1:
         try:
-            text = _provide(_host_of(store))
+            text = _provide(_host_of(store), held)
         except Exception as error:
             store.set(f"{key}/meeting", json.dumps({"error": str(error)}))
             raise
         store.set(f"{key}/meeting", text)
+    else:
+        held = None
     told = json.loads(store.get(f"{key}/meeting"))
     if "error" in told:
         raise ConnectError(f"the rank that was to start the master could not: {told['error']}")
-    addresses = _in_order(told["addresses"], told["host"])
-    return Meeting(tuple(addresses), told["run"], bytes.fromhex(told["secret"]), told["local"])
+    addresses = in_order(told["addresses"], told["host"])
+    return Meeting(tuple(addresses), told["run"], bytes.fromhex(told["secret"]), told["local"], held)
 
 
-def _provide(host: str) -> str:
+def own_meeting() -> Meeting:
+    """Of one process that shares no store with others: they are told of it."""
+    held = Hold()
+    told = json.loads(_provide(os.environ.get("MASTER_ADDR", ""), held))
+    secret = bytes.fromhex(told["secret"])
+    return Meeting(tuple(told["addresses"]), told["run"], secret, told["local"], held)
+
+
+def _provide(host: str, held: Hold | None = None) -> str:
     known = os.environ.get("PCCL_MASTER")
     secret_file = os.environ.get("PCCL_SECRET_FILE")
     secret = read_secret(secret_file, insecure=False)
@@ -79,7 +92,8 @@ def _provide(host: str) -> str:
         secret = secret or secrets.token_hex(32).encode()
         local = host.startswith(LOOPBACK)
         listen = os.environ.get("PCCL_MASTER_LISTEN") or ("127.0.0.1:0" if local else "0.0.0.0:0")
-        addresses = start_master(listen, secret, float(os.environ.get("PCCL_ORPHAN_S", ORPHAN_S)))
+        orphan_s = float(os.environ.get("PCCL_ORPHAN_S", ORPHAN_S))
+        addresses = start_master(listen, secret, orphan_s, held)
     run = os.environ.get("PCCL_RUN_NAME") or f"torch-{secrets.token_hex(6)}"
     told = {"addresses": addresses, "run": run, "secret": secret.hex(), "local": local}
     return json.dumps(told | {"host": platform.node()})
@@ -94,7 +108,7 @@ def _host_of(store: Store) -> str:
     return os.environ.get("MASTER_ADDR", "localhost")
 
 
-def _in_order(addresses: Sequence[str], host: str) -> list[str]:
+def in_order(addresses: Sequence[str], host: str) -> list[str]:
     """On the master's own host its loopback address first, elsewhere never."""
     loopback = [address for address in addresses if address.startswith(LOOPBACK)]
     others = [address for address in addresses if address not in loopback]

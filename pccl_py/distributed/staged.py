@@ -10,6 +10,7 @@ from ..errors import UsageError
 from ..tensors import check_torch, torch_code
 
 Back = Callable[[], None]
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 def lend(
@@ -31,6 +32,13 @@ def lend(
         return _as_core(plain, what, reduced), None
     copy = plain.contiguous().resolve_conj().resolve_neg()
     return _as_core(copy, what, reduced), (lambda: _copy(plain, copy)) if written else None
+
+
+def plain_code(tensor: torch.Tensor) -> int | None:
+    """The number of the dtype of a tensor on the CPU that lends its own memory as it is; else None."""
+    if not tensor.is_cpu or type(tensor) not in _PLAIN or tensor.layout is not torch.strided:
+        return None
+    return torch_code(tensor.dtype) if tensor.is_contiguous() and not tensor.is_neg() else None
 
 
 def _copy(to: torch.Tensor, source: torch.Tensor) -> None:

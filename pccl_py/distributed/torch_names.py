@@ -6,6 +6,7 @@ from typing import Any
 
 import torch.distributed
 from torch._C._distributed_c10d import (
+    ErrorType,
     FileStore,
     HashStore,
     PrefixStore,
@@ -17,4 +18,14 @@ dist: Any = torch.distributed
 ProcessGroup: Any = torch.distributed.ProcessGroup
 Work: Any = torch.distributed.Work
 
-__all__ = ["FileStore", "HashStore", "PrefixStore", "ProcessGroup", "Store", "TCPStore", "Work", "dist"]
+__all__ = [
+    "ErrorType",
+    "FileStore",
+    "HashStore",
+    "PrefixStore",
+    "ProcessGroup",
+    "Store",
+    "TCPStore",
+    "Work",
+    "dist",
+]

@@ -25,10 +25,9 @@ class PcclWork(Work):  # type: ignore[misc]
     """One operation, or several begun together. Its future raises what the operation did: through a function
     on it, because torch's own way to put an exception into a future ends the process in DDP's backward."""
 
-    def __init__(self, parts: Sequence[Pending], source: int | None = None) -> None:
+    def __init__(self, parts: Sequence[Pending]) -> None:
         super().__init__()
         self._parts = tuple(parts)
-        self._source = source
         self._future: torch.futures.Future[Any] | None = None
 
     def wait(self, timeout: timedelta | float | None = None) -> bool:
@@ -58,7 +57,8 @@ class PcclWork(Work):  # type: ignore[misc]
         self.wait()
 
     def source_rank(self) -> int:
-        return -1 if self._source is None else self._source
+        """Of a message, once it is there: the rank in the group that it came from."""
+        return int(getattr(self._parts[0], "source", -1)) if self._parts else -1
 
     _source_rank = source_rank
 

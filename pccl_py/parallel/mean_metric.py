@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from ..communicator import Communicator
+
+class Reduces(Protocol):
+    """What of a Communicator is needed here."""
+
+    @property
+    def all_reduce(self) -> Callable[..., Any]: ...
 
 
-def mean_metric(comm: Communicator, value: float, weight: float = 1.0, *, tag: int | None = None) -> float:
+def mean_metric(comm: Reduces, value: float, weight: float = 1.0, *, tag: int | None = None) -> float:
     """sum(weight * value) / sum(weight) over the peers of the group that contribute: float64, the same bits
     on all of them. Weights are samples or tokens, so the mean does not jump when a peer leaves.
 

@@ -16,6 +16,7 @@ class Buffers {
   explicit Buffers(std::size_t bytes) : bytes_(bytes) {}
 
   std::size_t bytes() const { return bytes_; }
+  std::size_t left() const { return count_max - memory_.size() + free_.size(); }
   char* at(std::uint32_t number) { return memory_[number].get(); }
 
   // Nothing: too many packets are on their way.

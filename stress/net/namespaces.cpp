@@ -69,8 +69,10 @@ std::variant<Namespace, Missing> equip(std::size_t index, int mtu) {
   made.device = ::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
   if (made.device < 0) return missing("/dev/net/tun");
   ifreq request = request_for("wan0");
-  request.ifr_flags = IFF_TUN | IFF_NO_PI;
+  request.ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR;
   if (::ioctl(made.device, TUNSETIFF, &request) != 0) return missing("a TUN device");
+  if (::ioctl(made.device, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4) != 0)
+    return missing("a TUN device that cuts and joins packets");
   if (!configure(made.address, mtu)) return missing("the address of a TUN device");
   return made;
 }

@@ -70,6 +70,37 @@ TEST(small_over_a_wan_takes_one_hop) {
   CHECK(choose(paths, reduce(9, 64 * kib)).algorithm == Algorithm::direct);
 }
 
+// A stream sends ten packets before the first answer, and paces them: eight leave sooner than one.
+TEST(small_over_a_wan_leaves_on_several_streams) {
+  const auto paths = uniform(250 * mbit, 80'000);
+  CHECK_EQ(choose(paths, reduce(4, 64 * kib)).chunk_bytes, 8 * kib);
+  CHECK_EQ(choose(paths, reduce(4, 8 * kib)).chunk_bytes, 4 * kib);
+  CHECK_EQ(choose(paths, reduce(4, 256 * kib)).chunk_bytes, 8 * kib);  // to each owner
+  CHECK(choose(uniform(250 * mbit, 500), reduce(4, 64 * kib)).chunk_bytes >= 32 * kib);
+}
+
+// Neither sends more than by any other plan, and one hop is saved.
+TEST(two_far_peers_exchange_any_size) {
+  const auto paths = uniform(1000 * mbit, 100'000);
+  CHECK(choose(paths, reduce(2, 64 * mib)).algorithm == Algorithm::exchange);
+  check_between(predicted_ms(paths, reduce(2, 64 * mib), Algorithm::exchange), 580, 620, "64 MiB");
+  CHECK(choose(paths, reduce(3, 64 * mib)).algorithm != Algorithm::exchange);
+  CHECK(choose(uniform(1000 * mbit, 500), reduce(2, 64 * mib)).algorithm == Algorithm::ring);
+  auto broadcast = reduce(2, 64 * mib);
+  broadcast.call = Call::broadcast;
+  CHECK(choose(paths, broadcast).algorithm != Algorithm::exchange);
+}
+
+TEST(stripes_of_bulk_share_the_access_line) {
+  CHECK_EQ(bulk_stripes(0, 80'000, 1), limits::stripes_max);  // not known: as many as there are
+  CHECK_EQ(bulk_stripes(0, 80'000, 3), 6);
+  CHECK_EQ(bulk_stripes(30'000'000, 80'000, 3), 2);
+  CHECK_EQ(bulk_stripes(30'000'000, 80'000, 1), limits::stripes_max);
+  CHECK_EQ(bulk_stripes(120'000'000, 100'000, 2), 8);
+  CHECK_EQ(bulk_stripes(1, 80'000, 100), 2);
+  CHECK_EQ(bulk_stripes(UINT64_MAX, UINT32_MAX, 0), limits::stripes_max);
+}
+
 // Measured: 2.01 s with chunks of 32 KiB, 2.07 s with 128 KiB, 3.7 s with 512 KiB.
 TEST(large_over_a_wan_takes_the_ring) {
   const auto paths = uniform(250 * mbit, 80'000);
@@ -153,10 +184,11 @@ TEST(chunks_leave_the_pipeline_something_to_overlap) {
   Rng rng(3);
   for (int trial = 0; trial < 20'000; ++trial) {
     auto request = reduce(2 + std::uint32_t(rng.below(20)), rng.next() >> (20 + rng.below(40)));
-    const auto choice =
-        choose(uniform(1 + (rng.next() >> (30 + rng.below(30))), std::uint32_t(rng.below(300'000))), request);
+    const auto rtt_us = std::uint32_t(rng.below(300'000));
+    const auto choice = choose(uniform(1 + (rng.next() >> (30 + rng.below(30))), rtt_us), request);
     CHECK(choice.stripes >= 1 && choice.stripes <= limits::stripes_max);
-    CHECK(choice.chunk_bytes >= 32 * kib && choice.chunk_bytes <= 256 * kib);
+    const bool small = rtt_us >= 2'000 && request.bytes < 8 * 32 * kib * request.peers;  // on several streams
+    CHECK(choice.chunk_bytes >= (small ? 4 * kib : 32 * kib) && choice.chunk_bytes <= 256 * kib);
     if (choice.algorithm == Algorithm::exchange) continue;
     const auto segment = request.bytes / request.peers + 1;
     CHECK(choice.chunk_bytes <= std::max<std::uint64_t>(segment / (4u * choice.stripes), 32 * kib));
@@ -167,7 +199,7 @@ TEST(chunks_leave_the_pipeline_something_to_overlap) {
   };
   CHECK_EQ(chunk(10 * mbit), 32 * kib);
   CHECK_EQ(chunk(250 * mbit), 62'464);
-  CHECK_EQ(chunk(1000 * mbit), 128 * kib);
+  CHECK_EQ(chunk(1000 * mbit), 64 * kib);
 }
 
 TEST(quantized_is_direct_where_the_mesh_is_complete) {
@@ -215,7 +247,7 @@ TEST(several_peers_on_far_hosts_take_two_levels) {
   request.available = only(Algorithm::ring) | only(Algorithm::direct);
   CHECK(choose(paths, request).algorithm != Algorithm::two_level);
   paths.host_peers = 1;
-  CHECK(choose(paths, reduce(2, 64 * mib)).algorithm == Algorithm::ring);
+  CHECK(choose(paths, reduce(2, 64 * mib)).algorithm == Algorithm::exchange);
 }
 
 TEST(a_broadcast_follows_its_own_shape) {

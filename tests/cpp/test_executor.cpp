@@ -170,5 +170,53 @@ TEST(own_input_is_copied_in_parts) {
   CHECK(!executor.complete());  // the other block has not come
 }
 
+// Before the READY it may be sent so many bytes, whatever the number of chunks, and then nothing.
+TEST(a_head_start_is_bounded) {
+  constexpr std::uint32_t chunk = 4096;
+  const auto make = [] {
+    Layout layout({{DType::float32, 100'000}}, 2, chunk, 0);
+    return Executor(plan_ring_all_reduce(0, 2, false), std::move(layout), Executor::Options{});
+  };
+  const auto sends = [](Executor& executor) {
+    std::size_t count = 0;
+    for (; executor.sendable(1); ++count) CHECK(executor.next(1).has_value());
+    return count;
+  };
+  std::vector<Work> work;
+  auto none = make();
+  none.start(work);
+  CHECK_EQ(sends(none), 0u);
+  auto some = make();
+  some.give_head_start(1, 2 * chunk + 1);
+  CHECK_EQ(sends(some), 0u);  // not before it has begun itself
+  some.start(work);
+  CHECK_EQ(sends(some), 3u);
+  some.on_ready(1);
+  CHECK_EQ(sends(some), 13u);  // the window's
+}
+
+// Two that exchange much: neither holds more than a window of what the other has not sent yet.
+TEST(an_exchange_of_two_has_a_window) {
+  Layout layout({{DType::float32, 100'000}}, 1, 4096, 0);
+  Executor::Options options;
+  options.eager = true;
+  options.window = 5;
+  Executor executor(plan_exchange_all_reduce(0, 2), std::move(layout), options);
+  std::vector<Work> work;
+  executor.start(work);
+  std::uint32_t sent = 0;
+  const auto send_all = [&] {
+    for (; executor.sendable(1); ++sent) CHECK(executor.next(1).has_value());
+  };
+  send_all();
+  CHECK_EQ(sent, 5u);
+  for (std::uint32_t c = 0; c < 3; ++c) {
+    CHECK(executor.land(1, 1, c, executor.chunk_bytes(c, Wire::element)).kind == Landing::Kind::slot);
+    executor.arrived(1, c, c, work);
+  }
+  send_all();
+  CHECK_EQ(sent, 8u);
+}
+
 }  // namespace
 }  // namespace pccl

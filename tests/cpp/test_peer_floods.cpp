@@ -11,7 +11,7 @@ TEST(parked_frames_are_bounded) {
     wire::DataHeader header;
     header.view = {0, 1'000'000};
     header.bytes = bytes;
-    for (std::uint32_t i = 0; i < 400'000 && home.exchange.may_park(1, bytes); ++i) {
+    for (std::uint32_t i = 0; i < 1'000'000 && home.exchange.may_park(1, bytes); ++i) {
       header.chunk = i;
       home.frame(1, header);
     }

@@ -1,6 +1,5 @@
 // What is remembered of payloads on their way, and how fast stripes may go together.
 #include "check.hpp"
-#include "runtime/pace.hpp"
 #include "runtime/sends.hpp"
 
 using namespace pccl;
@@ -53,31 +52,4 @@ TEST(receipts_of_finished_operations_concern_nobody_else) {
   REQUIRE(sends.find(second) != nullptr);
   CHECK_EQ(sends.find(second)->outgoing.send.chunk, 2u);
   CHECK(sends.find(77) == nullptr);
-}
-
-TEST(stripes_that_overflow_a_queue_are_bounded_by_what_arrived) {
-  Pace pace;
-  constexpr auto rtt = 100 * millisecond;
-  Instant now = second;
-  Pace::Seen seen;
-  const auto pass = [&](Duration time, std::uint64_t bytes, std::uint64_t again) {
-    now += time;
-    seen.acked += bytes;
-    seen.segments += bytes / 1000;
-    seen.segments_again += again;
-    return pace.look(now, seen, rtt);
-  };
-  CHECK(!pass(0, 0, 0));
-  CHECK(!pass(125 * millisecond, 1'000'000, 0));
-  CHECK(!pass(200 * millisecond, 20'000'000, 20));  // one in a thousand is chance
-  const auto bounded = pass(200 * millisecond, 18'000'000, 4000);
-  REQUIRE(bounded.has_value());
-  CHECK_EQ(*bounded, 100'000'000u);
-  const auto more = pass(200 * millisecond, 20'000'000, 20);
-  REQUIRE(more.has_value());
-  CHECK(*more > *bounded);
-  CHECK(!pass(200 * millisecond, 1'000'000, 0));  // nobody asked for more
-  pace.idle();
-  CHECK(pace.due(now));
-  CHECK(!pass(10 * second, 0, 0));
 }

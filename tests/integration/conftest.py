@@ -26,6 +26,15 @@ def master() -> Iterator[Master]:
 
 
 @pytest.fixture
+def emulated() -> None:
+    """The emulator is compiled before the test's deadline begins."""
+    try:
+        program()
+    except NoEmulator as error:
+        pytest.skip(f"no emulated network here; missing: {error}")
+
+
+@pytest.fixture
 def inside() -> Iterator[Inside]:
     """`inside(net, peer, source, *arguments)`: a Python script in a peer's namespace, its output readable as
     text. Whatever is left at the end is killed. The emulator is compiled before the test's deadline begins.

@@ -102,6 +102,20 @@ def moves(comm: Communicator, kit: Kit) -> None:
     assert torch.equal(kit.read(swapped), 10 * ranks + rank)
 
 
+def sends(comm: Communicator, kit: Kit) -> None:
+    """Around the ring, from and to a device, one of them from whoever sends; kernels before count."""
+    rank, world = comm.rank, comm.world_size
+    right, left = (rank + 1) % world, (rank - 1) % world
+    for turn, source in enumerate((left, None)):
+        tensor, got = kit.put(torch.zeros(70_001)), kit.put(torch.full((70_001,), -1.0))
+        kit.kernel(lambda t=tensor, v=10.0 * turn + rank: t.fill_(v))  # type: ignore[misc]
+        work = comm.send(tensor, right, tag=turn, async_op=True)
+        comm.recv(got, source, tag=turn)
+        work.wait()
+        assert torch.equal(kit.read(got), torch.full((70_001,), 10.0 * turn + left))
+        assert torch.equal(kit.read(tensor), torch.full((70_001,), 10.0 * turn + rank))
+
+
 def failures(comm: Communicator, kit: Kit) -> None:
     """What fails leaves tensors on the device as they were, inputs and outputs."""
     rank = comm.rank
@@ -154,5 +168,5 @@ def waits_for_kernels(comm: Communicator, kit: Kit, slow: Callable[[Any], object
     assert torch.equal(kit.read(tensor), torch.full((1 << 16,), float(expected)))
 
 
-PLAYS = (reduces, mixes, overlaps, moves, failures, feeds_back)
+PLAYS = (reduces, mixes, overlaps, moves, sends, failures, feeds_back)
 ALONE = (reduces, mixes, overlaps)  # also of one peer

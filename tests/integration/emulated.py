@@ -91,6 +91,27 @@ with socket.create_connection((sys.argv[1], 7000), 10) as connection:
         connection.sendall(bytes(1 << 16))
 """
 
+# `python -c TCP_DIGEST`: takes one connection; the digest of its bytes.
+TCP_DIGEST = """
+import hashlib, json, socket
+server = socket.create_server(("", 7000))
+print("ready", flush=True)
+connection, _ = server.accept()
+digest = hashlib.sha256()
+while data := connection.recv(1 << 20):
+    digest.update(data)
+print(json.dumps(digest.hexdigest()))
+"""
+
+# `python -c TCP_SEND_RANDOM ADDRESS BYTES`: the digest of what it sent.
+TCP_SEND_RANDOM = """
+import hashlib, json, random, socket, sys
+data = random.Random(3).randbytes(int(sys.argv[2]))
+with socket.create_connection((sys.argv[1], 7000), 10) as connection:
+    connection.sendall(data)
+print(json.dumps(hashlib.sha256(data).hexdigest()))
+"""
+
 # The fixture `inside`: inside(net, peer, source, *arguments).
 Inside = Callable[..., "subprocess.Popen[str]"]
 

@@ -124,6 +124,19 @@ def test_wrong_results_are_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 
 @needs_torch
+def test_backend_of_torch() -> None:
+    rows = bench("torch", "--sizes", "4,1M", "--repeats", "5")
+    assert [(row["bench"], row["bytes"], row["small"]) for row in rows] == [
+        ("torch", 4, True),
+        ("torch", 1 << 20, False),
+    ]
+    for row in rows:
+        assert row["correct"] and row["against"].startswith("gloo")
+        assert all(row[way]["seconds"] > 0 for way in ("core", "backend", "gloo"))
+        assert row["share_of_core"] == pytest.approx(row["backend"]["seconds"] / row["core"]["seconds"])
+
+
+@needs_torch
 def test_latency() -> None:
     rows = bench("latency", "--sizes", "1K,64K", "--against", "gloo", "--repeats", "10")
     assert [row["bytes"] for row in rows] == [1024, 65536]
@@ -241,6 +254,10 @@ def test_plots_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("kill", ("--kills", "2", "--sizes", "64K")),
         ("join", ("--repeats", "2")),
         ("topology", ("--repeats", "20")),
+        pytest.param("heal", ("--repeats", "1", "--size", "1M"), marks=needs_torch),
+        pytest.param(
+            "ddp", ("--peers", "2", "--sizes", "50K", "--repeats", "5", "--kills", "2"), marks=needs_torch
+        ),
         ("sync", ("--repeats", "2", "--size", "3M")),
         (
             "memory",

@@ -27,7 +27,9 @@ from stress.net import build as building
 from tests.conftest import Spawn
 
 from .emulated import (
+    TCP_DIGEST,
     TCP_SEND,
+    TCP_SEND_RANDOM,
     TCP_SINK,
     UDP_COUNT,
     UDP_ECHO,
@@ -160,6 +162,19 @@ def test_loss(inside: Inside) -> None:
     assert 130 < 4000 - len(came) < 270
     assert stats.links[0, 1].lost == 4000 - len(came)
     assert stats.links[1, 0].lost == 0
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.02])
+def test_packets_of_one_burst_have_each_their_fate(inside: Inside, loss: float) -> None:
+    """The kernel hands over many at once, as to a card: on the way each counts, and is lost, alone."""
+    with emulator(2, rtt_ms=4, rate_mbit=400, loss=loss) as net:
+        sink = ready(inside(net, 1, TCP_DIGEST))
+        digest = answer(inside(net, 0, TCP_SEND_RANDOM, net.addresses[1], 8 << 20))
+        assert answer(sink) == digest
+        link = net.stats().links[0, 1]
+    assert link.bytes <= 1500 * link.packets
+    assert link.packets >= (8 << 20) / 1460
+    assert link.lost == 0 if loss == 0 else link.lost > link.packets * loss / 3
 
 
 def test_loss_is_by_seed(inside: Inside) -> None:

@@ -34,7 +34,7 @@ def test_it_invites_serves_and_ends(spawn: Spawn, ending: signal.Signals) -> Non
     process.send_signal(ending)
     assert process.wait(10) == 0
     rest = process.stdout.read() if process.stdout else ""
-    assert rest.endswith("stopped\n") and "Traceback" not in rest
+    assert "stopped\n" in rest and "Traceback" not in rest  # the log's thread may have a line more
 
 
 def test_with_a_secret(spawn: Spawn, tmp_path: Path) -> None:

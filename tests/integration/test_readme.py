@@ -27,8 +27,8 @@ def run_two(spawn: Spawn, programs: list[str], address: str) -> list[str]:
     return outputs
 
 
-def test_there_are_two_programs() -> None:
-    assert ["DiLoCo" in program for program in PROGRAMS] == [False, True]
+def test_there_are_three_programs() -> None:
+    assert ["DiLoCo" in program for program in PROGRAMS] == [False, True, False]
 
 
 def test_five_minutes(spawn: Spawn, master: Master) -> None:
@@ -44,6 +44,13 @@ def test_diloco_ends_with_equal_bits(
     one, other = run_two(spawn, programs, master.address)
     assert one == other
     assert re.fullmatch(rf"{windows} [0-9a-f]{{32}}\nbits [0-9a-f]{{64}}\n", one)
+
+
+def test_data_parallelism_ends_with_equal_bits(spawn: Spawn, master: Master) -> None:
+    program = PROGRAMS[2].replace("data = ", "torch.manual_seed(0)\ndata = ") + BITS
+    one, other = run_two(spawn, [program] * 2, master.address)
+    assert one == other
+    assert re.fullmatch(r"200 [0-9a-f]{32}\nbits [0-9a-f]{64}\n", one)
 
 
 def test_the_secret_that_it_makes_is_one(spawn: Spawn, tmp_path: Path) -> None:

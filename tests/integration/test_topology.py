@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,44 +11,14 @@ from typing import Any
 import pytest
 
 from pccl_py import Communicator, Master, MismatchError
-from stress.net import Emulator, NoEmulator
-from stress.net.build import program
+from stress.net import Emulator
 
-from .commanded import MASTER, Commanded, close, line_of, on_all
+from .commanded import Commanded, close, on_all
 from .emulated import emulator
+from .emulated_peers import group
 
 FAST, SLOW = 80.0, 20.0  # Mbit/s
 COUNT = 1 << 19  # float32: 2 MiB
-
-
-@pytest.fixture
-def emulated() -> None:
-    """The emulator is compiled before the test's deadline begins."""
-    try:
-        program()
-    except NoEmulator as error:
-        pytest.skip(f"no emulated network here; missing: {error}")
-
-
-@contextmanager
-def group(net: Emulator, count: int) -> Iterator[list[Commanded]]:
-    """Members in order of admission, each in the namespace `place`; the master in the last one."""
-    words = net.command(count, sys.executable, "-c", MASTER, net.addresses[count])
-    processes = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True)]
-    try:
-        address = line_of(processes[0], 60).strip()
-        peers = []
-        for i in range(count):
-            peers.append(Commanded(address, count, f"host {i}", prefix=net.command(i)))
-            peers[i].place = i
-            processes.append(peers[i].process)
-        for peer in peers:
-            peer.joined()
-        peers.sort(key=lambda peer: peer.id)
-        assert [peer.id for peer in peers] == list(range(1, count + 1))
-        yield peers
-    finally:
-        close(processes)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pccl_py import (
     Master,
     MismatchError,
     OperationTimeout,
+    OpInfo,
     OrderError,
     PeerLost,
     UsageError,
@@ -140,6 +141,67 @@ def test_what_does_not_agree(master: Master) -> None:
             with pytest.raises(Cancelled):
                 comm.recv(out, 0)
         comm.barrier()
+
+    together(master.address, 2, play)
+
+
+def test_from_whoever_sends_first(master: Master) -> None:
+    """The info says who it was; messages of one sender stay in order, and so do the calls that take them."""
+
+    def play(comm: Communicator, index: int) -> None:
+        ids, rank = [peer.id for peer in comm.peers()], comm.rank
+        if rank == 0:
+            seen: dict[int, list[float]] = {peer: [] for peer in ids[1:]}
+            for size in (0, 2, 300_001):
+                for _ in ids[1:]:
+                    info = comm.recv(out := np.zeros(size), None, tag=size)
+                    assert isinstance(info, OpInfo)
+                    seen[info.contributors[0]].append(float(out.sum()))
+            for place, peer in enumerate(ids[1:], 1):
+                assert seen[peer] == [0, 2 * place, 300_001 * place]
+            outs = [np.zeros(1) for _ in range(30)]  # by turns from anybody and from the only one who sends
+            works = [comm.recv(o, [None, 1][i % 2], async_op=True) for i, o in enumerate(outs)]
+            for i, work in enumerate(works):
+                assert isinstance(work, Work)
+                assert work.wait(30).contributors == (ids[1],)
+                assert outs[i][0] == i
+        else:
+            for size in (0, 2, 300_001):
+                comm.send(np.full(size, float(rank)), 0, tag=size)
+        if rank == 1:
+            sends = [comm.send(np.full(1, float(i)), 0, async_op=True) for i in range(30)]
+            for sent in sends:
+                assert isinstance(sent, Work)
+                sent.wait(30)
+        comm.barrier()
+
+    together(master.address, 4, play)
+
+
+def test_a_sender_that_nobody_names_may_not_come(master: Master) -> None:
+    def play(comm: Communicator, index: int) -> None:
+        if comm.rank == 0:
+            out = np.zeros(2)
+            with pytest.raises(OperationTimeout, match="recv from any peer, tag 3: nobody has sent"):
+                comm.recv(out, None, tag=3, timeout=0.3)
+            work = comm.recv(out, None, async_op=True)
+            assert isinstance(work, Work)
+            with pytest.raises(UsageError, match="waits for a sender"):
+                comm.update_topology()
+            work.cancel()
+            with pytest.raises(Cancelled):
+                work.wait(10)
+        comm.barrier()
+        if comm.rank == 0:
+            with pytest.raises(MismatchError, match="3 x float64"):
+                comm.recv(out, None, tag=3)
+            with pytest.raises(PeerLost, match="left during recv from any peer"):
+                comm.recv(out, None)
+            with pytest.raises(PeerLost, match="nobody is there to send"):
+                comm.recv(out, None)
+        else:
+            with pytest.raises(MismatchError, match="2 x float64"):
+                comm.send(np.zeros(3), 0, tag=3)
 
     together(master.address, 2, play)
 

@@ -315,7 +315,7 @@ def test_a_lost_peer_costs_one_repetition(
 
 # Two users who may not read each other's memory; without root, one that does not let anybody read it.
 STRANGERS = """
-import ctypes
+import ctypes, numpy.ma  # what numpy loads late may lie where the other user cannot read
 own = int(sys.argv[2])
 if os.getuid() == 0: os.setgid(60000 + own); os.setuid(60000 + own)
 ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
@@ -342,7 +342,7 @@ def test_memory_that_cannot_be_read_is_sent(master: Master, spawn: Spawn) -> Non
 
 # Of one user, who takes the permission back between two operations.
 WITHDRAWN = """
-import ctypes
+import ctypes, numpy.ma  # as above
 own = int(sys.argv[2])
 libc = ctypes.CDLL(None)
 if os.getuid() == 0: os.setgid(60000); os.setuid(60000)

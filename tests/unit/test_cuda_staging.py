@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pccl_py import OperationTimeout, cuda_staging
+from pccl_py import OperationTimeout, UsageError, cuda_staging
+from pccl_py.cuda_api import CudaApi
 from pccl_py.cuda_staging import Staging, on_device
 from pccl_py.pinned_pool import PinnedPool
 from pccl_py.tensors import Operand, operands
@@ -215,3 +216,11 @@ def test_too_little_page_locked_memory_is_said_once(caplog: pytest.LogCaptureFix
         stage(staging, api.on_device(torch.ones(4)))
     assert [record.message for record in caplog.records if "PCCL_PINNED_MB" in record.message] != []
     assert len(caplog.records) == 1
+
+
+def test_a_torch_without_cuda_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(
+        UsageError, match=r"built without CUDA, or no device is visible\): pass tensor.cpu\(\)"
+    ):
+        CudaApi()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 torch_dist = pytest.importorskip("torch.distributed")
 
 import pccl_py.distributed as our_dist  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # What this backend has no use for: options of torch's own backends, and its registry of them.
 NOT_HERE = {
@@ -80,3 +83,28 @@ assert "pccl" in dist.Backend.backend_list
 assert "pccl_py.distributed" not in sys.modules
 """
         subprocess.run([sys.executable, "-c", source], check=True, timeout=60)
+
+
+def test_versions_of_torch() -> None:
+    """The range is the one of the extra "torch": an older one is refused, a newer one warned of."""
+    import tomllib
+
+    from pccl_py.distributed.needed_torch import TESTED, check_version
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    major, minor = TESTED
+    wanted = [f"torch>={major}.{minor},<{major}.{minor + 1}"]
+    assert project["optional-dependencies"]["torch"] == wanted
+    for version in (f"{major}.{minor}.0+cpu", f"{major}.{minor}.9", f"{major}.{minor}.0a0+git1234"):
+        check_version(version)
+    with pytest.raises(ImportError, match=r"need torch 2.13, this is 2.9.1: pip install"):
+        check_version("2.9.1")
+    with pytest.warns(UserWarning, match=r"tested with torch 2.13, this is 2.14.0\+cu130"):
+        check_version("2.14.0+cu130")
+
+
+def test_an_old_torch_is_refused_at_import() -> None:
+    code = "import torch; torch.__version__ = '2.12.1'; import pccl_py.distributed"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: pccl_py.distributed and the backend 'pccl' need torch 2.13"), last

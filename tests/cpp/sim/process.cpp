@@ -11,6 +11,7 @@ namespace {
 ExchangeLimits exchange_limits(const Scenario& scenario) {
   ExchangeLimits limits;
   limits.eager_bytes = std::size_t{scenario.eager_kib} * 1024;
+  limits.head_start_bytes = std::size_t{scenario.head_start_kib} * 1024;
   limits.slots = scenario.slots;
   limits.own_bytes = 8u << 10;
   return limits;

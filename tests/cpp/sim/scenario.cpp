@@ -75,6 +75,7 @@ Scenario draw(const Flavour& flavour, std::uint64_t seed, const Rules& rules) {
         {draw_kind(flavour, rng), 20 + rng.below(flavour.events), rng.next(), draw_length(rng)});
   std::sort(s.faults.begin(), s.faults.end(),
             [](const Fault& a, const Fault& b) { return a.at_event < b.at_event; });
+  s.head_start_kib = std::uint32_t(rng.below(3)) * 8;
   return s;
 }
 

@@ -88,6 +88,7 @@ struct Scenario {
   bool split_frames = false;   // a frame's header and its end are two events
   std::uint32_t frames_in_flight = 2;
   std::uint32_t eager_kib = 16, slots = 64;
+  std::uint32_t head_start_kib = 0;  // 0: links are short
   Delays data, control;
   Shape shape;
   std::vector<Fault> faults;

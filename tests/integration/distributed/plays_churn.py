@@ -202,16 +202,36 @@ def _store_of(path: str, rank: int) -> dist.TCPStore:
     return dist.TCPStore("127.0.0.1", int(port.read_text()), is_master=False)
 
 
+def _all_reduce_of_a_tensor_without_memory() -> None:
+    """As of a GPU that this torch has not."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        tensor = torch.empty(3, device="cuda")
+    dist.group.WORLD.allreduce([tensor]).wait()
+
+
+def _recv_of_nobody() -> None:
+    dist.group.WORLD.set_timeout(timedelta(seconds=0.3))
+    try:
+        dist.recv(torch.zeros(1))
+    finally:
+        dist.group.WORLD.set_timeout(timedelta(minutes=30))
+
+
 def bad_input(*, rank: int, ranks: int, path: str) -> None:
     """What is refused, and that the group goes on."""
     init("pccl", rank, ranks, path)
     say(case="float8", **caught(dist.all_reduce, torch.ones(2).to(torch.float8_e4m3fn)))
+    say(case="float8 bits", **caught(dist.all_reduce, torch.ones(2).to(torch.float8_e5m2), dist.ReduceOp.MAX))
+    say(case="complex", **caught(dist.all_reduce, torch.ones(2, dtype=torch.complex64), dist.ReduceOp.MAX))
+    say(case="traced", **caught(_all_reduce_of_a_tensor_without_memory))
     say(case="sparse", **caught(dist.group.WORLD.allreduce, [torch.eye(2).to_sparse()]))
     say(case="meta", **caught(dist.all_reduce, torch.ones(2, device="meta")))
     say(case="shapes", **caught(dist.all_reduce, torch.ones(2 + rank)))
     say(case="dtypes", **caught(dist.all_reduce, torch.ones(2, dtype=[torch.float32, torch.int32][rank])))
     say(case="list", **caught(dist.all_gather, [torch.zeros(2)] * 3, torch.zeros(2)))
-    say(case="anysource", **caught(dist.recv, torch.zeros(1)))
+    say(case="anysource", **caught(_recv_of_nobody))
     say(case="objects", **caught(our_dist.all_gather_object, [None] * 2, {1, 2}))
     if rank == 0:
         say(case="late", **caught(our_dist.monitored_barrier, timeout=timedelta(seconds=0.3)))
@@ -270,6 +290,58 @@ def to_a_dead_one(*, rank: int, ranks: int, path: str, victim: int) -> None:
     for work in (dist.isend(torch.full((2,), float(rank)), other), dist.irecv(got, other)):
         work.wait()
     say(got=got.tolist())
+    dist.destroy_process_group()
+
+
+def killed_in_messages(*, rank: int, ranks: int, path: str, call: str) -> None:
+    """The last rank dies while others wait for its message; messages between those go on."""
+    init("pccl", rank, ranks, path)
+    victim, got = ranks - 1, torch.zeros(2)
+    dist.barrier()
+    if rank == victim:
+        time.sleep(0.3)
+        die()
+    calls = {
+        "recv": lambda: dist.recv(got, victim, tag=1),
+        "recv_any": lambda: dist.recv(got, tag=1),
+        "send": lambda: dist.send(torch.zeros(1 << 20), victim, tag=1),
+        "batch": lambda: [
+            work.wait()
+            for work in dist.batch_isend_irecv(
+                [dist.P2POp(dist.isend, torch.ones(2), victim), dist.P2POp(dist.irecv, got, victim)]
+            )
+        ],
+    }
+    other = 1 - rank
+    works = [dist.isend(torch.full((2,), 5.0 + rank), other), dist.irecv(mine := torch.zeros(2), other)]
+    died = caught(calls[call])
+    for work in works:
+        work.wait()
+    say(died=died, mine=mine.tolist())
+    caught(dist.barrier)
+    tensor = torch.ones(1)
+    dist.all_reduce(tensor)
+    say(sum=tensor.item())
+    dist.destroy_process_group()
+
+
+def splitting(*, rank: int, ranks: int, path: str) -> None:
+    """torch's split_group, which asks for an accelerator first: a pretended one here."""
+    cpu = torch.device("cpu")
+    torch.accelerator.is_available = lambda: True
+    torch.accelerator.current_accelerator = lambda *_: cpu
+    init("pccl", rank, ranks, path)
+    dist.group.WORLD.bound_device_id = torch.device("cpu", 0)
+    halves = dist.split_group(split_ranks=[[0, 2], [1, 3]])
+    tensor = torch.full((2,), 1.0 + rank)
+    dist.all_reduce(tensor, group=halves)
+    one = dist.split_group(halves, [[1]])
+    dist.broadcast(tensor, dist.get_process_group_ranks(halves)[1], group=halves)
+    say(
+        value=tensor.tolist(),
+        ranks=dist.get_process_group_ranks(halves),
+        own=None if one is None else dist.get_process_group_ranks(one),
+    )
     dist.destroy_process_group()
 
 

@@ -205,6 +205,36 @@ def batch(d: Any, g: Any, rank: int, size: int) -> Outputs:
     return [got]
 
 
+def from_anybody(d: Any, g: Any, rank: int, size: int) -> Outputs:
+    """Rank 0 takes two messages of each of the others, whoever comes first, and answers."""
+    ranks = d.get_process_group_ranks(g)
+    if rank:
+        for tag in (3, 4):
+            d.send(values(rank, (3,), torch.float32, tag), ranks[0], group=g, tag=tag)
+        d.recv(got := torch.zeros(1), ranks[0], group=g)
+        return [got]
+    seen = {}
+    for tag in (3, 4):
+        for _ in range(1, size):
+            got = torch.zeros(3)
+            seen[d.recv(got, group=g, tag=tag), tag] = got
+    for source in ranks[1:]:
+        d.send(torch.full((1,), float(source)), source, group=g)
+    return [seen[key] for key in sorted(seen)] + [torch.tensor(sorted(seen))]
+
+
+def objects_between_two(d: Any, g: Any, rank: int, size: int) -> Outputs:
+    if size < 2 or rank > 1:
+        return []
+    listed = [{"of": rank}, "x" * 9] if rank else [None, None]
+    if rank:
+        d.send_object_list(listed, 0, group=g)
+    else:
+        source = None if d is our_dist else 1  # torch's own function cannot without a name
+        assert d.recv_object_list(listed, source, group=g) == 1
+    return [torch.frombuffer(bytearray(repr(listed).encode()), dtype=torch.uint8)]
+
+
 def objects(d: Any, g: Any, rank: int, size: int) -> Outputs:
     mine = {"rank": rank, "text": "x" * rank, "nested": [1.5, None, (True, b"ab")]}
     everybody: list[Any] = [None] * size
@@ -241,6 +271,7 @@ def cases() -> Iterator[tuple[Callable[..., Outputs], dict[str, Any]]]:
         yield case, {}
     yield all_gather_coalesced, {}
     yield from ((case, {}) for case in (all_gather_in_place, all_to_all_lists, barrier, batch, objects))
+    yield from ((case, {}) for case in (from_anybody, objects_between_two))
     yield from ((between_two, {"dtype": dtype}) for dtype in (torch.float32, torch.bool, torch.bfloat16))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import Shard
 
@@ -400,4 +400,26 @@ def other_siblings(*, rank: int, ranks: int, path: str, address: str) -> None:
     name, place = join_island(rank, path)
     model = net(0, 12 + rank)
     say(refused=caught(Island, address, model, name=name, inner_timeout=20))
+    os._exit(0)
+
+
+def one_job(*, rank: int, ranks: int, path: str, address: str) -> None:
+    """Two islands in one torch.distributed job: each is a process group of it."""
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=ranks)
+    number, place = divmod(rank, SIZE)
+    groups = [dist.new_group([0, 1]), dist.new_group([2, 3])]
+    mesh = DeviceMesh.from_group(groups[number], "cpu")
+    model = fully_shard(net(number), mesh=mesh)
+    inner = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    own: dict[str, Any] = {"process_group": groups[number], "name": "ab"[number], "min_islands": 2}
+    with Island(address, model, inner, config=QUICK, inner_timeout=20, **own) as island:
+        for _ in range(4):
+            with island.step():
+                loss_of(model, island.steps, rank).backward()
+                of = len(island.all_reduce_gradients().contributors)
+                inner.step()
+                inner.zero_grad()
+            say(step=island.steps - 1, of=of, digest=island.digest())
+        say(end=island.digest(), place=[island.name, island.rank, island.size])
+    dist.barrier()
     os._exit(0)

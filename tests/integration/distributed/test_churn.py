@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -72,18 +73,24 @@ def test_bad_input_is_refused_and_the_group_goes_on(gang: Gang) -> None:
     said = gang.play("plays_churn:bad_input", 2)
     expected = {
         "float8": "it can be sent around, not reduced",
+        "float8 bits": "it can be sent around, not reduced",
+        "complex": "complex tensors",
+        "traced": "has no memory",
         "sparse": "pass a dense tensor",
         "meta": "meta",
-        "shapes": "peer",
-        "dtypes": "peer",
+        "shapes": "rank 0 (peer ",
+        "dtypes": "rank 1 (peer ",
         "list": "3 tensors in the list for 2 ranks",
-        "anysource": "name the source",
+        "anysource": "nobody has sent",
         "objects": "type set cannot be sent",
         "late": "not all ranks came within 0.3 s",
     }
     for rank, lines in enumerate(said):
         for line in lines[:-1]:
             assert expected[line["case"]] in line["error"], line
+            if line["case"] in ("shapes", "dtypes"):
+                both = set(re.findall(r"rank (\d) \(peer \d\) calls all_reduce", line["error"]))
+                assert both == {"0", "1"}, line
             assert line["seconds"] < 5
         assert len(lines) == len(expected) + 1 - rank
         assert lines[-1] == {"case": "last", "value": repr([2.0, 2.0, 2.0, 2.0, 2.0])}
@@ -103,6 +110,25 @@ def test_messages_to_a_dead_rank_raise(gang: Gang) -> None:
         first = said[rank][0]["first"]
         assert "PeerLost" in first["kinds"] and first["seconds"] < 5, first
         assert said[rank][1]["got"] == [1.0 - rank] * 2
+
+
+@pytest.mark.parametrize("call", ["recv", "recv_any", "send", "batch"])
+def test_a_death_while_a_message_is_awaited(gang: Gang, call: str) -> None:
+    said = gang.play("plays_churn:killed_in_messages", 3, killed=(2,), call=call)
+    for rank in (0, 1):
+        died = said[rank][0]["died"]
+        assert "PeerLost" in died["kinds"] and "DistBackendError" in died["kinds"], died
+        assert died["seconds"] < 2.5, died  # of a heartbeat limit of 0.8 s
+        assert said[rank][0]["mine"] == [6.0 - rank] * 2
+        assert said[rank][1]["sum"] == 2.0
+
+
+def test_parts_split_off_know_their_ranks_in_the_world(gang: Gang) -> None:
+    said = gang.play("plays_churn:splitting", 4)
+    for rank in range(4):
+        half = [rank % 2, rank % 2 + 2]
+        own = [rank] if rank >= 2 else None
+        assert said[rank] == [{"value": [[4.0, 6.0][rank % 2]] * 2, "ranks": half, "own": own}]
 
 
 def test_errors_are_torchs_and_ours(gang: Gang) -> None:

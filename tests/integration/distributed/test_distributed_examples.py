@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def run(name: str) -> str:
-    command = [sys.executable, f"examples/{name}.py"]
+def run(name: str, *options: str) -> str:
+    command = [sys.executable, f"examples/{name}.py", *options]
     environment = {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         command,
@@ -51,3 +51,15 @@ def test_ddp_elastic() -> None:
     ends = re.findall(r"(b|c|newcomer): done, rank (\d) of 3, sha256 (\w{16})", text)
     assert sorted(rank for _, rank, _ in ends) == ["0", "1", "2"]
     assert len({digest for _, _, digest in ends}) == 1
+
+
+@pytest.mark.deadline(180)
+@pytest.mark.parametrize("options", [[], ["--ddp"]])
+def test_elastic_training(options: list[str]) -> None:
+    text = run("elastic_training", *options)
+    ends = re.findall(r"(a|c|newcomer): steps (\d+) to 80, loss (\S+), sha256 (\w{16})", text)
+    assert sorted(name for name, *_ in ends) == ["a", "c", "newcomer"]
+    assert len({digest for *_, digest in ends}) == 1
+    assert len({loss for *_, loss, _ in ends}) == 1
+    began = {name: int(step) for name, step, *_ in ends}
+    assert began["a"] == began["c"] == 0 and 40 <= began["newcomer"] < 80

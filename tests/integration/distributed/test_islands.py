@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
+import torch
 
 from pccl_py import Master
+from pccl_py.parallel import Island
 from tests.integration.peers import QUICK
+from tests.threads import in_threads
 
 from .gang import Gang
+from .plays_islands import loss_of, net
 
 Said = list[list[dict[str, Any]]]
 
@@ -51,10 +58,6 @@ def test_islands_train_as_one(gang: Gang, master: Master, kind: str) -> None:
 
 def test_two_islands_are_data_parallel_training(gang: Gang, master: Master) -> None:
     """The mean of all four ranks' gradients, AdamW: one process that sees all batches gets the same."""
-    import torch
-
-    from .plays_islands import loss_of, net
-
     said = gang.play("plays_islands:train", 4, address=master.address)
     model = net(0)  # island a's, which the others began with
     inner = torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -189,3 +192,40 @@ def test_ranks_of_one_island_must_have_one_model(gang: Gang, master: Master) -> 
     said = gang.play("plays_islands:other_siblings", 2, address=master.address)
     for lines in said:
         assert "ranks 0 and 1 of this island have models" in the(lines, "refused")["error"]
+
+
+def test_several_islands_in_one_job(gang: Gang, master: Master) -> None:
+    said = gang.play("plays_islands:one_job", 4, address=master.address)
+    check_alike(said, [0, 1, 2, 3])
+    assert [the(lines, "place") for lines in said] == [["a", 0, 2], ["a", 1, 2], ["b", 0, 2], ["b", 1, 2]]
+    assert all(of == 2 for lines in said for of, _ in by_step(lines).values())
+
+
+def test_an_island_of_one_process_needs_no_torch_distributed(master: Master) -> None:
+    """And a third one that comes later has what the others have."""
+    begun = threading.Event()
+
+    def play(index: int) -> tuple[str, int]:
+        model = torch.nn.Linear(6, 3)
+        torch.nn.init.constant_(model.weight, float(index))
+        inner = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        if index == 2:
+            assert begun.wait(20)
+        founders = 2 if index < 2 else 1
+        with Island(
+            master.address, model, inner, name=f"i{index}", config=QUICK, min_islands=founders
+        ) as island:
+            last = 400
+            while island.steps < last:
+                with island.step():
+                    last = min(last, island.steps + 3) if island.admissions else last
+                    loss_of(model, island.steps, index).backward()
+                    of = len(island.all_reduce_gradients().contributors)
+                    inner.step()
+                    inner.zero_grad()
+                begun.set()
+                time.sleep(0.01)
+            return island.digest(), of
+
+    digests, counts = zip(*in_threads([partial(play, index) for index in range(3)]), strict=True)
+    assert len(set(digests)) == 1 and counts == (3, 3, 3)

@@ -1,0 +1,88 @@
+// How fast the stripes of a long path may send together.
+#include "check.hpp"
+#include "runtime/pace.hpp"
+
+namespace pccl {
+namespace {
+
+// Windows of a link on a path of 100 ms.
+struct Line {
+  static constexpr auto rtt = 100 * millisecond;
+
+  std::optional<std::uint64_t> pass(Duration time, std::uint64_t bytes, std::uint64_t again = 0,
+                                    Duration queue = 0) {
+    now += time;
+    seen.delivered += bytes;
+    seen.segments += bytes / 1000;
+    seen.segments_again += again;
+    seen.rtt_least = rtt;
+    seen.rtt = rtt + queue;
+    return pace.look(now, seen);
+  }
+  void begin() {
+    CHECK(!pass(0, 0));
+    CHECK(!pass(rtt + rtt / 4, 1'000'000));
+  }
+
+  Pace pace;
+  Instant now = second;
+  Pace::Seen seen;
+};
+
+}  // namespace
+
+TEST(nothing_is_bounded_where_no_queue_is_full) {
+  Line line;
+  line.begin();
+  for (int i = 0; i < 20; ++i)
+    CHECK(!line.pass(Line::rtt, 10'000'000, 10, 20 * millisecond));  // one in a thousand is chance
+}
+
+TEST(stripes_that_overflow_a_queue_are_bounded_by_what_arrived) {
+  Line line;
+  line.begin();
+  CHECK(!line.pass(Line::rtt, 10'000'000));
+  const auto bounded = line.pass(Line::rtt, 9'000'000, 2000);
+  REQUIRE(bounded.has_value());
+  CHECK_EQ(*bounded, 97'000'000u);
+  CHECK(!line.pass(Line::rtt, 9'000'000, 2000));  // what is held back shows a round trip later
+  const auto more = line.pass(Line::rtt, 10'000'000);
+  REQUIRE(more.has_value());
+  CHECK(*more > *bounded && *more < 110'000'000);
+  CHECK(!line.pass(Line::rtt, 1'000'000));  // nobody asked for more
+}
+
+TEST(a_queue_that_stands_is_as_good_as_one_that_overflows) {
+  Line line;
+  line.begin();
+  CHECK(!line.pass(Line::rtt, 10'000'000, 0, 49 * millisecond));
+  const auto bounded = line.pass(Line::rtt, 10'000'000, 0, 60 * millisecond);
+  REQUIRE(bounded.has_value());
+  CHECK_EQ(*bounded, 97'000'000u);
+}
+
+TEST(windows_with_a_pause_tell_no_more_than_how_fast_it_is_at_least) {
+  Line line;
+  line.begin();
+  CHECK(!line.pass(Line::rtt, 10'000'000));
+  line.pace.idle();
+  CHECK(!line.pace.due(line.now));
+  CHECK(!line.pass(10 * second, 1'000'000, 1000));  // neither a bound nor what a bound is taken from
+  CHECK(!line.pass(Line::rtt + Line::rtt / 4, 1'000'000));
+  for (int i = 0; i < 6; ++i) CHECK(!line.pass(Line::rtt, 5'000'000));
+  const auto bounded = line.pass(Line::rtt, 5'000'000, 2000);
+  REQUIRE(bounded.has_value());
+  CHECK_EQ(*bounded, 97'000'000u);
+}
+
+// The sums are smaller then than they were.
+TEST(a_stripe_that_broke_says_nothing) {
+  Line line;
+  line.begin();
+  CHECK(!line.pass(Line::rtt, 10'000'000));
+  line.seen.delivered = 0;
+  line.seen.segments_again = 0;
+  CHECK(!line.pass(Line::rtt, 1'000, 5'000));
+}
+
+}  // namespace pccl
