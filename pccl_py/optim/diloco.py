@@ -8,7 +8,7 @@ import torch
 
 from . import options
 from .engine import Engine
-from .options import Common, OuterFactory, settings
+from .options import OuterFactory, Paced, settings
 from .reduction import Comm
 
 
@@ -57,6 +57,15 @@ class DiLoCo(Engine):
     verify_every         compare the outer state between peers after so many windows, and repair it; 0: never.
                          Costs a hash of it and no data
 
+    DiLoCo and LocalSGD also take these, for peers of different speeds:
+
+    local_steps          "fixed"; "dynamic": `sync_every` steps for the fastest peer, and fewer, min_steps at
+                         least, for others, in proportion to their measured speeds, so that all arrive together
+    min_peers, grace_ms  a window ends when so many peers should be through by their speeds, and that much
+                         later. Who is not goes on with its window, from the outer step of the others, and
+                         counts in a later one. With weighting="rarity" it counts there for those that it
+                         missed. None: all are waited for
+
     Peers come and go. A newcomer is admitted at the end of a window and receives the outer state there; it
     trains the next window like the others. Who dies costs the survivors nothing but a repetition of the
     reduction among them. Who was evicted but lives joins again by itself; its unfinished window is dropped.
@@ -71,7 +80,7 @@ class DiLoCo(Engine):
         *,
         sync_every: int,
         outer_optimizer: OuterFactory | None = None,
-        **common: Unpack[Common],
+        **common: Unpack[Paced],
     ) -> None:
         outer = options.nesterov if outer_optimizer is None else outer_optimizer
         super().__init__(comm, model, inner, settings("DiLoCo", outer, sync_every=sync_every, **common))

@@ -8,7 +8,7 @@ import torch
 
 from . import options
 from .engine import Engine
-from .options import Common, settings
+from .options import Paced, settings
 from .reduction import Comm
 
 
@@ -24,7 +24,7 @@ class LocalSGD(Engine):
         inner: torch.optim.Optimizer,
         *,
         sync_every: int,
-        **common: Unpack[Common],
+        **common: Unpack[Paced],
     ) -> None:
         checked = settings("LocalSGD", options.averaging, sync_every=sync_every, **common)
         super().__init__(comm, model, inner, checked)

@@ -55,7 +55,9 @@ class ModelParameters:
         known = {id(p) for p in self.parameters}
         for name, parameter in now.items():
             if id(parameter) not in known:
-                raise UsageError(f"parameter {name!r} is another, or requires a gradient only now: close() this")
+                raise UsageError(
+                    f"parameter {name!r} is another, or requires a gradient only now: close() this"
+                )
 
     def reshard(self) -> None:
         for module in self._gathering:

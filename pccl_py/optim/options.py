@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, TypedDict
 
@@ -14,6 +14,7 @@ import torch
 from ..errors import NotBuilt, UsageError
 from ..quantization import QuantConfig, numbers_of
 from .fragments import Schedule
+from .pace import PaceRules
 from .reduction import How
 from .rules import Rules
 from .weights import Weighting, described, weighting_of
@@ -39,11 +40,21 @@ class Common(TypedDict, total=False):
     verify_every: int
 
 
+class Paced(Common, total=False):
+    """What those take that reduce everything at once, and wait for it."""
+
+    local_steps: Literal["fixed", "dynamic"]
+    min_steps: int
+    min_peers: int | None
+    grace_ms: float
+
+
 @dataclass(frozen=True)
 class Settings:
     """Checked arguments.
 
     pipelined   the average of a window is applied at the end of the next one
+    pace        how many steps a peer takes in a window, and how long it is waited for
     alpha       share of a model's own values that stays when a fragment is applied
     feedback    what quantization loses is added to the next delta
     described   what must be the same on all peers
@@ -65,6 +76,7 @@ class Settings:
     pin_memory: bool | None = None
     inner_on_join: str = "keep"
     verify_every: int = 0
+    pace: PaceRules = field(default_factory=lambda: PaceRules(1))
 
 
 def settings(
@@ -88,6 +100,10 @@ def settings(
     bucket_cap_mb: float | None = None,
     inner_state_on_join: str = "keep",
     verify_every: int = 0,
+    local_steps: str = "fixed",
+    min_steps: int = 1,
+    min_peers: int | None = None,
+    grace_ms: float = 0,
 ) -> Settings:
     """Raises UsageError, or NotBuilt for what waits for a part that does not exist yet."""
     schedule = Schedule(
@@ -100,11 +116,34 @@ def settings(
     if feedback and code is None:
         raise UsageError("error_feedback without quantization: nothing is lost that could be fed back")
     overlaps = pipelined or schedule.delay > 0
+    dynamic = one_of(local_steps, "local_steps", ("fixed", "dynamic")) == "dynamic"
+    quorum = None if min_peers is None else count(min_peers, "min_peers", 1)
+    pace = PaceRules(
+        schedule.sync_every,
+        dynamic=dynamic,
+        least=count(min_steps, "min_steps", 1),
+        quorum=quorum,
+        grace_s=not_negative(grace_ms, "grace_ms") / 1000,
+    )
     plain = code is None and weighting == "uniform" and schedule.num_fragments == 1 and not overlaps
+    plain = plain and not dynamic and quorum is None
     clip = None if outer_momentum_clip is None else above_0(outer_momentum_clip, "outer_momentum_clip")
     chunk = None if bucket_cap_mb is None else int(above_0(bucket_cap_mb, "bucket_cap_mb") * 2**20 / 4)
     one_of(merge, "merge", ("mean", "rda"))
-    shared = (kind, num_fragments, delay, alpha, staleness, numbers_of(code), chunk, merge, clip)
+    shared: tuple[object, ...] = (
+        kind,
+        num_fragments,
+        delay,
+        alpha,
+        staleness,
+        numbers_of(code),
+        chunk,
+        merge,
+        clip,
+        pace,
+    )
+    if not overlaps and not dynamic:
+        shared = (*shared[:-1], quorum, grace_ms)  # peers may differ in sync_every
     return Settings(
         kind=kind,
         schedule=schedule,
@@ -122,6 +161,7 @@ def settings(
         pin_memory=pin_memory,
         inner_on_join=_inner_state_on_join(inner_state_on_join),
         verify_every=count(verify_every, "verify_every", 0),
+        pace=pace,
     )
 
 
@@ -135,9 +175,7 @@ def _quantization(value: str | QuantConfig | None, non_finite: str) -> QuantConf
 
 def _inner_state_on_join(value: str) -> str:
     if value == "copy":
-        raise NotBuilt(
-            "inner_state_on_join='copy' waits for copies of private state; pass 'keep' or 'zero'"
-        )
+        raise NotBuilt("inner_state_on_join='copy' waits for copies of private state; pass 'keep' or 'zero'")
     if value not in ("keep", "zero"):
         raise UsageError(f"inner_state_on_join={value!r}: it is 'keep', 'zero' or 'copy'")
     return value
@@ -167,6 +205,13 @@ def above_0(value: object, name: str) -> float:
     return float(value)  # type: ignore[arg-type]  # checked
 
 
+def not_negative(value: object, name: str) -> float:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    if not good:
+        raise UsageError(f"{name}={value!r}: it is a number, at least 0")
+    return float(value)  # type: ignore[arg-type]  # checked
+
+
 def share(value: object, name: str) -> float:
     good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
     if not good:
@@ -193,5 +238,3 @@ averaging: OuterFactory = partial(torch.optim.SGD, lr=1.0)
 
 def outer_or(value: OuterFactory | None, default: OuterFactory) -> OuterFactory:
     return default if value is None else value
-
-

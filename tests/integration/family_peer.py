@@ -47,7 +47,10 @@ def main() -> None:
 
     torch.set_num_threads(1)
     half = options.size // 2
-    begin, aim = torch.from_numpy(start(options.size)).float(), torch.from_numpy(target(options.name, options.size))
+    begin, aim = (
+        torch.from_numpy(start(options.size)).float(),
+        torch.from_numpy(target(options.name, options.size)),
+    )
     parts = {"a": begin[:half], "b": begin[half:]}
     aims = {"a": aim[:half].float(), "b": aim[half:].float()}
     model = torch.nn.ParameterDict({key: torch.nn.Parameter(part.clone()) for key, part in parts.items()})

@@ -122,7 +122,9 @@ def test_eager_is_the_paper_s_recursion_without_momentum() -> None:
                 inner_step(model, inner, x)
         return flat(model)
 
-    for rank, end in enumerate(in_threads([partial(peer, c, r) for r, c in enumerate(FakeWorld(peers).comms)])):
+    for rank, end in enumerate(
+        in_threads([partial(peer, c, r) for r, c in enumerate(FakeWorld(peers).comms)])
+    ):
         np.testing.assert_allclose(end.numpy(), theta[rank], rtol=1e-3, atol=1e-4)
 
 

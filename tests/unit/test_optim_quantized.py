@@ -110,7 +110,9 @@ def test_residual_changes_with_a_commit_only() -> None:
         return flat(model), outer.windows, outer.state_digest()
 
     results = on_peers(2, job)
-    assert torch.equal(results[0][0], results[1][0]) and results[0][1:] == results[1][1:] and results[0][1] == 2
+    assert (
+        torch.equal(results[0][0], results[1][0]) and results[0][1:] == results[1][1:] and results[0][1] == 2
+    )
 
 
 @pytest.mark.parametrize("quantization", [None, "int8"])
@@ -220,7 +222,9 @@ def test_radial_directional_average() -> None:
     for name in ("0.weight", "1.weight", "1.bias"):
         deltas = [given[name].double().numpy() for given, _ in results]
         mean_direction = np.mean([d / np.linalg.norm(d) for d in deltas], axis=0)
-        wanted = np.mean([np.linalg.norm(d) for d in deltas]) * mean_direction / np.linalg.norm(mean_direction)
+        wanted = (
+            np.mean([np.linalg.norm(d) for d in deltas]) * mean_direction / np.linalg.norm(mean_direction)
+        )
         if name == "0.weight":
             wanted = np.mean(deltas, axis=0)
         for _, moved in results:

@@ -148,7 +148,12 @@ def test_one_fragment_without_delay_is_diloco_bit_for_bit(outer: str) -> None:
 
 def test_alpha_1_leaves_the_models_alone() -> None:
     def peer(comm: FakeComm, rank: int) -> tuple[Tensor, Tensor]:
-        options = {"sync_every": 4, "num_fragments": 2, "fragment_sync_delay": 1, "fragment_update_alpha": 1.0}
+        options = {
+            "sync_every": 4,
+            "num_fragments": 2,
+            "fragment_sync_delay": 1,
+            "fragment_update_alpha": 1.0,
+        }
         _, end, _, _ = train(comm, rank, 16, **options)
         model = net()
         inner = sgd(model)
