@@ -72,6 +72,9 @@ class Pace:
 
     @property
     def over(self) -> bool:
-        """Whether the others do not wait for this peer any longer."""
+        """Whether the others do not wait for this peer any longer. Those of the quorum are waited for, as
+        speeds are not exact."""
         limit = self.rules.window_s(self.speeds)
-        return limit is not None and time.monotonic() - self._began >= limit
+        if limit is None or not self.speed or self.steps / self.speed <= limit:
+            return False
+        return time.monotonic() - self._began >= limit

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import pccl_py as pccl
-from pccl_py.optim import DiLoCo
+from pccl_py.optim import DiLoCo, LocalSGD
 from tests.conftest import ROOT
 from tests.fakes import FakeComm, FakeWorld
 from tests.threads import in_threads
@@ -200,6 +200,30 @@ def test_changed_shape_is_named() -> None:
     model[0].bias.data = torch.zeros(1)  # would be broadcast silently
     with pytest.raises(pccl.UsageError, match=r"'0.bias' was \[5\] and is \[1\]"):
         outer.sync()
+
+
+def test_parameters_that_change_between_windows_are_named() -> None:
+    model = net()
+    outer = DiLoCo(alone(), model, sgd(model), sync_every=H)
+    outer.sync()
+    model[0].weight.requires_grad_(False)
+    with pytest.raises(pccl.UsageError, match="'0.weight' required a gradient"):
+        outer.sync()
+    model[0].weight.requires_grad_(True)
+    model[2].weight = nn.Parameter(torch.zeros(2, 5))
+    with pytest.raises(pccl.UsageError, match="'2.weight' is another"):
+        outer.sync()
+
+
+def test_one_model_has_one_optimizer_of_the_family() -> None:
+    model = net()
+    first = DiLoCo(alone(), model, sgd(model), sync_every=H)
+    second = LocalSGD(alone(), model, sgd(model), sync_every=H)
+    first.sync()
+    with pytest.raises(pccl.UsageError, match=r"the model belongs to <DiLoCo of 32 parameters"):
+        second.sync()
+    first.close()
+    second.sync()
 
 
 # ---- arguments ---------------------------------------------------------------------------------------------
