@@ -4,9 +4,9 @@
     python examples/compare_optimizers.py                   # a table, and compare_optimizers.png
     python examples/compare_optimizers.py --only diloco async --seeds 1 --steps 200
 
-Four peers are threads of this process, each with its communicator over TCP; all begin from the same model, which
-was trained alone for `--warm` steps. "data-parallel" averages gradients in each step, and is what the bytes of
-the others are compared with. Each peer has its own passages, of the sources of Python's standard library.
+Four peers are threads of this process, each with its communicator; all begin from the same model, which was
+trained alone for `--warm` steps. Bytes are compared with those of "data-parallel", which averages gradients
+in each step. Each peer has its own passages, of the sources of Python's standard library.
 """
 
 from __future__ import annotations
@@ -70,7 +70,13 @@ def gradients_together(comm: pccl.Communicator, model: GPT, inner: torch.optim.O
 
 
 def run_peer(
-    address: str, rank: int, make: Make | None, options: argparse.Namespace, corpus: Corpus, start: Any, seed: int
+    address: str,
+    rank: int,
+    make: Make | None,
+    options: argparse.Namespace,
+    corpus: Corpus,
+    start: Any,
+    seed: int,
 ) -> Result:
     model = GPT(SHAPE)
     model.load_state_dict(start)
@@ -125,11 +131,11 @@ def warm(options: argparse.Namespace, corpus: Corpus) -> Any:
     return model.state_dict()
 
 
-def row(name: str, results: list[Result], base: int | None) -> str:
+def row(name: str, results: list[Result], base: int) -> str:
     losses = [result.loss for result in results]
     mean, spread = sum(losses) / len(losses), max(losses) - min(losses)
     sent, seconds = results[0].sent, sum(r.seconds for r in results) / len(results)
-    less = f"{base / sent:8.0f}x" if base and sent else " " * 9
+    less = f"{base / sent:8.1f}x" if sent else " " * 9
     return f"{name:24} {mean:8.4f} {spread:8.4f} {sent / 1e6:10.3f} {less} {seconds:8.1f}"
 
 
@@ -146,7 +152,9 @@ def plot(found: dict[str, list[Result]], path: str) -> None:
     for name, results in found.items():
         mean = sum(result.loss for result in results) / len(results)
         axes.scatter(results[0].sent / 1e6, mean)
-        axes.annotate(name, (results[0].sent / 1e6, mean), xytext=(5, 3), textcoords="offset points", fontsize=8)
+        axes.annotate(
+            name, (results[0].sent / 1e6, mean), xytext=(5, 3), textcoords="offset points", fontsize=8
+        )
     axes.set(xscale="log", xlabel="MB sent per peer", ylabel="held-out loss, nats per byte")
     axes.set_title("The same tokens, other traffic")
     figure.savefig(path, dpi=150)
@@ -154,7 +162,9 @@ def plot(found: dict[str, list[Result]], path: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peers", type=int, default=4)
     parser.add_argument("--steps", type=int, default=600, help="inner steps of each peer")
     parser.add_argument("--every", type=int, default=50, help="inner steps in a window")
@@ -168,11 +178,11 @@ def main() -> None:
     corpus = load([], SHAPE.context + 1)
     start = warm(options, corpus)
     found: dict[str, list[Result]] = {}
-    base = None
+    size = sum(value.numel() for value in GPT(SHAPE).parameters())
+    base = round(2 * (options.peers - 1) / options.peers * 4 * size * options.steps)  # data-parallel's
     print(f"{'optimizer':24} {'loss':>8} {'spread':>8} {'MB sent':>10} {'less':>9} {'seconds':>8}")
     for name in options.only:
         found[name] = [run(OPTIMIZERS[name], options, corpus, start, seed) for seed in range(options.seeds)]
-        base = found[name][0].sent if name == "data-parallel" else base
         print(row(name, found[name], base), flush=True)
     plot(found, options.png)
 

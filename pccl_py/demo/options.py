@@ -64,7 +64,9 @@ class Options:
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} {getattr(self, name)}: at least 1")
         if self.heterogeneous and self.optimizer not in ("diloco", "local_sgd"):
-            raise UsageError(f"--heterogeneous with --optimizer {self.optimizer}: diloco or local_sgd take it")
+            raise UsageError(
+                f"--heterogeneous with --optimizer {self.optimizer}: diloco or local_sgd take it"
+            )
         if self.width % self.heads:
             raise UsageError(f"--width {self.width} is no multiple of --heads {self.heads}")
         if self.master is None:
@@ -113,7 +115,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--heterogeneous", action="store_true", help=help)
     help = "of diloco and streaming; default: the optimizer's own"
     training.add_argument("--outer-lr", type=float, default=default.outer_lr, help=help)
-    training.add_argument("--outer-momentum", type=float, default=default.outer_momentum, help="with --outer-lr")
+    training.add_argument(
+        "--outer-momentum", type=float, default=default.outer_momentum, help="with --outer-lr"
+    )
     show = parser.add_argument_group("output")
     show.add_argument("--plain", action="store_true", help="lines instead of a live view")
     show.add_argument("--json", action="store_true", help="with --master: one object per line")

@@ -32,7 +32,7 @@ class AsyncDiLoCo(Engine):
                      2401.16265). "eager": each peer starts ahead of theta by its own part of the average that
                      is under way, lr w_i / sum(w) times its difference (arXiv 2502.12996, whose recursion it
                      is where the outer optimizer is SGD without momentum; the shared state stays the same on
-                     all peers here). "delayed_nesterov": DelayedNesterov as outer optimizer (arXiv 2401.09135)
+                     all peers here). "delayed_nesterov": DelayedNesterov is the default (arXiv 2401.09135)
     outer_optimizer  None: SGD(lr=0.7), as momentum 0.9 with a delay diverges; with "gap" SGD(lr=0.7,
                      momentum=0.9, nesterov=True), with "delayed_nesterov" DelayedNesterov(lr=0.7,
                      momentum=0.9, every=2)

@@ -59,8 +59,8 @@ class DiLoCo(Engine):
 
     DiLoCo and LocalSGD also take these, for peers of different speeds:
 
-    local_steps          "fixed"; "dynamic": `sync_every` steps for the fastest peer, and fewer, min_steps at
-                         least, for others, in proportion to their measured speeds, so that all arrive together
+    local_steps          "fixed"; "dynamic": `sync_every` steps for the fastest peer, fewer for others (but
+                         min_steps), in proportion to their measured speeds, so that they arrive together
     min_peers, grace_ms  a window ends when so many peers should be through by their speeds, and that much
                          later. Who is not goes on with its window, from the outer step of the others, and
                          counts in a later one. With weighting="rarity" it counts there for those that it

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import time
 import warnings
 from types import TracebackType
 from typing import Any, Self
@@ -108,7 +107,7 @@ class Engine(Membership):
         return False
 
     def leave_on(self, number: int = signal.SIGTERM, *, finish: bool = True) -> None:
-        """From the main thread: that signal, which a preempted machine gets, makes `should_leave` true; at the
+        """From the main thread: that signal, which a preempted machine gets, makes `should_leave` true at the
         end of the window, or at once with finish=False. The signal's former handler is called, too, if it is
         a function. Then leave the communicator: the others go on at once."""
         former = signal.getsignal(number)

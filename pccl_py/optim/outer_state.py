@@ -204,7 +204,7 @@ class OuterState:
         return self.pending[: self.fragment.size]
 
     def apply(self, steps: int, tokens: int) -> None:
-        """Takes the outer step with the pending average. `steps`: the mean over peers, `tokens`: their sum."""
+        """Takes the outer step with the pending average. steps: the mean over peers, tokens: their sum."""
         fragment = self.fragment
         outer = self._outer[fragment.first : fragment.last]
         for parameter, gradient in zip(outer, self.of(self.average(), fragment), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,7 +28,8 @@ class Comm(Protocol):
     def update_topology(self) -> bool: ...
     def rejoin(self) -> None: ...
     def sync_shared_state(self, state: SharedState, *, scope: Any) -> SyncInfo: ...
-    def all_reduce(self, tensors: Any, op: Any, *, scope: Any, on_loss: Any, **options: Any) -> Any: ...
+    @property
+    def all_reduce(self) -> Callable[..., Any]: ...
 
 
 @dataclass

@@ -18,10 +18,11 @@ import torch
 from ..error_feedback import ErrorFeedback
 from ..errors import NonFiniteError, UsageError
 from . import claims, rules
+from .islands import Ranks
 from .options import Settings
 from .outer_state import Fragment, OuterState
 from .pace import Pace
-from .reduction import SLOTS, Comm, How, Landed, Own, Reduction
+from .reduction import SLOTS, Comm, Landed, Own, Reduction
 from .stats import Stats, Window
 from .track import Track
 
@@ -52,6 +53,7 @@ class Windows:
         self._inner = inner
         self._settings = settings
         self._schedule = settings.schedule
+        self._ranks = Ranks(comm, settings)
         self._outer = OuterState(
             model,
             settings.outer,
@@ -64,7 +66,7 @@ class Windows:
             own_start=settings.staleness == "eager",
         )
         self._overlaps = settings.how.overlaps
-        self._how = _how(comm, settings)
+        self._how = self._ranks.how(settings.how)
         self._feedback = ErrorFeedback() if settings.feedback else None
         self._stage = Stage.OUTSIDE
         self._was_member = False  # of this run or, through a loaded state, of an earlier one
@@ -125,8 +127,9 @@ class Windows:
         self._delta_norm = _norm(delta)
         steps, tokens = (0, 0) if self._late else (self._steps, self._tokens)
         own = Own(weight, steps, tokens, float(not self._finalizing), self._pace.measure())
-        if self._how.quantization is None and not math.isfinite(self._delta_norm):
-            own.finite = bool(torch.isfinite(delta).all())
+        if self._how.quantization is None or self._ranks.size > 1:  # else the operation sees to it
+            finite = math.isfinite(self._delta_norm) or bool(torch.isfinite(delta).all())
+            own.finite = self._ranks.all(finite)
         if not own.finite or weight == 0:
             delta.zero_()
         if self._settings.rules.merge == "rda":
@@ -332,12 +335,6 @@ class Windows:
 
     def _on_step(self) -> None:
         raise NotImplementedError
-
-
-def _how(comm: Comm, settings: Settings) -> How:
-    """An Island's operations end in the call; what would overlap is reduced where it is applied."""
-    posts = hasattr(comm, "comm")
-    return replace(settings.how, overlaps=False) if posts else settings.how
 
 
 def _norm(flat: torch.Tensor) -> float:

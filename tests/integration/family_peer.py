@@ -1,6 +1,6 @@
 """A peer of the DiLoCo family in a process: `python -m tests.integration.family_peer ADDRESS NAME KIND ...`
 
-KIND is a key of KINDS. As diloco_peer, but with two parameters, and it may be killed while an average travels.
+KIND is a key of KINDS. As diloco_peer, with two parameters, and it may be killed while an average travels.
 """
 
 from __future__ import annotations

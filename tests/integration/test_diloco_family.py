@@ -1,4 +1,4 @@
-"""Quantized, streaming and delayed DiLoCo on real processes: one is killed while an average travels, one joins."""
+"""Quantized, streaming and delayed DiLoCo on processes: one is killed while an average travels, one joins."""
 
 from __future__ import annotations
 

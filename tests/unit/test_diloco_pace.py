@@ -147,8 +147,8 @@ def test_spare_holds_the_state_and_trains_when_one_is_gone() -> None:
                 if rank == 2:
                     assert outer.stand_by(2)
                     assert outer.stats.last is not None and outer.windows >= 3
-                    assert torch.equal(flat(model), torch.cat([p.reshape(-1) for p in
-                                                               outer.outer_parameters().values()]))  # fmt: skip
+                    shared = [p.reshape(-1) for p in outer.outer_parameters().values()]
+                    assert torch.equal(flat(model), torch.cat(shared))
                 began = outer.windows
                 for x in batches(rank, 100 * H):
                     if outer.windows >= 8 or (rank == 1 and outer.windows == 3):

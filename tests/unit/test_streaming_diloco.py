@@ -259,7 +259,7 @@ def test_save_and_load_anywhere_goes_on_bit_for_bit(at: int) -> None:
 
 
 def test_a_fresh_peer_takes_the_average_that_waited_in_a_checkpoint() -> None:
-    """Saved between departure and application: the pending average is shared state, and reaches a newcomer."""
+    """Saved between departure and application: the average is shared state, and reaches a newcomer."""
     options: dict[str, Any] = {"sync_every": 4, "num_fragments": 2, "fragment_sync_delay": 1}
     model = net()
     inner = sgd(model)
