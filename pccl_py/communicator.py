@@ -34,6 +34,8 @@ class LinkInfo:
     congestion_control   of its first stripe, as the kernel names it
     path                 "host", "lan" or "wan": what stripes and congestion control were chosen for
     rtt_s                round trip as the kernel has measured it, in seconds; 0.0: not yet
+    transport            how chunks leave here: "tcp" as bytes; "shm", "cma" or both by their place, where the
+                         other end may read this process's memory. The other direction may differ
     """
 
     remote: str

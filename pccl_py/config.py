@@ -102,7 +102,7 @@ class Config:
     )
     stripes: int = knob(
         0, "PCCL_STRIPES", at_least=0, at_most=16,
-        help="TCP streams of each link that this peer dials. 0: by path, 2 to 16.",
+        help="TCP streams of each link; the larger of both ends' wishes counts. 0: by path, 2 to 16.",
     )  # fmt: skip
 
     def __post_init__(self) -> None:

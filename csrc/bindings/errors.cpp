@@ -1,7 +1,10 @@
+#include <unistd.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "bindings/common.hpp"
@@ -35,10 +38,24 @@ namespace {
 // busy.
 class LogThread {
  public:
+  // Of this process: a forked child has neither the thread nor, perhaps, a lock that can be taken.
+  static LogThread& here() {
+    static std::atomic<LogThread*> current{new LogThread};  // it outlives the interpreter
+    auto* found = current.load();
+    if (found->process_ == getpid()) return *found;
+    auto* const own = new LogThread;
+    if (current.compare_exchange_strong(found, own)) return *own;
+    delete own;
+    return *found;
+  }
   void put(const std::string& line) {
     const std::lock_guard lock(mutex_);
     if (lines_.size() < lines_max) lines_.push_back(line);
-    if (!std::exchange(started_, true)) std::thread([this] { run(); }).detach();
+    try {
+      if (!started_) std::thread([this] { run(); }).detach();
+      started_ = true;
+    } catch (const std::system_error&) {  // no thread to be had: with a later line, perhaps
+    }
     put_.notify_one();
   }
 
@@ -66,6 +83,7 @@ class LogThread {
   std::mutex mutex_;
   std::condition_variable put_;
   std::deque<std::string> lines_;
+  const pid_t process_ = getpid();
   bool started_ = false;
 };
 
@@ -81,8 +99,7 @@ void sleep_for_ever() {
 }
 
 std::function<void(const std::string&)> logger() {
-  static auto* const thread = new LogThread;  // it outlives the interpreter
-  return [](const std::string& line) { thread->put(line); };
+  return [](const std::string& line) { LogThread::here().put(line); };
 }
 
 void bind_errors(py::module_& module) {

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "runtime/own_thread.hpp"
+
 namespace pccl {
 
 Result<std::unique_ptr<MasterRuntime>> MasterRuntime::create(MasterOptions options) {
@@ -34,7 +36,9 @@ Result<std::unique_ptr<MasterRuntime>> MasterRuntime::create(MasterOptions optio
   if (auto error = master->hub_->listen(std::move(*listener), socket_options,
                                         [raw](net::Accepted a) { raw->accept(std::move(a)); }))
     return error;
-  master->thread_ = std::make_unique<std::thread>([raw] { raw->run(); });
+  auto thread = start_thread([raw] { raw->run(); });
+  if (!thread) return thread.error();
+  master->thread_ = std::move(*thread);
   return master;
 }
 

@@ -11,6 +11,7 @@
 #include "base/rng.hpp"
 #include "net/address.hpp"
 #include "runtime/link_speeds.hpp"
+#include "runtime/own_thread.hpp"
 #include "runtime/this_host.hpp"
 
 namespace pccl {
@@ -51,7 +52,9 @@ Result<std::unique_ptr<PeerRuntime>> PeerRuntime::create(PeerOptions options) {
   if (auto error = peer->hub_->listen(std::move(*listener), socket_options,
                                       [raw](net::Accepted a) { raw->links_.accept(std::move(a)); }))
     return error;
-  peer->thread_ = std::make_unique<std::thread>([raw] { raw->run(); });
+  auto thread = start_thread([raw] { raw->run(); });
+  if (!thread) return thread.error();
+  peer->thread_ = std::move(*thread);
   return peer;
 }
 

@@ -18,17 +18,18 @@ GOAL_BYTES = 64 * MIB
 
 class MemoryPeer(Peer):
     def extra(self, size: int, index: int, peers: int, out: bool) -> dict[str, int | bool]:
-        """Bytes: the peak of resident memory during one operation, less what was there before it."""
+        """Bytes: the peak of resident memory during one operation, less what was before, and less the
+        tensors of other peers that it mapped: that memory is theirs."""
         array = self._empty(size // 4)
         result = self._empty(size // 4) if out else array
         fill(result, tile(0, array.size))  # so that its pages are there
         own = tile(index, array.size)
         fill(array, own)
-        before = _resident("VmRSS")
+        before, shared_before = _resident("VmRSS"), _resident("RssShmem")
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")  # the peak counts from here
         self.comm.all_reduce(array, out=result if out else None)
-        peak = _resident("VmHWM")
+        peak = _resident("VmHWM") - (_resident("RssShmem") - shared_before)
         expected = sum_of(range(peers), array.size)
         return {"extra": max(0, peak - before), "right": holds(result, expected)}
 
@@ -50,7 +51,7 @@ def measure(peers: int, size: int = SIZE, **settings: Any) -> Iterator[Figure]:
 
 
 def _resident(name: str) -> int:
-    """VmRSS or VmHWM of this process in bytes."""
+    """VmRSS, VmHWM or RssShmem of this process in bytes."""
     with open("/proc/self/status") as status:
         line = next(line for line in status if line.startswith(f"{name}:"))
     return int(line.split()[1]) << 10

@@ -36,7 +36,7 @@ def empty(shape: Shape, dtype: Any = "float32", *, like: Like | None = None) -> 
     like    "numpy" or "torch"; None: by the dtype, and numpy for a name
 
     Where no shared memory is left (descriptors, /dev/shm of a container), it is ordinary memory, and peers
-    read it in the next best way. Raises UsageError for a dtype that the library does not know, MemoryError.
+    read it in the next best way. Raises UsageError for a dtype that is no plain bytes, MemoryError.
     """
     sizes = _sizes(shape)
     if like is None:

@@ -47,3 +47,51 @@ def test_a_forked_child_does_not_stop_the_master(master: Master) -> None:
     assert os.waitpid(child, 0)[1] == 0
     with Communicator(master.address) as comm:
         comm.all_reduce(np.ones(3))
+
+
+# The library has logged before the fork; the child joins, waits for the parent's peer, and says for whom.
+LOGS_IN_CHILD = """
+import logging, os, sys, time
+import numpy as np
+from pccl_py import *
+logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(process)d %(message)s")
+quick = Config(waiting_notice_ms=100)
+with Master(config=quick) as master:
+    with Communicator(master.address, config=quick) as first:
+        time.sleep(0.3)
+    child = os.fork()
+    with Communicator(master.address, config=quick, min_islands=2) as comm:
+        if child: time.sleep(1)
+        comm.all_reduce(np.ones(3), tag=1)
+    if not child: time.sleep(0.3); os._exit(0)
+    print("child", child, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def test_a_forked_child_logs(spawn: Spawn) -> None:
+    process = spawn("-c", LOGS_IN_CHILD)
+    lines = (process.stdout.read() if process.stdout else "").splitlines()
+    child, status = next(line.split()[1:] for line in lines if line.startswith("child"))
+    assert status == "0"
+    assert any(line.startswith(child) and "waiting in all_reduce" in line for line in lines), lines
+
+
+# ADDRESS: one more thread is one too many for this user.
+NO_THREADS = """
+import resource, sys, os, numpy.ma
+from pccl_py import *
+if os.getuid() == 0: os.setgid(54321); os.setuid(54321)
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+for make in (lambda: Communicator(sys.argv[1]), lambda: Master()):
+    try:
+        make()
+    except ConnectError as error:
+        print(error, flush=True)
+"""
+
+
+def test_no_thread_is_an_error(master: Master, spawn: Spawn) -> None:
+    process = spawn("-c", NO_THREADS, master.address)
+    said = (process.stdout.read() if process.stdout else "").splitlines()
+    assert process.wait(10) == 0
+    assert len(said) == 2 and all("limit of processes" in line for line in said), said
