@@ -27,7 +27,9 @@ class Ranks:
 
     def all(self, found: bool) -> bool:
         """Whether it is so on all ranks."""
-        return all(self._island._siblings.tell(int(found))) if self.size > 1 else found
+        if self._island is None or self.size == 1:
+            return found
+        return all(self._island._siblings.tell(int(found)))
 
 
 def _check(settings: Settings) -> None:

@@ -58,7 +58,7 @@ class Membership(Windows):
             outer.load_from_model()
         goes_on = self._onward() is Stage.DEPARTING or not self._settings.pipelined
         outer.before_sync(phase=int(not joining and goes_on))
-        if self._was_member and not outer.shared.torn:
+        if self._was_member and not outer.shared.torn and not self._mixed:
             outer.shared.revision = 2 * outer.revision - joining
         offered = outer.shared.revision
         began = time.monotonic()
@@ -70,7 +70,7 @@ class Membership(Windows):
         if joining and info.revision > 0 and changed and self._settings.inner_on_join == "zero":
             self._inner.state.clear()
         self._note(info, time.monotonic() - began, repaired=changed and not joining)
-        self._was_member = True
+        self._was_member, self._mixed = True, False
         self._weight_seen = float(max(1, len(info.contributors)))
         self._stage = self._resumed(joining, phase)
 
@@ -105,7 +105,7 @@ class Membership(Windows):
                 raise  # on every peer alike: they call again
             except PcclError:
                 self._outer.shared.revision = 0  # what is here may be a mixture, and must win no election
-                self._was_member = False
+                self._mixed = True
                 raise
 
     def _note(self, info: SyncInfo, seconds: float, *, repaired: bool) -> None:

@@ -70,6 +70,7 @@ class Windows:
         self._feedback = ErrorFeedback() if settings.feedback else None
         self._stage = Stage.OUTSIDE
         self._was_member = False  # of this run or, through a loaded state, of an earlier one
+        self._mixed = False  # of old and elected content, since a synchronization broke off
         self._tracks = [Track() for _ in self._outer.fragments]
         self._position = 0  # in the schedule: inner steps since a delta left
         self._steps = 0  # of those, the ones that this peer took
