@@ -8,6 +8,11 @@
 
 namespace pccl {
 
+namespace {
+// What a parked frame costs besides its bytes: also an empty one fills memory.
+constexpr std::size_t parked_frame_bytes = 512;
+}  // namespace
+
 std::uint32_t Exchange::Attempt::position_of(PeerId peer) const {
   return std::uint32_t(std::find(ring.begin(), ring.end(), peer) - ring.begin());
 }
@@ -258,15 +263,28 @@ Landing Exchange::land(PeerId from, const wire::DataHeader& header) {
 
 bool Exchange::may_park(PeerId from, std::size_t bytes) const {
   const auto it = parked_bytes_.find(from);
-  return (it == parked_bytes_.end() ? 0 : it->second) + wire::data_header_bytes + bytes <=
+  return (it == parked_bytes_.end() ? 0 : it->second) + parked_frame_bytes + bytes <=
          limits::parked_bytes_max;
 }
 
+// What is sent again, as its stripe broke, may be here already: one of the two is enough, or stripes that
+// break often would fill what may be parked.
 ParkedId Exchange::park(PeerId from, const wire::DataHeader& header) {
   const auto id = next_parked_++;
+  const auto [copy, first] = parked_as_.try_emplace(identity_of(from, header), id);
+  if (!first) {
+    const auto old = parked_.find(std::exchange(copy->second, id));
+    parked_bytes_[from] -= parked_frame_bytes + old->second.header.bytes;
+    emit(exchange_effect::Discard{old->first});
+    parked_.erase(old);
+  }
   parked_[id] = {from, header};
-  parked_bytes_[from] += wire::data_header_bytes + header.bytes;  // an empty chunk costs something, too
+  parked_bytes_[from] += parked_frame_bytes + header.bytes;
   return id;
+}
+
+Exchange::FrameId Exchange::identity_of(PeerId from, const wire::DataHeader& header) {
+  return {from, header.view, header.key, header.step, header.chunk};
 }
 
 void Exchange::replay_parked() {
@@ -281,8 +299,9 @@ void Exchange::replay_parked() {
       ++it;
       continue;
     }
-    if (auto& held = parked_bytes_[frame.from]; (held -= wire::data_header_bytes + frame.header.bytes) == 0)
+    if (auto& held = parked_bytes_[frame.from]; (held -= parked_frame_bytes + frame.header.bytes) == 0)
       parked_bytes_.erase(frame.from);
+    parked_as_.erase(identity_of(frame.from, frame.header));
     if (older)
       emit(exchange_effect::Discard{id});
     else

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <tuple>
 
 #include "protocol/session.hpp"
 #include "runtime/make_executor.hpp"
@@ -135,6 +136,8 @@ class Exchange {
     Ready ready;
     std::uint64_t order = 0;  // in which they came
   };
+  using FrameId = std::tuple<PeerId, ViewId, OpKey, std::uint16_t, std::uint32_t>;
+  static FrameId identity_of(PeerId from, const wire::DataHeader& header);
   bool may_be_eager(const Descriptor& descriptor) const;
   void give_head_starts(Attempt& attempt) const;
   std::vector<PeerId> peers_of(const Operation& operation) const;
@@ -158,6 +161,7 @@ class Exchange {
   std::uint64_t readies_parked_ = 0;
   std::set<PeerId> readers_, distant_;
   std::map<ParkedId, Parked> parked_;
+  std::map<FrameId, ParkedId> parked_as_;
   std::map<PeerId, std::size_t> parked_bytes_;
   std::vector<Work> work_;
   AttemptId next_attempt_ = 1;

@@ -28,8 +28,8 @@ class Pace {
   // The bound in bytes per second, where it has changed.
   std::optional<std::uint64_t> look(Instant now, const Seen& seen) {
     const auto seconds = double(now - since_) / double(second);
-    const bool known =
-        since_ != 0 && seen.delivered >= before_.delivered && seen.segments >= before_.segments;
+    const bool known = since_ != 0 && seen.delivered >= before_.delivered &&
+                       seen.segments >= before_.segments && seen.segments_again >= before_.segments_again;
     const bool idle = std::exchange(idle_, false), settling = std::exchange(settling_, false);
     const auto rate = known && seconds > 0 ? double(seen.delivered - before_.delivered) / seconds : 0;
     const auto sent = std::max<std::uint64_t>(known ? seen.segments - before_.segments : 0, 1);

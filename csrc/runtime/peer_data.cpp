@@ -173,23 +173,36 @@ const std::uint8_t* PeerRuntime::source_of(Sends::Send& send) {
   auto& running = running_.at(send.key);
   const auto& executor = *exchange_->find(send.key)->executor;
   const auto& chunk_send = send.outgoing.send;
-  const auto& chunk = executor.layout().chunk(chunk_send.chunk);
-  const bool made = chunk_send.encode || chunk_send.scale_own;
-  if (made && send.temporary == no_slot) {
-    send.temporary = slots_.take(send.outgoing.attempt, chunk_send.bytes);
-    if (chunk_send.scale_own) {
-      running.memory->scale_own(executor, chunk_send.chunk, slots_.data(send.temporary));
-    } else if (!running.memory->encode_own(executor, chunk_send.chunk, slots_.data(send.temporary))) {
-      slots_.give(send.temporary);
-      not_finite(send.key, "tensor " + std::to_string(chunk.tensor));
-      return nullptr;
-    }
-  }
-  if (made) return slots_.data(send.temporary);
+  if (send.temporary != no_slot) return slots_.data(send.temporary);
+  if (chunk_send.encode || chunk_send.scale_own) return made_for(send);
   if (chunk_send.place == Place::slot && !send.released) return slots_.read(chunk_send.slot);
+  const auto& chunk = executor.layout().chunk(chunk_send.chunk);
   if (chunk_send.place != Place::input) return running.memory->output(chunk);
-  return send.released ? running.memory->contribution(executor, chunk_send.chunk)
-                       : running.memory->input(chunk);
+  if (!send.released) return running.memory->input(chunk);
+  // The executor takes the own bytes for sent: in place, the sum may take theirs while these wait to leave
+  // once more.
+  const auto* own = running.memory->contribution(executor, chunk_send.chunk);
+  if (own != running.memory->output(chunk)) return own;
+  send.temporary = slots_.take(send.outgoing.attempt, chunk_send.bytes);
+  std::memcpy(slots_.data(send.temporary), own, chunk_send.bytes);
+  return slots_.data(send.temporary);
+}
+
+// The own input, as it travels. Null: it cannot.
+const std::uint8_t* PeerRuntime::made_for(Sends::Send& send) {
+  auto& memory = *running_.at(send.key).memory;
+  const auto& executor = *exchange_->find(send.key)->executor;
+  const auto& chunk_send = send.outgoing.send;
+  send.temporary = slots_.take(send.outgoing.attempt, chunk_send.bytes);
+  auto* to = slots_.data(send.temporary);
+  if (chunk_send.scale_own)
+    memory.scale_own(executor, chunk_send.chunk, to);
+  else if (!memory.encode_own(executor, chunk_send.chunk, to)) {
+    slots_.give(std::exchange(send.temporary, no_slot));
+    not_finite(send.key, "tensor " + std::to_string(executor.layout().chunk(chunk_send.chunk).tensor));
+    return nullptr;
+  }
+  return to;
 }
 
 // What cannot be quantized fails everywhere, with the name of who brought it.

@@ -168,6 +168,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   bool send_chunk(PeerId peer, net::Connection& stripe, Sends::Send send);
   void send_again(PeerId peer, net::Connection& stripe, Sends::Send send);
   const std::uint8_t* source_of(Sends::Send& send);
+  const std::uint8_t* made_for(Sends::Send& send);
   void release(Sends::Send& send);
   bool may_take(const net::Connection& stripe) const;
   net::Landing land_chunk(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes);

@@ -85,4 +85,13 @@ TEST(a_stripe_that_broke_says_nothing) {
   CHECK(!line.pass(Line::rtt, 1'000, 5'000));
 }
 
+// Its repetitions are gone from the sum, while the others have brought more than it ever had.
+TEST(a_stripe_that_broke_late_says_nothing_either) {
+  Line line;
+  line.begin();
+  CHECK(!line.pass(Line::rtt, 10'000'000, 10));
+  line.seen.segments_again = 0;
+  CHECK(!line.pass(Line::rtt, 10'000'000));
+}
+
 }  // namespace pccl

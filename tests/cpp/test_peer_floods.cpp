@@ -24,6 +24,27 @@ TEST(parked_frames_are_bounded) {
   }
 }
 
+// A stripe broke before it was known what had come: its chunks come once more, on another that may break,
+// too.
+TEST(what_is_sent_again_is_parked_once) {
+  Household home;
+  home.enter(3);
+  const auto key = OpKey{Scope::group, 0, {0, 0, 0}};
+  wire::DataHeader header;
+  header.view = home.session.view().id;
+  header.key = key;
+  header.bytes = 1u << 20;
+  for (std::uint16_t attempt = 0; attempt < 20; ++attempt)
+    for (header.chunk = 0; header.chunk < 6; ++header.chunk) {
+      header.attempt = attempt;
+      REQUIRE(home.exchange.may_park(1, header.bytes));
+      home.frame(1, header);
+      home.drain();
+    }
+  CHECK_EQ(home.parked.size(), 6u);
+  for (const auto& [id, frame] : home.parked) CHECK_EQ(frame.second.attempt, 19);
+}
+
 TEST(parked_announcements_are_bounded) {
   Household home;
   home.enter(3);

@@ -18,14 +18,9 @@ from pccl_py import Communicator, Config, Master
 
 from .peers import PEER, expect, together
 
-# ADDRESS PEERS ROUNDS IN_PLACE HOW: sums, while a thread of its own ends one data socket after the other.
-KILLER = (
-    PEER
-    + """
+# A thread that ends one data socket after the other, while more than `spare` live.
+KILLING = """
 import contextlib, os, random, socket
-peers, rounds, in_place, how = *map(int, sys.argv[2:5]), sys.argv[5]
-options = {"ring": {"algorithm": "ring"}, "direct": {"algorithm": "direct"}, "auto": {},
-           "int8": {"quantization": "int8"}, "weighted": {"op": "avg"}}[how]
 def data_sockets(comm):
     "Duplicates of the descriptors of all stripes."
     master, found = int(address.rsplit(":", 1)[1]), []
@@ -43,16 +38,26 @@ def data_sockets(comm):
             pass
         one.close()
     return found
-def kill_now_and_then(comm, stop, killed):
-    while not stop.wait(random.uniform(0.005, 0.03)):
+def kill_now_and_then(comm, stop, killed, spare=2, shortest=0.005):
+    while not stop.wait(random.uniform(shortest, 0.03)):
         stripes = {peer.id: peer.link.stripes for peer in comm.peers() if peer.link is not None}
         found = data_sockets(comm)
-        if found and all(count > 2 for count in stripes.values()):
+        if found and all(count > spare for count in stripes.values()):
             with contextlib.suppress(OSError):  # it broke by itself
                 random.choice(found).shutdown(socket.SHUT_RDWR)
                 killed.append(1)
         for one in found:
             one.close()
+"""
+
+# ADDRESS PEERS ROUNDS IN_PLACE HOW: sums, while stripes die.
+KILLER = (
+    PEER
+    + KILLING
+    + """
+peers, rounds, in_place, how = *map(int, sys.argv[2:5]), sys.argv[5]
+options = {"ring": {"algorithm": "ring"}, "direct": {"algorithm": "direct"}, "auto": {},
+           "int8": {"quantization": "int8"}, "weighted": {"op": "avg"}}[how]
 config = Config(heartbeats_missed_max=20, stripes=5)
 with Communicator(address, min_islands=peers, config=config) as comm:
     say("in", comm.id)

@@ -195,7 +195,8 @@ def test_a_sender_that_nobody_names_may_not_come(master: Master) -> None:
         if comm.rank == 0:
             with pytest.raises(MismatchError, match="3 x float64"):
                 comm.recv(out, None, tag=3)
-            with pytest.raises(PeerLost, match="left during recv from any peer"):
+            # The other one leaves as soon as its call has failed: inside this recv, or before it.
+            with pytest.raises(PeerLost, match="left during recv from any peer|nobody is there to send"):
                 comm.recv(out, None)
             with pytest.raises(PeerLost, match="nobody is there to send"):
                 comm.recv(out, None)
