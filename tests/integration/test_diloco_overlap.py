@@ -9,7 +9,7 @@ import pytest
 from .emulated import Inside, emulator
 from .test_emulated_faults import MASTER
 
-# MASTER KIND: the time that it trained as a share of that and of its waits, after the first two windows.
+# MASTER KIND: its time of training as a share of that and of its waits, after the first two windows.
 PEER = """
 import json, sys, time, torch
 from pccl_py import Communicator
