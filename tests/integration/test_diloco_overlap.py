@@ -1,4 +1,4 @@
-"""How much of their time peers train while their averages cross 100 ms and 100 Mbit/s; training is a sleep."""
+"""How much of their time peers train while averages cross 100 ms and 100 Mbit/s; training is a sleep."""
 
 from __future__ import annotations
 
