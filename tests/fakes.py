@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +29,18 @@ class FakeWorld:
         return values
 
 
+class FakeWork:
+    """Runs when it is waited for, which all ranks do in the same order."""
+
+    def __init__(self, run: Callable[[], OpInfo]) -> None:
+        self._run = run
+        self.info: OpInfo | None = None
+
+    def wait(self) -> OpInfo:
+        self.info = self.info or self._run()
+        return self.info
+
+
 class FakeComm:
     """`failures`: raised by the next calls of all_reduce, before anything else happens."""
 
@@ -35,30 +49,51 @@ class FakeComm:
         self._rank = rank
         self.failures: list[Exception] = []
         self.calls: list[str] = []
+        self._works: list[FakeWork] = []
         self.waiting = 0
 
     def update_topology(self) -> bool:
         self.calls.append("update_topology")
         self.waiting = 0
+        assert all(work.info for work in self._works), "operations are in flight"
         return False
 
     def rejoin(self) -> None:
         self.calls.append("rejoin")
 
+    @property
+    def id(self) -> int:
+        return self._rank
+
     def all_reduce(
-        self, tensors: list[torch.Tensor], op: Any, *, scope: Any, weight: float, on_loss: Any
-    ) -> OpInfo:
-        assert (op, scope, on_loss) == ("avg", "run", "retry")
+        self,
+        tensors: Any,
+        op: Any,
+        *,
+        scope: Any,
+        on_loss: Any,
+        weight: float = 1.0,
+        async_op: bool = False,
+        **options: Any,
+    ) -> Any:
+        assert op in ("avg", "sum") and (scope, on_loss) == ("run", "retry")
+        assert not options, f"nothing is quantized here: {options}"
         self.calls.append("all_reduce")
         if self.failures:
             raise self.failures.pop(0)
+        given = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
+        work = FakeWork(partial(self._reduce, given, op, weight))
+        self._works.append(work)
+        return work if async_op else work.wait()
+
+    def _reduce(self, tensors: list[torch.Tensor], op: str, weight: float) -> OpInfo:
         posted = self._world.meet(self._rank, ([t.clone() for t in tensors], weight))
         total = sum(w for _, w in posted)
         for index, tensor in enumerate(tensors):
             tensor.zero_()
             for contribution, w in posted:
                 tensor += contribution[index] * w
-            if total:
+            if total and op == "avg":
                 tensor /= total
         return OpInfo(tuple(range(len(posted))), 0, 0, 0.0, 1, self.waiting, total)
 

@@ -9,6 +9,8 @@ from ..errors import UsageError
 
 PNG = "pccl_demo.png"
 PEERS_MAX = 16
+OPTIMIZERS = ("diloco", "local_sgd", "streaming", "async")
+QUANTIZATIONS = ("none", "int8", "uint8", "int4", "fp8", "bf16")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,10 @@ class Options:
     layers: int = 2
     heads: int = 4
     lr: float = 2e-3
-    outer_lr: float = 0.7
+    optimizer: str = "diloco"
+    quantization: str = "none"
+    heterogeneous: bool = False
+    outer_lr: float | None = None
     outer_momentum: float = 0.9
     threads: int = 1
     png: str = PNG
@@ -58,6 +63,10 @@ class Options:
         ):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} {getattr(self, name)}: at least 1")
+        if self.heterogeneous and self.optimizer not in ("diloco", "local_sgd"):
+            raise UsageError(
+                f"--heterogeneous with --optimizer {self.optimizer}: diloco or local_sgd take it"
+            )
         if self.width % self.heads:
             raise UsageError(f"--width {self.width} is no multiple of --heads {self.heads}")
         if self.master is None:
@@ -100,8 +109,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("batch", "context", "width", "layers", "heads", "threads"):
         training.add_argument(f"--{name}", type=int, default=getattr(default, name))
     training.add_argument("--lr", type=float, default=default.lr, help="of the inner AdamW")
-    training.add_argument("--outer-lr", type=float, default=default.outer_lr)
-    training.add_argument("--outer-momentum", type=float, default=default.outer_momentum)
+    training.add_argument("--optimizer", choices=OPTIMIZERS, default=default.optimizer)
+    training.add_argument("--quantization", choices=QUANTIZATIONS, default=default.quantization)
+    help = "peers after the first are slower; steps by speed (diloco, local_sgd)"
+    training.add_argument("--heterogeneous", action="store_true", help=help)
+    help = "of diloco and streaming; default: the optimizer's own"
+    training.add_argument("--outer-lr", type=float, default=default.outer_lr, help=help)
+    training.add_argument(
+        "--outer-momentum", type=float, default=default.outer_momentum, help="with --outer-lr"
+    )
     show = parser.add_argument_group("output")
     show.add_argument("--plain", action="store_true", help="lines instead of a live view")
     show.add_argument("--json", action="store_true", help="with --master: one object per line")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
 import pccl_py as pccl
-from pccl_py.optim import DiLoCo
+from pccl_py.optim import AsyncDiLoCo, DiLoCo, LocalSGD, StreamingDiLoCo
+from pccl_py.optim.engine import Engine
 
 from .data import load
 from .model import GPT, Shape
 from .options import Options
 
 HELD_OUT_PASSAGES = 24
+SLOWER_S = 0.02  # of each peer after the first, per step, where peers are to differ
 Say = Callable[..., None]
 
 
@@ -27,12 +31,7 @@ def train(options: Options, say: Say, connect_when: Callable[[], None]) -> None:
     held_out = corpus.held_out_batch(HELD_OUT_PASSAGES, length)
     model = GPT(Shape(options.layers, options.heads, options.width, options.context))
     inner = torch.optim.AdamW(model.parameters(), lr=options.lr, betas=(0.9, 0.95))
-    outer_optimizer = partial(
-        torch.optim.SGD,
-        lr=options.outer_lr,
-        momentum=options.outer_momentum,
-        nesterov=options.outer_momentum > 0,
-    )
+    shared = GPT(model.shape)  # holds the outer parameters
     say("ready", parameters=model.size, corpus=corpus.digest, bytes=len(corpus.train))
     connect_when()
 
@@ -44,7 +43,8 @@ def train(options: Options, say: Say, connect_when: Callable[[], None]) -> None:
         min_islands=options.founders,
     ) as comm:
         say("member", id=comm.id, peers=comm.world_size)
-        outer = DiLoCo(comm, model, inner, sync_every=options.steps, outer_optimizer=outer_optimizer)
+        outer = outer_of(comm, model, inner, options)
+        pause_s = SLOWER_S * comm.rank if options.heterogeneous else 0.0
         batches = corpus.batches(options.batch, length, seed=comm.id)
         with outer:
             say("begins", window=outer.windows, digest=outer.state_digest())
@@ -53,13 +53,40 @@ def train(options: Options, say: Say, connect_when: Callable[[], None]) -> None:
                 loss = model.loss(next(batches))
                 loss.backward()  # type: ignore[no-untyped-call]
                 outer.add_tokens(options.batch * options.context)
+                before = outer.windows, outer.stats.synchronizations
                 inner.step()  # its hook closes the window when this was the last step of it
                 inner.zero_grad()
+                time.sleep(pause_s)
                 say("step", window=outer.windows, step=outer.pending_steps, loss=loss.item())
-                if outer.pending_steps == 0:
-                    tell_window(outer, say, evaluate(model, held_out))
+                if before != (outer.windows, outer.stats.synchronizations):
+                    shared.load_state_dict(outer.outer_parameters())
+                    tell_window(outer, say, evaluate(shared, held_out))
         stats = outer.stats
         say("end", sent=stats.bytes_sent, state_sent=stats.state_bytes_sent, rejoins=stats.rejoins)
+
+
+def outer_of(comm: pccl.Communicator, model: GPT, inner: torch.optim.Optimizer, options: Options) -> Engine:
+    """The chosen member of the family. Streaming: two fragments, which travel while the peer trains."""
+    common: Any = {"sync_every": options.steps}
+    if options.quantization != "none":
+        common["quantization"] = options.quantization
+    if options.heterogeneous:
+        common["local_steps"] = "dynamic"
+    match options.optimizer:
+        case "local_sgd":
+            return LocalSGD(comm, model, inner, **common)
+        case "async":
+            return AsyncDiLoCo(comm, model, inner, staleness="gap", **common)
+    if options.outer_lr is not None:
+        momentum = options.outer_momentum
+        common["outer_optimizer"] = partial(
+            torch.optim.SGD, lr=options.outer_lr, momentum=momentum, nesterov=momentum > 0
+        )
+    if options.optimizer == "streaming":
+        common["sync_every"] = 2 * options.steps  # one of the two leaves at the end of each window
+        delay = min(5, options.steps - 1)
+        return StreamingDiLoCo(comm, model, inner, num_fragments=2, fragment_sync_delay=delay, **common)
+    return DiLoCo(comm, model, inner, **common)
 
 
 def set_learning_rate(inner: torch.optim.Optimizer, options: Options, step: int) -> None:
@@ -73,14 +100,14 @@ def set_learning_rate(inner: torch.optim.Optimizer, options: Options, step: int)
 
 @torch.no_grad()
 def evaluate(model: GPT, held_out: torch.Tensor) -> float:
-    """Nats per byte. The model is the outer one here, so that all peers find the same value."""
+    """Nats per byte. The model is the outer one, so that all peers find the same value."""
     model.eval()
     loss = model.loss(held_out).item()
     model.train()
     return loss
 
 
-def tell_window(outer: DiLoCo, say: Say, loss: float) -> None:
+def tell_window(outer: Engine, say: Say, loss: float) -> None:
     last = outer.stats.last
     if last is None or last.number != outer.windows:  # evicted, and back with the shared state
         return say("begins", window=outer.windows, digest=outer.state_digest())

@@ -1,4 +1,4 @@
-"""Optimizers that train far apart and rarely talk: DiLoCo, the first of its family.
+"""Optimizers that train far apart and rarely talk: the DiLoCo family.
 
 Importing this package does not import torch; naming a class does.
 """
@@ -8,13 +8,36 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .async_diloco import AsyncDiLoCo as AsyncDiLoCo
+    from .delayed_nesterov import DelayedNesterov as DelayedNesterov
     from .diloco import DiLoCo as DiLoCo
+    from .local_sgd import LocalSGD as LocalSGD
     from .stats import Stats as Stats
     from .stats import Window as Window
+    from .streaming_diloco import StreamingDiLoCo as StreamingDiLoCo
+    from .weights import Progress as Progress
 
-_MODULES = {"DiLoCo": "diloco", "Stats": "stats", "Window": "stats"}
+_MODULES = {
+    "AsyncDiLoCo": "async_diloco",
+    "DelayedNesterov": "delayed_nesterov",
+    "DiLoCo": "diloco",
+    "LocalSGD": "local_sgd",
+    "Progress": "weights",
+    "Stats": "stats",
+    "StreamingDiLoCo": "streaming_diloco",
+    "Window": "stats",
+}
 
-__all__ = ["DiLoCo", "Stats", "Window"]
+__all__ = [
+    "AsyncDiLoCo",
+    "DelayedNesterov",
+    "DiLoCo",
+    "LocalSGD",
+    "Progress",
+    "Stats",
+    "StreamingDiLoCo",
+    "Window",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,50 +2,221 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal, TypedDict
 
 import torch
 
 from ..errors import NotBuilt, UsageError
+from ..quantization import QuantConfig, numbers_of
+from .fragments import Schedule
+from .pace import PaceRules
+from .reduction import How
+from .rules import Rules
+from .weights import Weighting, described, weighting_of
 
 InnerStateOnJoin = Literal["keep", "zero", "copy"]
+NonFinite = Literal["raise", "skip"]
 OuterFactory = Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
 
-# Argument: (the value that is built, what any other waits for, what to do until then).
-_LATER: dict[str, tuple[Any, str, str]] = {
-    "num_fragments": (1, "StreamingDiLoCo", "pass 1"),
-    "fragment_sync_delay": (0, "StreamingDiLoCo", "pass 0"),
-    "fragment_update_alpha": (0.0, "StreamingDiLoCo", "pass 0.0"),
-    "quantization": (None, "quantized windows", "pass None"),
-    "error_feedback": (False, "quantized windows", "pass False"),
-    "staleness": ("none", "AsyncDiLoCo", "pass 'none'"),
-    "outer_momentum_clip": (None, "AsyncDiLoCo", "pass None"),
-    "weighting": ("uniform", "weights by tokens", "pass 'uniform'"),
-    "merge": ("mean", "radial-directional averaging", "pass 'mean'"),
-    "local_steps": ("fixed", "steps by measured speed", "pass 'fixed'"),
-    "backup_device": (None, "outer state on a device", "pass None, which keeps it on the host"),
-    "bucket_cap_mb": (None, "reductions in buckets", "pass None"),
-    "min_peers": (1, "a quorum with a grace window", "pass 1, and min_islands to the Communicator"),
-    "grace_ms": (0, "a quorum with a grace window", "pass 0"),
-}
+
+class Common(TypedDict, total=False):
+    """What all classes take; DiLoCo says what it means."""
+
+    quantization: str | QuantConfig | None
+    error_feedback: bool | None
+    non_finite: NonFinite
+    weighting: str | Weighting
+    merge: Literal["mean", "rda"]
+    outer_momentum_clip: float | None
+    backup_device: str | torch.device | None
+    pin_memory: bool | None
+    bucket_cap_mb: float | None
+    inner_state_on_join: InnerStateOnJoin
+    verify_every: int
 
 
-def check_built(arguments: dict[str, Any]) -> None:
-    """Raises NotBuilt for an argument of a part that waits; `arguments` has all names of the table."""
-    for name, (built, part, advice) in _LATER.items():
-        value = arguments[name]
-        if value != built or isinstance(value, bool) != isinstance(built, bool):
-            raise NotBuilt(f"{name}={value!r} waits for {part}; {advice}")
+class Paced(Common, total=False):
+    """What those take that reduce everything at once, and wait for it."""
+
+    local_steps: Literal["fixed", "dynamic"]
+    min_steps: int
+    min_peers: int | None
+    grace_ms: float
 
 
-def inner_state_on_join(value: str) -> InnerStateOnJoin:
+@dataclass(frozen=True)
+class Settings:
+    """Checked arguments.
+
+    pipelined   the average of a window is applied at the end of the next one
+    pace        how many steps a peer takes in a window, and how long it is waited for
+    alpha       share of a model's own values that stays when a fragment is applied
+    feedback    what quantization loses is added to the next delta
+    described   what must be the same on all peers
+    """
+
+    kind: str
+    schedule: Schedule
+    outer: OuterFactory
+    how: How
+    rules: Rules
+    weighting: Weighting
+    described: str
+    pipelined: bool = False
+    alpha: float = 0.0
+    staleness: str = "none"
+    feedback: bool = False
+    non_finite: str = "raise"
+    device: torch.device | None = None
+    pin_memory: bool | None = None
+    inner_on_join: str = "keep"
+    verify_every: int = 0
+    pace: PaceRules = field(default_factory=lambda: PaceRules(1))
+
+
+def settings(
+    kind: str,
+    outer: OuterFactory,
+    *,
+    sync_every: int,
+    num_fragments: int = 1,
+    delay: int = 0,
+    alpha: float = 0.0,
+    pipelined: bool = False,
+    staleness: str = "none",
+    quantization: str | QuantConfig | None = None,
+    error_feedback: bool | None = None,
+    non_finite: NonFinite = "raise",
+    weighting: str | Weighting = "uniform",
+    merge: str = "mean",
+    outer_momentum_clip: float | None = None,
+    backup_device: str | torch.device | None = None,
+    pin_memory: bool | None = None,
+    bucket_cap_mb: float | None = None,
+    inner_state_on_join: str = "keep",
+    verify_every: int = 0,
+    local_steps: str = "fixed",
+    min_steps: int = 1,
+    min_peers: int | None = None,
+    grace_ms: float = 0,
+) -> Settings:
+    """Raises UsageError, or NotBuilt for what waits for a part that does not exist yet."""
+    schedule = Schedule(
+        count(sync_every, "sync_every", 1),
+        count(num_fragments, "num_fragments", 1),
+        count(delay, "fragment_sync_delay", 0),
+    )
+    code = _quantization(quantization, one_of(non_finite, "non_finite", ("raise", "skip")))
+    feedback = code is not None and code.kind == "int4" if error_feedback is None else bool(error_feedback)
+    if feedback and code is None:
+        raise UsageError("error_feedback without quantization: nothing is lost that could be fed back")
+    overlaps = pipelined or schedule.delay > 0
+    dynamic = one_of(local_steps, "local_steps", ("fixed", "dynamic")) == "dynamic"
+    quorum = None if min_peers is None else count(min_peers, "min_peers", 1)
+    pace = PaceRules(
+        schedule.sync_every,
+        dynamic=dynamic,
+        least=count(min_steps, "min_steps", 1),
+        quorum=quorum,
+        grace_s=not_negative(grace_ms, "grace_ms") / 1000,
+    )
+    plain = code is None and weighting == "uniform" and schedule.num_fragments == 1 and not overlaps
+    plain = plain and not dynamic and quorum is None
+    clip = None if outer_momentum_clip is None else above_0(outer_momentum_clip, "outer_momentum_clip")
+    chunk = None if bucket_cap_mb is None else int(above_0(bucket_cap_mb, "bucket_cap_mb") * 2**20 / 4)
+    one_of(merge, "merge", ("mean", "rda"))
+    shared: tuple[object, ...] = (
+        kind,
+        num_fragments,
+        delay,
+        alpha,
+        staleness,
+        numbers_of(code),
+        chunk,
+        merge,
+        clip,
+        pace,
+    )
+    if not overlaps and not dynamic:
+        shared = (*shared[:-1], quorum, grace_ms)  # peers may differ in sync_every
+    return Settings(
+        kind=kind,
+        schedule=schedule,
+        outer=outer,
+        how=How(together=plain, overlaps=overlaps, quantization=code, chunk=chunk and max(1, chunk)),
+        rules=Rules(merge=merge, gap=staleness == "gap", clip=clip),
+        weighting=weighting_of(weighting),
+        described=f"{shared} {described(weighting)} {non_finite}",
+        pipelined=pipelined,
+        alpha=share(alpha, "fragment_update_alpha"),
+        staleness=staleness,
+        feedback=feedback,
+        non_finite=non_finite,
+        device=None if backup_device is None else _device(backup_device),
+        pin_memory=pin_memory,
+        inner_on_join=_inner_state_on_join(inner_state_on_join),
+        verify_every=count(verify_every, "verify_every", 0),
+        pace=pace,
+    )
+
+
+def _quantization(value: str | QuantConfig | None, non_finite: str) -> QuantConfig | None:
+    if value is None:
+        return None
+    numbers_of(value)
+    code = QuantConfig(value) if isinstance(value, str) else value  # type: ignore[arg-type]  # checked
+    return replace(code, non_finite="skip") if non_finite == "skip" else code
+
+
+def _inner_state_on_join(value: str) -> str:
     if value == "copy":
         raise NotBuilt("inner_state_on_join='copy' waits for copies of private state; pass 'keep' or 'zero'")
     if value not in ("keep", "zero"):
         raise UsageError(f"inner_state_on_join={value!r}: it is 'keep', 'zero' or 'copy'")
-    return "zero" if value == "zero" else "keep"
+    return value
+
+
+def _device(value: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(value)
+        torch.zeros(1, device=device)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise UsageError(f"backup_device={value!r}: {str(error).splitlines()[0]}") from error
+    if device.type == "meta":
+        raise UsageError("backup_device='meta' holds no values; pass 'cpu', a device of yours, or None")
+    return device
+
+
+def one_of(value: str, name: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise UsageError(f"{name}={value!r}: it is {' or '.join(map(repr, known))}")
+    return value
+
+
+def above_0(value: object, name: str) -> float:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    if not good:
+        raise UsageError(f"{name}={value!r}: it is a number above 0")
+    return float(value)  # type: ignore[arg-type]  # checked
+
+
+def not_negative(value: object, name: str) -> float:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    if not good:
+        raise UsageError(f"{name}={value!r}: it is a number, at least 0")
+    return float(value)  # type: ignore[arg-type]  # checked
+
+
+def share(value: object, name: str) -> float:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+    if not good:
+        raise UsageError(f"{name}={value!r}: it is a number from 0 to 1")
+    return float(value)  # type: ignore[arg-type]  # checked
 
 
 def count(value: object, name: str, low: int) -> int:
@@ -59,6 +230,11 @@ def count(value: object, name: str, low: int) -> int:
     return number
 
 
-def nesterov(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """The outer optimizer of the DiLoCo paper (arXiv 2311.08105)."""
-    return torch.optim.SGD(parameters, lr=0.7, momentum=0.9, nesterov=True)
+# The outer optimizer of the DiLoCo paper (arXiv 2311.08105), and what is measured to bear a delay.
+nesterov: OuterFactory = partial(torch.optim.SGD, lr=0.7, momentum=0.9, nesterov=True)
+plain_sgd: OuterFactory = partial(torch.optim.SGD, lr=0.7)
+averaging: OuterFactory = partial(torch.optim.SGD, lr=1.0)
+
+
+def outer_or(value: OuterFactory | None, default: OuterFactory) -> OuterFactory:
+    return default if value is None else value

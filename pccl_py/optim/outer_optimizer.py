@@ -28,9 +28,10 @@ class Slot(NamedTuple):
 
 
 class OuterOptimizer:
-    """`buffers`: {name of the state: flat tensor}. Each parameter has its gradient set before step().
+    """`buffers`: {name of the state: flat tensor}. Those parameters that have a gradient take
+    part in a step().
 
-    The constructor takes a step with the gradients at hand; set the parameters again afterwards.
+    The constructor takes a step with zeros as gradients; set the parameters again afterwards.
     """
 
     def __init__(self, factory: OuterFactory, parameters: list[torch.nn.Parameter]) -> None:
@@ -49,6 +50,8 @@ class OuterOptimizer:
         state = self.torch.state
         eager = {p: {k: _copy(v) for k, v in state[p].items()} for p in parameters if p in state}
         groups = [{k: deepcopy(v) for k, v in g.items() if k != "params"} for g in self.torch.param_groups]
+        for p in parameters:
+            p.grad = torch.zeros_like(p)
         try:
             self.torch.step()
         except TypeError as error:
@@ -57,7 +60,9 @@ class OuterOptimizer:
         self._lay_out(parameters, eager)
         for group, before in zip(self.torch.param_groups, groups, strict=True):
             group.update(before)
-        self.restore(stepped=False)
+        for p in parameters:
+            p.grad = None
+        self.restore([])
 
     def _lay_out(
         self, parameters: list[torch.nn.Parameter], eager: dict[torch.nn.Parameter, dict[str, Any]]
@@ -74,7 +79,9 @@ class OuterOptimizer:
             dtypes = {value.dtype for _, value in values}
             if len(dtypes) > 1:
                 raise UsageError(f"the outer optimizer's {key!r} has several dtypes: {dtypes}")
-            self.buffers[key] = torch.zeros(sum(v.numel() for _, v in values), dtype=dtypes.pop())
+            self.buffers[key] = torch.zeros(
+                sum(v.numel() for _, v in values), dtype=dtypes.pop(), device=values[0][1].device
+            )
             views = split(self.buffers[key], [value.shape for _, value in values])
             for (p, _), view in zip(values, views, strict=True):
                 at_first = eager.get(p, {}).get(key)
@@ -82,19 +89,21 @@ class OuterOptimizer:
                     view.copy_(at_first)
                 self._slots.append(Slot(p, key, view, lazy=at_first is None))
 
-    def step(self) -> None:
+    def step(self, parameters: list[torch.nn.Parameter]) -> None:
+        """`parameters`: those that have a gradient."""
         self.torch.step()
-        state = self.torch.state
+        state, stepped = self.torch.state, {id(p) for p in parameters}
         for p, key, view, _ in self._slots:
-            value = state[p][key]
+            value = state[p][key] if id(p) in stepped else view
             if value is not view:
                 view.copy_(value)
                 state[p][key] = view
 
-    def restore(self, stepped: bool) -> None:
-        """Makes the content of `buffers` the optimizer's state. `stepped`: it has taken a step already."""
+    def restore(self, stepped: list[torch.nn.Parameter]) -> None:
+        """Makes the content of `buffers` the optimizer's state. `stepped`: who has taken a step already."""
+        known = {id(p) for p in stepped}
         for p, key, view, lazy in self._slots:
-            if stepped or not lazy:
+            if id(p) in known or not lazy:
                 self.torch.state[p][key] = view
             else:
                 self.torch.state[p].pop(key, None)

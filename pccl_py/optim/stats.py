@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,14 @@ class Window:
     average_norm *    L2 norm of the averaged one
     bytes_sent, bytes_received    tensor data of this peer, over all attempts
     attempts          1, and one more for each loss of a peer that it survived
-    wait_s            seconds from the start of the reduction to its commit
-    committed_at      time.monotonic() of that
+    wait_s            seconds that the training of this peer stood still for it
+    committed_at      time.monotonic() when it held the commit
+    fragment *        which one
+    reduction_s       seconds from the start of the reduction to its commit
+    skipped *         ids of peers that were left out, as their deltas held NaN or infinity
+    quantization_error  L2 norm of what quantization has held back of this peer's deltas, so far; None
+                      without error feedback
+    staleness         inner steps of this peer between the departure of its delta and the outer step
     """
 
     number: int
@@ -36,6 +42,11 @@ class Window:
     attempts: int
     wait_s: float
     committed_at: float
+    fragment: int = 0
+    reduction_s: float = 0.0
+    skipped: tuple[int, ...] = ()
+    quantization_error: float | None = None
+    staleness: int = 0
 
 
 @dataclass(slots=True)
@@ -44,11 +55,12 @@ class Stats:
 
     bytes_sent, bytes_received              by reductions
     state_bytes_sent, state_bytes_received  by synchronizations of the shared state, to and from joiners
-    wait_s, state_s     seconds in reductions, and at the door and in synchronizations
+    wait_s, state_s     seconds that training stood still for reductions; at the door and in synchronizations
     windows, skipped    committed here, and those of them in which nobody had trained
     synchronizations    of the shared state, the first one included
     repairs             synchronizations that mended this peer's state although it was no joiner: a fault
     rejoins             times that it came back after the run had gone on without it
+    speeds              inner steps per second of each peer as of the last commit, by id modulo 64; 0: unknown
     last                the last window, None before the first
     """
 
@@ -63,6 +75,7 @@ class Stats:
     synchronizations: int = 0
     repairs: int = 0
     rejoins: int = 0
+    speeds: list[float] = field(default_factory=list)
     last: Window | None = None
 
     @property

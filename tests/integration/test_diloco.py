@@ -27,8 +27,9 @@ MODULE = "tests.integration.diloco_peer"
 class Run:
     """Peers by name, and everything that they said."""
 
-    def __init__(self, spawn: Spawn, address: str) -> None:
+    def __init__(self, spawn: Spawn, address: str, module: str = MODULE) -> None:
         self._spawn = spawn
+        self._module = module
         self._address = address
         self._events: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
         self.processes: dict[str, subprocess.Popen[str]] = {}
@@ -36,7 +37,7 @@ class Run:
         self._readers: list[threading.Thread] = []
 
     def start(self, name: str, *options: str) -> None:
-        command = ("-m", MODULE, self._address, name, *options)
+        command = ("-m", self._module, self._address, name, *options)
         process = self._spawn(*command, stdin=subprocess.PIPE)
         self.processes[name], self.said[name] = process, []
         reader = threading.Thread(target=self._read, args=(name, process), daemon=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import pccl_py as pccl
-from pccl_py.optim import DiLoCo
+from pccl_py.optim import DiLoCo, LocalSGD
 from tests.conftest import ROOT
 from tests.fakes import FakeComm, FakeWorld
 from tests.threads import in_threads
@@ -202,32 +202,37 @@ def test_changed_shape_is_named() -> None:
         outer.sync()
 
 
+def test_parameters_that_change_between_windows_are_named() -> None:
+    model = net()
+    outer = DiLoCo(alone(), model, sgd(model), sync_every=H)
+    outer.sync()
+    model[0].weight.requires_grad_(False)
+    with pytest.raises(pccl.UsageError, match="'0.weight' required a gradient"):
+        outer.sync()
+    model[0].weight.requires_grad_(True)
+    model[2].weight = nn.Parameter(torch.zeros(2, 5))
+    with pytest.raises(pccl.UsageError, match="'2.weight' is another"):
+        outer.sync()
+
+
+def test_one_model_has_one_optimizer_of_the_family() -> None:
+    model = net()
+    first = DiLoCo(alone(), model, sgd(model), sync_every=H)
+    second = LocalSGD(alone(), model, sgd(model), sync_every=H)
+    first.sync()
+    with pytest.raises(pccl.UsageError, match=r"the model belongs to <DiLoCo of 32 parameters"):
+        second.sync()
+    first.close()
+    second.sync()
+
+
 # ---- arguments ---------------------------------------------------------------------------------------------
 
-LATER: dict[str, Any] = {
-    "num_fragments": 2,
-    "fragment_sync_delay": 1,
-    "fragment_update_alpha": 0.5,
-    "quantization": "int8",
-    "error_feedback": True,
-    "staleness": "gap",
-    "outer_momentum_clip": 1.0,
-    "weighting": "tokens",
-    "merge": "rda",
-    "local_steps": "dynamic",
-    "backup_device": "cpu",
-    "bucket_cap_mb": 64,
-    "min_peers": 2,
-    "grace_ms": 10,
-    "inner_state_on_join": "copy",
-}
 
-
-@pytest.mark.parametrize("name", LATER)
-def test_arguments_of_later_parts_say_so(name: str) -> None:
+def test_what_is_not_built_yet_says_so() -> None:
     model = net()
-    with pytest.raises(pccl.NotBuilt, match=f"^{name}=.* waits for .*; pass "):
-        DiLoCo(alone(), model, sgd(model), sync_every=H, **{name: LATER[name]})
+    with pytest.raises(pccl.NotBuilt, match="^inner_state_on_join='copy' waits for .*; pass "):
+        DiLoCo(alone(), model, sgd(model), sync_every=H, inner_state_on_join="copy")
 
 
 @pytest.mark.parametrize(
@@ -238,6 +243,15 @@ def test_arguments_of_later_parts_say_so(name: str) -> None:
         ({"sync_every": True}, "sync_every=True"),
         ({"verify_every": -1}, "verify_every=-1"),
         ({"inner_state_on_join": "drop"}, "'keep'"),
+        ({"quantization": "int5"}, "'int5'"),
+        ({"error_feedback": True}, "without quantization"),
+        ({"non_finite": "keep"}, "'raise' or 'skip'"),
+        ({"weighting": "loss"}, "weighting='loss'"),
+        ({"merge": "median"}, "'mean' or 'rda'"),
+        ({"outer_momentum_clip": 0}, "above 0"),
+        ({"bucket_cap_mb": -1}, "above 0"),
+        ({"backup_device": "nowhere"}, "backup_device='nowhere'"),
+        ({"backup_device": "meta"}, "no values"),
         ({"outer_optimizer": lambda parameters: None}, "no torch optimizer"),
         ({"outer_optimizer": lambda ps: torch.optim.SGD([list(ps)[0]], lr=1.0)}, "exactly the parameters"),
         ({"outer_optimizer": lambda ps: torch.optim.LBFGS(ps)}, "without arguments"),

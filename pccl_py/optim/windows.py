@@ -1,0 +1,342 @@
+"""What happens at the end of a window, in the order in which it happens: the engine's machinery.
+
+Everything runs in the thread that trains.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import weakref
+from dataclasses import replace
+from enum import Enum
+from typing import Any
+
+import torch
+
+from ..error_feedback import ErrorFeedback
+from ..errors import NonFiniteError, UsageError
+from . import claims, rules
+from .islands import Ranks
+from .options import Settings
+from .outer_state import Fragment, OuterState
+from .pace import Pace
+from .reduction import SLOTS, Comm, Landed, Own, Reduction
+from .stats import Stats, Window
+from .track import Track
+
+logger = logging.getLogger("pccl_py.optim")
+
+
+class Stage(Enum):
+    """Where a peer is. An exception leaves it there, and the next sync() goes on from it."""
+
+    OUTSIDE = "has not taken the shared state yet"
+    TRAINING = "in a window"
+    FLYING = "in a window, with an average under way"
+    APPLYING = "between a commit and the end of the outer step"
+    BOUNDARY = "window closed, somebody waits at the door"
+    ADMITTED = "passed the boundary, has to synchronize"
+    DEPARTING = "window closed, its delta has to leave"
+
+
+class Windows:
+    """Windows of one peer: their deltas, averages and outer steps, and the shared state."""
+
+    def __init__(
+        self, comm: Comm, model: torch.nn.Module, inner: torch.optim.Optimizer, settings: Settings
+    ) -> None:
+        if not isinstance(inner, torch.optim.Optimizer):
+            raise UsageError(f"inner is a {type(inner).__name__}; pass the torch optimizer of the model")
+        self._comm = comm
+        self._inner = inner
+        self._settings = settings
+        self._schedule = settings.schedule
+        self._ranks = Ranks(comm, settings)
+        self._outer = OuterState(
+            model,
+            settings.outer,
+            settings.pin_memory,
+            num_fragments=self._schedule.num_fragments,
+            device=settings.device,
+            settings=settings.described,
+            overlaps=settings.how.overlaps,
+            pipelined=settings.pipelined,
+            own_start=settings.staleness == "eager",
+        )
+        self._overlaps = settings.how.overlaps
+        self._how = self._ranks.how(settings.how)
+        self._feedback = ErrorFeedback() if settings.feedback else None
+        self._stage = Stage.OUTSIDE
+        self._was_member = False  # of this run or, through a loaded state, of an earlier one
+        self._mixed = False  # of old and elected content, since a synchronization broke off
+        self._tracks = [Track() for _ in self._outer.fragments]
+        self._position = 0  # in the schedule: inner steps since a delta left
+        self._steps = 0  # of those, the ones that this peer took
+        self._tokens = 0
+        self._loaded = False  # in the middle of a window, with the model of that moment
+        self._loaded_steps = 0
+        self._flight: Reduction | None = None
+        self._landed: tuple[Landed, Window] | None = None  # behind its commit, before its application
+        self._own: Own | None = None
+        self._delta_norm = 0.0
+        self._staleness = 0  # inner steps since what is under way was taken
+        self._weight_seen = 1.0  # of all peers together, as last heard
+        self._entered = False
+        self._finalizing = False
+        self._pace = Pace(settings.pace)
+        self._late = False
+        self._trained = 0  # peers, as of the last commit
+        self._leave_asked: str | None = None
+        self._through = 0  # commits in a row in which nobody trained who goes on
+        self._warned = False
+        self.stats = Stats()
+        claims.claim(inner, self)
+        self._hook = inner.register_step_post_hook(claims.counting(weakref.ref(self)))
+
+    # ---- a window ------------------------------------------------------------------------------------------
+
+    def _close_window(self) -> bool:
+        """False: a delta has left, and is applied later."""
+        if self._settings.pipelined:
+            self._arrive()
+            self._capture()
+            self._finish()
+            return True
+        self._capture()
+        self._depart()
+        if self._overlaps and not self._finalizing:
+            return False
+        self._arrive()
+        self._finish()
+        return True
+
+    def _capture(self) -> None:
+        """This peer's delta, and what it counts."""
+        outer, fragment, track = self._outer, self._outer.fragment, self._tracks[self._outer.fragment.number]
+        outer.model.check_same()
+        trained = track.steps > 0
+        self._late = self._is_late()
+        counts = trained and track.whole and not self._late
+        weight = self._settings.weighting(track.progress()) if counts else 0.0
+        if trained and not self._late:
+            outer.take_delta(fragment)
+        else:
+            outer.delta.zero_()
+        delta = outer.delta[: fragment.size]
+        self._delta_norm = _norm(delta)
+        steps, tokens = (0, 0) if self._late else (self._steps, self._tokens)
+        own = Own(weight, steps, tokens, float(not self._finalizing), self._pace.measure())
+        if self._how.quantization is None or self._ranks.size > 1:  # else the operation sees to it
+            finite = math.isfinite(self._delta_norm) or bool(torch.isfinite(delta).all())
+            own.finite = self._ranks.all(finite)
+        if not own.finite or weight == 0:
+            delta.zero_()
+        if self._settings.rules.merge == "rda":
+            own.extra = rules.directions(outer.of(delta, fragment), self._exempt(fragment)).tolist()
+        self._own = own
+
+    def _is_late(self) -> bool:
+        """Called to a window that it has not finished: it takes part without weight, and goes on with it."""
+        return 0 < self._position < self._next_event() and self._pace.over and not self._finalizing
+
+    def _depart(self) -> None:
+        assert self._own is not None
+        outer, fragment = self._outer, self._outer.fragment
+        residual = None if self._feedback is None else self._feedback[str(fragment.number)]
+        delta = outer.delta[: fragment.size]
+        self._flight = Reduction(self._comm, self._how, delta, self._own, self._slot(), residual)
+        try:
+            self._flight.start()
+        except BaseException:
+            self._flight = None
+            raise
+        self._stage = Stage.TRAINING if self._settings.pipelined else Stage.FLYING
+        if self._overlaps and not self._settings.pipelined:
+            self._consume(fragment)
+
+    def _consume(self, fragment: Fragment) -> None:
+        """What was trained until now is in a delta; the next one begins."""
+        self._position = self._steps = self._tokens = 0
+        self._tracks[fragment.number].begin()
+
+    def _arrive(self) -> None:
+        """Waits for the commit of what is under way."""
+        if self._flight is None:
+            return
+        began = time.monotonic()
+        try:
+            landed = self._flight.wait()
+            average = self._outer.delta[: self._outer.fragment.size]
+            skipped = self._check_finite(landed, average)
+        except NonFiniteError:
+            self._lose_flight()
+            raise
+        except BaseException:
+            if not self._overlaps and not self._flight.committed:
+                self._lose_flight()  # and takes its delta anew, which may have more steps by then
+            raise
+        waited, self._flight = time.monotonic() - began, None
+        weight = landed.weight - sum(landed.bad)
+        self._landed = landed, self._window(landed, weight, skipped, waited)
+        self._outer.commit([weight, *landed.totals])
+        self.stats.speeds = landed.speeds
+        self._pace.speeds = [speed for speed in landed.speeds if speed > 0]
+
+    def _lose_flight(self) -> None:
+        self._flight = None
+        self._stage = Stage.TRAINING
+
+    def _check_finite(self, landed: Landed, average: torch.Tensor) -> tuple[int, ...]:
+        """Ids of the peers whose deltas were left out. Where their zeros were averaged, they are taken out of
+        the mean. NonFiniteError on all peers alike, if it is to be raised."""
+        bad = {slot for slot, weight in enumerate(landed.bad) if weight > 0}
+        if not bad:
+            return landed.info.skipped
+        ids = tuple(peer for peer in landed.info.contributors if peer % SLOTS in bad)
+        names = ", ".join(str(peer) for peer in ids)
+        text = f"the delta of peer {names} holds NaN or infinity"
+        if self._settings.non_finite == "raise":
+            raise NonFiniteError(
+                f"{text}: drop_window() there, then sync() on all peers; or non_finite='skip'"
+            )
+        logger.warning("%s, and is left out of the average", text)
+        left = landed.weight - sum(landed.bad)
+        if left > 0:
+            average.mul_(landed.weight / left)
+        return ids
+
+    def _window(self, landed: Landed, weight: float, skipped: tuple[int, ...], waited: float) -> Window:
+        info, outer, own = landed.info, self._outer, self._own
+        assert own is not None
+        return Window(
+            number=outer.windows + 1,
+            outer_step=outer.outer_step + (weight > 0),
+            contributors=tuple(peer for peer in info.contributors if peer not in skipped),
+            weight=weight,
+            waiting=info.waiting,
+            steps=own.steps,
+            delta_norm=self._delta_norm,
+            average_norm=_norm(outer.delta[: outer.fragment.size]),
+            bytes_sent=landed.bytes_sent,
+            bytes_received=landed.bytes_received,
+            attempts=info.attempts,
+            wait_s=waited,
+            committed_at=time.monotonic(),
+            fragment=outer.fragment.number,
+            reduction_s=info.seconds,
+            skipped=skipped,
+            quantization_error=self._quantization_error(),
+        )
+
+    def _quantization_error(self) -> float | None:
+        if self._feedback is None:
+            return None
+        left = self._feedback.state_dict().get(str(self._outer.fragment.number), [])
+        return math.sqrt(sum(_norm(part) ** 2 for part in left))
+
+    def _finish(self) -> None:
+        """The outer step, if an average is there, and the model after it."""
+        outer, fragment, settings = self._outer, self._outer.fragment, self._settings
+        landed, self._landed = self._landed, None
+        arrived = outer.has_pending
+        self._stage = Stage.APPLYING
+        if arrived:
+            self._apply(fragment, landed[0].extra if landed else [])
+        if settings.pipelined:
+            outer.store_to_model(ahead=self._lookahead())
+        elif not self._late:
+            outer.store_to_model(fragment, keep=0.0 if self._finalizing else settings.alpha)
+        track = self._tracks[fragment.number]
+        track.whole, track.windows = True, track.windows + 1
+        if (settings.pipelined or not self._overlaps) and not self._late:
+            self._consume(fragment)
+        self._loaded, self._loaded_steps = False, 0
+        waiting = 0
+        if landed is not None:
+            self.stats.add(replace(landed[1], staleness=self._staleness))
+            waiting = landed[1].waiting
+        self._staleness = 0
+        self._stage = self._after_window(waiting, arrived)
+
+    def _apply(self, fragment: Fragment, norms: list[float]) -> None:
+        outer, settings = self._outer, self._settings
+        weight, steps, tokens, peers, going_on = outer.pending_counts
+        self._trained = round(peers)
+        self._through = self._through + 1 if round(going_on) == 0 else 0
+        if weight <= 0:
+            return outer.skip()
+        self._weight_seen = weight
+        if settings.rules.merge == "rda" and norms:
+            rules.radial(outer.of(outer.average(), fragment), norms, self._exempt(fragment))
+        if settings.rules.gap:
+            rules.gap_penalty(outer.average(), float(outer.update_norm))
+        flat = outer.parameters[fragment.begin : fragment.end]
+        old = flat.clone() if settings.rules.needs_old or self._late else None
+        outer.apply(round(steps / max(peers, 1)), round(tokens))
+        if old is not None and settings.rules.needs_old:
+            self._limit(flat, old)
+        if old is not None and self._late:
+            outer.rebase(fragment, old)
+
+    def _limit(self, flat: torch.Tensor, old: torch.Tensor) -> None:
+        outer, settings = self._outer, self._settings
+        limit = math.inf
+        if settings.rules.clip is not None:
+            limit = settings.rules.clip * outer.optimizer.learning_rates[0]
+        outer.update_norm.fill_(rules.clip_update(flat, old, limit))
+
+    def _lookahead(self) -> float:
+        """Eager updates: what this peer's own part of the average under way will do, about."""
+        if self._settings.staleness != "eager" or self._own is None or not self._own.weight:
+            return 0.0
+        return self._outer.optimizer.learning_rates[0] * self._own.weight / self._weight_seen
+
+    def _after_window(self, waiting: int, arrived: bool) -> Stage:
+        """By what all peers know alike. Whether somebody was admitted is not: a joiner may die at once."""
+        if waiting:
+            return Stage.BOUNDARY
+        every = self._settings.verify_every
+        if arrived and every and self._outer.windows % every == 0:
+            return Stage.ADMITTED
+        return self._onward()
+
+    def _onward(self) -> Stage:
+        over = self._through >= len(self._tracks)
+        return Stage.DEPARTING if self._settings.pipelined and not over else Stage.TRAINING
+
+    def _forget_window(self) -> None:
+        """Of a peer that has to take the shared state anew."""
+        self._flight = self._landed = self._own = None
+        self._restart()
+
+    def _restart(self) -> None:
+        self._position = self._steps = self._tokens = 0
+        self._loaded, self._loaded_steps = False, 0
+        for track in self._tracks:
+            track.begin()
+
+    def _exempt(self, fragment: Fragment) -> list[bool]:
+        return self._outer.model.in_embedding[fragment.first : fragment.last]
+
+    def _slot(self) -> int:
+        comm: Any = getattr(self._comm, "comm", self._comm)  # an Island's
+        return int(getattr(comm, "id", 0)) % SLOTS
+
+    # ---- the schedule --------------------------------------------------------------------------------------
+
+    def _next_event(self) -> int:
+        """Where in the schedule sync() is due."""
+        if self._stage is Stage.FLYING:
+            return self._schedule.delay
+        if self._pace.rules.dynamic:
+            return self._pace.steps
+        return self._schedule.interval(self._outer.windows)
+
+    def _on_step(self) -> None:
+        raise NotImplementedError
+
+
+def _norm(flat: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(flat))

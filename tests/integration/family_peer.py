@@ -1,0 +1,87 @@
+"""A peer of the DiLoCo family in a process: `python -m tests.integration.family_peer ADDRESS NAME KIND ...`
+
+KIND is a key of KINDS. As diloco_peer, with two parameters, and it may be killed while an average travels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import torch
+
+from pccl_py import Communicator, Config
+from pccl_py.optim import AsyncDiLoCo, DiLoCo, StreamingDiLoCo
+
+from .diloco_peer import PULL, H, say, start, target
+
+KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "int8": (DiLoCo, {"quantization": "int8"}),
+    "int4": (DiLoCo, {"quantization": "int4"}),
+    "streaming": (StreamingDiLoCo, {"num_fragments": 2, "fragment_sync_delay": 1}),
+    "streaming int4": (
+        StreamingDiLoCo,
+        {"num_fragments": 2, "fragment_sync_delay": 1, "quantization": "int4"},
+    ),
+    "async": (AsyncDiLoCo, {}),
+    "gap": (AsyncDiLoCo, {"staleness": "gap"}),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("address")
+    parser.add_argument("name")
+    parser.add_argument("kind")
+    parser.add_argument("--size", type=int, default=1000)
+    parser.add_argument("--windows", type=int, default=12)
+    parser.add_argument("--founders", type=int, default=1)
+    parser.add_argument("--pace", type=float, default=0.02, help="seconds per inner step")
+    parser.add_argument("--die-in-flight", type=int, default=-1, help="behind so many windows")
+    parser.add_argument("--wait", action="store_true")
+    options = parser.parse_args()
+
+    torch.set_num_threads(1)
+    half = options.size // 2
+    begin, aim = (
+        torch.from_numpy(start(options.size)).float(),
+        torch.from_numpy(target(options.name, options.size)),
+    )
+    parts = {"a": begin[:half], "b": begin[half:]}
+    aims = {"a": aim[:half].float(), "b": aim[half:].float()}
+    model = torch.nn.ParameterDict({key: torch.nn.Parameter(part.clone()) for key, part in parts.items()})
+    inner = torch.optim.SGD(model.parameters(), lr=PULL)
+    kind, settings = KINDS[options.kind]
+    say("ready")
+    if options.wait:
+        sys.stdin.readline()
+    config = Config(heartbeat_ms=100, heartbeats_missed_max=10)
+    with Communicator(options.address, min_islands=options.founders, config=config) as comm:
+        say("member", id=comm.id, name=options.name)
+        with kind(comm, model, inner, sync_every=H, **settings) as outer:
+            say("begins", window=outer.windows, digest=outer.state_digest())
+            while outer.windows < options.windows:
+                time.sleep(options.pace)
+                if outer.windows == options.die_in_flight and outer._flight is not None:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                for key, parameter in model.items():
+                    parameter.grad = parameter.detach() - aims[key]
+                tell = outer.windows
+                inner.step()
+                last = outer.stats.last
+                if outer.windows > tell and last is not None:
+                    say(
+                        "window", number=last.number, digest=outer.state_digest(), weight=last.weight,
+                        contributors=last.contributors, attempts=last.attempts,
+                    )  # fmt: skip
+            outer.finalize()
+        theta = torch.cat([part.reshape(-1) for part in outer.outer_parameters().values()])
+        say("end", theta=theta[:50].tolist(), digest=outer.state_digest(), windows=outer.windows)
+
+
+if __name__ == "__main__":
+    main()
