@@ -290,7 +290,7 @@ class Communicator(Collectives):
     @property
     def waiting(self) -> int:
         """Islands at the door, as last heard: news, not agreement. What a commit says is in its info."""
-        return self._peer.waiting
+        return self._member_peer().waiting
 
     @property
     def boundaries(self) -> int:
@@ -315,11 +315,14 @@ class Communicator(Collectives):
 
     def _members(self) -> list[tuple[int, str, int, int, int, list[str], int]]:
         """Of the view; the last one says nothing any more once the run goes on without this peer."""
+        return self._member_peer().members()
+
+    def _member_peer(self) -> _core.Peer:
         peer = self._peer
         code, text = peer.end()
         if code:
             raise from_code(code, text)
-        return peer.members()
+        return peer
 
     def _ids(self) -> list[int]:
         trainer = arguments.ROLES["trainer"]

@@ -12,7 +12,15 @@ from typing import Any, Self
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import Evicted, MismatchError, OutcomeUnknown, PcclError, UsageError
+from ..errors import (
+    Evicted,
+    MasterLost,
+    MismatchError,
+    NoQuorumError,
+    OutcomeUnknown,
+    PcclError,
+    UsageError,
+)
 from .background_sync import BackgroundSync
 from .elastic_loader import ElasticLoader
 from .elastic_sampler import ElasticSampler
@@ -23,7 +31,7 @@ from .training_state import Stateful, TrainingState
 
 logger = logging.getLogger("pccl_py.parallel")
 
-_LEFT_BEHIND = (Evicted, OutcomeUnknown)
+_LEFT_BEHIND = (Evicted, OutcomeUnknown, MasterLost, NoQuorumError)
 _TAG = 0xE1A50000  # of the parts of a step; 4096 of them, and the survey behind them
 _SURVEY_TAG, _NUMBERS_TAG, _TENSORS_TAG = (_TAG + 0x1000 + n for n in range(3))
 
@@ -128,7 +136,9 @@ class ElasticDataParallel:
 
     def mean(self, value: float | torch.Tensor) -> float:
         """mean_metric() of this step's loss, or another number, weighted by the samples that gave it: call it
-        behind backward(), on all peers. This peer's own value where the run has gone on without it."""
+        behind backward(), on all peers. This peer's own value where the run has gone on without it. Ranks of
+        an island that have samples of their own get the mean of those, each with the ranks that it reduces
+        with."""
         own = float(value.detach() if isinstance(value, torch.Tensor) else value)
         if self._step.failure is not None:
             return own
@@ -317,7 +327,8 @@ def elastic_data_parallel(
     the next batch. Survivors do not repeat forward or backward. Newcomers enter between two batches, where
     nothing runs. What only the optimizer changes may travel until the next optimizer.step(), which waits for
     it: nobody is sent half a step. The newcomer's first step counts nothing, with one sample of weight 0.
-    Who was evicted but lives comes back the same way; the step in between is void for it.
+    Who was evicted but lives, or lost the master, comes back the same way; the step in between is void for
+    it. As long as no master is there, batches() and boundary() raise ConnectError: call them again.
 
     An error of the communicator is raised by optimizer.step() or by batches(), not by backward(). A backward
     pass that raised may be done again, with the same samples. Behind backward(), either all peers take the

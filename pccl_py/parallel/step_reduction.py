@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
+from ..arguments import Scope
 from ..errors import Cancelled, InternalError, PcclError
 from ..shared_state import SharedState, SyncInfo
 from ..work import CANCEL_S, OpInfo
@@ -39,7 +40,7 @@ class Comm(Protocol):
     def update_topology(self) -> bool: ...
     def rejoin(self) -> None: ...
     def leave(self) -> None: ...
-    def sync_shared_state(self, state: SharedState, *, tag: int | None) -> SyncInfo: ...
+    def sync_shared_state(self, state: SharedState, *, tag: int | None, scope: Scope) -> SyncInfo: ...
     @property
     def all_reduce(self) -> Callable[..., Any]: ...
 
@@ -150,10 +151,11 @@ def reduce_once(comm: Comm, value: torch.Tensor, op: str, tag: int) -> torch.Ten
 
 
 def synchronize(comm: Comm, state: SharedState, tag: int) -> SyncInfo:
-    """As sync_shared_state, repeated where another peer was interrupted in it."""
+    """As sync_shared_state of the whole run, since shards of one model come from one island or none; repeated
+    where another peer was interrupted in it."""
     while True:
         try:
-            return comm.sync_shared_state(state, tag=tag)
+            return comm.sync_shared_state(state, tag=tag, scope="run")
         except Cancelled as error:
             logger.warning("%s; synchronizing again", error)
 

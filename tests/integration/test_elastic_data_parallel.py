@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,10 +11,19 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pccl_py import Communicator, Master, MismatchError, UsageError  # noqa: E402
+from pccl_py import (  # noqa: E402
+    Communicator,
+    Config,
+    ConnectError,
+    Master,
+    MismatchError,
+    UsageError,
+)
 from pccl_py.parallel import ElasticSampler, elastic_data_parallel  # noqa: E402
+from tests.conftest import Spawn  # noqa: E402
+from tests.threads import in_threads  # noqa: E402
 
-from .peers import QUICK, together  # noqa: E402
+from .peers import QUICK, expect, together  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -328,3 +338,47 @@ def test_wrong_arguments(master: Master) -> None:
             p.requires_grad_(False)
         with pytest.raises(UsageError, match="no parameter that requires a gradient"):
             elastic_data_parallel(model, comm, inner)
+
+
+@pytest.mark.parametrize("lost_first", [False, True])
+def test_the_master_is_started_again_and_training_goes_on(spawn: Spawn, lost_first: bool) -> None:
+    """A step in which there was no master is void, or nobody knows of it; then all have the same again."""
+    config = Config(heartbeat_ms=100, heartbeats_missed_max=10, master_lost_ms=500, verdict_ms=500)
+    process = spawn("-m", "pccl_py", "master", "--listen", "127.0.0.1:0")
+    address = expect(process, "pccl_py master at").split(";")[0]
+    ready, killed, again = threading.Barrier(3), threading.Event(), threading.Event()
+
+    def play() -> tuple[str, int, bool]:
+        model, sampler = net(plain), ElasticSampler(64, global_batch=16, seed=1)
+        inner = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        lost = False
+        with Communicator(address, min_islands=2, config=config, timeout=20) as comm:
+            run = elastic_data_parallel(model, comm, inner, sampler=sampler)
+            while run.steps < 10:
+                try:
+                    for x in run.batches(Data(), steps=10):
+                        if run.steps == 4 and not killed.is_set():
+                            ready.wait(20)
+                            assert killed.wait(20)
+                        loss(model, x).backward()
+                        inner.step()
+                        inner.zero_grad()
+                except ConnectError:  # it cannot be joined yet: the next call tries again
+                    lost = True
+                    assert again.wait(20)
+            found = run.digest(), run.steps, lost
+            comm.barrier()
+            return found
+
+    def restart() -> None:
+        ready.wait(20)
+        process.kill()
+        process.wait()
+        time.sleep(1.0 if lost_first else 0.0)  # no operation begins then
+        killed.set()
+        time.sleep(1.5)
+        expect(spawn("-m", "pccl_py", "master", "--listen", address), "pccl_py master at")
+        again.set()
+
+    one, other, _ = in_threads([play, play, restart])
+    assert one == other and one[1:] == (10, True)

@@ -31,6 +31,9 @@ def test_the_master_is_killed(spawn: Spawn) -> None:
                     ready.set()
             with pytest.raises(MasterLost):
                 comm.all_reduce(np.ones(3))
+            for call in (lambda: comm.waiting, lambda: comm.world_size):  # who polls it comes to an end
+                with pytest.raises(MasterLost):
+                    call()
             for _ in range(2):
                 with pytest.raises(ConnectError):
                     comm.rejoin(timeout=5)

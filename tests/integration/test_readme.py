@@ -53,6 +53,58 @@ def test_data_parallelism_ends_with_equal_bits(spawn: Spawn, master: Master) -> 
     assert re.fullmatch(r"200 [0-9a-f]{32}\nbits [0-9a-f]{64}\n", one)
 
 
+BEFORE = """
+import os, sys, time, torch
+from pathlib import Path
+from torch.nn.parallel import DistributedDataParallel
+name, folder = sys.argv[1], Path(sys.argv[2])
+torch.manual_seed(ord(name[0]))
+net, steps = torch.nn.Linear(4, 1), 60
+optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+
+class Wrapped(DistributedDataParallel):
+    def __init__(self, net):
+        if name == "dies":  # while it gets what the others have
+            os.kill(os.getpid(), 9)
+        super().__init__(net)
+
+DistributedDataParallel = Wrapped
+def invite(guest):
+    (folder / "part").write_text(elastic.invitation(folder / "secret"))
+    (folder / "part").rename(folder / guest)
+
+def loss(model, step):
+    if name == "b" and step == 5:
+        os.kill(os.getpid(), 9)
+    if name == "a" and step in (10, 20) and dist.get_world_size() == 2:
+        invite({10: "dies", 20: "late"}[int(step)])
+        until = time.monotonic() + 40
+        while elastic.communicator().waiting == 0 and time.monotonic() < until:
+            time.sleep(0.01)
+    return (model(torch.ones(2, 4) * (step % 3)) - 1).square().mean()
+"""
+AFTER = "\nprint(name, dist.get_rank(), int(step), net.weight.tolist()); dist.barrier()"
+
+
+@pytest.mark.deadline(120)
+def test_ddp_survives_a_death_and_one_of_a_newcomer_that_is_just_coming(spawn: Spawn, tmp_path: Path) -> None:
+    (loop,) = [p for p in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if p.startswith("from torch")]
+    guest = "\nwhile not (folder / name).exists(): time.sleep(0.01)\n"
+    guest += loop.replace('"pccl")', '"pccl", init_method=(folder / name).read_text())', 1)
+    founder = loop.replace(
+        '"pccl")', f'"pccl", "file://{tmp_path}/store", rank="abc".index(name), world_size=3)', 1
+    )
+    peers = {
+        name: spawn("-c", BEFORE + (founder if len(name) == 1 else guest) + AFTER, name, str(tmp_path))
+        for name in ("a", "b", "c", "dies", "late")
+    }
+    outputs = {name: peer.communicate(timeout=100)[0] for name, peer in peers.items()}
+    assert [peer.returncode for peer in peers.values()] == [0, -9, 0, -9, 0], outputs
+    ends = [re.search(r"^(\w+) (\d) (\d+) (.*)$", outputs[name], re.M) for name in ("a", "c", "late")]
+    assert [(end[2], end[3]) for end in ends] == [("0", "60"), ("1", "60"), ("2", "60")], outputs
+    assert len({end[4] for end in ends}) == 1
+
+
 def test_the_secret_that_it_makes_is_one(spawn: Spawn, tmp_path: Path) -> None:
     (command,) = re.findall(r"^\(umask .*\)", README, re.M)
     source = f"import subprocess; subprocess.run({command!r}, shell=True, check=True)\n"

@@ -26,7 +26,8 @@ from .gang import say
 from .plays_churn import die
 
 SIZE = 2
-QUICK = Config(heartbeat_ms=100, heartbeats_missed_max=10)
+QUICK = Config(heartbeat_ms=100, heartbeats_missed_max=10)  # where a rank stops
+CALM = Config(heartbeat_ms=100, heartbeats_missed_max=50)  # a busy machine makes nobody silent for so long
 
 
 def join_island(rank: int, path: str, backend: str = "gloo", size: int = SIZE) -> tuple[str, int]:
@@ -92,7 +93,7 @@ def train(
         time.sleep(0.01)
     if late:
         name = "b"
-    options: dict[str, Any] = {"config": QUICK, "min_islands": 1 if late else founders}
+    options: dict[str, Any] = {"config": CALM, "min_islands": 1 if late else founders}
     armed = [False]
     first = model if kind != "fsdp2" else model[0]
     first.register_forward_pre_hook(lambda *_: _die_if(armed[0] and at == "forward"))
@@ -248,7 +249,11 @@ def windows(
     late = rank // SIZE >= 2
     while late and not Path(path + "-lost").exists():
         time.sleep(0.01)
-    options: dict[str, Any] = {"config": QUICK, "min_islands": 1 if late else 2, "inner_timeout": 20}
+    options: dict[str, Any] = {
+        "config": QUICK if paused >= 0 else CALM,
+        "min_islands": 1 if late else 2,
+        "inner_timeout": 20,
+    }
     wanted, count, stopped = ranks > 2 * SIZE or paused >= 0, 0, False
     try:
         with Island(address, model, name="b" if late else name, **options) as island:
@@ -304,7 +309,7 @@ def strangers(*, rank: int, ranks: int, path: str, address: str, case: str) -> N
     started = time.monotonic()
     try:
         with Island(
-            address, model, inner, name=name, config=QUICK, inner_timeout=20, join_timeout=20
+            address, model, inner, name=name, config=CALM, inner_timeout=20, join_timeout=20
         ) as island:
             last = 400  # the same on both ranks
             while island.steps < last:
@@ -335,7 +340,7 @@ def half_up(*, rank: int, ranks: int, path: str, address: str) -> None:
         Communicator.__init__ = lambda *_, **__: die()  # type: ignore[method-assign]
     name, began = "abb"[rank // SIZE], time.monotonic()
     options: dict[str, Any] = {
-        "config": QUICK,
+        "config": CALM,
         "inner_timeout": 20,
         "join_timeout": 1.0 if rank in (2, 3) else 30,
     }
@@ -363,7 +368,7 @@ def ways(*, rank: int, ranks: int, path: str, address: str) -> None:
     number = rank // SIZE
     model = sharded(net(number), "fsdp2")
     extra = torch.full((3,), float(number))
-    comm = Communicator(address, island=name, island_size=SIZE, group=place, min_islands=2, config=QUICK)
+    comm = Communicator(address, island=name, island_size=SIZE, group=place, min_islands=2, config=CALM)
     island = Island(comm, model, None, extra={"position": extra}, inner_timeout=20)
     say(place=[island.name, island.rank, island.size, island.islands], steps=island.steps)
     began = values(model)
@@ -412,7 +417,7 @@ def one_job(*, rank: int, ranks: int, path: str, address: str) -> None:
     model = fully_shard(net(number), mesh=mesh)
     inner = torch.optim.AdamW(model.parameters(), lr=1e-2)
     own: dict[str, Any] = {"process_group": groups[number], "name": "ab"[number], "min_islands": 2}
-    with Island(address, model, inner, config=QUICK, inner_timeout=20, **own) as island:
+    with Island(address, model, inner, config=CALM, inner_timeout=20, **own) as island:
         for _ in range(4):
             with island.step():
                 loss_of(model, island.steps, rank).backward()
