@@ -1,343 +1,214 @@
 """
 The C++ core of pccl_py. Not a public interface: use pccl_py.
 """
-
 from __future__ import annotations
 import collections.abc
 import typing
 import typing_extensions
-
-__all__: list[str] = [
-    "Completions",
-    "DTYPES",
-    "Master",
-    "Operation",
-    "Peer",
-    "QUANTIZATIONS",
-    "StateOperation",
-    "TensorMemory",
-    "Timing",
-    "decode_into",
-    "encode_into",
-    "galois_multiply_add",
-    "instruction_sets",
-    "on_error",
-    "on_log",
-    "quantize_decode",
-    "quantize_encode",
-    "reduce",
-    "shared_bytes",
-]
-
+__all__: list[str] = ['Completions', 'DTYPES', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'StateOperation', 'TensorMemory', 'Timing', 'decode_into', 'encode_into', 'galois_multiply_add', 'instruction_sets', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'reduce', 'shared_bytes']
 class Timing:
-    def __init__(self) -> None: ...
+    def __init__(self) -> None:
+        ...
     @property
-    def deadline_floor_ms(self) -> int: ...
+    def deadline_floor_ms(self) -> int:
+        ...
     @deadline_floor_ms.setter
-    def deadline_floor_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def deadline_floor_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
     @property
-    def deadline_k(self) -> float: ...
+    def deadline_k(self) -> float:
+        ...
     @deadline_k.setter
-    def deadline_k(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    def deadline_k(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
     @property
-    def grace_ms(self) -> int: ...
+    def grace_ms(self) -> int:
+        ...
     @grace_ms.setter
-    def grace_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def grace_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
     @property
-    def heartbeat_ms(self) -> int: ...
+    def heartbeat_ms(self) -> int:
+        ...
     @heartbeat_ms.setter
-    def heartbeat_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def heartbeat_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
     @property
-    def heartbeats_missed_max(self) -> int: ...
+    def heartbeats_missed_max(self) -> int:
+        ...
     @heartbeats_missed_max.setter
-    def heartbeats_missed_max(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def heartbeats_missed_max(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
     @property
-    def master_lost_ms(self) -> int: ...
+    def master_lost_ms(self) -> int:
+        ...
     @master_lost_ms.setter
-    def master_lost_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def master_lost_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
     @property
-    def prove_ms(self) -> int: ...
+    def prove_ms(self) -> int:
+        ...
     @prove_ms.setter
-    def prove_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def prove_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
     @property
-    def reconnect_ms(self) -> int: ...
+    def reconnect_ms(self) -> int:
+        ...
     @reconnect_ms.setter
-    def reconnect_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def reconnect_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
     @property
-    def redial_every_ms(self) -> int: ...
+    def redial_every_ms(self) -> int:
+        ...
     @redial_every_ms.setter
-    def redial_every_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def redial_every_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
     @property
-    def redial_ms(self) -> int: ...
+    def redial_ms(self) -> int:
+        ...
     @redial_ms.setter
-    def redial_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def redial_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
     @property
-    def settle_ms(self) -> int: ...
+    def settle_ms(self) -> int:
+        ...
     @settle_ms.setter
-    def settle_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def settle_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
     @property
-    def verdict_ms(self) -> int: ...
+    def verdict_ms(self) -> int:
+        ...
     @verdict_ms.setter
-    def verdict_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def verdict_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
     @property
-    def waiting_notice_ms(self) -> int: ...
+    def waiting_notice_ms(self) -> int:
+        ...
     @waiting_notice_ms.setter
-    def waiting_notice_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
-
+    def waiting_notice_ms(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
 class Completions:
-    def __init__(self) -> None: ...
-    def push(self, number: typing.SupportsInt | typing.SupportsIndex) -> None: ...
-    def take(self, seconds: typing.SupportsFloat | typing.SupportsIndex) -> list[int]: ...
-
+    def __init__(self) -> None:
+        ...
+    def push(self, number: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def take(self, seconds: typing.SupportsFloat | typing.SupportsIndex) -> list[int]:
+        ...
 class Operation:
-    def cancel(self) -> None: ...
-    def done(self) -> bool: ...
-    def notify(self, completions: Completions, number: typing.SupportsInt | typing.SupportsIndex) -> None: ...
-    def result(self) -> tuple: ...
-    def wait(self, seconds: typing.SupportsFloat | typing.SupportsIndex) -> bool: ...
-
+    def cancel(self) -> None:
+        ...
+    def done(self) -> bool:
+        ...
+    def notify(self, completions: Completions, number: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def result(self) -> tuple:
+        ...
+    def wait(self, seconds: typing.SupportsFloat | typing.SupportsIndex) -> bool:
+        ...
 class StateOperation:
-    def cancel(self) -> None: ...
-    def complete(self) -> None: ...
-    def fetch(
-        self,
-        donor: typing.SupportsInt | typing.SupportsIndex,
-        entry: typing.SupportsInt | typing.SupportsIndex,
-        hashes: bool,
-        offset: typing.SupportsInt | typing.SupportsIndex,
-        bytes: typing.SupportsInt | typing.SupportsIndex,
-        address: typing.SupportsInt | typing.SupportsIndex,
-    ) -> None: ...
-    def next(self, seconds: typing.SupportsFloat | typing.SupportsIndex) -> typing.Any: ...
-    def offer(
-        self,
-        revision: typing.SupportsInt | typing.SupportsIndex,
-        strategy: typing.SupportsInt | typing.SupportsIndex,
-        entries: collections.abc.Sequence[
-            tuple[
-                str,
-                typing.SupportsInt | typing.SupportsIndex,
-                typing.SupportsInt | typing.SupportsIndex,
-                bytes,
-            ]
-        ],
-        serve: collections.abc.Sequence[
-            tuple[
-                typing.SupportsInt | typing.SupportsIndex,
-                typing.SupportsInt | typing.SupportsIndex,
-                typing.SupportsInt | typing.SupportsIndex,
-                typing.SupportsInt | typing.SupportsIndex,
-            ]
-        ],
-        keep: typing.Any,
-    ) -> None: ...
-
+    def cancel(self) -> None:
+        ...
+    def complete(self) -> None:
+        ...
+    def fetch(self, donor: typing.SupportsInt | typing.SupportsIndex, entry: typing.SupportsInt | typing.SupportsIndex, hashes: bool, offset: typing.SupportsInt | typing.SupportsIndex, bytes: typing.SupportsInt | typing.SupportsIndex, address: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def next(self, seconds: typing.SupportsFloat | typing.SupportsIndex) -> typing.Any:
+        ...
+    def offer(self, revision: typing.SupportsInt | typing.SupportsIndex, strategy: typing.SupportsInt | typing.SupportsIndex, entries: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, bytes]], serve: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], keep: typing.Any) -> None:
+        ...
 class Peer:
-    def __init__(
-        self,
-        address: str,
-        *,
-        island: str,
-        island_rank: typing.SupportsInt | typing.SupportsIndex,
-        island_size: typing.SupportsInt | typing.SupportsIndex,
-        group: typing.SupportsInt | typing.SupportsIndex,
-        role: typing.SupportsInt | typing.SupportsIndex,
-        min_islands: typing.SupportsInt | typing.SupportsIndex,
-        listen: str,
-        advertise: collections.abc.Sequence[str],
-        secret: bytes,
-        insecure: bool,
-        timing: Timing,
-        congestion_control: str,
-        stripes: typing.SupportsInt | typing.SupportsIndex,
-        checksum: bool,
-        run_name: str,
-        start_rank: typing.SupportsInt | typing.SupportsIndex,
-        host_id: str,
-        deterministic: bool,
-        transport: str,
-    ) -> None: ...
-    def close(self) -> None: ...
-    def connect(self, seconds: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
-    def end(self) -> tuple[int, str]: ...
-    def leave(self) -> None: ...
-    def links(self) -> dict: ...
-    def members(self) -> list: ...
-    def optimize_topology(
-        self,
-        seconds: typing.SupportsFloat | typing.SupportsIndex,
-        probe_ms: typing.SupportsInt | typing.SupportsIndex,
-    ) -> typing.Any: ...
-    def post(
-        self,
-        *,
-        call: typing.SupportsInt | typing.SupportsIndex,
-        scope: typing.SupportsInt | typing.SupportsIndex,
-        name: typing.SupportsInt | typing.SupportsIndex,
-        op: typing.SupportsInt | typing.SupportsIndex,
-        root: typing.SupportsInt | typing.SupportsIndex,
-        weight: typing.SupportsFloat | typing.SupportsIndex | None,
-        on_loss: typing.SupportsInt | typing.SupportsIndex,
-        seconds: typing.SupportsFloat | typing.SupportsIndex,
-        algorithm: typing.SupportsInt | typing.SupportsIndex,
-        quantization: tuple[
-            typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, bool, bool
-        ],
-        blocks: typing.SupportsInt | typing.SupportsIndex,
-        peers: typing.SupportsInt | typing.SupportsIndex,
-        ends: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex],
-        tensors: collections.abc.Sequence[
-            tuple[
-                typing.SupportsInt | typing.SupportsIndex,
-                typing.SupportsInt | typing.SupportsIndex,
-                typing.SupportsInt | typing.SupportsIndex,
-                typing.SupportsInt | typing.SupportsIndex,
-            ]
-        ],
-        residuals: collections.abc.Sequence[
-            tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
-        ],
-        keep: typing.Any,
-    ) -> Operation: ...
-    def ring(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> list[int]: ...
-    def stage(self) -> str: ...
-    def sync_state(
-        self,
-        *,
-        scope: typing.SupportsInt | typing.SupportsIndex,
-        name: typing.SupportsInt | typing.SupportsIndex,
-        seconds: typing.SupportsFloat | typing.SupportsIndex,
-    ) -> StateOperation: ...
-    def update_topology(
-        self,
-        islands: typing.SupportsInt | typing.SupportsIndex,
-        seconds: typing.SupportsFloat | typing.SupportsIndex,
-    ) -> bool: ...
-    def view(self) -> tuple[int, int, int]: ...
+    def __init__(self, address: str, *, island: str, island_rank: typing.SupportsInt | typing.SupportsIndex, island_size: typing.SupportsInt | typing.SupportsIndex, group: typing.SupportsInt | typing.SupportsIndex, role: typing.SupportsInt | typing.SupportsIndex, min_islands: typing.SupportsInt | typing.SupportsIndex, listen: str, advertise: collections.abc.Sequence[str], secret: bytes, insecure: bool, timing: Timing, congestion_control: str, stripes: typing.SupportsInt | typing.SupportsIndex, checksum: bool, run_name: str, start_rank: typing.SupportsInt | typing.SupportsIndex, host_id: str, deterministic: bool, transport: str) -> None:
+        ...
+    def close(self) -> None:
+        ...
+    def connect(self, seconds: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    def end(self) -> tuple[int, str]:
+        ...
+    def leave(self) -> None:
+        ...
+    def links(self) -> dict:
+        ...
+    def members(self) -> list:
+        ...
+    def optimize_topology(self, seconds: typing.SupportsFloat | typing.SupportsIndex, probe_ms: typing.SupportsInt | typing.SupportsIndex) -> typing.Any:
+        ...
+    def post(self, *, call: typing.SupportsInt | typing.SupportsIndex, scope: typing.SupportsInt | typing.SupportsIndex, name: typing.SupportsInt | typing.SupportsIndex, op: typing.SupportsInt | typing.SupportsIndex, root: typing.SupportsInt | typing.SupportsIndex, weight: typing.SupportsFloat | typing.SupportsIndex | None, on_loss: typing.SupportsInt | typing.SupportsIndex, seconds: typing.SupportsFloat | typing.SupportsIndex, algorithm: typing.SupportsInt | typing.SupportsIndex, quantization: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, bool, bool], blocks: typing.SupportsInt | typing.SupportsIndex, peers: typing.SupportsInt | typing.SupportsIndex, ends: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], tensors: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], residuals: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], keep: typing.Any) -> Operation:
+        ...
+    def ring(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
+        ...
+    def stage(self) -> str:
+        ...
+    def sync_state(self, *, scope: typing.SupportsInt | typing.SupportsIndex, name: typing.SupportsInt | typing.SupportsIndex, seconds: typing.SupportsFloat | typing.SupportsIndex) -> StateOperation:
+        ...
+    def update_topology(self, islands: typing.SupportsInt | typing.SupportsIndex, seconds: typing.SupportsFloat | typing.SupportsIndex) -> bool:
+        ...
+    def view(self) -> tuple[int, int, int]:
+        ...
     @property
-    def island(self) -> str: ...
+    def island(self) -> str:
+        ...
     @property
-    def peer_id(self) -> int: ...
+    def peer_id(self) -> int:
+        ...
     @property
-    def waiting(self) -> int: ...
-
+    def waiting(self) -> int:
+        ...
 class Master:
-    def __init__(self, listen: str, secret: bytes, insecure: bool, timing: Timing) -> None: ...
-    def addresses(self) -> list[str]: ...
-    def status(self) -> dict: ...
-    def stop(self) -> None: ...
+    def __init__(self, listen: str, secret: bytes, insecure: bool, timing: Timing) -> None:
+        ...
+    def addresses(self) -> list[str]:
+        ...
+    def status(self) -> dict:
+        ...
+    def stop(self) -> None:
+        ...
     @property
-    def address(self) -> str: ...
-
+    def address(self) -> str:
+        ...
 class TensorMemory:
-    def __init__(self, bytes: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def __init__(self, bytes: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
     @property
-    def shared(self) -> bool: ...
-
-def decode_into(
-    level: str,
-    kind: typing.SupportsInt | typing.SupportsIndex,
-    block: typing.SupportsInt | typing.SupportsIndex,
-    dtype: typing.SupportsInt | typing.SupportsIndex,
-    data: typing_extensions.Buffer,
-    out: typing_extensions.Buffer,
-    add: bool,
-    times: typing.SupportsInt | typing.SupportsIndex,
-) -> None:
+    def shared(self) -> bool:
+        ...
+def decode_into(level: str, kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, out: typing_extensions.Buffer, add: bool, times: typing.SupportsInt | typing.SupportsIndex) -> None:
     """
     `add`: onto accumulators.
     """
-
-def encode_into(
-    level: str,
-    kind: typing.SupportsInt | typing.SupportsIndex,
-    block: typing.SupportsInt | typing.SupportsIndex,
-    stochastic: bool,
-    dtype: typing.SupportsInt | typing.SupportsIndex,
-    data: typing_extensions.Buffer,
-    out: typing_extensions.Buffer,
-    times: typing.SupportsInt | typing.SupportsIndex,
-) -> None:
+def encode_into(level: str, kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, stochastic: bool, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, out: typing_extensions.Buffer, times: typing.SupportsInt | typing.SupportsIndex) -> None:
     """
     ValueError where an element is not finite.
     """
-
-def galois_multiply_add(
-    sums: typing_extensions.Buffer,
-    data: typing_extensions.Buffer,
-    factor: typing.SupportsInt | typing.SupportsIndex,
-) -> None:
+def galois_multiply_add(sums: typing_extensions.Buffer, data: typing_extensions.Buffer, factor: typing.SupportsInt | typing.SupportsIndex) -> None:
     """
     sums ^= factor * data in GF(2^8) modulo 0x11d, byte by byte, in place.
     """
-
 def instruction_sets() -> list[str]:
     """
     Those with kernels that this CPU runs, slowest first.
     """
-
 def on_error(make: typing.Any) -> None:
     """
     Every failure raises make(code, text).
     """
-
 def on_log(log: typing.Any) -> None:
     """
     Lines for people (who is missing, view changes) go to log(line), on a thread of their own; None: nowhere.
     """
-
-def quantize_decode(
-    kind: typing.SupportsInt | typing.SupportsIndex,
-    block: typing.SupportsInt | typing.SupportsIndex,
-    dtype: typing.SupportsInt | typing.SupportsIndex,
-    data: typing_extensions.Buffer,
-    out: typing_extensions.Buffer,
-) -> None:
+def quantize_decode(kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, out: typing_extensions.Buffer) -> None:
     """
     Decodes into `out`, elements of `dtype`.
     """
-
-def quantize_encode(
-    kind: typing.SupportsInt | typing.SupportsIndex,
-    block: typing.SupportsInt | typing.SupportsIndex,
-    stochastic: bool,
-    dtype: typing.SupportsInt | typing.SupportsIndex,
-    data: typing_extensions.Buffer,
-    seed: typing.SupportsInt | typing.SupportsIndex = 0,
-    first_element: typing.SupportsInt | typing.SupportsIndex = 0,
-) -> typing.Any:
+def quantize_encode(kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, stochastic: bool, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, seed: typing.SupportsInt | typing.SupportsIndex = 0, first_element: typing.SupportsInt | typing.SupportsIndex = 0) -> typing.Any:
     """
     The bytes of `data`, elements of `dtype`, block by block; None where one is not finite.
     """
-
-def reduce(
-    level: str,
-    dtype: typing.SupportsInt | typing.SupportsIndex,
-    op: typing.SupportsInt | typing.SupportsIndex,
-    out: typing_extensions.Buffer,
-    incoming: typing_extensions.Buffer,
-    own: typing_extensions.Buffer,
-    streaming: bool,
-    times: typing.SupportsInt | typing.SupportsIndex,
-) -> None:
+def reduce(level: str, dtype: typing.SupportsInt | typing.SupportsIndex, op: typing.SupportsInt | typing.SupportsIndex, out: typing_extensions.Buffer, incoming: typing_extensions.Buffer, own: typing_extensions.Buffer, streaming: bool, times: typing.SupportsInt | typing.SupportsIndex) -> None:
     """
     out = incoming (op) own.
     """
-
-def shared_bytes() -> int: ...
-
-DTYPES: dict = {
-    "float32": 1,
-    "float64": 2,
-    "float16": 3,
-    "bfloat16": 4,
-    "int8": 5,
-    "int16": 6,
-    "int32": 7,
-    "int64": 8,
-    "uint8": 9,
-    "uint16": 10,
-    "uint32": 11,
-    "uint64": 12,
-}
-QUANTIZATIONS: dict = {"none": 1, "int8": 2, "uint8": 3, "int4": 4, "fp8": 5, "bf16": 6}
+def shared_bytes() -> int:
+    ...
+DTYPES: dict = {'float32': 1, 'float64': 2, 'float16': 3, 'bfloat16': 4, 'int8': 5, 'int16': 6, 'int32': 7, 'int64': 8, 'uint8': 9, 'uint16': 10, 'uint32': 11, 'uint64': 12}
+QUANTIZATIONS: dict = {'none': 1, 'int8': 2, 'uint8': 3, 'int4': 4, 'fp8': 5, 'bf16': 6}
