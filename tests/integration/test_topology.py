@@ -75,6 +75,7 @@ def test_measured_order_is_as_much_faster_as_predicted(emulated: None) -> None:
         assert around(again["order"]) == BEST  # it may go round the other way: no faster, no slower
 
 
+@pytest.mark.nightly
 @pytest.mark.deadline(200)
 def test_order_follows_the_links_without_probes(emulated: None) -> None:
     """Once probes have said what there is, operations tell what has changed."""

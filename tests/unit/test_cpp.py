@@ -1,4 +1,4 @@
-"""Builds the C++ tests without a sanitizer and runs them; .ci/run does the same with a sanitizer."""
+"""Builds the C++ tests without a sanitizer and runs them; .ci/nightly does the same with each sanitizer."""
 
 from __future__ import annotations
 

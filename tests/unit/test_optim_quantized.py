@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from functools import partial
 from typing import Any
@@ -204,9 +205,11 @@ def test_nobody_with_a_weight_skips_the_outer_step() -> None:
 def test_radial_directional_average() -> None:
     """mean of norms times the direction of the mean direction, per tensor; embeddings: the mean."""
 
+    torch.manual_seed(5)
+    begin = nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 2))
+
     def peer(comm: FakeComm, rank: int) -> dict[str, torch.Tensor]:
-        torch.manual_seed(5)
-        model = nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 2))
+        model = copy.deepcopy(begin)
         inner = torch.optim.SGD(model.parameters(), lr=1.0)
         before = {n: p.detach().clone() for n, p in model.named_parameters()}
         with LocalSGD(comm, model, inner, sync_every=1, merge="rda"):

@@ -16,6 +16,7 @@ SECONDS = float(os.environ.get("PCCL_ISLAND_CHURN_S", "15"))
 SEED = int(os.environ.get("PCCL_ISLAND_CHURN_SEED", "1"))
 
 
+@pytest.mark.nightly
 @pytest.mark.deadline(120 + SECONDS)
 def test_islands_under_churn(gang: Gang) -> None:
     with Master(config=CONFIG) as master:
