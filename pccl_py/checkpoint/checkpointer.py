@@ -1,0 +1,226 @@
+"""Checkpoints beside the training: `save` returns at once, and what it promised is durable soon after."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ..errors import CheckpointError, UsageError
+from ..staging import fence
+from ..staging.hooks import hook
+from ..state.train_state import TrainState, as_state
+from . import native
+from .coordination import Alone, Coordination, of_process_group
+from .load import Loader
+from .local_level import LocalLevel
+from .pending import PendingSave, Pipeline
+from .pieces import pieces_of
+from .save import StagedSave, addresses, foreign
+from .settings import OnBusy, Settings
+from .shard_plans import ShardPlans
+from .staging_pool import make_pool
+from .stats import LoadInfo, SaveInfo, Stats
+
+
+class Checkpointer:
+    """`Checkpointer("/nvme/run7", keep=3)`; with `every=200`, call `step(n, state)` after each step.
+
+    path         folder for the steps; made where there is none. One saver at a time owns it
+    every        `step()` saves at steps that this divides; None: only `save()` saves
+    keep         so many newest steps stay; older ones are retired, and the room of one is used again
+    keep_every   steps that this divides stay, too
+    on_busy      a save that comes while `in_flight` others are on their way: "wait", "skip" it, or "error"
+    pool_bytes   memory that tensors are copied to on their way to the disk, all of it that is ever used; None:
+                 as much as the state has, at most a quarter of what is free when the first save comes. Less
+                 than the state works: then a step may wait for the disk
+    lazy         tensors that an optimizer of the state alone writes are copied while training goes on, until
+                 that optimizer's next step(); False: all are copied before save() returns
+    process_group   ranks that save together, each its shards; None: those of torch.distributed where it is
+                 initialised. "alone": this process by itself
+    timeout_s    seconds that a copy, the disk or another rank may take
+
+    Any error in the background is raised by the next call, once; training is never ended by it, and earlier
+    steps stay as they are. `close()`, or leaving a `with`, waits for what is on its way.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        every: int | None = None,
+        keep: int = 2,
+        keep_every: int | None = None,
+        on_busy: OnBusy = "wait",
+        pool_bytes: int | None = None,
+        lazy: bool = True,
+        process_group: Any = None,
+        copy_threads: int = 1,
+        write_threads: int = 2,
+        in_flight: int = 2,
+        timeout_s: float = 600.0,
+    ) -> None:
+        self._settings = Settings(
+            every, keep, keep_every, on_busy, pool_bytes, copy_threads, write_threads, in_flight, timeout_s, lazy
+        )
+        self._coordination: Coordination = Alone() if process_group == "alone" else of_process_group(process_group)
+        self._disk = native.Disk()
+        self._level = LocalLevel(Path(path), self._coordination, keep, keep_every, timeout_s)
+        self._pipeline = Pipeline(self._level, self._settings)
+        self._plans = ShardPlans()
+        self._pool: native.StagingPool | None = None
+        self._saves = self._loads = 0
+        self._closed = False
+
+    def save(self, step: int, state: Any) -> bool:
+        """Saves what the state is now, as `step`; False: skipped, because earlier saves were under way.
+
+        state: a TrainState, or a dict of modules, optimizers and other parts by name. On several ranks all
+        call it with the same step.
+        """
+        self._usable()
+        begun = time.perf_counter()
+        state = as_state(state)
+        self._level.check_new(step)
+        if not self._room():
+            return False
+        for optimizer in state.optimizers():
+            hook(optimizer)
+        self._pipeline.add(self._start(step, state, begun))
+        return True
+
+    def _room(self) -> bool:
+        """Whether to save now: by this rank's policy, or by that of rank 0 for all."""
+        self._saves += 1
+        if self._coordination.world.size == 1 or self._settings.on_busy == "wait":
+            return self._pipeline.room(self._settings.on_busy)
+        skips = self._coordination.world.rank == 0 and not self._pipeline.room(self._settings.on_busy)
+        said = self._coordination.exchange(f"save/{self._saves}/skip", b"%d" % skips, self._settings.timeout_s)
+        return said[0] == b"0" and self._pipeline.room("wait")
+
+    def _start(self, step: int, state: TrainState, begun: float) -> PendingSave:
+        taken = state.take(self._coordination.world)
+        pieces, aliases = pieces_of(taken)
+        if not self._settings.lazy:
+            pieces = [piece._replace(owner=None) for piece in pieces]
+        plan = self._plans.plan(pieces)
+        pool = self._pool_for(plan.file_bytes)
+        job = native.ShardSave(
+            pool,
+            self._disk,
+            path=self._level.writing(step),
+            recycle=self._level.spare(),
+            header=plan.header,
+            regions=addresses(pieces),
+            foreign=foreign(pieces),
+            block_bytes=self._level.block_bytes,
+            copy_threads=self._settings.copy_threads,
+            write_threads=self._settings.write_threads,
+        )
+        staged = StagedSave(job, pieces, self._settings.timeout_s)
+        staged.start()
+        return PendingSave(self._saves, step, begun, staged, job, pieces, aliases, plan, taken)
+
+    def step(self, step: int, state: Any) -> bool:
+        """`save`, at the steps that `every` says."""
+        every = self._settings.every
+        if every is None:
+            raise UsageError("step() of a Checkpointer without every=: pass it, or call save()")
+        return step % every == 0 and self.save(step, state)
+
+    def wait(self, timeout_s: float | None = None) -> SaveInfo | None:
+        """Until nothing is on its way; the newest durable save. Raises what went wrong, or that time is over."""
+        self._pipeline.wait(self._settings.timeout_s if timeout_s is None else timeout_s)
+        return self.stats.last
+
+    def load(
+        self,
+        state: Any,
+        step: int | str = "latest",
+        *,
+        strict: bool = True,
+        parts: list[str] | None = None,
+        mapping: Any = None,
+    ) -> LoadInfo:
+        """Reads a step into the state: "latest" is the newest that is whole, older ones are tried after it.
+
+        strict    raise for missing and unexpected names; False: they are told in what is returned
+        parts     only these; None: all that the state has
+        mapping   {name in the state: name in the checkpoint}, or a function of the first (None: leave it)
+
+        On several ranks all call it, with any layout: each reads what it holds. Raises NoCheckpointError,
+        DamagedError for a step asked for that is damaged, StateError for what does not fit.
+        """
+        self._usable()
+        fence.before_write()
+        self._loads += 1
+        loader = Loader(self._level, self._disk, self._coordination, self._loads, self._settings.timeout_s)
+        return loader.load(as_state(state), step, strict=strict, parts=parts, mapping=mapping)
+
+    def latest(self) -> int | None:
+        """The newest complete step, None: there is none."""
+        return max(self.steps(), default=None)
+
+    def steps(self) -> list[int]:
+        """All complete steps, rising."""
+        return self._level.steps()
+
+    def verify(self, step: int | str = "latest") -> None:
+        """Reads all of a step again. Raises DamagedError that names every damaged block."""
+        self._level.verify(step)
+
+    def gc(self) -> list[int]:
+        """Removes what `keep` and `keep_every` do not hold, and leftovers; the steps that went."""
+        self._usable()
+        return self._level.gc()
+
+    @property
+    def stats(self) -> Stats:
+        return self._pipeline.stats
+
+    def progress(self) -> tuple[int, int, int]:
+        """Bytes copied, bytes written, bytes in all, of the saves on their way."""
+        return self._pipeline.progress()
+
+    def close(self) -> None:
+        """Waits for what is on its way, then gives back memory and folder. Raises what went wrong."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._pipeline.close(self._settings.timeout_s)
+        finally:
+            if self._pool is not None:
+                self._pool.close()
+            self._level.close()
+            self._coordination.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except CheckpointError:
+            if error is None:
+                raise  # else the error that ends the training is the one to see
+
+    def _usable(self) -> None:
+        if self._closed:
+            raise UsageError("this Checkpointer is closed: make a new one")
+        self._pipeline.raise_fault()
+
+    def _pool_for(self, file_bytes: int) -> native.StagingPool:
+        if self._pool is None:
+            self._pool = make_pool(self._settings.pool_bytes, file_bytes)
+            self.stats.pool_bytes = self._pool.bytes
+        return self._pool
+
+

@@ -1,0 +1,16 @@
+"""What the checkpoint room takes from the core: the staging pool, a save in flight, verified reading."""
+
+from __future__ import annotations
+
+from .. import _core
+from ..logs import tie
+
+tie(_core)
+
+Disk = _core.Disk
+InjectedDisk = _core.InjectedDisk
+ShardSave = _core.ShardSave
+StagingPool = _core.StagingPool
+crc32 = _core.crc32
+crc32_combine = _core.crc32_combine
+read_verified = _core.read_verified

@@ -1,0 +1,176 @@
+"""Saves on their way: one thread takes each from copied to durable to committed, oldest first."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..errors import BusyError, CheckpointError
+from ..state.train_state import Taken
+from . import native
+from .local_level import LocalLevel
+from .pieces import Alias, Piece
+from .rank_record import RankRecord
+from .record import record_of
+from .safetensors_header import ShardPlan
+from .save import StagedSave
+from .settings import OnBusy, Settings
+from .stats import SaveInfo, Stats
+
+logger = logging.getLogger("pccl_py")
+
+
+@dataclass(slots=True)
+class PendingSave:
+    """`number`: how many saves this Checkpointer had begun before, the same on all ranks."""
+
+    number: int
+    step: int
+    begun: float  # of time.perf_counter(), when save() was called
+    staged: StagedSave
+    job: native.ShardSave
+    pieces: list[Piece]
+    aliases: list[Alias]
+    plan: ShardPlan
+    taken: Taken
+    blocked_s: float = 0.0
+
+
+NOTICE_S = 5.0  # a caller that waits longer is told for what
+
+
+class Pipeline:
+    """`add` on the thread that trains; the rest happens on the thread of this object."""
+
+    def __init__(self, level: LocalLevel, settings: Settings) -> None:
+        self._level, self._settings = level, settings
+        self.stats = Stats()
+        self._queue: queue.SimpleQueue[PendingSave | None] = queue.SimpleQueue()
+        self._changed = threading.Condition()
+        self._under_way: list[PendingSave] = []
+        self._fault: CheckpointError | None = None
+        self._thread = threading.Thread(target=self._work, name="pccl-checkpoint", daemon=True)
+        self._thread.start()
+
+    def room(self, on_busy: OnBusy) -> bool:
+        """Whether another save may begin, by the policy."""
+        with self._changed:
+            if len(self._under_way) < self._settings.in_flight:
+                return True
+            steps = [pending.step for pending in self._under_way]
+            if on_busy == "skip":
+                self.stats.skipped += 1
+                return False
+            if on_busy == "error":
+                raise BusyError(f"the saves of steps {steps} are on their way: save less often, or wait() first")
+            self._wait_until(lambda: len(self._under_way) < self._settings.in_flight, self._settings.timeout_s)
+        self.raise_fault()
+        return True
+
+    def add(self, pending: PendingSave) -> None:
+        with self._changed:
+            pending.blocked_s = time.perf_counter() - pending.begun
+            self._under_way.append(pending)
+        self._queue.put(pending)
+
+    def wait(self, timeout_s: float) -> None:
+        with self._changed:
+            self._wait_until(lambda: not self._under_way, timeout_s)
+        self.raise_fault()
+
+    def raise_fault(self) -> None:
+        """What went wrong since the last call, once."""
+        with self._changed:
+            fault, self._fault = self._fault, None
+        if fault is not None:
+            raise fault
+
+    def progress(self) -> tuple[int, int, int]:
+        with self._changed:
+            return self._progress()
+
+    def _progress(self) -> tuple[int, int, int]:
+        parts = [pending.job.progress() for pending in self._under_way]
+        return (sum(p[0] for p in parts), sum(p[1] for p in parts), sum(p[2] for p in parts))
+
+    def close(self, timeout_s: float) -> None:
+        try:
+            self.wait(timeout_s)
+        finally:
+            with self._changed:
+                late = list(self._under_way)
+            for pending in late:
+                pending.staged.fail(CheckpointError(f"step {pending.step} was on its way when the Checkpointer closed"))
+            self._queue.put(None)
+            self._thread.join()
+
+    def _wait_until(self, true: Callable[[], bool], timeout_s: float) -> None:
+        """Under the lock. Says after a while what it waits for."""
+        begun = time.monotonic()
+        while not self._changed.wait_for(true, NOTICE_S):
+            steps = ", ".join(str(pending.step) for pending in self._under_way)
+            waited = time.monotonic() - begun
+            copied, written, total = self._progress()
+            told = f"{copied >> 20} of {total >> 20} MiB copied, {written >> 20} written"
+            if waited > timeout_s:
+                raise CheckpointError(f"the save of step {steps} is not durable after {waited:.0f} s: {told}")
+            logger.warning("waiting %.0f s for the save of step %s: %s", waited, steps, told)
+
+    def _work(self) -> None:
+        while (pending := self._queue.get()) is not None:
+            try:
+                info = self._finish(pending)
+            except CheckpointError as error:
+                self._failed(pending, error)
+            except Exception as error:  # ours; the training must not end by it
+                self._failed(pending, CheckpointError(f"step {pending.step}: {type(error).__name__}: {error}"))
+            else:
+                with self._changed:
+                    self.stats.add(info)
+            with self._changed:
+                self._under_way.remove(pending)
+                self._changed.notify_all()
+
+    def _finish(self, pending: PendingSave) -> SaveInfo:
+        record, staged_s = self._durable(pending)
+        self._level.commit(pending.number, pending.step, record)
+        durable_s = time.perf_counter() - pending.begun
+        progress = pending.job.progress()
+        return SaveInfo(
+            pending.step,
+            pending.blocked_s,
+            pending.staged.waited_s,
+            staged_s,
+            durable_s,
+            progress[2],
+            pending.job.direct,
+        )
+
+    def _durable(self, pending: PendingSave) -> tuple[RankRecord | CheckpointError, float]:
+        """What to tell the other ranks, once this rank's shard is on its disk; seconds until it was copied."""
+        staged_s = 0.0
+        try:
+            pending.staged.staged()
+            staged_s = time.perf_counter() - pending.begun
+            receipt = pending.job.wait_durable(self._settings.timeout_s)
+            if receipt is None:
+                raise CheckpointError(
+                    f"step {pending.step}: the disk did not take it within {self._settings.timeout_s:g} s; it is "
+                    "given up, earlier steps stay"
+                )
+        except CheckpointError as error:
+            return error, staged_s
+        world, file = self._level.world, self._level.shard_name()
+        taken, pieces, aliases, plan = pending.taken, pending.pieces, pending.aliases, pending.plan
+        return record_of(world.rank, file, taken, pieces, aliases, plan, receipt), staged_s
+
+    def _failed(self, pending: PendingSave, error: CheckpointError) -> None:
+        pending.staged.fail(error)
+        self._level.abandon(pending.step)
+        with self._changed:
+            self.stats.failed += 1
+            self._fault = self._fault or error

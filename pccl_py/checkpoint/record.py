@@ -1,0 +1,40 @@
+"""What this rank tells the others of its shard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..state.boxed import Boxed
+from ..state.train_state import Taken
+from . import native
+from .boxes import Box
+from .manifest import Piece as SavedPiece
+from .manifest import Shard, Tensor
+from .pieces import Alias, Piece
+from .rank_record import RankRecord
+from .safetensors_header import ShardPlan
+
+
+def record_of(
+    rank: int,
+    file: str,
+    taken: Taken,
+    pieces: Sequence[Piece],
+    aliases: Sequence[Alias],
+    plan: ShardPlan,
+    receipt: native.Receipt,
+) -> RankRecord:
+    """All tensors of the state, with the pieces that this rank wrote of them."""
+    saved = {
+        piece.name: SavedPiece(0, plan.offsets[piece.name], Box(piece.start, piece.shape), crc)
+        for piece, crc in zip(pieces, receipt.region_crcs, strict=True)
+    }
+    for alias in aliases:
+        saved[alias.name] = saved[alias.of]
+    tensors = {name: _tensor(name, box, saved) for name, box in taken.boxes.items()}
+    shard = Shard(file, receipt.bytes, len(plan.header), receipt.block_crcs)
+    return RankRecord(rank, shard, tensors, taken.shared, taken.private)
+
+
+def _tensor(name: str, box: Boxed, saved: Mapping[str, SavedPiece]) -> Tensor:
+    return Tensor(box.dtype, box.shape, (saved[name],) if name in saved else ())

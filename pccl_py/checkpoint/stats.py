@@ -1,0 +1,62 @@
+"""What saves have cost, as users and benchmarks read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SaveInfo:
+    """One save that is durable.
+
+    blocked_s    how long the call to save() took
+    fenced_s     how long steps and other writes waited for copies of this save
+    staged_s     from the call until all tensors were copied;    durable_s: until the step could be loaded
+    bytes        of this rank's shard file;    direct: it went past the page cache
+    """
+
+    step: int
+    blocked_s: float
+    fenced_s: float
+    staged_s: float
+    durable_s: float
+    bytes: int
+    direct: bool
+
+
+@dataclass(slots=True)
+class Stats:
+    """Of a Checkpointer since it was made. `last`: the newest durable save."""
+
+    saves: int = 0
+    skipped: int = 0
+    failed: int = 0
+    blocked_s: float = 0.0
+    fenced_s: float = 0.0
+    bytes: int = 0
+    pool_bytes: int = 0
+    last: SaveInfo | None = None
+
+    def add(self, info: SaveInfo) -> None:
+        self.saves += 1
+        self.blocked_s += info.blocked_s
+        self.fenced_s += info.fenced_s
+        self.bytes += info.bytes
+        self.last = info
+
+
+@dataclass(frozen=True, slots=True)
+class LoadInfo:
+    """A load.
+
+    missing      names that the state has and the checkpoint does not;    unexpected: the other way round
+    skipped      newer steps that could not be read, each with the reason
+    """
+
+    step: int
+    folder: str
+    bytes: int
+    seconds: float
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    skipped: tuple[tuple[int, str], ...] = ()

@@ -1,0 +1,145 @@
+"""Where the tensors of a checkpoint go: into a state's live tensors where it has them, into new ones else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoint import dtypes, names, tagged
+from ..checkpoint.manifest import Manifest
+from ..errors import StateError
+from .boxed import Boxed, World, boxed
+from .parts import AnyPart, ModulePart, OptimizerPart, PlainPart
+from .train_state import TrainState
+
+# From the name of a tensor in the state to its name in the checkpoint; None: it is left as it is.
+Mapped = Mapping[str, str] | Callable[[str], str | None]
+
+
+@dataclass(slots=True)
+class Targets:
+    """`boxes`: memory by name in the checkpoint. When they are read, `take()` hands the parts what they get.
+
+    missing      names of the state that the checkpoint does not have; whole parts too
+    unexpected   names of the checkpoint, of the parts asked for, that the state does not have
+    """
+
+    boxes: dict[str, list[Boxed]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    _takes: list[tuple[AnyPart, Any]] = field(default_factory=list)
+
+    def take(self) -> None:
+        for part, tree in self._takes:
+            part.take(tree)
+
+
+def targets_of(
+    state: TrainState, manifest: Manifest, world: World, parts: list[str] | None, mapping: Mapped | None
+) -> Targets:
+    """Raises StateError, with the name, where a shape or dtype is another than the saved one."""
+    targets = Targets()
+    for name, part in state.parts.items():
+        if parts is not None and name not in parts:
+            continue
+        private = state.is_private(name)
+        saved = manifest.private.get(world.rank, {}) if private else manifest.objects
+        root = (f"@{world.rank}", name) if private else (name,)
+        if name not in saved:
+            targets.missing.append(names.join(root))
+            continue
+        _PartTargets(part, root, manifest, world, private, mapping, targets).add(saved[name])
+    return targets
+
+
+class _PartTargets:
+    def __init__(
+        self,
+        part: AnyPart,
+        root: tuple[str, ...],
+        manifest: Manifest,
+        world: World,
+        private: bool,
+        mapping: Mapped | None,
+        targets: Targets,
+    ) -> None:
+        self._part, self._root, self._manifest = part, root, manifest
+        self._world, self._private, self._targets = world, private, targets
+        self._mapping = mapping
+        self._live = self._live_tensors()
+        self._used: set[str] = set()
+
+    def _live_tensors(self) -> dict[str, Tensor]:
+        """By name, of parts that hand out their own."""
+        live: dict[str, Tensor] = {}
+        if not isinstance(self._part, ModulePart | OptimizerPart | PlainPart):
+            return live
+
+        def note(path: tagged.Path, value: Any) -> str | None:
+            if not isinstance(value, Tensor):
+                return None
+            live[name := names.join(path)] = value
+            return name
+
+        tagged.encode(self._part.tree(), path=self._root, tensor=note)
+        return live
+
+    def add(self, saved: Any) -> None:
+        by_saved_name = self._by_saved_name()
+        tree = tagged.decode(saved, tensor=lambda name: self._target(name, by_saved_name))
+        fixed = isinstance(self._part, ModulePart | PlainPart)
+        for name in by_saved_name if fixed else ():
+            if name not in self._used:
+                self._mapped_elsewhere(name, by_saved_name[name])
+        self._targets._takes.append((self._part, tree))
+
+    def _by_saved_name(self) -> dict[str, Tensor]:
+        if self._mapping is None:
+            return self._live
+        look = self._mapping.get if isinstance(self._mapping, Mapping) else self._mapping
+        found: dict[str, Tensor] = {}
+        for name, tensor in self._live.items():
+            asked = look(name)
+            if asked is None and isinstance(self._mapping, Mapping):
+                asked = name
+            if asked is not None:
+                found[asked] = tensor
+        return found
+
+    def _mapped_elsewhere(self, name: str, tensor: Tensor) -> None:
+        """A name that this part's tree does not have: of another part by a mapping, or missing."""
+        if name in self._manifest.tensors:
+            self._read(name, tensor)
+        else:
+            self._targets.missing.append(name)
+
+    def _target(self, name: str, live: Mapping[str, Tensor]) -> Tensor | None:
+        self._used.add(name)
+        entry = self._manifest.tensors[name]
+        tensor = live.get(name)
+        if tensor is None:
+            if isinstance(self._part, ModulePart):
+                self._targets.unexpected.append(name)
+                return None
+            tensor = self._new(name, dtypes.to_torch(entry.dtype), entry.shape)
+        return self._read(name, tensor)
+
+    def _new(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+        path = tuple(int(word) if word.isdigit() else word for word in names.split(name)[len(self._root) :])
+        made = self._part.blank(path, dtype, shape)
+        return torch.empty(shape, dtype=dtype) if made is None else made
+
+    def _read(self, name: str, tensor: Tensor) -> Tensor:
+        entry = self._manifest.tensors[name]
+        box = boxed(tensor, name, self._world, private=self._private)
+        if box.shape != entry.shape or box.dtype != entry.dtype:
+            raise StateError(
+                f"{name} is {box.dtype}{list(box.shape)} here and {entry.dtype}{list(entry.shape)} in the "
+                "checkpoint: build the state as it was saved, or leave it out by a mapping"
+            )
+        self._targets.boxes.setdefault(name, []).append(box)
+        return tensor

@@ -1,0 +1,183 @@
+"""A training state: parts by name, taken apart into named tensors and plain values, and put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoint import names, tagged
+from ..errors import StateError
+from .boxed import Boxed, World, boxed, local_of
+from .fingerprint import Fingerprint
+from .parts import AnyPart, ModulePart, OptimizerPart, RandomPart, part_of
+
+# Of each rank its own: saved for every rank, given back to the same one.
+PRIVATE = frozenset({"data", "rng"})
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """`boxes` by name, with the owner (an optimizer's id) of those that one optimizer alone writes.
+
+    shared     plain values of the parts that all ranks have alike, by part
+    private    those of this rank's own
+    """
+
+    boxes: dict[str, Boxed]
+    owners: dict[str, int]
+    shared: dict[str, Any] = field(default_factory=dict)
+    private: dict[str, Any] = field(default_factory=dict)
+
+
+class TrainState:
+    """`TrainState(model=model, inner=optimizer, scheduler=scheduler, data=sampler)`: what a run has to keep.
+
+    A part is a module, an optimizer, a dict or list of tensors and plain values, or anything with state_dict()
+    and load_state_dict(). Names are the caller's, these have a meaning:
+
+    model, inner, outer, scheduler   as everybody calls them
+    data        the position in the data: of each rank its own
+    rng         True (the default): the random number generators of this process, of each rank its own
+
+    private     names of more parts of which each rank has its own; all others are the same on all ranks,
+                whole or as DTensors of which each rank holds its shard.
+    """
+
+    def __init__(self, *, rng: bool = True, private: Iterable[str] = (), **parts: Any) -> None:
+        self._parts: dict[str, AnyPart] = {}
+        for name, value in parts.items():
+            if value is not None:
+                self._parts[name] = part_of(name, value)
+        if rng and "rng" not in self._parts:
+            self._parts["rng"] = RandomPart()
+        self._private = PRIVATE | frozenset(private)
+        self._walked: dict[tuple[str, ...], _Walked] = {}
+        self._owners: dict[str, int] | None = None  # and the parameters, by id, for which that holds
+        self._stepped: list[int] = []
+        if unknown := set(private) - set(self._parts):
+            raise StateError(f"private names {sorted(unknown)}, which are no parts of the state")
+
+    @property
+    def parts(self) -> Mapping[str, AnyPart]:
+        return dict(self._parts)
+
+    def joined(self, **parts: Any) -> TrainState:
+        """The same parts and these, in a new state."""
+        rng = "rng" in self._parts
+        both = {name: part for name, part in self._parts.items() if name != "rng"} | parts
+        return TrainState(rng=rng, private=self._private - PRIVATE, **both)
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        return [part.optimizer for part in self._parts.values() if isinstance(part, OptimizerPart)]
+
+    def is_private(self, name: str) -> bool:
+        return name in self._private
+
+    def root(self, name: str, rank: int) -> str:
+        """The first word of the names of this part's tensors."""
+        return f"@{rank}" if self.is_private(name) else name
+
+    def take(self, world: World) -> Taken:
+        """Everything, without copying a tensor. Raises StateError, with the path, for what cannot be saved."""
+        taken = Taken({}, {})
+        before, self._walked = self._walked, {}
+        unchanged = True
+        for name, part in self._parts.items():
+            private = self.is_private(name)
+            tree, words = part.tree(), {}
+            units = tree if isinstance(part, OptimizerPart) else {"": tree}
+            for key, value in units.items():
+                path = (*((f"@{world.rank}", name) if private else (name,)), *((key,) if key else ()))
+                walked = before.get(path)
+                if walked is None or walked.world != world or not walked.fingerprint.matches(value):
+                    walked = _walk(value, path, world, private)
+                    unchanged = unchanged and not walked.boxes
+                self._walked[path] = walked
+                taken.boxes.update(walked.boxes)
+                words[key] = walked.words
+            (taken.private if private else taken.shared)[name] = words.get("", words)
+        stepped = [
+            id(parameter)
+            for optimizer in self.optimizers()
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        ]
+        if not unchanged or self._owners is None or self._stepped != stepped:
+            self._owners, self._stepped = self._find_owners(taken.boxes), stepped
+        taken.owners.update(self._owners)
+        return taken
+
+    def _find_owners(self, boxes: Mapping[str, Boxed]) -> dict[str, int]:
+        owned = self._owned()
+        found = {name: owned.get(box.tensor.data_ptr()) for name, box in boxes.items()}
+        return {name: owner for name, owner in found.items() if owner is not None}
+
+    def _owned(self) -> dict[int, int]:
+        """{address of a tensor: id of the optimizer that writes it}, of the optimizers in this state; and 0
+        for frozen parameters, which nobody writes."""
+        owned: dict[int, int] = {}
+        for part in self._parts.values():
+            if isinstance(part, ModulePart):
+                for parameter in part.module.parameters():
+                    if not parameter.requires_grad:
+                        owned[local_of(parameter).data_ptr()] = 0
+        for part in self._parts.values():
+            if isinstance(part, OptimizerPart):
+                owner = id(part.optimizer)
+                for tensor in part.written():
+                    owned[local_of(tensor).data_ptr()] = owner
+        owned.pop(0, None)  # the address of what has no elements
+        return owned
+
+
+@dataclass(frozen=True, slots=True)
+class _Walked:
+    """One part, or of an optimizer one half, as it was taken apart for the save before."""
+
+    fingerprint: Fingerprint
+    world: World
+    boxes: dict[str, Boxed]
+    words: Any
+
+
+def _walk(tree: Any, path: tuple[str, ...], world: World, private: bool) -> _Walked:
+    boxes: dict[str, Boxed] = {}
+
+    def note(where: tuple[str | int, ...], value: Any) -> str | None:
+        if not isinstance(value, Tensor):
+            return None  # a numpy array stays among the plain values
+        name = names.join(where)
+        boxes[name] = boxed(value, name, world, private=private)
+        return name
+
+    words = tagged.encode(tree, path=path, tensor=note)
+    return _Walked(Fingerprint(tree), world, boxes, words)
+
+
+def as_state(state: Any) -> TrainState:
+    """A TrainState, or a dict of parts by name as one (without random number generators)."""
+    if isinstance(state, TrainState):
+        return state
+    if isinstance(state, dict) and all(isinstance(name, str) for name in state):
+        plain = {name: value for name, value in state.items() if not _is_part(value)}
+        parts = {name: value for name, value in state.items() if _is_part(value)}
+        return _of_dict(state, plain, parts)
+    raise StateError(f"{type(state).__qualname__} is no state: pass a TrainState or a dict of parts by name")
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, dict | list) or callable(getattr(value, "state_dict", None))
+
+
+def _of_dict(state: dict[str, Any], plain: dict[str, Any], parts: dict[str, Any]) -> TrainState:
+    if plain and not parts:  # {"weights": tensor, "step": 3}
+        return TrainState(rng=False, state=state)
+    if plain:
+        raise StateError(
+            f"{sorted(plain)} are no parts: put loose tensors and numbers of a state into a dict of their own"
+        )
+    return TrainState(rng=False, **parts)
