@@ -12,12 +12,11 @@ Importing this package loads neither torch nor an extra.
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from .arguments import Algorithm, OnLoss, Op, Scope, Strategy
-from .communicator import Communicator, LinkInfo, PeerInfo
 from .config import Config
-from .error_feedback import ErrorFeedback
 from .errors import (
     AuthenticationError,
     BusyError,
@@ -47,12 +46,18 @@ from .errors import (
     UsageError,
     VersionError,
 )
-from .master import Master
 from .quantization import QuantConfig
-from .shared import empty, share, zeros
-from .shared_state import SharedState, SyncInfo
-from .topology import TopologyReport
-from .work import OpInfo, Work
+
+# Without the compiled core, checkpoints can still be listed, checked and converted.
+_has_core = find_spec(f"{__name__}._core") is not None
+if TYPE_CHECKING or _has_core:
+    from .communicator import Communicator, LinkInfo, PeerInfo
+    from .error_feedback import ErrorFeedback
+    from .master import Master
+    from .shared import empty, share, zeros
+    from .shared_state import SharedState, SyncInfo
+    from .topology import TopologyReport
+    from .work import OpInfo, Work
 
 if TYPE_CHECKING:
     import pccl_py.optim as optim  # noqa: F401 (imported by __getattr__)
@@ -109,7 +114,8 @@ __all__ = [
 ]
 
 
-if "torch.distributed" in sys.modules:  # else it asks for it when it comes: see torch_backend.py
+# Where torch comes later, it asks for the backend itself: see torch_backend.py.
+if _has_core and "torch.distributed" in sys.modules:
     from .torch_backend import register
 
     register()
@@ -126,4 +132,6 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("pccl-py")
+    if name in __all__:
+        raise ImportError(f"{name} needs the compiled core, which is not here: pip install pccl-py")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
