@@ -12,23 +12,26 @@ Importing this package loads neither torch nor an extra.
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from .arguments import Algorithm, OnLoss, Op, Scope, Strategy
-from .communicator import Communicator, LinkInfo, PeerInfo
 from .config import Config
-from .error_feedback import ErrorFeedback
 from .errors import (
     AuthenticationError,
+    BusyError,
     Cancelled,
+    CheckpointError,
     ClosedError,
     CollectiveError,
     ConnectError,
+    DamagedError,
     Evicted,
     InternalError,
     IslandLost,
     MasterLost,
     MismatchError,
+    NoCheckpointError,
     NonFiniteError,
     NoQuorumError,
     NotBuilt,
@@ -39,15 +42,22 @@ from .errors import (
     PeerLost,
     ProtocolError,
     RefusedError,
+    StateError,
     UsageError,
     VersionError,
 )
-from .master import Master
 from .quantization import QuantConfig
-from .shared import empty, share, zeros
-from .shared_state import SharedState, SyncInfo
-from .topology import TopologyReport
-from .work import OpInfo, Work
+
+# Without the compiled core, checkpoints can still be listed, checked and converted.
+_has_core = find_spec(f"{__name__}._core") is not None
+if TYPE_CHECKING or _has_core:
+    from .communicator import Communicator, LinkInfo, PeerInfo
+    from .error_feedback import ErrorFeedback
+    from .master import Master
+    from .shared import empty, share, zeros
+    from .shared_state import SharedState, SyncInfo
+    from .topology import TopologyReport
+    from .work import OpInfo, Work
 
 if TYPE_CHECKING:
     import pccl_py.optim as optim  # noqa: F401 (imported by __getattr__)
@@ -56,12 +66,15 @@ if TYPE_CHECKING:
 __all__ = [
     "Algorithm",
     "AuthenticationError",
+    "BusyError",
     "Cancelled",
+    "CheckpointError",
     "ClosedError",
     "CollectiveError",
     "Communicator",
     "Config",
     "ConnectError",
+    "DamagedError",
     "ErrorFeedback",
     "Evicted",
     "InternalError",
@@ -70,6 +83,7 @@ __all__ = [
     "Master",
     "MasterLost",
     "MismatchError",
+    "NoCheckpointError",
     "NoQuorumError",
     "NonFiniteError",
     "NotBuilt",
@@ -87,6 +101,7 @@ __all__ = [
     "RefusedError",
     "Scope",
     "SharedState",
+    "StateError",
     "Strategy",
     "SyncInfo",
     "TopologyReport",
@@ -99,7 +114,8 @@ __all__ = [
 ]
 
 
-if "torch.distributed" in sys.modules:  # else it asks for it when it comes: see torch_backend.py
+# Where torch comes later, it asks for the backend itself: see torch_backend.py.
+if _has_core and "torch.distributed" in sys.modules:
     from .torch_backend import register
 
     register()
@@ -116,4 +132,6 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("pccl-py")
+    if name in __all__:
+        raise ImportError(f"{name} needs the compiled core, which is not here: pip install pccl-py")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

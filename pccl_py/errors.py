@@ -21,6 +21,11 @@ PcclError
   NoQuorumError         a restarted master heard too few peers of the last view; its text says what helps
   ProtocolError         bytes that no honest peer sends
   ClosedError           the communicator was left or closed
+  CheckpointError       a checkpoint cannot be written, found or read; training may go on
+    DamagedError        bytes on disk are not those that were saved; the text names file and block
+    NoCheckpointError   there is no complete step to load, or not the one asked for
+    StateError          a value of the state cannot be saved, or does not fit; the text has its path
+    BusyError           somebody else writes there, or an earlier save has not ended
   InternalError         our own logic broke: please report the text
 """
 
@@ -28,15 +33,19 @@ from __future__ import annotations
 
 __all__ = [
     "AuthenticationError",
+    "BusyError",
     "Cancelled",
+    "CheckpointError",
     "ClosedError",
     "CollectiveError",
     "ConnectError",
+    "DamagedError",
     "Evicted",
     "InternalError",
     "IslandLost",
     "MasterLost",
     "MismatchError",
+    "NoCheckpointError",
     "NoQuorumError",
     "NonFiniteError",
     "NotBuilt",
@@ -47,6 +56,7 @@ __all__ = [
     "PeerLost",
     "ProtocolError",
     "RefusedError",
+    "StateError",
     "UsageError",
     "VersionError",
     "from_code",
@@ -136,6 +146,27 @@ class ProtocolError(PcclError):
 
 class ClosedError(PcclError):
     """The communicator (or master) was left or closed, in this call or before it. Create a new one."""
+
+
+class CheckpointError(PcclError):
+    """A checkpoint cannot be written, found or read. Earlier checkpoints stay; the text says what to do."""
+
+
+class DamagedError(CheckpointError):
+    """Bytes on disk are not those that were saved. The text names file and block: take another step, or a
+    copy of that file from another level, and `python -m pccl_py ckpt verify` for the whole extent."""
+
+
+class NoCheckpointError(CheckpointError):
+    """No complete step is there, or not the one asked for. The text names the folder and what it holds."""
+
+
+class StateError(CheckpointError):
+    """A value of the state cannot be saved, or does not fit what is loaded. The text has its path."""
+
+
+class BusyError(CheckpointError):
+    """Another saver holds the folder, or an earlier save has not ended. Wait for it, or end it."""
 
 
 class InternalError(PcclError):
