@@ -23,6 +23,7 @@ from .settings import OnBusy, Settings
 from .shard_plans import ShardPlans
 from .staging_pool import make_pool
 from .stats import LoadInfo, SaveInfo, Stats
+from .verify import Report
 
 
 class Checkpointer:
@@ -167,9 +168,9 @@ class Checkpointer:
         """All complete steps, rising."""
         return self._level.steps()
 
-    def verify(self, step: int | str = "latest") -> None:
-        """Reads all of a step again. Raises DamagedError that names every damaged block."""
-        self._level.verify(step)
+    def verify(self, step: int | str = "latest") -> Report:
+        """Reads all of a step again. `sound`, or every damaged block with the tensors that have bytes there."""
+        return self._level.verify(step)
 
     def gc(self) -> list[int]:
         """Removes what `keep` and `keep_every` do not hold, and leftovers; the steps that went."""

@@ -23,7 +23,7 @@ from .manifest import Manifest
 from .manifest_body import shard_file
 from .rank_record import RankRecord, decode_record, encode_record, merge
 from .retention import keepers
-from .verify import verify_step
+from .verify import Report, verify_step
 
 
 class LocalLevel:
@@ -97,18 +97,18 @@ class LocalLevel:
         return shard_file(self.world.rank, self.world.size)
 
     def writing(self, step: int) -> str:
-        """Where this rank writes its shard; the folder is there."""
+        """Where this rank's shard appears once it is durable; the folder is there."""
         path = folder.step_path(self.root, step)
         with explained(f"make {path}"):
             path.mkdir(exist_ok=True)
-        return f"{path / self.shard_name()}{PART}"
+        return str(path / self.shard_name())
 
     def spare(self) -> str:
         """A retired file to be written over, or ""."""
         return str(self._spares.pop()) if self._spares else ""
 
     def commit(self, number: int, step: int, record: RankRecord | CheckpointError) -> Manifest:
-        """Both phases. `record`: of this rank, whose shard is durable under its temporary name; or why not."""
+        """Both phases. `record`: of this rank, whose shard is durable; or why it is not."""
         path = folder.step_path(self.root, step)
         words = self._own_words(path, record)
         given = self._coordination.exchange(f"save/{number}/shard", words, self._timeout_s)
@@ -127,9 +127,7 @@ class LocalLevel:
         """The first phase of this rank; an error becomes what the others are told."""
         if isinstance(record, RankRecord):
             try:
-                if record.shard is not None:
-                    folder.publish(path, record.shard.file)
-                    sync_folder(path)
+                sync_folder(path)
                 return b"R%d " % time.time_ns() + encode_record(record)
             except (CheckpointError, OSError) as error:
                 record = CheckpointError(str(error))
@@ -202,9 +200,9 @@ class LocalLevel:
                     (path / name).unlink(missing_ok=True)
             path.rmdir()
 
-    def verify(self, step: int | str) -> None:
+    def verify(self, step: int | str) -> Report:
         found = folder.find(self.root, None if step == "latest" else _number(step))
-        verify_step(found)
+        return verify_step(found.path)
 
     def gc(self) -> list[int]:
         if not self._leads:
