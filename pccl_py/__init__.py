@@ -63,11 +63,17 @@ if TYPE_CHECKING:
     import pccl_py.optim as optim  # noqa: F401 (imported by __getattr__)
     import pccl_py.recovery as recovery  # noqa: F401
 
+    from .checkpoint.checkpointer import Checkpointer
+    from .state.protect import protect
+    from .state.resume import resume
+    from .state.train_state import TrainState
+
 __all__ = [
     "Algorithm",
     "AuthenticationError",
     "BusyError",
     "Cancelled",
+    "Checkpointer",
     "CheckpointError",
     "ClosedError",
     "CollectiveError",
@@ -105,10 +111,13 @@ __all__ = [
     "Strategy",
     "SyncInfo",
     "TopologyReport",
+    "TrainState",
     "UsageError",
     "VersionError",
     "Work",
     "empty",
+    "protect",
+    "resume",
     "share",
     "zeros",
 ]
@@ -122,12 +131,22 @@ if _has_core and "torch.distributed" in sys.modules:
     del register
 
 
+_FROM_ROOMS = {
+    "Checkpointer": ".checkpoint.checkpointer",
+    "TrainState": ".state.train_state",
+    "protect": ".state.protect",
+    "resume": ".state.resume",
+}
+
+
 def __getattr__(name: str) -> Any:
     """Parts that need torch are imported by whoever names them first."""
-    if name in ("distributed", "optim", "parallel", "recovery"):
-        from importlib import import_module
+    from importlib import import_module
 
+    if name in ("distributed", "optim", "parallel", "recovery"):
         return import_module(f".{name}", __name__)
+    if name in _FROM_ROOMS:
+        return getattr(import_module(_FROM_ROOMS[name], __name__), name)
     if name == "__version__":
         from importlib.metadata import version
 

@@ -89,7 +89,12 @@ class Checkpointer:
             return False
         for optimizer in state.optimizers():
             hook(optimizer)
-        self._pipeline.add(self._start(step, state, begun))
+        try:
+            pending = self._start(step, state, begun)
+        except CheckpointError as error:
+            self._pipeline.refuse(self._saves, step, error)
+            raise
+        self._pipeline.add(pending)
         return True
 
     def _room(self) -> bool:

@@ -15,11 +15,11 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from ..errors import CheckpointError, NoCheckpointError, UsageError
+from ..errors import BusyError, CheckpointError, NoCheckpointError, UsageError
 from . import folder, limits
 from .coordination import Coordination
 from .files import PART, explained, sync_folder
-from .manifest import Manifest
+from .manifest import FILE_NAME, Manifest
 from .manifest_body import shard_file
 from .rank_record import RankRecord, decode_record, encode_record, merge
 from .retention import keepers
@@ -92,6 +92,9 @@ class LocalLevel:
     def check_new(self, step: int) -> None:
         if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= limits.STEP_MAX:
             raise UsageError(f"step {step!r}: a whole number from 0 to {limits.STEP_MAX}")
+        path = folder.step_path(self.root, step)
+        if (path / FILE_NAME).exists():
+            raise BusyError(f"{path} exists already: save under another number, or remove it first")
 
     def shard_name(self) -> str:
         return shard_file(self.world.rank, self.world.size)
@@ -196,7 +199,7 @@ class LocalLevel:
         path = folder.step_path(self.root, step)
         with suppress(OSError):
             for name in (self.shard_name(), f"{self.shard_name()}{PART}"):
-                if not (path / "manifest.json").exists():
+                if not (path / FILE_NAME).exists():
                     (path / name).unlink(missing_ok=True)
             path.rmdir()
 

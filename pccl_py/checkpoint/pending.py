@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..errors import BusyError, CheckpointError
@@ -40,6 +41,13 @@ class PendingSave:
     blocked_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    number: int
+    step: int
+    error: CheckpointError
+
+
 NOTICE_S = 5.0  # a caller that waits longer is told for what
 
 
@@ -49,7 +57,7 @@ class Pipeline:
     def __init__(self, level: LocalLevel, settings: Settings) -> None:
         self._level, self._settings = level, settings
         self.stats = Stats()
-        self._queue: queue.SimpleQueue[PendingSave | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[PendingSave | _Refused | None] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._under_way: list[PendingSave] = []
         self._fault: CheckpointError | None = None
@@ -76,6 +84,10 @@ class Pipeline:
             pending.blocked_s = time.perf_counter() - pending.begun
             self._under_way.append(pending)
         self._queue.put(pending)
+
+    def refuse(self, number: int, step: int, error: CheckpointError) -> None:
+        """This rank has no such save; the others, who wait for its shard, are told why."""
+        self._queue.put(_Refused(number, step, error))
 
     def wait(self, timeout_s: float) -> None:
         with self._changed:
@@ -122,6 +134,11 @@ class Pipeline:
 
     def _work(self) -> None:
         while (pending := self._queue.get()) is not None:
+            if isinstance(pending, _Refused):
+                with suppress(CheckpointError):
+                    self._level.commit(pending.number, pending.step, pending.error)
+                self._level.abandon(pending.step)
+                continue
             try:
                 info = self._finish(pending)
             except CheckpointError as error:

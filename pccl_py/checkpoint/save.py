@@ -45,10 +45,14 @@ class StagedSave:
         """Copies what anybody may write before it returns; the rest goes on in the background."""
         self._job.start()
         fence.guard(self)
-        if anybodys := self._owned.get(None):
-            self._wait(anybodys)
-            with self._lock:
-                self._check(None)
+        try:
+            if anybodys := self._owned.get(None):
+                self._wait(anybodys)
+                with self._lock:
+                    self._check(None)
+        except CheckpointError as error:
+            self.fail(error)
+            raise
 
     def pass_fence(self, owner: int | None) -> None:
         if self.fault is not None or (owner is not None and owner not in self._owned):
