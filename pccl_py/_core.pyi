@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 import typing_extensions
-__all__: list[str] = ['Completions', 'DTYPES', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'StateOperation', 'TensorMemory', 'Timing', 'decode_into', 'encode_into', 'galois_multiply_add', 'instruction_sets', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'reduce', 'shared_bytes']
+__all__: list[str] = ['Completions', 'DTYPES', 'Disk', 'InjectedDisk', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'ReadStats', 'ShardWriter', 'StateOperation', 'TensorMemory', 'Timing', 'decode_into', 'encode_into', 'galois_multiply_add', 'instruction_sets', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'read_verified', 'reduce', 'shared_bytes']
 class Timing:
     def __init__(self) -> None:
         ...
@@ -166,6 +166,74 @@ class Master:
     @property
     def address(self) -> str:
         ...
+class Disk:
+    """
+    The system's file calls, and the threads that write.
+    """
+    def __init__(self) -> None:
+        ...
+class InjectedDisk(Disk):
+    """
+    A disk for tests whose calls fail by a script: entries `CALL WHICH WHAT`, divided by `;` or line ends.
+    
+    CALL: open, facts, direct, allocate, truncate, pwrite, pread, push, fdatasync, close, rename, unlink.
+    WHICH: `3` (the third such call), `3+` (it and all later), `3-5`, or `*`.
+    WHAT: an error (ENOSPC, EIO, EROFS, EINTR, EINVAL, EACCES, EDQUOT, ENOENT, EXDEV, EMFILE, EFBIG, EAGAIN,
+    ESTALE, EOPNOTSUPP), `cut BYTES` (pwrite and pread take so many at most), `delay MILLISECONDS`, or `kill`
+    (SIGKILL to this process instead of the call). `direct * EINVAL` is a file system without O_DIRECT.
+    """
+    def __init__(self, script: str) -> None:
+        ...
+    def calls(self) -> dict:
+        """
+        How many calls of each kind there were.
+        """
+class ShardWriter:
+    """
+    Writes one file of `bytes` under the temporary name `path`, in parts.
+    """
+    def __init__(self, disk: Disk, path: str, bytes: typing.SupportsInt | typing.SupportsIndex, *, recycle: str = '', threads: typing.SupportsInt | typing.SupportsIndex = 2, direct: bool = True) -> None:
+        ...
+    def abandon(self) -> None:
+        """
+        Stops, and removes the file.
+        """
+    def finish(self) -> None:
+        """
+        Waits until all parts are on the device.
+        """
+    def write(self, offset: typing.SupportsInt | typing.SupportsIndex, address: typing.SupportsInt | typing.SupportsIndex, bytes: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Memory aligned to 4096 that stays as it is until finish(), readable up to the next 4096.
+        """
+    @property
+    def direct(self) -> bool:
+        ...
+    @property
+    def recycled(self) -> bool:
+        ...
+    @property
+    def written(self) -> int:
+        ...
+class ReadStats:
+    @property
+    def blocks(self) -> int:
+        ...
+    @property
+    def bytes_copied(self) -> int:
+        ...
+    @property
+    def bytes_read(self) -> int:
+        ...
+    @property
+    def direct(self) -> bool:
+        ...
+    @property
+    def seconds(self) -> float:
+        ...
+    @property
+    def threads(self) -> int:
+        ...
 class TensorMemory:
     def __init__(self, bytes: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
@@ -203,6 +271,12 @@ def quantize_decode(kind: typing.SupportsInt | typing.SupportsIndex, block: typi
 def quantize_encode(kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, stochastic: bool, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, seed: typing.SupportsInt | typing.SupportsIndex = 0, first_element: typing.SupportsInt | typing.SupportsIndex = 0) -> typing.Any:
     """
     The bytes of `data`, elements of `dtype`, block by block; None where one is not finite.
+    """
+def read_verified(disk: Disk, path: str, *, file_bytes: typing.SupportsInt | typing.SupportsIndex, block_bytes: typing.SupportsInt | typing.SupportsIndex, crcs: bytes, runs: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], threads: typing.SupportsInt | typing.SupportsIndex = 2) -> ReadStats:
+    """
+    Reads runs (file_offset, address, bytes, count, file_stride, memory_stride) from blocks whose
+    CRC-32 is that of `crcs`, little-endian, 4 bytes each. DamagedError names file, block and bytes; memory
+    may then hold bytes of blocks that were right.
     """
 def reduce(level: str, dtype: typing.SupportsInt | typing.SupportsIndex, op: typing.SupportsInt | typing.SupportsIndex, out: typing_extensions.Buffer, incoming: typing_extensions.Buffer, own: typing_extensions.Buffer, streaming: bool, times: typing.SupportsInt | typing.SupportsIndex) -> None:
     """
