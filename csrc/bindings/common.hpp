@@ -70,5 +70,6 @@ void bind_disk(py::module_& module);
 void bind_kernels(py::module_& module);
 void bind_shared_memory(py::module_& module);
 void bind_measurements(py::module_& module);
+void bind_staging(py::module_& module);
 
 }  // namespace pccl::bindings

@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, module) {
   bind_peer(module);
   bind_master(module);
   bind_disk(module);
+  bind_staging(module);
   bind_kernels(module);
   bind_shared_memory(module);
   bind_measurements(module);

@@ -229,6 +229,12 @@ Error Capture::foreign_done(std::size_t region, std::uint64_t at) {
   return {};
 }
 
+bool Capture::is_handed_out() {
+  if (!ours()) return true;
+  const Lock lock(monitor_.mutex);
+  return ended() || !board_.has_waiting_parts();
+}
+
 bool Capture::is_staged() const {
   if (!ours()) return false;
   const Lock lock(monitor_.mutex);

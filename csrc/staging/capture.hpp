@@ -55,6 +55,7 @@ class Capture final : public Copying, public std::enable_shared_from_this<Captur
   // after an end: the slab is not used again before. Nothing: the time was over, none is left, or it ended.
   std::optional<ForeignPart> next_foreign(Instant until);
   Error foreign_done(std::size_t region, std::uint64_t at);
+  bool is_handed_out();  // no part is left to be given out, or it has ended
 
   void fail(const Error& error);  // ends it; the first error stays. Waits for nobody
   void cancel();                  // fail(), and waits until no thread copies; not for callbacks of the sink
