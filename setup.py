@@ -66,13 +66,15 @@ INSTRUCTION_SETS = {
     "_avx512": ("x86_64", AVX512_FLAGS),
     "_avx2_gfni": ("x86_64", [*AVX2_FLAGS, "-mgfni"]),
     "_avx512_gfni": ("x86_64", [*AVX512_FLAGS, "-mgfni"]),
+    "_pclmul": ("x86_64", "-msse4.1 -mpclmul".split()),
+    "_vpclmul": ("x86_64", [*AVX512_FLAGS, *"-mpclmul -mvpclmulqdq".split()]),
     "_neon": ("aarch64", []),
 }
 
 # Parts of the C++ tests that need few rooms: these folders of csrc, and these tests beside main.cpp.
 PARTS = {
     "all": ([""], ["*.cpp"]),
-    "kernels": (["base/", "kernels/"], ["test_kernels*.cpp", "test_quantize*.cpp", "test_galois.cpp"]),
+    "kernels": (["base/", "kernels/"], ["test_kernels*.cpp", "test_quantize*.cpp", "test_galois.cpp", "test_crc32.cpp"]),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 import typing_extensions
-__all__: list[str] = ['Completions', 'DTYPES', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'StateOperation', 'TensorMemory', 'Timing', 'decode_into', 'encode_into', 'galois_multiply_add', 'instruction_sets', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'reduce', 'shared_bytes']
+__all__: list[str] = ['Completions', 'DTYPES', 'Disk', 'InjectedDisk', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'ReadStats', 'SaveReceipt', 'ShardSave', 'ShardWriter', 'StagingPool', 'StateOperation', 'TensorMemory', 'Timing', 'crc32', 'crc32_combine', 'decode_into', 'encode_into', 'galois_multiply_add', 'instruction_sets', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'read_verified', 'reduce', 'shared_bytes']
 class Timing:
     def __init__(self) -> None:
         ...
@@ -166,12 +166,206 @@ class Master:
     @property
     def address(self) -> str:
         ...
+class Disk:
+    """
+    The system's file calls, and the threads that write.
+    """
+    def __init__(self) -> None:
+        ...
+class InjectedDisk(Disk):
+    """
+    A disk for tests whose calls fail by a script: entries `CALL WHICH WHAT`, divided by `;` or line ends.
+    
+    CALL: open, facts, direct, allocate, truncate, pwrite, pread, push, fdatasync, close, rename, unlink.
+    WHICH: `3` (the third such call), `3+` (it and all later), `3-5`, or `*`.
+    WHAT: an error (ENOSPC, EIO, EROFS, EINTR, EINVAL, EACCES, EDQUOT, ENOENT, EXDEV, EMFILE, EFBIG, EAGAIN,
+    ESTALE, EOPNOTSUPP), `cut BYTES` (pwrite and pread take so many at most), `delay MILLISECONDS`, or `kill`
+    (SIGKILL to this process instead of the call). `direct * EINVAL` is a file system without O_DIRECT.
+    """
+    def __init__(self, script: str) -> None:
+        ...
+    def calls(self) -> dict:
+        """
+        How many calls of each kind there were.
+        """
+class ShardWriter:
+    """
+    Writes one file of `bytes` under the temporary name `path`, in parts.
+    """
+    def __init__(self, disk: Disk, path: str, bytes: typing.SupportsInt | typing.SupportsIndex, *, recycle: str = '', threads: typing.SupportsInt | typing.SupportsIndex = 2, direct: bool = True) -> None:
+        ...
+    def abandon(self) -> None:
+        """
+        Stops, and removes the file.
+        """
+    def finish(self) -> None:
+        """
+        Waits until all parts are on the device.
+        """
+    def write(self, offset: typing.SupportsInt | typing.SupportsIndex, address: typing.SupportsInt | typing.SupportsIndex, bytes: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Memory aligned to 4096 that stays as it is until finish(), readable up to the next 4096.
+        """
+    @property
+    def direct(self) -> bool:
+        ...
+    @property
+    def recycled(self) -> bool:
+        ...
+    @property
+    def written(self) -> int:
+        ...
+class ReadStats:
+    @property
+    def blocks(self) -> int:
+        ...
+    @property
+    def bytes_copied(self) -> int:
+        ...
+    @property
+    def bytes_read(self) -> int:
+        ...
+    @property
+    def direct(self) -> bool:
+        ...
+    @property
+    def seconds(self) -> float:
+        ...
+    @property
+    def threads(self) -> int:
+        ...
+class StagingPool:
+    """
+    Warm memory that saves copy into: slabs of 16 MiB, made once (`bytes` is rounded up), populated, in huge pages where the system gives them. `fd`: of a memfd of at least these bytes, mapped shared from its begin; it stays the caller's. Saves that share a pool get slabs in the order of their start().
+    """
+    def __init__(self, bytes: typing.SupportsInt | typing.SupportsIndex, *, fd: typing.SupportsInt | typing.SupportsIndex = -1, huge_pages: bool = True) -> None:
+        ...
+    def close(self) -> None:
+        """
+        Gives the memory back. UsageError while a save uses it.
+        """
+    @property
+    def address(self) -> int:
+        """
+        Of the first slab; the others follow. 0: it was closed.
+        """
+    @property
+    def bytes(self) -> int:
+        ...
+    @property
+    def free(self) -> int:
+        """
+        Slabs that no save uses.
+        """
+    @property
+    def huge(self) -> bool:
+        """
+        Mostly in huge pages.
+        """
+    @property
+    def slab_bytes(self) -> int:
+        ...
+    @property
+    def slabs(self) -> int:
+        ...
+class SaveReceipt:
+    """
+    Of a durable file. Times are seconds since start().
+    """
+    @property
+    def block_crcs(self) -> bytes:
+        """
+        CRC-32 of each block of the file, 4 bytes each, little-endian.
+        """
+    @property
+    def bytes(self) -> int:
+        ...
+    @property
+    def callers_bytes(self) -> int:
+        """
+        Copied by callers who waited.
+        """
+    @property
+    def direct(self) -> bool:
+        """
+        Written past the page cache.
+        """
+    @property
+    def durable_seconds(self) -> float:
+        ...
+    @property
+    def recycled(self) -> bool:
+        """
+        The retired file was used.
+        """
+    @property
+    def region_crcs(self) -> bytes:
+        """
+        The same of each region's bytes.
+        """
+    @property
+    def staged_seconds(self) -> float:
+        ...
+    @property
+    def stashed_bytes(self) -> int:
+        """
+        Of small regions kept aside for a fence.
+        """
+class ShardSave:
+    """
+    One file: `header`, then `regions` (address and bytes each, memory that must live until they are staged, or the save was cancelled) one after the other, copied into the pool behind the caller's back, written as `path` + ".part", made durable, then renamed to `path`. `recycle`: "", or a retired file that is overwritten. `foreign`: indices of regions that the caller copies himself, part by part. Times are seconds, negative: no limit. Once it has failed or was cancelled, waits raise that; a fence does not.
+    """
+    def __init__(self, pool: StagingPool, disk: Disk, path: str, recycle: str, header: bytes, regions: collections.abc.Sequence, *, foreign: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], block_bytes: typing.SupportsInt | typing.SupportsIndex = 1048576, copy_threads: typing.SupportsInt | typing.SupportsIndex = 1, write_threads: typing.SupportsInt | typing.SupportsIndex = 2, direct: bool = True) -> None:
+        ...
+    def cancel(self) -> None:
+        """
+        When it returns nobody reads the regions any more.
+        """
+    def fence(self, regions: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] | None, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> bool:
+        """
+        True: these regions (None: all) may be changed now. False: the time was over, they may not.
+        """
+    def foreign_done(self, region: typing.SupportsInt | typing.SupportsIndex, offset: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Also after the save has ended: the slab is not used again before.
+        """
+    def next_foreign(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> tuple[int, int, int, int] | None:
+        """
+        (region, offset in it, address, bytes): to be copied to the address, then foreign_done. None: the time was over, all were given out, or the save has ended.
+        """
+    def progress(self) -> tuple[int, int, int]:
+        """
+        Bytes staged, bytes written, all bytes.
+        """
+    def start(self) -> None:
+        """
+        Returns at once; touches no disk.
+        """
+    def wait_durable(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> SaveReceipt | None:
+        """
+        None: the time was over.
+        """
+    def wait_staged(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> bool:
+        """
+        True: everything is copied and summed. The caller copies along.
+        """
+    @property
+    def staged(self) -> bool:
+        ...
 class TensorMemory:
     def __init__(self, bytes: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
     def shared(self) -> bool:
         ...
+def crc32(buffer: typing_extensions.Buffer, crc: typing.SupportsInt | typing.SupportsIndex = 0) -> int:
+    """
+    As zlib.crc32, without the GIL.
+    """
+def crc32_combine(a: typing.SupportsInt | typing.SupportsIndex, b: typing.SupportsInt | typing.SupportsIndex, bytes_b: typing.SupportsInt | typing.SupportsIndex) -> int:
+    """
+    Of a and b together, from the CRCs of both and the bytes of b.
+    """
 def decode_into(level: str, kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, out: typing_extensions.Buffer, add: bool, times: typing.SupportsInt | typing.SupportsIndex) -> None:
     """
     `add`: onto accumulators.
@@ -203,6 +397,12 @@ def quantize_decode(kind: typing.SupportsInt | typing.SupportsIndex, block: typi
 def quantize_encode(kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, stochastic: bool, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, seed: typing.SupportsInt | typing.SupportsIndex = 0, first_element: typing.SupportsInt | typing.SupportsIndex = 0) -> typing.Any:
     """
     The bytes of `data`, elements of `dtype`, block by block; None where one is not finite.
+    """
+def read_verified(disk: Disk, path: str, *, file_bytes: typing.SupportsInt | typing.SupportsIndex, block_bytes: typing.SupportsInt | typing.SupportsIndex, crcs: bytes, runs: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], threads: typing.SupportsInt | typing.SupportsIndex = 2) -> ReadStats:
+    """
+    Reads runs (file_offset, address, bytes, count, file_stride, memory_stride) from blocks whose
+    CRC-32 is that of `crcs`, little-endian, 4 bytes each. DamagedError names file, block and bytes; memory
+    may then hold bytes of blocks that were right.
     """
 def reduce(level: str, dtype: typing.SupportsInt | typing.SupportsIndex, op: typing.SupportsInt | typing.SupportsIndex, out: typing_extensions.Buffer, incoming: typing_extensions.Buffer, own: typing_extensions.Buffer, streaming: bool, times: typing.SupportsInt | typing.SupportsIndex) -> None:
     """

@@ -29,8 +29,10 @@ enum class ErrorCode : std::uint8_t {
   closed = 16,           // the communicator was closed
   internal = 17,         // our own logic broke
   non_finite = 18,       // a value that cannot be quantized
+  checkpoint = 19,       // the disk refused, or its space is over
+  damaged = 20,          // a file is not what was written, or is gone
 };
-inline constexpr std::uint8_t error_code_last = 18;
+inline constexpr std::uint8_t error_code_last = 20;
 
 struct Error {
   ErrorCode code = ErrorCode::none;

@@ -11,6 +11,8 @@ PYBIND11_MODULE(_core, module) {
   bind_state(module);
   bind_peer(module);
   bind_master(module);
+  bind_disk(module);
+  bind_staging(module);
   bind_kernels(module);
   bind_shared_memory(module);
   bind_measurements(module);

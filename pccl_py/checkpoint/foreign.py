@@ -37,13 +37,17 @@ def copy_foreign(job: native.ShardSave, pieces: Sequence[Piece], moments: Device
     """Until nothing is left. Slabs come as the disk frees them; a cancelled job has none left."""
     if all(piece.rows.device.type == "cpu" for piece in pieces):
         return
-    while (found := job.next_foreign(1.0)) is not None:
+    left = sum(piece.rows.nbytes for piece in pieces if piece.rows.device.type != "cpu")
+    while left > 0:
+        found = job.next_foreign(1.0)
+        if found is None:
+            job.wait_staged(0.0)  # raises where the save has ended; else no slab is free yet
+            continue
         region, offset, address, count = found
-        if count == 0:
-            continue  # no slab is free yet
         source = pieces[region].rows.reshape(-1).view(torch.uint8)[offset : offset + count]
         _copy(source, memory_at(address, count), moments)
         job.foreign_done(region, offset)
+        left -= count
 
 
 def _copy(source: Tensor, target: Tensor, moments: DeviceMoments) -> None:

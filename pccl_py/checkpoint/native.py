@@ -9,6 +9,7 @@ tie(_core)
 
 Disk = _core.Disk
 InjectedDisk = _core.InjectedDisk
+SaveReceipt = _core.SaveReceipt
 ShardSave = _core.ShardSave
 StagingPool = _core.StagingPool
 crc32 = _core.crc32

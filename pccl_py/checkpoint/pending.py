@@ -15,7 +15,6 @@ from ..state.train_state import Taken
 from . import native
 from .local_level import LocalLevel
 from .pieces import Alias, Piece
-from .rank_record import RankRecord
 from .record import record_of
 from .safetensors_header import ShardPlan
 from .save import StagedSave
@@ -153,23 +152,34 @@ class Pipeline:
                 self._changed.notify_all()
 
     def _finish(self, pending: PendingSave) -> SaveInfo:
-        record, staged_s = self._durable(pending)
+        outcome = self._durable(pending)
+        if isinstance(outcome, CheckpointError):
+            self._level.commit(pending.number, pending.step, outcome)
+            raise outcome
+        receipt, staged_s = outcome
+        record = record_of(
+            self._level.world.rank,
+            self._level.shard_name(),
+            pending.taken,
+            pending.pieces,
+            pending.aliases,
+            pending.plan,
+            receipt,
+        )
         self._level.commit(pending.number, pending.step, record)
         durable_s = time.perf_counter() - pending.begun
-        progress = pending.job.progress()
         return SaveInfo(
             pending.step,
             pending.blocked_s,
             pending.staged.waited_s,
             staged_s,
             durable_s,
-            progress[2],
-            pending.job.direct,
+            receipt.bytes,
+            receipt.direct,
         )
 
-    def _durable(self, pending: PendingSave) -> tuple[RankRecord | CheckpointError, float]:
-        """What to tell the other ranks, once this rank's shard is on its disk; seconds until it was copied."""
-        staged_s = 0.0
+    def _durable(self, pending: PendingSave) -> tuple[native.SaveReceipt, float] | CheckpointError:
+        """Once this rank's shard is on its disk; with the seconds until it was copied."""
         try:
             pending.staged.staged()
             staged_s = time.perf_counter() - pending.begun
@@ -180,10 +190,8 @@ class Pipeline:
                     "given up, earlier steps stay"
                 )
         except CheckpointError as error:
-            return error, staged_s
-        world, file = self._level.world, self._level.shard_name()
-        taken, pieces, aliases, plan = pending.taken, pending.pieces, pending.aliases, pending.plan
-        return record_of(world.rank, file, taken, pieces, aliases, plan, receipt), staged_s
+            return error
+        return receipt, staged_s
 
     def _failed(self, pending: PendingSave, error: CheckpointError) -> None:
         pending.staged.fail(error)

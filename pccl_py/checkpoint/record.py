@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 
 from ..state.boxed import Boxed
@@ -22,12 +23,12 @@ def record_of(
     pieces: Sequence[Piece],
     aliases: Sequence[Alias],
     plan: ShardPlan,
-    receipt: native.Receipt,
+    receipt: native.SaveReceipt,
 ) -> RankRecord:
     """All tensors of the state, with the pieces that this rank wrote of them."""
     saved = {
         piece.name: SavedPiece(0, plan.offsets[piece.name], Box(piece.start, piece.shape), crc)
-        for piece, crc in zip(pieces, receipt.region_crcs, strict=True)
+        for piece, (crc,) in zip(pieces, struct.iter_unpack("<I", receipt.region_crcs), strict=True)
     }
     for alias in aliases:
         saved[alias.name] = saved[alias.of]

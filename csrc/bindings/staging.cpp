@@ -1,0 +1,241 @@
+// Staging and saving of checkpoints: the pool, one save, and CRC-32.
+#include <unistd.h>
+
+#include "base/bytes.hpp"
+#include "bindings/common.hpp"
+#include "kernels/crc32.hpp"
+#include "runtime/shard_save.hpp"
+
+namespace pccl::bindings {
+
+namespace {
+
+using disk::Disk;
+using staging::Capture;
+using staging::ForeignPart;
+using staging::StagingPool;
+
+std::shared_ptr<StagingPool> make_pool(std::uint64_t bytes, int fd, bool huge_pages) {
+  auto pool =
+      without_gil([&] { return StagingPool::make({.bytes = bytes, .fd = fd, .huge_pages = huge_pages}); });
+  if (!pool) raise(pool.error());
+  return std::move(*pool);
+}
+
+void close(StagingPool& pool) {
+  const Error error = without_gil([&] { return pool.close(); });
+  if (error) raise(error);
+}
+
+py::bytes packed(const std::vector<std::uint32_t>& numbers) {
+  std::string raw(numbers.size() * 4, '\0');
+  for (std::size_t i = 0; i < numbers.size(); ++i) store_little(raw.data() + 4 * i, numbers[i]);
+  return raw;
+}
+
+std::uint64_t number(PyObject* item) {
+  const auto value = PyLong_AsUnsignedLongLong(item);
+  if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+  return value;
+}
+
+// By hand: there may be tens of thousands of them, and the caller is a training loop.
+std::vector<staging::Region> regions_of(const py::sequence& pairs) {
+  const auto fast = py::reinterpret_steal<py::object>(PySequence_Fast(pairs.ptr(), "regions is no sequence"));
+  if (!fast) throw py::error_already_set();
+  const auto count = PySequence_Fast_GET_SIZE(fast.ptr());
+  std::vector<staging::Region> regions;
+  regions.reserve(static_cast<std::size_t>(count));
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* const pair = PySequence_Fast_GET_ITEM(fast.ptr(), i);
+    if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2)
+      throw py::type_error("regions are tuples of address and bytes");
+    regions.push_back({reinterpret_cast<const std::byte*>(number(PyTuple_GET_ITEM(pair, 0))),
+                       number(PyTuple_GET_ITEM(pair, 1))});
+  }
+  return regions;
+}
+
+std::vector<std::byte> header_of(const py::bytes& header) {
+  const std::string_view text = header;
+  const auto* const begin = reinterpret_cast<const std::byte*>(text.data());
+  return {begin, begin + text.size()};
+}
+
+// The pool and the disk outlive the save.
+struct SaveObject {
+  std::shared_ptr<Disk> disk;
+  std::unique_ptr<ShardSave> save;
+  ~SaveObject() {
+    without_gil([&] { save.reset(); });
+  }
+  Capture& capture() const { return save->capture(); }
+
+  void start() const {
+    const Error error = without_gil([&] { return save->start(); });
+    if (error) raise(error);
+  }
+  bool fence(const std::optional<std::vector<std::uint32_t>>& regions, double timeout_s) const {
+    return wait_with_signals(timeout_s, [&](Duration time) {
+      const auto until = monotonic_now() + time;
+      return regions ? capture().fence(*regions, until) : capture().fence(std::nullopt, until);
+    });
+  }
+  bool wait_staged(double timeout_s) const {
+    Error error;
+    const bool over = wait_with_signals(timeout_s, [&](Duration time) {
+      const auto staged = save->wait_staged(monotonic_now() + time);
+      if (!staged) error = staged.error();
+      return !staged || staged.value();
+    });
+    if (error) raise(error);
+    return over;
+  }
+  std::optional<SaveReceipt> wait_durable(double timeout_s) const {
+    Error error;
+    const SaveReceipt* receipt = nullptr;
+    wait_with_signals(timeout_s, [&](Duration time) {
+      auto durable = save->wait_durable(monotonic_now() + time);
+      if (durable)
+        receipt = durable.value();
+      else
+        error = durable.error();
+      return !durable || receipt != nullptr;
+    });
+    if (error) raise(error);
+    if (receipt == nullptr) return std::nullopt;
+    return *receipt;
+  }
+  using Progress = std::tuple<std::uint64_t, std::uint64_t, std::uint64_t>;
+  Progress progress() const {
+    const auto now = capture().progress();
+    return {now.staged, now.released, now.total};
+  }
+  void cancel() const {
+    without_gil([&] { save->cancel(); });
+  }
+  using Part = std::tuple<std::size_t, std::uint64_t, std::uintptr_t, std::uint64_t>;
+  std::optional<Part> next_foreign(double timeout_s) const {
+    std::optional<ForeignPart> part;
+    wait_with_signals(timeout_s, [&](Duration time) {
+      part = capture().next_foreign(monotonic_now() + time);
+      return part.has_value() || capture().is_handed_out();
+    });
+    if (!part) return std::nullopt;
+    return Part{part->region, part->at, reinterpret_cast<std::uintptr_t>(part->memory), part->bytes};
+  }
+  void foreign_done(std::size_t region, std::uint64_t offset) const {
+    const Error error = without_gil([&] { return capture().foreign_done(region, offset); });
+    if (error) raise(error);
+  }
+};
+
+std::unique_ptr<SaveObject> make_save(std::shared_ptr<StagingPool> pool, std::shared_ptr<Disk> disk,
+                                      std::string path, std::string recycle, const py::bytes& header,
+                                      const py::sequence& regions, std::vector<std::uint32_t> foreign,
+                                      std::uint64_t block_bytes, unsigned copy_threads,
+                                      unsigned write_threads, bool direct) {
+  SaveSpec spec{.path = std::move(path),
+                .recycle = std::move(recycle),
+                .capture = {.header = header_of(header),
+                            .regions = regions_of(regions),
+                            .foreign = std::move(foreign),
+                            .block_bytes = block_bytes,
+                            .threads = copy_threads},
+                .write_threads = write_threads,
+                .direct = direct};
+  auto save = without_gil([&] { return ShardSave::make(std::move(pool), *disk, std::move(spec)); });
+  if (!save) raise(save.error());
+  return std::unique_ptr<SaveObject>(new SaveObject{std::move(disk), std::move(*save)});
+}
+
+std::uint32_t crc32(const py::buffer& data, std::uint32_t before) {
+  const auto info = data.request(false);
+  if (PyBuffer_IsContiguous(info.view(), 'C') == 0) throw py::value_error("not contiguous");
+  const auto bytes = static_cast<std::size_t>(info.view()->len);
+  return without_gil([&] { return kernels::best_crc32().of(info.ptr, bytes, before); });
+}
+
+void bind_pool(py::module_& module) {
+  py::class_<StagingPool, std::shared_ptr<StagingPool>>(
+      module, "StagingPool",
+      "Warm memory that saves copy into: slabs of 16 MiB, made once (`bytes` is rounded up), populated, in "
+      "huge pages where the system gives them. `fd`: of a memfd of at least these bytes, mapped shared from "
+      "its begin; it stays the caller's. Saves that share a pool get slabs in the order of their start().")
+      .def(py::init(&make_pool), py::arg("bytes"), py::kw_only(), py::arg("fd") = -1,
+           py::arg("huge_pages") = true)
+      .def_property_readonly("bytes", &StagingPool::bytes)
+      .def_property_readonly("slab_bytes", &StagingPool::slab_bytes)
+      .def_property_readonly("slabs", &StagingPool::slabs)
+      .def_property_readonly("free", &StagingPool::free, "Slabs that no save uses.")
+      .def_property_readonly(
+          "address", [](const StagingPool& pool) { return reinterpret_cast<std::uintptr_t>(pool.address()); },
+          "Of the first slab; the others follow. 0: it was closed.")
+      .def_property_readonly("huge", &StagingPool::huge, "Mostly in huge pages.")
+      .def("close", &close, "Gives the memory back. UsageError while a save uses it.");
+}
+
+void bind_receipt(py::module_& module) {
+  py::class_<SaveReceipt>(module, "SaveReceipt", "Of a durable file. Times are seconds since start().")
+      .def_readonly("bytes", &SaveReceipt::bytes)
+      .def_property_readonly(
+          "block_crcs", [](const SaveReceipt& receipt) { return packed(receipt.block_crcs); },
+          "CRC-32 of each block of the file, 4 bytes each, little-endian.")
+      .def_property_readonly(
+          "region_crcs", [](const SaveReceipt& receipt) { return packed(receipt.region_crcs); },
+          "The same of each region's bytes.")
+      .def_readonly("direct", &SaveReceipt::direct, "Written past the page cache.")
+      .def_readonly("recycled", &SaveReceipt::recycled, "The retired file was used.")
+      .def_readonly("staged_seconds", &SaveReceipt::staged_seconds)
+      .def_readonly("durable_seconds", &SaveReceipt::durable_seconds)
+      .def_readonly("stashed_bytes", &SaveReceipt::stashed_bytes, "Of small regions kept aside for a fence.")
+      .def_readonly("callers_bytes", &SaveReceipt::callers_bytes, "Copied by callers who waited.");
+}
+
+constexpr const char* save_text =
+    "One file: `header`, then `regions` (address and bytes each, memory that must live until they are "
+    "staged, "
+    "or the save was cancelled) one after the other, copied into the pool behind the caller's back, written "
+    "as `path` + \".part\", made durable, then renamed to `path`. `recycle`: \"\", or a retired file that is "
+    "overwritten. `foreign`: indices of regions that the caller copies himself, part by part. Times are "
+    "seconds, negative: no limit. Once it has failed or was cancelled, waits raise that; a fence does not.";
+
+void bind_save(py::module_& module) {
+  using py::arg;
+  py::class_<SaveObject>(module, "ShardSave", save_text)
+      .def(py::init(&make_save), arg("pool"), arg("disk"), arg("path"), arg("recycle"), arg("header"),
+           arg("regions"), py::kw_only(), arg("foreign") = std::vector<std::uint32_t>{},
+           arg("block_bytes") = 1 << 20, arg("copy_threads") = 1, arg("write_threads") = 2,
+           arg("direct") = true)
+      .def("start", &SaveObject::start, "Returns at once; touches no disk.")
+      .def("fence", &SaveObject::fence, arg("regions"), arg("timeout_s"),
+           "True: these regions (None: all) may be changed now. False: the time was over, they may not.")
+      .def_property_readonly("staged", [](const SaveObject& save) { return save.capture().is_staged(); })
+      .def("wait_staged", &SaveObject::wait_staged, arg("timeout_s"),
+           "True: everything is copied and summed. The caller copies along.")
+      .def("wait_durable", &SaveObject::wait_durable, arg("timeout_s"), "None: the time was over.")
+      .def("progress", &SaveObject::progress, "Bytes staged, bytes written, all bytes.")
+      .def("cancel", &SaveObject::cancel, "When it returns nobody reads the regions any more.")
+      .def(
+          "next_foreign", &SaveObject::next_foreign, arg("timeout_s"),
+          "(region, offset in it, address, bytes): to be copied to the address, then foreign_done. None: the "
+          "time was over, all were given out, or the save has ended.")
+      .def("foreign_done", &SaveObject::foreign_done, arg("region"), arg("offset"),
+           "Also after the save has ended: the slab is not used again before.");
+}
+
+}  // namespace
+
+void bind_staging(py::module_& module) {
+  bind_pool(module);
+  bind_receipt(module);
+  bind_save(module);
+  module.def("crc32", &crc32, py::arg("buffer"), py::arg("crc") = 0, "As zlib.crc32, without the GIL.");
+  module.def("crc32_combine", &kernels::crc32_combine, py::arg("a"), py::arg("b"), py::arg("bytes_b"),
+             "Of a and b together, from the CRCs of both and the bytes of b.");
+  // Whoever registered later has ended his saves by now; what is left reads memory that is about to go.
+  py::module_::import("atexit").attr("register")(
+      py::cpp_function([] { without_gil([] { staging::CopyThreads::here().stop_all(); }); }));
+}
+
+}  // namespace pccl::bindings

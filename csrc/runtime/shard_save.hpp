@@ -1,0 +1,81 @@
+// One file of a checkpoint: regions of memory staged while their owner waits for nothing, written and made
+// durable behind its back under a temporary name, which becomes the file's name only then. Any thread may
+// call; destroying it cancels what is not finished and waits for that.
+#pragma once
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "disk/shard_writer.hpp"
+#include "staging/capture.hpp"
+
+namespace pccl {
+
+struct SaveSpec {
+  // The file appears under this name once it is durable; until then "<path>.part" is written. Its folder is
+  // the committer's to synchronize.
+  std::string path;
+  std::string recycle;  // see disk::WriteTarget
+  staging::CaptureSpec capture;
+  unsigned write_threads = 2;
+  bool direct = true;
+};
+
+struct SaveReceipt {
+  std::uint64_t bytes = 0;
+  std::vector<std::uint32_t> block_crcs, region_crcs;
+  bool direct = false, recycled = false;
+  double staged_seconds = 0, durable_seconds = 0;  // since start()
+  std::uint64_t stashed_bytes = 0;                 // small regions that were kept aside for a fence
+  std::uint64_t callers_bytes = 0;                 // copied by callers who waited
+};
+
+class ShardSave {
+ public:
+  // `disk` outlives it.
+  static Result<std::unique_ptr<ShardSave>> make(std::shared_ptr<staging::StagingPool> pool, disk::Disk& disk,
+                                                 SaveSpec spec);
+  ~ShardSave();
+  ShardSave(const ShardSave&) = delete;
+  ShardSave& operator=(const ShardSave&) = delete;
+
+  Error start();  // once; touches no disk
+  staging::Capture& capture() { return *capture_; }
+
+  // False: the time was over. An error: the save has failed or was cancelled.
+  Result<bool> wait_staged(Instant until);
+  // Null: the time was over.
+  Result<const SaveReceipt*> wait_durable(Instant until);
+  // Afterwards nobody reads the regions; the temporary file is removed in the background. Nothing happens to
+  // a file that is durable.
+  void cancel();
+
+ private:
+  class Writing;  // the capture's sink
+
+  ShardSave(disk::Disk& disk, SaveSpec spec);
+  void keep();  // on the keeper's thread, from opening the file to its end
+  Error write_all();
+  Error finish(disk::ShardWriter& writer);
+  Error told(const Error& error) const;
+
+  disk::Disk& disk_;
+  const std::string path_, recycle_;
+  const unsigned write_threads_;
+  const bool direct_;
+  std::shared_ptr<Writing> writing_;
+  std::shared_ptr<staging::Capture> capture_;
+  std::unique_ptr<std::thread> keeper_;
+  Instant begun_ = 0;
+  SaveReceipt receipt_;  // the keeper's, until it is done
+
+  mutable std::mutex mutex_;  // guards all below
+  std::condition_variable ended_;
+  bool done_ = false;
+  Error error_;
+};
+
+}  // namespace pccl

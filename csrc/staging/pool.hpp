@@ -1,0 +1,66 @@
+#pragma once
+// Staging slabs: warm memory, made once, that captures take and give back. Captures that share a pool get
+// slabs in the order in which they entered: the oldest that still wants some comes first. Any thread.
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "base/result.hpp"
+#include "staging/memory.hpp"
+#include "staging/monitor.hpp"
+
+namespace pccl::staging {
+
+// Large enough for the fastest writing (16 MiB measured), small enough that a pool of few is useful.
+inline constexpr std::size_t slab_bytes_default = std::size_t{16} << 20;
+
+struct PoolOptions {
+  std::uint64_t bytes = 0;  // rounded up to whole slabs
+  int fd = -1;              // see WarmMemory
+  bool huge_pages = true;
+  std::size_t slab_bytes = slab_bytes_default;  // a multiple of 4096
+};
+
+class StagingPool {
+ public:
+  static Result<std::shared_ptr<StagingPool>> make(const PoolOptions& options);
+  ~StagingPool();
+  StagingPool(const StagingPool&) = delete;
+  StagingPool& operator=(const StagingPool&) = delete;
+
+  std::size_t bytes() const { return slabs_ * slab_bytes_; }
+  std::size_t slab_bytes() const { return slab_bytes_; }
+  std::size_t slabs() const { return slabs_; }
+  std::size_t free() const;
+  std::byte* address() const;  // of the first slab, the others follow; null once closed
+  bool huge() const { return huge_; }
+  bool ours() const { return monitor_.ours(); }  // false in a forked child, which has no such memory
+  // Unmaps it. An error while slabs are in use.
+  Error close();
+
+  // --- For captures, under the monitor's lock.
+  using Ticket = std::uint64_t;
+  Ticket enter(std::uint64_t wants);  // so many slabs, over time
+  void leave(Ticket ticket);          // wants no more
+  // Null: none is free, or an older capture comes first.
+  std::byte* take(Ticket ticket);
+  bool may_take(Ticket ticket) const;
+  void give(std::byte* slab);
+  bool closed() const { return memory_ == nullptr; }
+
+ private:
+  StagingPool(std::unique_ptr<WarmMemory> memory, std::size_t slab_bytes);
+
+  Monitor& monitor_ = Monitor::here();
+  std::unique_ptr<WarmMemory> memory_;
+  const std::size_t slab_bytes_, slabs_;
+  const bool huge_;
+  std::vector<std::byte*> free_;  // the one given back last is taken first: it may be in the cache
+  std::map<Ticket, std::uint64_t> wants_;
+  Ticket next_ = 1;
+};
+
+}  // namespace pccl::staging
