@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdio>
 #include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 
@@ -102,7 +103,7 @@ std::vector<std::thread> Reading::helpers(unsigned count) {
   return others;
 }
 
-void Reading::take_part(const BounceBuffers::Buffer& buffer) {
+void Reading::take_part(const BounceBuffers::Buffer& buffer) try {
   while (!failed_) {
     const auto mine = next_.fetch_add(1);
     if (mine >= extents_.size()) return;
@@ -110,6 +111,8 @@ void Reading::take_part(const BounceBuffers::Buffer& buffer) {
     if (!error) error = check_and_copy(extents_[mine], buffer.data());
     if (error) fail(error);
   }
+} catch (const std::bad_alloc&) {
+  fail({ErrorCode::checkpoint, "no memory left to read " + plan_.path + "; free some"});
 }
 
 Error Reading::read(const Extent& extent, std::byte* buffer) {
