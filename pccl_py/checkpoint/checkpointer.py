@@ -154,7 +154,8 @@ class Checkpointer:
 
         strict    raise for missing and unexpected names; False: they are told in what is returned
         parts     only these; None: all that the state has
-        mapping   {name in the state: name in the checkpoint}, or a function of the first (None: leave it)
+        mapping   {name in the state: name in the checkpoint}, or a function of the first (None: leave it), for
+                  tensors of modules, dicts and lists; plain values of those dicts and lists stay
 
         On several ranks all call it, with any layout: each reads what it holds. Raises NoCheckpointError,
         DamagedError for a step asked for that is damaged, StateError for what does not fit.

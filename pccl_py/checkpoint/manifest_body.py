@@ -191,7 +191,8 @@ def read(body: Json, what: str) -> Manifest:
 
 
 def check_places(manifest: Manifest, reader: Reader) -> None:
-    """Pieces lie in their shards' data, apart from each other, and cover their tensors."""
+    """Pieces lie in their shards' data and cover their tensors. Those of two tensors are the same bytes (tied
+    weights) or have none in common."""
     spans: list[tuple[int, int, int, str]] = []
     for name, tensor in manifest.tensors.items():
         item = dtypes.itemsize(tensor.dtype)
@@ -204,8 +205,8 @@ def check_places(manifest: Manifest, reader: Reader) -> None:
         if not _covers(tensor, reader, name):
             reader.refuse(f"the pieces of {names.shown(name)} overlap, or do not cover it")
     spans.sort()
-    for (shard_a, _, end, a), (shard_b, begin, _, b) in pairwise(spans):
-        if shard_a == shard_b and begin < end:
+    for (shard_a, first, end, a), (shard_b, begin, last, b) in pairwise(spans):
+        if shard_a == shard_b and begin < end and (first, end) != (begin, last):
             reader.refuse(f"pieces of {names.shown(a)} and {names.shown(b)} share bytes of a shard")
 
 

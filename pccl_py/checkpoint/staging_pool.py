@@ -11,7 +11,9 @@ SHARE_OF_FREE = 4
 
 def make_pool(asked: int | None, file_bytes: int) -> native.StagingPool:
     """`asked` bytes, or as much as one save needs, at most a quarter of the memory that is free now."""
-    return native.StagingPool(asked if asked is not None else _fitting(file_bytes))
+    if asked is not None:
+        return native.StagingPool(asked // SLAB_BYTES * SLAB_BYTES)  # never more than was asked for
+    return native.StagingPool(_fitting(file_bytes))
 
 
 def _fitting(file_bytes: int) -> int:

@@ -91,11 +91,11 @@ class _PartTargets:
     def add(self, saved: Any) -> None:
         by_saved_name = self._by_saved_name()
         tree = tagged.decode(saved, tensor=lambda name: self._target(name, by_saved_name))
-        fixed = isinstance(self._part, ModulePart | PlainPart)
-        for name in by_saved_name if fixed else ():
-            if name not in self._used:
-                self._mapped_elsewhere(name, by_saved_name[name])
-        self._targets._takes.append((self._part, tree))
+        if isinstance(self._part, ModulePart | PlainPart):
+            for name in set(by_saved_name) - self._used:
+                self._elsewhere(name, by_saved_name[name])
+        if not (self._mapping is not None and isinstance(self._part, PlainPart)):
+            self._targets._takes.append((self._part, tree))
 
     def _by_saved_name(self) -> dict[str, Tensor]:
         if self._mapping is None:
@@ -110,7 +110,7 @@ class _PartTargets:
                 found[asked] = tensor
         return found
 
-    def _mapped_elsewhere(self, name: str, tensor: Tensor) -> None:
+    def _elsewhere(self, name: str, tensor: Tensor) -> None:
         """A name that this part's tree does not have: of another part by a mapping, or missing."""
         if name in self._manifest.tensors:
             self._read(name, tensor)
@@ -122,7 +122,9 @@ class _PartTargets:
         entry = self._manifest.tensors[name]
         tensor = live.get(name)
         if tensor is None:
-            if isinstance(self._part, ModulePart):
+            if isinstance(self._part, ModulePart) or (
+                self._mapping is not None and isinstance(self._part, PlainPart)
+            ):
                 self._targets.unexpected.append(name)
                 return None
             tensor = self._new(name, dtypes.to_torch(entry.dtype), entry.shape)

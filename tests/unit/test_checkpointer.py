@@ -37,7 +37,7 @@ def train(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int =
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return float(loss)
+    return float(loss.detach())
 
 
 def values(*parts: Any) -> list[torch.Tensor]:
@@ -54,6 +54,10 @@ def values(*parts: Any) -> list[torch.Tensor]:
     for part in parts:
         add(part.state_dict())
     return found
+
+
+def bits(tensor: torch.Tensor) -> bytes:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
@@ -169,9 +173,7 @@ def test_all_dtypes_and_odd_tensors(tmp_path: Path) -> None:
         saver.load({"all": blank})
     for name, value in tensors.items():
         if isinstance(value, torch.Tensor):
-            assert torch.equal(blank[name].float(), value.float()) or value.is_complex(), name
-            assert torch.equal(blank[name].view(torch.uint8) if value.ndim else blank[name],
-                               value.contiguous().view(torch.uint8) if value.ndim else value), name
+            assert blank[name].dtype == value.dtype and bits(blank[name]) == bits(value), name
     assert torch.equal(columns[:, 3], base[:, 3]) and not columns[:, 4].any()
     assert blank["number"] == 3 and blank["nested"][7] == (1, b"raw", np.float32(2.5))
     assert torch.equal(blank["nested"]["list"][0], torch.ones(2)) and blank["nested"]["list"][1:] == [1.5, None, "x"]
@@ -247,7 +249,7 @@ def test_old_steps_are_retired_and_their_files_used_again(tmp_path: Path) -> Non
 
 
 def test_policies_for_a_busy_saver(tmp_path: Path) -> None:
-    slow = native.InjectedDisk("pwrite * delay 0.2")
+    slow = native.InjectedDisk("pwrite * delay 200")
     tensors = {"w": torch.zeros(1 << 20)}
     for policy in ("wait", "skip", "error"):
         with saver_on(slow, tmp_path / policy, on_busy=policy, in_flight=1) as saver:
@@ -269,26 +271,18 @@ def test_a_disk_that_fails_ends_no_training_and_keeps_older_steps(tmp_path: Path
     with pccl.Checkpointer(tmp_path) as saver:
         saver.save(1, state)
     moment = values(model, optimizer)
-    for fault in ("pwrite 1 ENOSPC", "fdatasync 1 EIO", "open 1 EROFS", "pwrite 2 EIO"):
+    for fault in ("pwrite 2+ ENOSPC", "fdatasync 1 EIO", "open 1 EROFS", "pwrite 1+ EIO"):
         saver = saver_on(native.InjectedDisk(fault), tmp_path)
         saver.save(2, state)
         train(model, optimizer, 3)  # goes on
         with pytest.raises(CheckpointError, match="step-000000000002"):
             saver.wait()
-        assert saver.steps() == [1] and saver.save(3, state)
+        assert saver.steps() == [1]
         saver.close()
-        assert 3 in pccl_steps(tmp_path)
-        saver = pccl.Checkpointer(tmp_path)
-        saver.load(state, 1)
-        assert same(values(model, optimizer), moment)
-        saver.close()
-        for path in (tmp_path / "step-000000000003").iterdir():
-            path.unlink()
-
-
-def pccl_steps(root: Path) -> list[int]:
-    with pccl.Checkpointer(root) as saver:
-        return saver.steps()
+        assert not (tmp_path / "step-000000000002").exists()
+        with pccl.Checkpointer(tmp_path) as saver:
+            saver.load(state)
+            assert same(values(model, optimizer), moment)
 
 
 def test_two_savers_and_wrong_calls(tmp_path: Path) -> None:
