@@ -92,6 +92,7 @@ class Board(ABC):
         self._given: dict[str, deque[str]] = defaultdict(deque)
         self._lock = threading.Lock()  # of the dict alone: each channel has one thread
         self._stopped = threading.Event()
+        self._silent: set[int] = set()  # ranks that were waited for in vain
 
     @abstractmethod
     def _pin(self, name: str, words: bytes) -> None: ...
@@ -137,6 +138,7 @@ class Board(ABC):
         missing = list(writers)
         while missing := [writer for writer in missing if not self._there(f"{key}/{writer}")]:
             if time.monotonic() > until:
+                self._silent.update(missing)
                 raise Missing(_late(key, missing, self.world.size, timeout_s), missing)
             if self._stopped.wait(pause):
                 raise CheckpointError(f"{key}: this Checkpointer was closed while it waited for rank {missing}")

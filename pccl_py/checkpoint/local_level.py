@@ -48,6 +48,7 @@ class LocalLevel:
         self._spares: list[Path] = []  # retired shard files of this rank, to be written over
         self._void: set[int] = set()  # steps that are there and cannot be loaded, the same on all ranks
         self._in_doubt: set[int] = set()  # steps that may exist although this rank did not hear of it
+        self._emptying: set[Path] = set()  # folders of retired steps
         self._agains = self._gcs = 0
         self._held = ExitStack()
         folders = host_folders.folders_of(root, coordination, timeout_s)
@@ -134,6 +135,7 @@ class LocalLevel:
             self._void.discard(step)
             self._agains += 1
             self._coordination.exchange(f"again/{self._agains}", b"", self._timeout_s)
+        self._emptying.discard(path)
         with explained(f"make {path}"):
             path.mkdir(exist_ok=True)
         return str(path / self.shard_name())
@@ -243,6 +245,7 @@ class LocalLevel:
             if not self._spares and _alone(path / name):
                 self._spares.append(path / name)
         for path in map(Path, paths):
+            self._emptying.add(path)
             if self._leads:
                 self._remove_strangers(path)
             if self._spares and path == self._spares[0].parent:
@@ -261,12 +264,12 @@ class LocalLevel:
                     (path / file).unlink(missing_ok=True)
 
     def _remove_emptied(self) -> None:
-        if not self._leads:
-            return
-        for path in folder.scan(self.root).leftovers:
-            if folder.step_of(path) is not None and not os.listdir(path):
-                with suppress(OSError):
-                    path.rmdir()
+        """Folders of retired steps, once all ranks have taken their files. Never one that is being filled."""
+        for path in list(self._emptying) if self._leads else ():
+            with suppress(OSError):
+                path.rmdir()
+            if not path.exists():
+                self._emptying.discard(path)
 
     def abandon(self, step: int) -> None:
         """What this rank has of a step that will not exist."""

@@ -77,7 +77,7 @@ class StoreCoordination(Board):
 
     def _linger(self) -> None:
         until = time.monotonic() + GOODBYE_S
-        missing = list(range(self.world.size))
+        missing = [rank for rank in range(self.world.size) if rank not in self._silent]
         while missing := [rank for rank in missing if not self._there(f"close/{rank}")]:
             if time.monotonic() > until:
                 logger.warning("rank %s did not close its Checkpointer within %g s", missing, GOODBYE_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,193 @@ def same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], what: 
     assert found.keys() == wanted.keys(), (what, found.keys() ^ wanted.keys())
     for name, value in wanted.items():
         assert found[name].dtype == value.dtype and torch.equal(found[name], value), (what, name)
+
+
+# ---- commits that fail ------------------------------------------------------------------------------------
+
+
+def tensors_of(step: int, rank: int) -> dict[str, Any]:
+    """As if sharded: each rank has a tensor of its own, and all have one together."""
+    return {
+        "x": {"all": torch.full((300_000,), float(step)), "small": torch.tensor(step)},
+        "data": {"own": torch.full((50_000,), step * 10.0 + rank), "at": step * 100 + rank},
+    }
+
+
+def check(state: dict[str, Any], step: int, rank: int) -> None:
+    wanted = tensors_of(step, rank)
+    for part, values in wanted.items():
+        for name, value in values.items():
+            found = state[part][name]
+            equal = torch.equal(found, value) if isinstance(value, torch.Tensor) else found == value
+            assert equal, (step, rank, part, name)
+
+
+def blank() -> dict[str, Any]:
+    return {
+        "x": {"all": torch.zeros(300_000), "small": torch.tensor(-1)},
+        "data": {"own": torch.zeros(50_000), "at": -1},
+    }
+
+
+def saver_for(ways: str, rank: int, ranks: int, path: str, root: str, **options: Any) -> pccl.Checkpointer:
+    """By the folder alone, or over the store of a process group."""
+    if ways == "folder":
+        return pccl.Checkpointer(root, process_group=(rank, ranks), **options)
+    over_tcp(rank, ranks, path)
+    return pccl.Checkpointer(root, **options)
+
+
+def killed(
+    rank: int, ranks: int, path: str, root: str, ways: str, victim: int, after_s: float, timeout_s: float
+) -> None:
+    """Saves step after step; the victim is killed at some moment. The others hear of it in time, by name."""
+    import signal
+    import threading
+
+    saver = saver_for(ways, rank, ranks, path, root, timeout_s=timeout_s, keep=3)
+    first = (saver.latest() or 0) + 1
+    threading.Timer(after_s if rank == victim else 1e6, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+    begun = time.monotonic()
+    for step in range(first, first + 1000):
+        begun = time.monotonic()
+        try:
+            saver.save(step, tensors_of(step, rank))
+            saver.wait()
+        except pccl.CheckpointError as error:
+            say(heard=str(error), seconds=time.monotonic() - begun)
+            break
+    with suppress(pccl.CheckpointError):
+        saver.close()  # rank 0 has the store: it waits here until the others have heard, too
+    os._exit(0)
+
+
+def survey(rank: int, ranks: int, path: str, root: str, ways: str) -> None:
+    """The next run: every step that there is is whole, the newest one loads, and saving goes on."""
+    saver = saver_for(ways, rank, ranks, path, root, timeout_s=30, keep=3)
+    for step in saver.steps():
+        state = blank()
+        saver.load(state, step)
+        check(state, step, rank)
+    latest = saver.latest()
+    if latest is not None:
+        state = blank()
+        info = saver.load(state)
+        assert info.step == latest and not info.skipped
+        check(state, latest, rank)
+    leftovers = [p.name for p in Path(root).glob("step-*") if not (p / "manifest.json").exists()]
+    step = (latest or 0) + 1
+    saver.save(step, tensors_of(step, rank))
+    saver.wait()
+    state = blank()
+    saver.load(state)
+    check(state, step, rank)
+    saver.close()
+    say(latest=latest, leftovers=leftovers)
+
+
+def refused(rank: int, ranks: int, path: str, root: str, ways: str) -> None:
+    """One rank's save() raises while the others wait for its shard: they hear why, at once."""
+    saver = saver_for(ways, rank, ranks, path, root, timeout_s=30)
+    saver.save(1, tensors_of(1, rank))
+    saver.wait()
+    state: dict[str, Any] = tensors_of(2, rank)
+    if rank == 1:
+        state["x"]["all"] = object()
+    begun = time.monotonic()
+    try:
+        saver.save(2, state)
+        saver.wait()
+        heard = ""
+    except pccl.CheckpointError as error:
+        heard = str(error)
+    seconds = time.monotonic() - begun
+    saver.save(3, tensors_of(3, rank))  # the next one is none the worse
+    saver.wait()
+    steps = saver.steps()
+    state = blank()
+    assert saver.load(state).step == 3
+    check(state, 3, rank)
+    saver.close()
+    say(heard=heard, seconds=seconds, steps=steps, failed=saver.stats.failed)
+
+
+def different(rank: int, ranks: int, path: str, root: str) -> None:
+    """What should be the same on all ranks is not: named on all, and nothing is there."""
+    saver = saver_for("store", rank, ranks, path, root, timeout_s=30)
+    try:
+        saver.save(1, {"x": {"number": rank}})
+        saver.wait()
+        heard = ""
+    except pccl.CheckpointError as error:
+        heard = str(error)
+    say(heard=heard, steps=saver.steps())
+    saver.close()
+
+
+def absent(rank: int, ranks: int, path: str, root: str, ways: str) -> None:
+    """A rank that does not save, and one that never closes."""
+    saver = saver_for(ways, rank, ranks, path, root, timeout_s=2)
+    if rank == ranks - 1:
+        time.sleep(9)
+        os._exit(0)
+    begun = time.monotonic()
+    heard = ""
+    try:
+        saver.save(1, tensors_of(1, rank))
+        saver.close()
+    except pccl.CheckpointError as error:
+        heard = str(error)
+    say(heard=heard, seconds=time.monotonic() - begun)
+    os._exit(0)
+
+
+def policies(rank: int, ranks: int, path: str, root: str) -> None:
+    """Ranks of different speed skip the same saves."""
+    from pccl_py.checkpoint import native
+
+    saver = saver_for("store", rank, ranks, path, root, timeout_s=30, on_busy="skip", in_flight=1, keep=100)
+    if rank == 1:
+        saver._disk = native.InjectedDisk("pwrite * delay 30")
+    saved = []
+    for step in range(12):
+        if saver.save(step, tensors_of(step, rank)):
+            saved.append(step)
+        time.sleep(0.01)
+    saver.wait()
+    assert saver.steps() == saved, (saver.steps(), saved)
+    saver.close()
+    say(saved=saved)
+
+
+# ---- hosts with folders of their own ----------------------------------------------------------------------
+
+
+def host(rank: int, hosts: list[int], roots: str) -> str:
+    return f"{roots}/host{hosts[rank]}"
+
+
+def hosts_save(rank: int, ranks: int, path: str, roots: str, hosts: list[int], steps: list[int]) -> None:
+    saver = saver_for("store", rank, ranks, path, host(rank, hosts, roots), timeout_s=30, keep=2)
+    for step in steps:
+        saver.save(step, tensors_of(step, rank))
+        saver.wait()
+    say(steps=saver.steps())
+    saver.close()
+
+
+def hosts_load(rank: int, ranks: int, path: str, roots: str, hosts: list[int]) -> None:
+    saver = saver_for("store", rank, ranks, path, host(rank, hosts, roots), timeout_s=30, keep=2)
+    state, heard, step = blank(), "", None
+    if ranks != len(set(hosts)) * 2:
+        state = {"x": blank()["x"]}
+    try:
+        info = saver.load(state, strict=False)
+        step = info.step
+        if "data" in state:
+            check(state, step, rank)
+        heard = "; ".join(why for _, why in info.skipped)
+    except pccl.CheckpointError as error:
+        heard = str(error)
+    say(step=step, heard=heard, steps=saver.steps())
+    saver.close()
