@@ -125,7 +125,7 @@ class Checkpointer:
         return self._pipeline.room("wait") if said[0] == b"0" else self._pipeline.busy(policy)
 
     def _start(self, number: int, step: int, state: TrainState, begun: float) -> PendingSave:
-        taken = state.take(self._coordination.world)
+        taken = state.take(self._level.world)
         pieces, aliases = pieces_of(taken)
         if not self._settings.lazy:
             pieces = [piece._replace(owner=None) for piece in pieces]

@@ -1,6 +1,7 @@
 """Which ranks see the same folder of steps, and what several folders hold together.
 
-One folder for all ranks, or one on each host: a host then has its ranks' shards and a copy of the manifest. The
+One folder for all ranks, or one on each host: a host then has its ranks' shards, among them all that its ranks
+hold of replicas, and a manifest that prefers these. The
 first rank of a folder leads there. A step exists once one copy of its manifest is durable, for all shards were
 durable before; whoever was killed before it had its copy gets it here.
 """
@@ -11,15 +12,17 @@ import hashlib
 import json
 import os
 import secrets
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import CheckpointError, DamagedError
-from . import folder, manifest
+from . import folder, manifest, safetensors_header
 from .coordination import Coordination
 from .files import explained, opened, read_at, write_durably
-from .limits import MANIFEST_BYTES_MAX
+from .manifest import Manifest, Piece
 
 
 def folders_of(root: Path, coordination: Coordination, timeout_s: float) -> list[str]:
@@ -87,14 +90,16 @@ def _held(root: Path) -> dict[str, tuple[str, int, list[str]]]:
         if step.manifest is not None and not step.faults:
             files = [shard.file for shard in step.manifest.shards]
             there = [file for file in files if file not in step.missing]
-            held[str(step.step)] = (digest(step.path), len(files), there)
+            held[str(step.step)] = (digest(step.manifest), len(files), there)
     return held
 
 
-def digest(path: Path) -> str:
-    """Of the manifest in a step's folder, so that two timelines' steps of one number are told apart."""
-    with opened(path, manifest.FILE_NAME) as (file, size):
-        return hashlib.sha256(read_at(file, 0, min(size, MANIFEST_BYTES_MAX))).hexdigest()[:32]
+def digest(made: Manifest) -> str:
+    """The same for all folders' manifests of one save: they name the same shards, and differ in whose copy of a
+    replica each folder uses. Tells steps of one number apart that two runs wrote."""
+    shards = [(shard.file, shard.bytes, shard.crcs.hex()) for shard in made.shards]
+    words = json.dumps([made.step, made.time, made.world, shards])
+    return hashlib.sha256(words.encode()).hexdigest()[:32]
 
 
 def _exchanged(
@@ -126,7 +131,31 @@ def _spread(
     with suppress(DamagedError, CheckpointError, OSError):
         made = manifest.decode(got[0])
         if any((path / shard.file).is_file() for shard in made.shards):
-            write_durably(path, manifest.FILE_NAME, got[0])
+            write_durably(path, manifest.FILE_NAME, manifest.encode(_localized(path, made)))
+
+
+def _localized(path: Path, made: Manifest) -> Manifest:
+    """Of another folder's manifest this one's: pieces that are there and not here are replaced by the same bytes
+    of the same tensor in a shard that is here."""
+    here: dict[tuple[str, str, tuple[int, ...]], tuple[int, int, int]] = {}
+    for index, shard in enumerate(made.shards):
+        if (path / shard.file).is_file():
+            with opened(path, shard.file) as (file, size):
+                head = safetensors_header.parse(read_at(file, 0, shard.data_offset), size, what=shard.file)
+                for name, entry in head.tensors.items():
+                    crc = zlib.crc32(read_at(file, entry.begin, entry.end - entry.begin))
+                    here[name, entry.dtype, entry.shape] = (index, entry.begin, crc)
+
+    def found(name: str, dtype: str, piece: Piece) -> Piece:
+        index, begin, crc = here.get((name, dtype, piece.box.shape), (-1, 0, -1))
+        there = (path / made.shards[piece.shard].file).is_file()
+        return piece if there or crc != piece.crc32 else replace(piece, shard=index, offset=begin)
+
+    tensors = {
+        name: replace(tensor, pieces=tuple(found(name, tensor.dtype, piece) for piece in tensor.pieces))
+        for name, tensor in made.tensors.items()
+    }
+    return replace(made, tensors=tensors)
 
 
 def _whole(step: str, held: Sequence[Held]) -> bool:

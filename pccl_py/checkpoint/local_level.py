@@ -54,6 +54,8 @@ class LocalLevel:
         folders = host_folders.folders_of(root, coordination, timeout_s)
         self._leaders = host_folders.leaders_of(folders)
         self._folder_ranks = [rank for rank, word in enumerate(folders) if word == folders[self.world.rank]]
+        if not self.shared:
+            self.world = self.world._replace(beside=tuple(self._folder_ranks))
         self._open()
 
     @property
@@ -110,7 +112,7 @@ class LocalLevel:
     def held(self) -> list[str]:
         """Steps with a sound manifest, each with its digest."""
         found = folder.scan(self.root).steps
-        return [f"{step.step}:{host_folders.digest(step.path)}" for step in found if step.manifest is not None]
+        return [f"{step.step}:{host_folders.digest(step.manifest)}" for step in found if step.manifest is not None]
 
     def give_up(self, step: int) -> None:
         """All ranks agree that this step cannot be loaded: another one may take its number."""
@@ -214,7 +216,14 @@ class LocalLevel:
             text = words[1:].partition(b" ")[2]
             records.append(decode_record(text, self.block_bytes, what=f"the record of rank {rank}"))
         begun = int(given[0][1:].partition(b" ")[0]) / 1e9
-        return merge(records, step=step, time=begun, world=self.world.size, block_bytes=self.block_bytes)
+        return merge(
+            records,
+            step=step,
+            time=begun,
+            world=self.world.size,
+            block_bytes=self.block_bytes,
+            prefer=self._folder_ranks,
+        )
 
     def _retire_old(self, number: int) -> list[str]:
         """By the leader of each folder, now that all of them have the new step; its ranks hear what is free."""

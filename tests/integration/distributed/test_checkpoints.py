@@ -100,13 +100,15 @@ def test_hosts_with_folders_of_their_own(gang: Gang, tmp_path: Path) -> None:
         given = gang.play("plays_checkpoint:hosts_load", ranks, roots=roots, hosts=hosts)
         return [lines[-1] for lines in given]
 
-    assert [each["step"] for each in load(4, hosts)] == [3] * 4
-    # Another layout needs shards of the other host.
-    for each in load(2, [0, 1]):
-        assert each["step"] is None and "shard-0000" in each["heard"] and "copy them here" in each["heard"]
+    found = load(4, hosts)
+    assert [each["step"] for each in found] == [3] * 4, found
+    # Rank 1 on the other host would need the shard that it left behind; replicas are on every host.
+    for each in load(4, [0, 1, 1, 1]):
+        assert each["step"] is None and "rank 1: " in each["heard"] and "shard-00001" in each["heard"] and "copy them here" in each["heard"]
     # A host lost its copy of the manifest, as if killed before it was written: it gets it again.
     (tmp_path / "host1" / "step-000000000003" / "manifest.json").unlink()
-    assert [each["step"] for each in load(4, hosts)] == [3] * 4
+    found = load(4, hosts)
+    assert [each["step"] for each in found] == [3] * 4, found
     # A shard that is gone on one host makes all take the older step.
     next((tmp_path / "host1" / "step-000000000003").glob("shard-00003*")).unlink()
     found = load(4, hosts)
@@ -114,7 +116,8 @@ def test_hosts_with_folders_of_their_own(gang: Gang, tmp_path: Path) -> None:
     assert [each["steps"] for each in found] == [[2]] * 4
     # And the number of that step may be used again.
     gang.play("plays_checkpoint:hosts_save", 4, roots=roots, hosts=hosts, steps=[3])
-    assert [each["step"] for each in load(4, hosts)] == [3] * 4
+    found = load(4, hosts)
+    assert [each["step"] for each in found] == [3] * 4, found
 
 
 def test_damage_that_one_rank_meets_makes_all_take_the_older_step(gang: Gang, tmp_path: Path) -> None:
