@@ -187,6 +187,10 @@ class Checkpointer:
     def stats(self) -> Stats:
         return self._pipeline.stats
 
+    def busy(self) -> bool:
+        """Whether a save is on its way."""
+        return self._pipeline.busy()
+
     def progress(self) -> tuple[int, int, int]:
         """Bytes copied, bytes written, bytes in all, of the saves on their way."""
         return self._pipeline.progress()

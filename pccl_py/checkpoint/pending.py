@@ -100,6 +100,10 @@ class Pipeline:
         if fault is not None:
             raise fault
 
+    def busy(self) -> bool:
+        with self._changed:
+            return bool(self._under_way)
+
     def progress(self) -> tuple[int, int, int]:
         with self._changed:
             return self._progress()
