@@ -182,7 +182,8 @@ def test_tensors_become_references_by_the_caller_s_names() -> None:
     assert torch.equal(back["rng"], state["rng"])
     with pytest.raises(DamagedError, match="where no tensor may be"):
         tagged.decode(tree)
-    with pytest.raises(StateError, match="no name for it"):
+    assert tagged.encode([tagged.Reference("a")]) == [{"$tensor": "a"}]
+    with pytest.raises(StateError, match="no name for a tensor"):
         tagged.encode(state, tensor=lambda path, value: "a\nb")
 
 
