@@ -8,9 +8,9 @@ the first phase, and the step exists for nobody.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import socket
+import threading
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -27,7 +27,8 @@ from .verify import Report, verify_step
 
 
 class LocalLevel:
-    """`root` is one folder for all ranks, or one on each host. Commits come from one thread at a time."""
+    """`root` is one folder for all ranks, or one on each host. The thread that trains begins steps, another one
+    commits them; what removes folders is done under a lock, and never to those that are being written."""
 
     block_bytes = limits.BLOCK_BYTES
 
@@ -44,6 +45,8 @@ class LocalLevel:
         self._keep, self._keep_every, self._timeout_s = keep, keep_every, timeout_s
         self._spares: list[Path] = []  # retired shard files of this rank, to be written over
         self._held = ExitStack()
+        self._changing = threading.RLock()
+        self._under_way: set[Path] = set()  # folders of steps that are being written
         with explained(f"use {root} for checkpoints"):
             root.mkdir(parents=True, exist_ok=True)
         self._folder_ranks = self._ranks_of_folder()
@@ -102,7 +105,8 @@ class LocalLevel:
     def writing(self, step: int) -> str:
         """Where this rank's shard appears once it is durable; the folder is there."""
         path = folder.step_path(self.root, step)
-        with explained(f"make {path}"):
+        with self._changing, explained(f"make {path}"):
+            self._under_way.add(path)
             path.mkdir(exist_ok=True)
         return str(path / self.shard_name())
 
@@ -118,12 +122,15 @@ class LocalLevel:
         manifest = self._merged(step, given)
         outcome: dict[str, object] = {}
         if self._leads:
-            outcome = self._publish(path, manifest)
+            with self._changing:
+                outcome = self._publish(path, manifest)
         outcomes = self._coordination.exchange(f"save/{number}/done", json.dumps(outcome).encode(), self._timeout_s)
         for rank, words in enumerate(outcomes):
             if fault := json.loads(words).get("fault"):
                 raise CheckpointError(f"step {step}: rank {rank} could not commit it: {fault}")
-        self._retired(json.loads(outcomes[self._folder_ranks[0]]).get("retired", []))
+        with self._changing:
+            self._under_way.discard(path)
+            self._retired(json.loads(outcomes[self._folder_ranks[0]]).get("retired", []))
         return manifest
 
     def _own_words(self, path: Path, record: RankRecord | CheckpointError) -> bytes:
@@ -190,14 +197,15 @@ class LocalLevel:
         if not self._leads:
             return
         for path in folder.scan(self.root).leftovers:
-            if folder.step_of(path) is not None and not os.listdir(path):
-                with suppress(OSError):
+            if folder.step_of(path) is not None and path not in self._under_way:
+                with suppress(OSError):  # not empty: a file to be written over
                     path.rmdir()
 
     def abandon(self, step: int) -> None:
         """What this rank has of a step that will not exist."""
         path = folder.step_path(self.root, step)
-        with suppress(OSError):
+        with self._changing, suppress(OSError):
+            self._under_way.discard(path)
             for name in (self.shard_name(), f"{self.shard_name()}{PART}"):
                 if not (path / FILE_NAME).exists():
                     (path / name).unlink(missing_ok=True)
@@ -210,10 +218,11 @@ class LocalLevel:
     def gc(self) -> list[int]:
         if not self._leads:
             return []
-        gone = self._retire()
-        for path in gone:
-            folder.remove(path)
-        folder.sweep(self.root)
+        with self._changing:
+            gone = self._retire()
+            for path in gone:
+                folder.remove(path)
+            folder.sweep(self.root, self._under_way)
         return [step for path in gone if (step := folder.step_of(path)) is not None]
 
     def close(self) -> None:

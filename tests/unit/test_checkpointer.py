@@ -319,3 +319,15 @@ def test_partial_and_renamed_loads(tmp_path: Path) -> None:
         more = {"n": 0}
         saver.load({"model": {"old": torch.zeros(2)}, "more": more}, parts=["more"])
         assert more == {"n": 5}
+
+
+def test_gc_leaves_a_save_alone_that_is_on_its_way(tmp_path: Path) -> None:
+    slow = native.InjectedDisk("open * delay 150")
+    tensors = {"w": torch.ones(1 << 18)}
+    with saver_on(slow, tmp_path, keep=1) as saver:
+        for step in range(3):
+            saver.save(step, {"x": tensors})
+            for _ in range(20):
+                saver.gc()  # the step's folder is still empty, then it holds a file without a manifest
+            saver.wait()
+            assert saver.steps() == [step]
