@@ -146,16 +146,6 @@ class ProtocolError(PcclError):
     """Somebody sent bytes that no honest peer sends: another program on the port, or damaged data."""
 
 
-class CheckpointError(PcclError):
-    """A checkpoint cannot be written or read. The text names the file, the system's reason and what helps;
-    earlier checkpoints are as they were."""
-
-
-class DamagedError(CheckpointError):
-    """A file of a checkpoint is not what was written, or is gone. The text names file, block and bytes: load
-    an older checkpoint or another copy."""
-
-
 class ClosedError(PcclError):
     """The communicator (or master) was left or closed, in this call or before it. Create a new one."""
 

@@ -64,9 +64,20 @@ class Checkpointer:
         timeout_s: float = 600.0,
     ) -> None:
         self._settings = Settings(
-            every, keep, keep_every, on_busy, pool_bytes, copy_threads, write_threads, in_flight, timeout_s, lazy
+            every,
+            keep,
+            keep_every,
+            on_busy,
+            pool_bytes,
+            copy_threads,
+            write_threads,
+            in_flight,
+            timeout_s,
+            lazy,
         )
-        self._coordination: Coordination = Alone() if process_group == "alone" else of_process_group(process_group)
+        self._coordination: Coordination = (
+            Alone() if process_group == "alone" else of_process_group(process_group)
+        )
         self._disk = native.Disk()
         self._level = LocalLevel(Path(path), self._coordination, keep, keep_every, timeout_s)
         self._pipeline = Pipeline(self._level, self._settings)
@@ -103,7 +114,9 @@ class Checkpointer:
         if self._coordination.world.size == 1 or self._settings.on_busy == "wait":
             return self._pipeline.room(self._settings.on_busy)
         skips = self._coordination.world.rank == 0 and not self._pipeline.room(self._settings.on_busy)
-        said = self._coordination.exchange(f"save/{self._saves}/skip", b"%d" % skips, self._settings.timeout_s)
+        said = self._coordination.exchange(
+            f"save/{self._saves}/skip", b"%d" % skips, self._settings.timeout_s
+        )
         return said[0] == b"0" and self._pipeline.room("wait")
 
     def _start(self, step: int, state: TrainState, begun: float) -> PendingSave:
@@ -240,5 +253,3 @@ class Checkpointer:
             self._pool = make_pool(self._settings.pool_bytes, file_bytes, warm=warm)
             self.stats.pool_bytes = self._pool.bytes
         return self._pool
-
-

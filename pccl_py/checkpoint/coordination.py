@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from ..errors import CheckpointError
 from ..state.boxed import World
 
-
 _made = itertools.count()  # Checkpointers of this process: all ranks make theirs in one order
 
 
@@ -90,7 +89,7 @@ def of_process_group(group: Any) -> Coordination:
     world = World(dist.get_rank(group), dist.get_world_size(group))
     if world.size == 1:
         return Alone()
-    from torch.distributed.distributed_c10d import _get_process_group_store, _get_default_group
+    from torch.distributed.distributed_c10d import _get_default_group, _get_process_group_store
 
     store = _get_process_group_store(group if group is not None else _get_default_group())
     return StoreCoordination(dist.PrefixStore(f"pccl-checkpoint/{next(_made)}", store), world)

@@ -118,11 +118,11 @@ def _nothing(root: Path, skipped: list[tuple[int, str]]) -> str:
     if not skipped:
         return f"no complete step in {root}: begin from the first step, or give the folder of the run"
     reasons = "; ".join(f"step {step}: {why}" for step, why in skipped)
-    return f"no step in {root} can be read: {reasons}. `python -m pccl_py ckpt verify` names all that is damaged"
+    return (
+        f"no step in {root} can be read: {reasons}. `python -m pccl_py ckpt verify` names all that is damaged"
+    )
 
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more if names else "nothing"
-
-

@@ -124,7 +124,9 @@ class LocalLevel:
         if self._leads:
             with self._changing:
                 outcome = self._publish(path, manifest)
-        outcomes = self._coordination.exchange(f"save/{number}/done", json.dumps(outcome).encode(), self._timeout_s)
+        outcomes = self._coordination.exchange(
+            f"save/{number}/done", json.dumps(outcome).encode(), self._timeout_s
+        )
         for rank, words in enumerate(outcomes):
             if fault := json.loads(words).get("fault"):
                 raise CheckpointError(f"step {step}: rank {rank} could not commit it: {fault}")

@@ -73,8 +73,12 @@ class Pipeline:
                 self.stats.skipped += 1
                 return False
             if on_busy == "error":
-                raise BusyError(f"the saves of steps {steps} are on their way: save less often, or wait() first")
-            self._wait_until(lambda: len(self._under_way) < self._settings.in_flight, self._settings.timeout_s)
+                raise BusyError(
+                    f"the saves of steps {steps} are on their way: save less often, or wait() first"
+                )
+            self._wait_until(
+                lambda: len(self._under_way) < self._settings.in_flight, self._settings.timeout_s
+            )
         self.raise_fault()
         return True
 
@@ -119,7 +123,9 @@ class Pipeline:
             with self._changed:
                 late = list(self._under_way)
             for pending in late:
-                pending.staged.fail(CheckpointError(f"step {pending.step} was on its way when the Checkpointer closed"))
+                pending.staged.fail(
+                    CheckpointError(f"step {pending.step} was on its way when the Checkpointer closed")
+                )
             self._queue.put(None)
             self._thread.join()
 
@@ -147,7 +153,9 @@ class Pipeline:
             except CheckpointError as error:
                 self._failed(pending, error)
             except Exception as error:  # ours; the training must not end by it
-                self._failed(pending, CheckpointError(f"step {pending.step}: {type(error).__name__}: {error}"))
+                self._failed(
+                    pending, CheckpointError(f"step {pending.step}: {type(error).__name__}: {error}")
+                )
             else:
                 with self._changed:
                     self.stats.add(info)

@@ -15,7 +15,9 @@ def make_pool(asked: int | None, file_bytes: int, *, warm: bool) -> native.Stagi
     warm    all its pages are there when this returns; else the first save makes them, behind the training
     """
     if asked is not None:
-        return native.StagingPool(asked // SLAB_BYTES * SLAB_BYTES, populate=warm)  # never more than was asked for
+        return native.StagingPool(
+            asked // SLAB_BYTES * SLAB_BYTES, populate=warm
+        )  # never more than was asked for
     return native.StagingPool(_fitting(file_bytes), populate=warm)
 
 

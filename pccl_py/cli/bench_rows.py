@@ -258,7 +258,9 @@ def _add_ckpt(benches: Any) -> None:
         "--threads", default="1", metavar="LIST", help="cores that the training uses (default 1)"
     )
     arguments.count(bench, "--repeats", 3, "saves and loads per method, after a first one")
-    bench.add_argument("--folder", metavar="DIR", help="on the disk to be measured (default: the temporary one)")
+    bench.add_argument(
+        "--folder", metavar="DIR", help="on the disk to be measured (default: the temporary one)"
+    )
 
 
 def _ckpt(args: argparse.Namespace) -> Iterable[Row]:

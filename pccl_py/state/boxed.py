@@ -49,7 +49,9 @@ class Boxed:
 def dtype_name(tensor: Tensor, path: str) -> str:
     name = dtypes.of_torch(tensor.dtype)
     if name is None:
-        raise StateError(f"{path} is {tensor.dtype}, which the format does not have: save it as another dtype")
+        raise StateError(
+            f"{path} is {tensor.dtype}, which the format does not have: save it as another dtype"
+        )
     return name
 
 

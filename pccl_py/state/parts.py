@@ -18,9 +18,6 @@ from torch import Tensor
 from ..errors import StateError
 
 
-
-
-
 class ModulePart:
     """A torch module. Its tensors are read into; what it keeps as extra state it is told."""
 

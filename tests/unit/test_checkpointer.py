@@ -24,7 +24,10 @@ DTYPES = [
 def model_of(width: int = 64, seed: int = 0) -> torch.nn.Sequential:
     torch.manual_seed(seed)
     return torch.nn.Sequential(
-        torch.nn.Linear(width, width), torch.nn.BatchNorm1d(width), torch.nn.ReLU(), torch.nn.Linear(width, width)
+        torch.nn.Linear(width, width),
+        torch.nn.BatchNorm1d(width),
+        torch.nn.ReLU(),
+        torch.nn.Linear(width, width),
     )
 
 
@@ -176,7 +179,11 @@ def test_all_dtypes_and_odd_tensors(tmp_path: Path) -> None:
             assert blank[name].dtype == value.dtype and bits(blank[name]) == bits(value), name
     assert torch.equal(columns[:, 3], base[:, 3]) and not columns[:, 4].any()
     assert blank["number"] == 3 and blank["nested"][7] == (1, b"raw", np.float32(2.5))
-    assert torch.equal(blank["nested"]["list"][0], torch.ones(2)) and blank["nested"]["list"][1:] == [1.5, None, "x"]
+    assert torch.equal(blank["nested"]["list"][0], torch.ones(2)) and blank["nested"]["list"][1:] == [
+        1.5,
+        None,
+        "x",
+    ]
     assert np.array_equal(blank["array"], tensors["array"])
 
 

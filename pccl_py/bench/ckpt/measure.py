@@ -59,10 +59,13 @@ class CkptRow:
         text = (
             f"{self.method:>14} {bytes_text(self.bytes >> 20 << 20):>8} {self.threads:5} "
             f"{self.blocked_s * 1e3:10.2f} {self.first_lost_s:12.3f} {self.lost_s:7.3f} {self.durable_s:9.2f} "
-            f"{self.load_s:7.2f} {self.extra_bytes >> 20:9} {per_gib:9.2f}" + ("" if self.right else "  WRONG")
+            f"{self.load_s:7.2f} {self.extra_bytes >> 20:9} {per_gib:9.2f}"
+            + ("" if self.right else "  WRONG")
         )
         for other, ratios in self.ratios.items():
-            text += f"\n{'':>15}against {other}: " + ", ".join(f"{k[6:]} {v:.1f} x" for k, v in ratios.items())
+            text += f"\n{'':>15}against {other}: " + ", ".join(
+                f"{k[6:]} {v:.1f} x" for k, v in ratios.items()
+            )
         return text
 
     def bar(self) -> Bar:
@@ -118,7 +121,15 @@ def measure(
 
 
 def _one(method: str, size: int, threads: int, repeats: int, folder: Path) -> CkptRow:
-    command = [sys.executable, "-m", "pccl_py.bench.ckpt.worker", method, str(size), str(threads), str(repeats)]
+    command = [
+        sys.executable,
+        "-m",
+        "pccl_py.bench.ckpt.worker",
+        method,
+        str(size),
+        str(threads),
+        str(repeats),
+    ]
     done = subprocess.run(
         [*command, str(folder)], capture_output=True, text=True, timeout=WORKER_SECONDS, check=False
     )
@@ -180,5 +191,3 @@ def _raw(ours: CkptRow, repeats: int, folder: Path) -> RawRow:
             read.append(read_s)
     write_s, read_s = statistics.median(written), statistics.median(read)
     return RawRow(ours.bytes, write_s, read_s, write_s / ours.durable_s, read_s / ours.load_s)
-
-

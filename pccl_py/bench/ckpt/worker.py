@@ -86,7 +86,11 @@ def main(method: str, size: int, threads: int, repeats: int, folder: Path) -> No
     right = all(torch.equal(after[name], value) for name, value in before.items())
     total = sum(tensor.nbytes for tensor in before.values())
     ours.close()
-    print(json.dumps({"loads": loads, "extra_bytes": extra, "right": right, "bytes": total, "tensors": len(before)}))
+    print(
+        json.dumps(
+            {"loads": loads, "extra_bytes": extra, "right": right, "bytes": total, "tensors": len(before)}
+        )
+    )
 
 
 def measured_save(ours: object, training: Training, number: int) -> dict[str, float]:
