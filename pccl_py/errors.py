@@ -193,6 +193,8 @@ _BY_CODE: dict[int, type[PcclError]] = {
     16: ClosedError,
     17: InternalError,
     18: NonFiniteError,
+    19: CheckpointError,
+    20: DamagedError,
 }
 
 
