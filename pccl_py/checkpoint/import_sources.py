@@ -52,7 +52,13 @@ def read_any(source: Path, part: str | None = None, skip: Sequence[str] = ()) ->
         raise DamagedError(f"{source} has neither a {DCP_FILE} of DCP nor safetensors files")
     with explained(f"read {source}"), open(source, "rb") as file:
         zipped = zipfile.is_zipfile(file)
-    return _torch(source, part, skip) if zipped else _safetensors([source], part or "model", skip)
+    if zipped:
+        return _torch(source, part, skip)
+    try:
+        return _safetensors([source], part or "model", skip)
+    except DamagedError as error:
+        text = f"{error} (nor a zip file, which torch.save writes unless told to write its old format)"
+        raise DamagedError(text) from None
 
 
 def _skipped(name: str, skip: Sequence[str]) -> bool:

@@ -144,6 +144,7 @@ def test_the_page_names_every_key_tag_and_limit() -> None:
     assert f"nested {limits.JSON_DEPTH_MAX} deep, a tagged value {limits.TAGGED_DEPTH_MAX}" in text
 
 
+@pytest.mark.deadline(180)
 def test_it_runs_where_the_compiled_core_and_torch_are_absent(tmp_path: Path) -> None:
     """In a copy of the package without the extension, and with torch hidden."""
     package = Path(pccl_py.__file__).parent
