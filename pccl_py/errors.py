@@ -20,8 +20,6 @@ PcclError
   OutcomeUnknown        this peer held a result whose fate it cannot learn; `rejoin()`, then synchronize
   NoQuorumError         a restarted master heard too few peers of the last view; its text says what helps
   ProtocolError         bytes that no honest peer sends
-  CheckpointError       a checkpoint cannot be written or read; training goes on, earlier ones stay
-    DamagedError        a file of it is not what was written, or is gone; an older one or a copy helps
   ClosedError           the communicator was left or closed
   CheckpointError       a checkpoint cannot be written, found or read; training may go on
     DamagedError        bytes on disk are not those that were saved; the text names file and block

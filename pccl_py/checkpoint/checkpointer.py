@@ -126,11 +126,12 @@ class Checkpointer:
             pieces = [piece._replace(owner=None) for piece in pieces]
         plan = self._plans.plan(pieces)
         pool = self._pool_for(plan.file_bytes)
+        path, recycle = self._level.begin(step)
         job = native.ShardSave(
             pool,
             self._disk,
-            path=self._level.writing(step),
-            recycle=self._level.spare(),
+            path=path,
+            recycle=recycle,
             header=plan.header,
             regions=addresses(pieces),
             foreign=foreign(pieces),

@@ -46,7 +46,8 @@ class LocalLevel:
         self._spares: list[Path] = []  # retired shard files of this rank, to be written over
         self._held = ExitStack()
         self._changing = threading.RLock()
-        self._under_way: set[Path] = set()  # folders of steps that are being written
+        self._present: dict[int, Path] = {}  # steps in this folder that are whole, as far as its ranks go
+        self._under_way: dict[Path, Path] = {}  # folders being written: from where each takes a spare file
         with explained(f"use {root} for checkpoints"):
             root.mkdir(parents=True, exist_ok=True)
         self._folder_ranks = self._ranks_of_folder()
@@ -77,6 +78,9 @@ class LocalLevel:
             if self._leads:
                 self._held.enter_context(folder.hold(self.root))
                 folder.sweep(self.root)
+                for step in folder.scan(self.root).steps:
+                    if step.manifest is not None and not step.faults:
+                        self._present[step.step] = step.path
         except CheckpointError as error:
             if self.world.size == 1:
                 raise
@@ -102,17 +106,20 @@ class LocalLevel:
     def shard_name(self) -> str:
         return shard_file(self.world.rank, self.world.size)
 
-    def writing(self, step: int) -> str:
-        """Where this rank's shard appears once it is durable; the folder is there."""
+    def begin(self, step: int) -> tuple[str, str]:
+        """Where this rank's shard appears once it is durable, its folder is there; and a retired file to be
+        written over, or ""."""
         path = folder.step_path(self.root, step)
         with self._changing, explained(f"make {path}"):
-            self._under_way.add(path)
             path.mkdir(exist_ok=True)
-        return str(path / self.shard_name())
+            spare = self._spares.pop() if self._spares else None
+            self._under_way[path] = path if spare is None else spare.parent
+        return str(path / self.shard_name()), "" if spare is None else str(spare)
 
-    def spare(self) -> str:
-        """A retired file to be written over, or ""."""
-        return str(self._spares.pop()) if self._spares else ""
+    def _in_use(self) -> set[Path]:
+        """Folders that files are written to or taken from."""
+        kept = {spare.parent for spare in self._spares}
+        return kept | set(self._under_way) | set(self._under_way.values())
 
     def commit(self, number: int, step: int, record: RankRecord | CheckpointError) -> Manifest:
         """Both phases. `record`: of this rank, whose shard is durable; or why it is not."""
@@ -131,7 +138,7 @@ class LocalLevel:
             if fault := json.loads(words).get("fault"):
                 raise CheckpointError(f"step {step}: rank {rank} could not commit it: {fault}")
         with self._changing:
-            self._under_way.discard(path)
+            self._under_way.pop(path, None)
             self._retired(json.loads(outcomes[self._folder_ranks[0]]).get("retired", []))
         return manifest
 
@@ -162,6 +169,7 @@ class LocalLevel:
         own = {shard_file(rank, self.world.size) for rank in self._folder_ranks}
         try:
             folder.commit(path, manifest, own)
+            self._present[manifest.step] = path
             return {"retired": [str(step) for step in self._retire()]}
         except CheckpointError as error:
             if self.world.size == 1:
@@ -170,16 +178,12 @@ class LocalLevel:
 
     def _retire(self) -> list[Path]:
         """Folders of steps that need not stay: they have lost their manifest, their files are free."""
-        present = {step.step: step.path for step in folder.scan(self.root).steps if self._whole(step)}
-        stay = keepers(present, self._keep, self._keep_every)
-        gone = [path for step, path in sorted(present.items()) if step not in stay]
+        stay = keepers(self._present, self._keep, self._keep_every)
+        gone = [path for step, path in sorted(self._present.items()) if step not in stay]
         for path in gone:
             folder.retire(path)
+        self._present = {step: path for step, path in self._present.items() if step in stay}
         return gone
-
-    def _whole(self, step: folder.StepFolder) -> bool:
-        """Complete as far as this folder's ranks go."""
-        return step.manifest is not None and not step.faults
 
     def _retired(self, paths: list[str]) -> None:
         """One file of this rank stays to be written over, everything else of these steps goes."""
@@ -199,7 +203,7 @@ class LocalLevel:
         if not self._leads:
             return
         for path in folder.scan(self.root).leftovers:
-            if folder.step_of(path) is not None and path not in self._under_way:
+            if folder.step_of(path) is not None and path not in self._in_use():
                 with suppress(OSError):  # not empty: a file to be written over
                     path.rmdir()
 
@@ -207,7 +211,7 @@ class LocalLevel:
         """What this rank has of a step that will not exist."""
         path = folder.step_path(self.root, step)
         with self._changing, suppress(OSError):
-            self._under_way.discard(path)
+            self._under_way.pop(path, None)
             for name in (self.shard_name(), f"{self.shard_name()}{PART}"):
                 if not (path / FILE_NAME).exists():
                     (path / name).unlink(missing_ok=True)
@@ -224,7 +228,7 @@ class LocalLevel:
             gone = self._retire()
             for path in gone:
                 folder.remove(path)
-            folder.sweep(self.root, self._under_way)
+            folder.sweep(self.root, self._in_use())
         return [step for path in gone if (step := folder.step_of(path)) is not None]
 
     def close(self) -> None:
