@@ -1,4 +1,4 @@
-"""`python -m stress churn|recovery|pause|checkpoint|net`: see --help of each. Exit status 0: operations, no fault."""
+"""`python -m stress churn|recovery|pause|checkpoint|net`: see --help of each. Exit status 0: no fault."""
 
 from __future__ import annotations
 

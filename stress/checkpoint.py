@@ -1,8 +1,8 @@
-"""kill -9 at random instants of save, commit, retirement and removal: what was said to be durable is loaded again,
-bit for bit, and nothing of the broken attempt is left.
+"""kill -9 at random instants of save, commit, retirement and removal: what was said to be durable is loaded
+again, bit for bit, and nothing of the broken attempt is left.
 
-Each round forks a saver from a process that has everything imported but no thread yet, so that a thousand kills
-take minutes.
+Each round forks a saver from a process that has everything imported but no thread yet, so that a thousand
+kills take minutes.
 """
 
 from __future__ import annotations

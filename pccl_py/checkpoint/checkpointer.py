@@ -34,9 +34,9 @@ class Checkpointer:
     keep         so many newest steps stay; older ones are retired, and the room of one is used again
     keep_every   steps that this divides stay, too
     on_busy      a save that comes while `in_flight` others are on their way: "wait", "skip" it, or "error"
-    pool_bytes   memory that tensors are copied to on their way to the disk, all of it that is ever used; None:
-                 as much as the state has, at most a quarter of what is free when the first save comes. Less
-                 than the state works: then a step may wait for the disk
+    pool_bytes   memory that tensors are copied to on their way to the disk, all that is ever used; None: as
+                 much as the state has, at most a quarter of what is free when the first save comes. Less than
+                 the state works: then a step may wait for the disk
     lazy         tensors that an optimizer of the state alone writes are copied while training goes on, until
                  that optimizer's next step(); False: all are copied before save() returns
     process_group   ranks that save together, each its shards; None: those of torch.distributed where it is
@@ -158,7 +158,7 @@ class Checkpointer:
         return step % every == 0 and self.save(step, state)
 
     def wait(self, timeout_s: float | None = None) -> SaveInfo | None:
-        """Until nothing is on its way; the newest durable save. Raises what went wrong, or that time is over."""
+        """Until nothing is on its way; the newest durable save. Raises what went wrong, also lateness."""
         self._pipeline.wait(self._settings.timeout_s if timeout_s is None else timeout_s)
         return self.stats.last
 
@@ -175,8 +175,8 @@ class Checkpointer:
 
         strict    raise for missing and unexpected names; False: they are told in what is returned
         parts     only these; None: all that the state has
-        mapping   {name in the state: name in the checkpoint}, or a function of the first (None: leave it), for
-                  tensors of modules, dicts and lists; plain values of those dicts and lists stay
+        mapping   {name in the state: name in the checkpoint}, or a function of the first (None: leave it),
+                  for tensors of modules, dicts and lists; plain values of those dicts and lists stay
 
         On several ranks all call it, with any layout: each reads what it holds. Raises NoCheckpointError,
         DamagedError for a step asked for that is damaged, StateError for what does not fit.
@@ -196,7 +196,7 @@ class Checkpointer:
         return self._level.steps()
 
     def verify(self, step: int | str = "latest") -> Report:
-        """Reads all of a step again. `sound`, or every damaged block with the tensors that have bytes there."""
+        """Reads all of a step again. `sound`, or each damaged block and the tensors that have bytes there."""
         return self._level.verify(step)
 
     def gc(self) -> list[int]:

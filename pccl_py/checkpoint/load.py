@@ -83,8 +83,9 @@ class Loader:
         targets = targets_of(state, _manifest(found), self._coordination.world, parts, mapping)
         if strict and (targets.missing or targets.unexpected):
             raise StateError(
-                f"step {found.step} and the state differ: missing in the checkpoint: {_some(targets.missing)}; "
-                f"not in the state: {_some(targets.unexpected)}. Load with strict=False, parts= or mapping="
+                f"step {found.step} and the state differ: missing in the checkpoint: "
+                f"{_some(targets.missing)}; not in the state: {_some(targets.unexpected)}. Load with "
+                "strict=False, parts= or mapping="
             )
         return targets
 

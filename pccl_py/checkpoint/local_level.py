@@ -1,8 +1,8 @@
 """The level on disk: a folder of steps that ranks write together, committed in two phases.
 
-First every rank has its shard durable and tells the others what is in it; then the manifest is written, by one
-rank of each folder, and older steps are retired; then all know that the step exists. A rank that fails says so in
-the first phase, and the step exists for nobody.
+First every rank has its shard durable and tells the others what is in it; then the manifest is written, by
+one rank of each folder, and older steps are retired; then all know that the step exists. A rank that fails
+says so in the first phase, and the step exists for nobody.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from .verify import Report, verify_step
 
 
 class LocalLevel:
-    """`root` is one folder for all ranks, or one on each host. The thread that trains begins steps, another one
-    commits them; what removes folders is done under a lock, and never to those that are being written."""
+    """`root` is one folder for all ranks, or one on each host. The thread that trains begins steps, another
+    one commits them; what removes folders is done under a lock, and never to those that are being written."""
 
     block_bytes = limits.BLOCK_BYTES
 

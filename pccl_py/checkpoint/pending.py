@@ -198,8 +198,8 @@ class Pipeline:
             receipt = pending.job.wait_durable(self._settings.timeout_s)
             if receipt is None:
                 raise CheckpointError(
-                    f"step {pending.step}: the disk did not take it within {self._settings.timeout_s:g} s; it is "
-                    "given up, earlier steps stay"
+                    f"step {pending.step}: the disk did not take it within {self._settings.timeout_s:g} s; "
+                    "it is given up, earlier steps stay"
                 )
         except CheckpointError as error:
             return error

@@ -245,8 +245,8 @@ def _add_ckpt(benches: Any) -> None:
         "ckpt",
         _ckpt,
         "what checkpoints cost a training",
-        "Saves a GPT-like float32 state while a small model trains beside it, then loads it from the disk with "
-        "an empty page cache. Each method in a process of its own, others' in their best mode.",
+        "Saves a GPT-like float32 state while a small model trains beside it, then loads it from the disk "
+        "with an empty page cache. Each method in a process of its own, others' in their best mode.",
     )
     bench.add_argument(
         "--size", type=parsed(parse_tensors), default="1G", metavar="LIST", help="of the state (default 1G)"

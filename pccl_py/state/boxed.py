@@ -105,7 +105,8 @@ def _of_dtensor(value: Any, path: str) -> Boxed:
     _check_dense(tensor, path)
     if tuple(tensor.shape) != tuple(local_shape):
         raise StateError(
-            f"{path}: the local part is {tuple(tensor.shape)}, {placements} on {mesh} says {tuple(local_shape)}"
+            f"{path}: the local part is {tuple(tensor.shape)}, {placements} on {mesh} says "
+            f"{tuple(local_shape)}"
         )
     holder, holders = 0, 1
     for place, size, placement in zip(coordinate, mesh.shape, placements, strict=True):

@@ -22,7 +22,8 @@ OURS = ("ours", "ours_quarter")
 GROUPS = {"dcp": ("dcp", "dcp_staged"), "torch": ("torch",), "safetensors": ("safetensors",)}
 WORKER_SECONDS = 900
 HEAD = titles(
-    "method:14 state:8 cores:5 blocked_ms:10 first_lost_s:12 lost_s:7 durable_s:9 load_s:7 extra_MiB:9 cpu_s/GiB:9"
+    "method:14 state:8 cores:5 blocked_ms:10 first_lost_s:12 lost_s:7 durable_s:9 load_s:7 extra_MiB:9 "
+    "cpu_s/GiB:9"
 )
 
 
@@ -30,7 +31,8 @@ HEAD = titles(
 class CkptRow:
     """Medians over the saves after the first; `first_lost_s` of that one. Times in seconds.
 
-    lost_s    what the training lost by one save: the call, and what its steps took longer until it was durable
+    lost_s    what the training lost by one save: the call, and what its steps took longer until it was
+              durable
     ratios    for each other method: how many times ours is sooner or cheaper (only in the row of "ours")
     """
 
@@ -58,7 +60,8 @@ class CkptRow:
         per_gib = self.cpu_s * GIB / self.bytes
         text = (
             f"{self.method:>14} {bytes_text(self.bytes >> 20 << 20):>8} {self.threads:5} "
-            f"{self.blocked_s * 1e3:10.2f} {self.first_lost_s:12.3f} {self.lost_s:7.3f} {self.durable_s:9.2f} "
+            f"{self.blocked_s * 1e3:10.2f} {self.first_lost_s:12.3f} {self.lost_s:7.3f} "
+            f"{self.durable_s:9.2f} "
             f"{self.load_s:7.2f} {self.extra_bytes >> 20:9} {per_gib:9.2f}"
             + ("" if self.right else "  WRONG")
         )
@@ -92,8 +95,9 @@ class RawRow:
 
     def line(self) -> str:
         return (
-            f"{'raw O_DIRECT':>14} {bytes_text(self.bytes >> 20 << 20):>8}: written in {self.write_s:.2f} s, read in "
-            f"{self.read_s:.2f} s; ours reaches {self.durable_share:.0%} and {self.load_share:.0%} of that speed"
+            f"{'raw O_DIRECT':>14} {bytes_text(self.bytes >> 20 << 20):>8}: written in {self.write_s:.2f} s, "
+            f"read in {self.read_s:.2f} s; ours reaches {self.durable_share:.0%} and {self.load_share:.0%} "
+            "of that speed"
         )
 
     def bar(self) -> Bar:

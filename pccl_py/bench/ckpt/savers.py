@@ -16,7 +16,7 @@ from .state import tensors_of
 
 
 class Saver(Protocol):
-    """`begin` is the call that the training makes; `done` whether all is fsynced; `load` reads into the state."""
+    """`begin` is the call that the training makes; `done`: all is fsynced; `load` reads into the state."""
 
     def begin(self, number: int) -> None: ...
     def done(self) -> bool: ...
@@ -52,10 +52,11 @@ class Dcp:
     """torch.distributed.checkpoint's async_save by a thread. `staged`: the copy is made by a thread, too."""
 
     def __init__(self, folder: Path, model: nn.Module, optimizer: Any, staged: bool) -> None:
-        import torch.distributed.checkpoint as dcp
+        from importlib import import_module
+
         from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
-        self._dcp = dcp
+        self._dcp: Any = import_module("torch.distributed.checkpoint")
         self._folder, self._model, self._optimizer = folder, model, optimizer
         self._staged = staged
         self._stager = DefaultStager(StagingOptions(False, False, staged, False))

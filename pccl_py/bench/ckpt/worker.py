@@ -1,5 +1,5 @@
-"""`python -m pccl_py.bench.ckpt.worker METHOD BYTES THREADS REPEATS FOLDER`: one method in a process of its own;
-a line of JSON per save, the last one of the load."""
+"""`python -m pccl_py.bench.ckpt.worker METHOD BYTES THREADS REPEATS FOLDER`: one method in a process of its
+own; a line of JSON per save, the last one of the loads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AFTER_STEPS = 3
 
 
 class PeakMemory:
-    """The most memory that this process has had beyond what it had at first, looked at every few milliseconds."""
+    """The most memory that this process has had beyond what it had at first, looked at often."""
 
     def __init__(self) -> None:
         self._base = self.peak = _resident()
