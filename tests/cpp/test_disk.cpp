@@ -22,10 +22,12 @@ namespace {
 
 constexpr std::size_t part = 64u << 10;
 
-// In the working folder: where the temporary one is in memory, nothing is written past the page cache.
+// Beside the program: where the temporary folder is in memory, nothing is written past the page cache.
 class Folder {
  public:
-  Folder() : path_(std::filesystem::current_path() / ("disk-test-" + std::to_string(::getpid()))) {
+  Folder()
+      : path_(std::filesystem::read_symlink("/proc/self/exe").parent_path() /
+              ("disk-test-" + std::to_string(::getpid()))) {
     std::filesystem::create_directory(path_);
   }
   ~Folder() { std::filesystem::remove_all(path_); }
