@@ -35,9 +35,9 @@ class Checkpointer:
     keep         so many newest steps stay; older ones are retired, and the room of one is used again
     keep_every   steps that this divides stay, too
     on_busy      a save that comes while `in_flight` others are on their way: "wait", "skip" it, or "error"
-    pool_bytes   memory that tensors are copied to on their way to the disk, all of it that is ever used; None:
-                 as much as the state has, at most a quarter of what is free when the first save comes. Less
-                 than the state works: then a step may wait for the disk
+    pool_bytes   memory that tensors are copied to on their way to the disk, all that is ever used; None: as
+                 much as the state has, at most a quarter of what is free when the first save comes. Less than
+                 the state works: then a step may wait for the disk
     lazy         tensors that an optimizer of the state alone writes are copied while training goes on, until
                  that optimizer's next step(); False: all are copied before save() returns
     process_group   ranks that save together, each its shards; None: those of torch.distributed where it is
@@ -70,7 +70,16 @@ class Checkpointer:
         timeout_s: float = 600.0,
     ) -> None:
         self._settings = Settings(
-            every, keep, keep_every, on_busy, pool_bytes, copy_threads, write_threads, in_flight, timeout_s, lazy
+            every,
+            keep,
+            keep_every,
+            on_busy,
+            pool_bytes,
+            copy_threads,
+            write_threads,
+            in_flight,
+            timeout_s,
+            lazy,
         )
         self._coordination: Coordination = coordination_of(process_group, Path(path), timeout_s)
         self._disk = native.Disk()
@@ -122,7 +131,7 @@ class Checkpointer:
             return self._pipeline.room(policy)
         full = self._coordination.world.rank == 0 and self._pipeline.full
         said = self._coordination.exchange(f"room/{number}", b"%d" % full, self._settings.timeout_s, writers=[0])
-        return self._pipeline.room("wait") if said[0] == b"0" else self._pipeline.busy(policy)
+        return self._pipeline.room("wait") if said[0] == b"0" else self._pipeline.decline(policy)
 
     def _start(self, number: int, step: int, state: TrainState, begun: float) -> PendingSave:
         taken = state.take(self._level.world)
@@ -131,11 +140,12 @@ class Checkpointer:
             pieces = [piece._replace(owner=None) for piece in pieces]
         plan = self._plans.plan(pieces)
         pool = self._pool_for(plan.file_bytes)
+        path, recycle = self._level.begin(step)
         job = native.ShardSave(
             pool,
             self._disk,
-            path=self._level.writing(step),
-            recycle=self._level.spare(),
+            path=path,
+            recycle=recycle,
             header=plan.header,
             regions=addresses(pieces),
             foreign=foreign(pieces),
@@ -147,6 +157,13 @@ class Checkpointer:
         staged.start()
         return PendingSave(number, step, begun, staged, job, pieces, aliases, plan, taken)
 
+    def prepare(self, state: Any) -> None:
+        """Makes the pool, all its pages, and the plan of this state's file, before the training begins: else
+        the first save does that on its way. Takes up to half a second for each GiB."""
+        self._open_only()
+        pieces, _ = pieces_of(as_state(state).take(self._level.world))
+        self._pool_for(self._plans.plan(pieces).file_bytes, warm=True)
+
     def step(self, step: int, state: Any) -> bool:
         """`save`, at the steps that `every` says."""
         every = self._settings.every
@@ -155,7 +172,7 @@ class Checkpointer:
         return step % every == 0 and self.save(step, state)
 
     def wait(self, timeout_s: float | None = None) -> SaveInfo | None:
-        """Until nothing is on its way; the newest durable save. Raises what went wrong, or that time is over."""
+        """Until nothing is on its way; the newest durable save. Raises what went wrong, also lateness."""
         self._pipeline.wait(self._settings.timeout_s if timeout_s is None else timeout_s)
         return self.stats.last
 
@@ -172,8 +189,8 @@ class Checkpointer:
 
         strict    raise for missing and unexpected names; False: they are told in what is returned
         parts     only these; None: all that the state has
-        mapping   {name in the state: name in the checkpoint}, or a function of the first (None: leave it), for
-                  tensors of modules, dicts and lists; plain values of those dicts and lists stay
+        mapping   {name in the state: name in the checkpoint}, or a function of the first (None: leave it),
+                  for tensors of modules, dicts and lists; plain values of those dicts and lists stay
 
         On several ranks all call it, with any layout: each reads what it holds. Raises NoCheckpointError,
         DamagedError for a step asked for that is damaged, StateError for what does not fit.
@@ -195,7 +212,7 @@ class Checkpointer:
         return self._level.steps()
 
     def verify(self, step: int | str = "latest") -> Report:
-        """Reads all of a step again. `sound`, or every damaged block with the tensors that have bytes there."""
+        """Reads all of a step again. `sound`, or each damaged block and the tensors that have bytes there."""
         return self._level.verify(step)
 
     def gc(self) -> list[int]:
@@ -208,6 +225,10 @@ class Checkpointer:
     @property
     def stats(self) -> Stats:
         return self._pipeline.stats
+
+    def busy(self) -> bool:
+        """Whether a save is on its way."""
+        return self._pipeline.busy()
 
     def progress(self) -> tuple[int, int, int]:
         """Bytes copied, bytes written, bytes in all, of the saves on their way."""
@@ -245,10 +266,8 @@ class Checkpointer:
         if self._closed:
             raise UsageError("this Checkpointer is closed: make a new one")
 
-    def _pool_for(self, file_bytes: int) -> native.StagingPool:
+    def _pool_for(self, file_bytes: int, *, warm: bool = False) -> native.StagingPool:
         if self._pool is None:
-            self._pool = make_pool(self._settings.pool_bytes, file_bytes)
+            self._pool = make_pool(self._settings.pool_bytes, file_bytes, warm=warm)
             self.stats.pool_bytes = self._pool.bytes
         return self._pool
-
-

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -30,7 +31,8 @@ RETIRED_S = 5.0
 
 
 class LocalLevel:
-    """`root` is one folder for all ranks, or one on each host. Commits come from one thread at a time."""
+    """`root` is one folder for all ranks, or one on each host. The thread that trains begins steps, another
+    one commits them; what removes folders is done under a lock, and never to those that are being written."""
 
     block_bytes = limits.BLOCK_BYTES
 
@@ -51,6 +53,9 @@ class LocalLevel:
         self._emptying: set[Path] = set()  # folders of retired steps
         self._agains = self._gcs = 0
         self._held = ExitStack()
+        self._changing = threading.RLock()
+        self._present: dict[int, Path] = {}  # of a leader: steps that are whole, as far as its folder goes
+        self._under_way: dict[Path, Path] = {}  # folders being written: from where each takes a spare file
         folders = host_folders.folders_of(root, coordination, timeout_s)
         self._leaders = host_folders.leaders_of(folders)
         self._folder_ranks = [rank for rank, word in enumerate(folders) if word == folders[self.world.rank]]
@@ -81,6 +86,8 @@ class LocalLevel:
                 self._void = host_folders.agree(self.root, self._coordination, self._leaders, self._timeout_s)
             if self._leads:
                 folder.sweep(self.root)
+                found = folder.scan(self.root).steps
+                self._present = {step.step: step.path for step in found if self._whole(step)}
             self._raise_for_all("open/swept", None)
         except BaseException:
             self.close()
@@ -117,6 +124,7 @@ class LocalLevel:
     def give_up(self, step: int) -> None:
         """All ranks agree that this step cannot be loaded: another one may take its number."""
         self._void.add(step)
+        self._present.pop(step, None)
 
     def check_new(self, step: int) -> None:
         if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= limits.STEP_MAX:
@@ -128,23 +136,30 @@ class LocalLevel:
     def shard_name(self) -> str:
         return shard_file(self.world.rank, self.world.size)
 
-    def writing(self, step: int) -> str:
-        """Where this rank's shard appears once it is durable; the folder is there."""
+    def begin(self, step: int) -> tuple[str, str]:
+        """Where this rank's shard appears once it is durable, its folder is there; and a retired file to be
+        written over, or ""."""
         path = folder.step_path(self.root, step)
         if step in self._void:
-            if self._leads and path.exists():
-                folder.retire(path)
-            self._void.discard(step)
-            self._agains += 1
-            self._coordination.exchange(f"again/{self._agains}", b"", self._timeout_s)
-        self._emptying.discard(path)
-        with explained(f"make {path}"):
+            self._clear(step, path)
+        with self._changing, explained(f"make {path}"):
             path.mkdir(exist_ok=True)
-        return str(path / self.shard_name())
+            spare = self._spares.pop() if self._spares else None
+            self._under_way[path] = path if spare is None else spare.parent
+        return str(path / self.shard_name()), "" if spare is None else str(spare)
 
-    def spare(self) -> str:
-        """A retired file to be written over, or ""."""
-        return str(self._spares.pop()) if self._spares else ""
+    def _clear(self, step: int, path: Path) -> None:
+        """A step that cannot be loaded makes room for another one of its number: on all ranks at once."""
+        if self._leads and path.exists():
+            folder.retire(path)
+        self._void.discard(step)
+        self._agains += 1
+        self._coordination.exchange(f"again/{self._agains}", b"", self._timeout_s)
+
+    def _in_use(self) -> set[Path]:
+        """Folders that files are written to or taken from."""
+        kept = {spare.parent for spare in self._spares}
+        return kept | set(self._under_way) | set(self._under_way.values())
 
     def commit(self, number: int, step: int, record: RankRecord | CheckpointError) -> None:
         """Both phases. `record`: of this rank, whose shard is durable; or why it is not. Raises where the step
@@ -156,9 +171,14 @@ class LocalLevel:
         faults = [str(one["fault"]) for one in outcomes if "fault" in one]
         if faults:
             if self._leads and "fault" not in outcome:
-                folder.retire(path)
+                with self._changing:
+                    folder.retire(path)
+                    self._present.pop(step, None)
             raise CheckpointError(f"step {step}: {faults[0]}")
-        self._retired(self._retire_old(number))
+        retired = self._retire_old(number)
+        with self._changing:
+            self._under_way.pop(path, None)
+            self._retired(retired)
 
     def _own_words(self, path: Path, record: RankRecord | CheckpointError) -> bytes:
         """The first phase of this rank; an error becomes what the others are told."""
@@ -180,7 +200,9 @@ class LocalLevel:
             )
             if self._leads:
                 own = {shard_file(rank, self.world.size) for rank in self._folder_ranks}
-                folder.commit(path, self._merged(step, given), own)
+                with self._changing:
+                    folder.commit(path, self._merged(step, given), own)
+                    self._present[step] = path
         except Exception as error:
             if self.world.size == 1:
                 raise
@@ -229,7 +251,8 @@ class LocalLevel:
         """By the leader of each folder, now that all of them have the new step; its ranks hear what is free."""
         words = b"[]"
         if self._leads:
-            words = json.dumps([str(path) for path in self._retire()]).encode()
+            with self._changing, suppress(CheckpointError):  # then they stay until the next time
+                words = json.dumps([str(path) for path in self._retire()]).encode()
         try:
             said = self._coordination.exchange(
                 f"save/{number}/retired", words, min(RETIRED_S, self._timeout_s), writers=self._leaders
@@ -240,11 +263,11 @@ class LocalLevel:
 
     def _retire(self) -> list[Path]:
         """Folders of steps that need not stay: they have lost their manifest, their files are free."""
-        present = {step.step: step.path for step in folder.scan(self.root).steps if self._whole(step)}
-        stay = keepers(present, self._keep, self._keep_every)
-        gone = [path for step, path in sorted(present.items()) if step not in stay]
+        stay = keepers(self._present, self._keep, self._keep_every)
+        gone = [path for step, path in sorted(self._present.items()) if step not in stay]
         for path in gone:
             folder.retire(path)
+        self._present = {step: path for step, path in self._present.items() if step in stay}
         return gone
 
     def _retired(self, paths: list[str]) -> None:
@@ -273,19 +296,23 @@ class LocalLevel:
                     (path / file).unlink(missing_ok=True)
 
     def _remove_emptied(self) -> None:
-        """Folders of retired steps, once all ranks have taken their files. Never one that is being filled."""
-        for path in list(self._emptying) if self._leads else ():
-            with suppress(OSError):
+        """Folders of retired steps, once all ranks have taken their files. Never one that another rank fills:
+        an empty folder may be the next step's."""
+        if not self._leads:
+            return
+        for path in self._emptying - self._in_use():
+            with suppress(OSError):  # not empty: a file to be written over
                 path.rmdir()
             if not path.exists():
                 self._emptying.discard(path)
 
     def abandon(self, step: int) -> None:
         """What this rank has of a step that will not exist."""
-        if step in self._in_doubt:
-            return  # it may exist; the next start knows
         path = folder.step_path(self.root, step)
-        with suppress(OSError):
+        with self._changing, suppress(OSError):
+            self._under_way.pop(path, None)
+            if step in self._in_doubt:
+                return  # it may exist; the next start knows
             for name in (self.shard_name(), f"{self.shard_name()}{PART}"):
                 if not (path / FILE_NAME).exists():
                     (path / name).unlink(missing_ok=True)
@@ -301,10 +328,12 @@ class LocalLevel:
         self._coordination.exchange(f"gc/{self._gcs}/begin", b"", self._timeout_s)
         gone: list[int] = []
         if self._leads:
-            for path in self._retire():
-                folder.remove(path)
-                gone.append(folder.step_of(path) or 0)
-            folder.sweep(self.root)
+            with self._changing:
+                for path in self._retire():
+                    folder.remove(path)
+                    gone.append(folder.step_of(path) or 0)
+                self._spares.clear()
+                folder.sweep(self.root, self._in_use())
         self._spares.clear()
         found = self._coordination.exchange(f"gc/{self._gcs}/end", json.dumps(gone).encode(), self._timeout_s)
         return list(json.loads(found[self._folder_ranks[0]]))

@@ -74,12 +74,12 @@ class Pipeline:
         if not self.full:
             return True
         if on_busy != "wait":
-            return self.busy(on_busy)
+            return self.decline(on_busy)
         with self._changed:
             self._wait_until(lambda: len(self._under_way) < self._settings.in_flight, self._settings.timeout_s)
         return True
 
-    def busy(self, on_busy: OnBusy) -> bool:
+    def decline(self, on_busy: OnBusy) -> bool:
         """There is no room, and nobody waits for it."""
         with self._changed:
             steps = [pending.step for pending in self._under_way]
@@ -92,6 +92,10 @@ class Pipeline:
         with self._changed:
             if any(pending.step == step for pending in self._under_way):
                 raise BusyError(f"step {step} is being saved already: save under another number")
+
+    def busy(self) -> bool:
+        with self._changed:
+            return bool(self._under_way)
 
     def add(self, pending: PendingSave) -> None:
         with self._changed:

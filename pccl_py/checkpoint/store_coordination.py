@@ -104,6 +104,7 @@ def of_process_group(group: Any) -> Coordination:
         return Alone()
     if world.rank < 0:
         raise CheckpointError("this process is not in process_group: make the Checkpointer on its ranks only")
+    from torch._C._distributed_c10d import PrefixStore
     from torch.distributed.distributed_c10d import _get_default_group, _get_process_group_store
 
     group = group if group is not None else _get_default_group()
@@ -111,4 +112,4 @@ def of_process_group(group: Any) -> Coordination:
     with _made_lock:
         number = _made[group.group_name]
         _made[group.group_name] += 1
-    return StoreCoordination(dist.PrefixStore(f"pccl-checkpoint/{number}", store), world)
+    return StoreCoordination(PrefixStore(f"pccl-checkpoint/{number}", store), world)

@@ -59,7 +59,9 @@ class Boxed:
 def dtype_name(tensor: Tensor, path: str) -> str:
     name = dtypes.of_torch(tensor.dtype)
     if name is None:
-        raise StateError(f"{path} is {tensor.dtype}, which the format does not have: save it as another dtype")
+        raise StateError(
+            f"{path} is {tensor.dtype}, which the format does not have: save it as another dtype"
+        )
     return name
 
 
@@ -112,7 +114,8 @@ def _of_dtensor(value: Any, path: str, world: World) -> Boxed:
     _check_dense(tensor, path)
     if tuple(tensor.shape) != tuple(local_shape):
         raise StateError(
-            f"{path}: the local part is {tuple(tensor.shape)}, {placements} on {mesh} says {tuple(local_shape)}"
+            f"{path}: the local part is {tuple(tensor.shape)}, {placements} on {mesh} says "
+            f"{tuple(local_shape)}"
         )
     holder, holders = _place(mesh, placements, coordinate, world)
     shape = tuple(value.shape)
