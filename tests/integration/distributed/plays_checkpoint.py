@@ -222,6 +222,7 @@ def killed(
 def survey(rank: int, ranks: int, path: str, root: str, ways: str) -> None:
     """The next run: every step that there is is whole, the newest one loads, and saving goes on."""
     saver = saver_for(ways, rank, ranks, path, root, timeout_s=30, keep=3)
+    leftovers = [p.name for p in Path(root).glob("step-*") if not (p / "manifest.json").exists()]
     for step in saver.steps():
         state = blank()
         saver.load(state, step)
@@ -232,7 +233,6 @@ def survey(rank: int, ranks: int, path: str, root: str, ways: str) -> None:
         info = saver.load(state)
         assert info.step == latest and not info.skipped
         check(state, latest, rank)
-    leftovers = [p.name for p in Path(root).glob("step-*") if not (p / "manifest.json").exists()]
     step = (latest or 0) + 1
     saver.save(step, tensors_of(step, rank))
     saver.wait()
@@ -240,7 +240,7 @@ def survey(rank: int, ranks: int, path: str, root: str, ways: str) -> None:
     saver.load(state)
     check(state, step, rank)
     saver.close()
-    say(latest=latest, leftovers=leftovers)
+    say(latest=latest, leftovers=leftovers if latest else [])
 
 
 def refused(rank: int, ranks: int, path: str, root: str, ways: str) -> None:
@@ -345,3 +345,66 @@ def hosts_load(rank: int, ranks: int, path: str, roots: str, hosts: list[int]) -
         heard = str(error)
     say(step=step, heard=heard, steps=saver.steps())
     saver.close()
+
+
+# ---- torch.distributed.checkpoint -------------------------------------------------------------------------
+
+
+def dcp_save(rank: int, ranks: int, path: str, root: str, expected: str) -> None:
+    """Ordinary code for dcp; only the writer is ours."""
+    from torch.distributed import checkpoint as dcp
+
+    from pccl_py.checkpoint.dcp import StorageWriter
+
+    begin(rank, ranks, path)
+    model = laid_out("fsdp", 0, ranks)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    train(model, optimizer, 2, 0)
+    writer = StorageWriter()
+    moments, waits = [], []
+    groups = [dist.new_group(backend="gloo") for _ in range(2)]  # dcp's own collectives beside the training's
+    for number in (1, 2):  # the second begins while the first may be under way
+        state = {"model": model.state_dict(), "inner": optimizer.state_dict(), "epoch": number, "more": (1, "x")}
+        moments.append(whole(state))
+        waits.append(
+            dcp.async_save(
+                state,
+                checkpoint_id=f"{root}/{number}",
+                storage_writer=StorageWriter(),
+                process_group=groups[number - 1],
+            )
+        )
+        train(model, optimizer, 1, number + 1)
+    for wait in waits:
+        wait.result()
+    state = {"model": model.state_dict(), "inner": optimizer.state_dict(), "epoch": 3, "more": (1, "x")}
+    moments.append(whole(state))
+    dcp.save({"model": model.state_dict(), "epoch": -1}, checkpoint_id=f"{root}/3", storage_writer=writer)
+    dcp.save(state, checkpoint_id=f"{root}/3", storage_writer=writer)  # in place of the other
+    heard = ""
+    try:
+        dcp.save({"model": object()}, checkpoint_id=f"{root}/4", storage_writer=writer)
+    except BaseException as error:
+        heard = repr(error)
+    if rank == 0:
+        torch.save(moments, expected)
+    dist.barrier()
+    say(heard=heard)
+
+
+def dcp_load(rank: int, ranks: int, path: str, root: str, expected: str, layout: str) -> None:
+    from torch.distributed import checkpoint as dcp
+
+    from pccl_py.checkpoint.dcp import StorageReader
+
+    begin(rank, ranks, path)
+    for number, moment in enumerate(torch.load(expected), 1):
+        model = laid_out(layout, 5, ranks)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        train(model, optimizer, 1, 0)  # dcp loads into what is there
+        state = {"model": model.state_dict(), "inner": optimizer.state_dict(), "epoch": 0, "more": None}
+        dcp.load(state, storage_reader=StorageReader(f"{root}/{number}"))
+        same(whole({"model": state["model"], "inner": state["inner"]}), moment, layout)
+        assert state["epoch"] == number and tuple(state["more"]) == (1, "x"), state["more"]
+    dist.barrier()
+    say(done=True)
