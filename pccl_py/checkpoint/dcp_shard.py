@@ -76,7 +76,7 @@ def _written(path: Path, plan: safetensors_header.ShardPlan, rows: Sequence[Tens
     global _pool
     with _turn:
         if _pool is None:
-            _pool = make_pool(None, plan.file_bytes)
+            _pool = make_pool(None, plan.file_bytes, warm=False)
         job = native.ShardSave(
             _pool,
             native.Disk(),
