@@ -20,6 +20,7 @@ from .errors import ClosedError, PcclError, UsageError, from_code
 from .logs import tie
 from .secret import read_secret
 from .shared_state import SharedState, SyncInfo
+from .staging import fence
 from .state_sync import StateSync
 from .topology import TopologyReport
 
@@ -354,6 +355,7 @@ class Communicator(Collectives):
         if not isinstance(state, SharedState):
             raise UsageError(f"the state is a {type(state).__qualname__}: pass SharedState({{name: tensor}})")
         peer = self._peer
+        fence.before_write()  # a checkpoint may still copy these tensors
         number = arguments.number_of(strategy, arguments.STRATEGIES, "strategy")
         scope_number = arguments.number_of(scope, arguments.SCOPES, "scope")
         seconds = arguments.seconds_of(timeout, self._config.operation_timeout_s)

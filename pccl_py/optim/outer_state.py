@@ -15,6 +15,7 @@ from xxhash import xxh3_64_hexdigest
 
 from ..errors import UsageError
 from ..shared_state import SharedState
+from ..staging import fence
 from .fragments import balanced
 from .model_parameters import ModelParameters
 from .options import OuterFactory
@@ -145,6 +146,7 @@ class OuterState:
     def store_to_model(self, fragment: Fragment | None = None, keep: float = 0.0, ahead: float = 0.0) -> None:
         """Of one fragment, or of all. keep: the share of the model's own values that stays (alpha). ahead:
         what the outer step made of this peer's own delta would be about `ahead` times it."""
+        fence.before_write()
         chosen = slice(None) if fragment is None else slice(fragment.first, fragment.last)
         source = self._views
         if self.start is not None:
@@ -170,6 +172,7 @@ class OuterState:
     @torch.no_grad()
     def rebase(self, fragment: Fragment, old: Tensor) -> None:
         """Moves the model by what the outer step moved the outer parameters, so that its own delta stays."""
+        fence.before_write()
         moved = self.parameters[fragment.begin : fragment.end] - old
         local = self.model.local()[fragment.first : fragment.last]
         for value, view in zip(local, self.of(moved, fragment), strict=True):

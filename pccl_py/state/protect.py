@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -44,15 +45,30 @@ class Run:
         outer = self._state.parts.get("outer")
         if not isinstance(outer, StatefulPart) or not hasattr(outer.held, "__enter__"):
             return
-        before = getattr(outer.held, "outer_step", None)
+        before = self._position(outer.held)
         self._open.enter_context(outer.held)
-        now = getattr(outer.held, "outer_step", None)
-        if now != before:
-            for name in ("outer", "model"):
-                if name in self._state.parts:
-                    self.resumed_from[name] = PartSource(
-                        "live peers", now, f"they are at outer step {now}, what was loaded at {before}"
-                    )
+        now = self._position(outer.held)
+        if now == before:
+            return
+        for name in ("outer", "model"):
+            if name in self._state.parts:
+                self._from_peers(name, before, now)
+        for name, told in self.resumed_from.items():
+            if name not in ("outer", "model") and told.source == "checkpoint":
+                why = f"{told.why}; the newest that this peer has before outer step {now[0]} of the live peers"
+                self.resumed_from[name] = replace(told, why=why)
+        self.step = max(self.step, now[1])  # the position of the run, which went on without this peer
+
+    def _from_peers(self, name: str, before: tuple[int, int], now: tuple[int, int]) -> None:
+        had = "the program's own start" if self.resumed_from[name].source == "program" else f"outer step {before[0]}"
+        self.resumed_from[name] = PartSource(
+            "live peers", now[1], f"live peers are at outer step {now[0]}, {had} was here"
+        )
+
+    @staticmethod
+    def _position(outer: Any) -> tuple[int, int]:
+        """Outer steps, and inner steps that each peer took for them."""
+        return int(getattr(outer, "outer_step", 0)), int(getattr(outer, "inner_step", 0))
 
     def _after_step(self, *_: Any) -> None:
         self.step += 1
