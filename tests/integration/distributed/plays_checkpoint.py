@@ -408,3 +408,44 @@ def dcp_load(rank: int, ranks: int, path: str, root: str, expected: str, layout:
         assert state["epoch"] == number and tuple(state["more"]) == (1, "x"), state["more"]
     dist.barrier()
     say(done=True)
+
+
+# ---- over a Communicator of its own -----------------------------------------------------------------------
+
+
+def over_communicator(rank: int, ranks: int, path: str, root: str, address: str, victim: int | None) -> None:
+    """No process group; a training Communicator passes boundaries while saves are under way."""
+    import signal
+
+    config = pccl.Config(heartbeat_ms=100, heartbeats_missed_max=20)
+    with (
+        pccl.Communicator(address, min_islands=ranks, start_rank=rank, config=config) as comm,
+        pccl.Communicator(
+            address, run_name="checkpoints", min_islands=ranks, start_rank=rank, config=config
+        ) as quiet,
+    ):
+        saver = pccl.Checkpointer(root, process_group=quiet, timeout_s=20, keep=2)
+        number = quiet.rank
+        first = (saver.latest() or 0) + 1
+        if saver.latest() is not None:
+            state = blank()
+            info = saver.load(state)
+            check(state, info.step, number)
+        for step in range(first, first + 6):
+            if number == victim and step == first + 3:
+                saver.save(step, tensors_of(step, number))
+                os.kill(os.getpid(), signal.SIGKILL)
+            begun = time.monotonic()
+            try:
+                saver.save(step, tensors_of(step, number))
+                comm.all_reduce(torch.ones(1000))
+                comm.update_topology()
+                saver.wait()
+            except pccl.CheckpointError as error:
+                say(heard=str(error), seconds=time.monotonic() - begun)
+                break
+        else:
+            assert saver.latest() == first + 5
+        with suppress(pccl.CheckpointError):
+            saver.close()
+        say(latest=saver.latest())

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pccl_py import Master
 from pccl_py.checkpoint.verify import verify_step
 
 from .gang import Gang
@@ -147,3 +148,19 @@ def test_dcp_code_saves_and_loads_through_our_doors(gang: Gang, tmp_path: Path) 
             assert b"PK\x03\x04" not in file.read_bytes() or file.suffix == ".safetensors"
     for layout, ranks in (("fsdp", 3), ("fsdp", 2), ("plain", 1)):
         gang.play("plays_checkpoint:dcp_load", ranks, root=root, expected=expected, layout=layout)
+
+
+def test_ranks_that_hear_of_each_other_over_a_communicator(gang: Gang, tmp_path: Path) -> None:
+    with Master() as master:
+        options = {"root": str(tmp_path / "run"), "address": master.address}
+        said = gang.play("plays_checkpoint:over_communicator", 3, victim=None, **options)
+        assert [lines[-1]["latest"] for lines in said] == [6] * 3
+    with Master() as master:
+        options["address"] = master.address
+        said = gang.play("plays_checkpoint:over_communicator", 3, victim=1, killed=(1,), **options)
+        for lines in (said[0], said[2]):
+            assert "rank 1 of 3 is gone" in lines[-2]["heard"] and lines[-2]["seconds"] < 15
+            assert lines[-1]["latest"] in (9, 10)
+    with Master() as master:  # and the next run loads what is there
+        options["address"] = master.address
+        gang.play("plays_checkpoint:over_communicator", 3, victim=None, **options)
