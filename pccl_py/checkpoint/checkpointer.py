@@ -17,7 +17,6 @@ from .coordination import Alone, Coordination, of_process_group
 from .load import Loader
 from .local_level import LocalLevel
 from .pending import PendingSave, Pipeline
-from .pieces import pieces_of
 from .save import StagedSave, addresses, foreign
 from .settings import OnBusy, Settings
 from .shard_plans import ShardPlans
@@ -85,6 +84,7 @@ class Checkpointer:
         self._pool: native.StagingPool | None = None
         self._saves = self._loads = 0
         self._closed = False
+        self._known: tuple[dict[str, Any], TrainState] | None = None  # the last dict, and what it became
 
     def save(self, step: int, state: Any) -> bool:
         """Saves what the state is now, as `step`; False: skipped, because earlier saves were under way.
@@ -94,7 +94,7 @@ class Checkpointer:
         """
         self._usable()
         begun = time.perf_counter()
-        state = as_state(state)
+        state = self._as_state(state)
         self._level.check_new(step)
         if not self._room():
             return False
@@ -121,10 +121,10 @@ class Checkpointer:
 
     def _start(self, step: int, state: TrainState, begun: float) -> PendingSave:
         taken = state.take(self._coordination.world)
-        pieces, aliases = pieces_of(taken)
         if not self._settings.lazy:
-            pieces = [piece._replace(owner=None) for piece in pieces]
-        plan = self._plans.plan(pieces)
+            taken.owners.clear()
+        content = self._plans.content(taken)
+        pieces, plan = content.pieces, content.plan
         pool = self._pool_for(plan.file_bytes)
         path, recycle = self._level.begin(step)
         job = native.ShardSave(
@@ -141,14 +141,26 @@ class Checkpointer:
         )
         staged = StagedSave(job, pieces, self._settings.timeout_s)
         staged.start()
-        return PendingSave(self._saves, step, begun, staged, job, pieces, aliases, plan, taken)
+        return PendingSave(self._saves, step, begun, staged, job, pieces, content.aliases, plan, taken)
 
     def prepare(self, state: Any) -> None:
         """Makes the pool, all its pages, and the plan of this state's file, before the training begins: else
         the first save does that on its way. Takes up to half a second for each GiB."""
         self._usable()
-        pieces, _ = pieces_of(as_state(state).take(self._coordination.world))
-        self._pool_for(self._plans.plan(pieces).file_bytes, warm=True)
+        taken = self._as_state(state).take(self._coordination.world)
+        self._pool_for(self._plans.content(taken).plan.file_bytes, warm=True)
+
+    def _as_state(self, state: Any) -> TrainState:
+        """The same TrainState for a dict of the same parts: it knows what it has found in them."""
+        if not isinstance(state, dict):
+            return as_state(state)
+        if (
+            self._known is None
+            or state.keys() != self._known[0].keys()
+            or any(state[name] is not part for name, part in self._known[0].items())
+        ):
+            self._known = (dict(state), as_state(state))
+        return self._known[1]
 
     def step(self, step: int, state: Any) -> bool:
         """`save`, at the steps that `every` says."""
