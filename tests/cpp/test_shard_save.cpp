@@ -1,10 +1,8 @@
 // One save of one file, through a real folder and through disks that fail: the name appears only with the
-// whole content, errors arrive, slabs come back, and a process that is killed leaves the old file as it was.
+// whole content, errors arrive, and slabs come back. (tests/unit/test_staging.py kills the process, too.)
 
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -158,42 +156,4 @@ TEST(nobody_waits_beyond_the_deadline) {
   const auto durable = save->wait_durable(in_seconds(0.02));
   CHECK(bool(durable) && durable.value() == nullptr);
   CHECK(monotonic_now() - before < 5 * second);
-}
-
-// SIGKILL at random moments of a save that recycles an older file: the final name is never there, and the
-// newest complete file holds what it held.
-TEST(killed_in_the_middle) {
-  const Folder folder;
-  const State kept(std::vector<std::size_t>(9, 60'000), 1), next(std::vector<std::size_t>(40, 60'000), 2);
-  const auto pool = make_pool(2);
-  const auto keep = [&](const char* name) {
-    return bool(
-        started(pool, disk::system_disk(), spec_of(kept, folder / name))->wait_durable(in_seconds(20)));
-  };
-  CHECK(keep("kept"));
-  for (int turn = 0; turn < 12; ++turn) {
-    CHECK(keep("retired"));
-    const pid_t child = ::fork();
-    if (child == 0) {
-      auto own = StagingPool::make({.bytes = 2 * slab_bytes, .slab_bytes = slab_bytes});
-      auto script = turn % 4 == 0 ? "pwrite 9 kill" : turn % 4 == 1 ? "fdatasync 1 kill" : "pwrite * delay 4";
-      auto disk = failing(script);
-      auto save = ShardSave::make(*own, disk, spec_of(next, folder / "next", folder / "retired"));
-      if ((*save)->start()) ::_exit(1);
-      static_cast<void>((*save)->wait_durable(never));
-      ::_exit(2);
-    }
-    if (turn % 4 > 1) {
-      ::usleep(static_cast<useconds_t>(2000 + 4000 * turn));
-      ::kill(child, SIGKILL);
-    }
-    int status = 0;
-    REQUIRE(::waitpid(child, &status, 0) == child);
-    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-    CHECK(!fs::exists(folder / "next"));
-    CHECK(content(folder / "kept") == kept.expected);
-  }
-  const auto again = started(pool, disk::system_disk(), spec_of(next, folder / "next"));
-  CHECK(bool(again->wait_durable(in_seconds(20))));
-  CHECK(content(folder / "next") == next.expected);
 }
