@@ -175,7 +175,6 @@ class Disk:
 class InjectedDisk(Disk):
     """
     A disk for tests whose calls fail by a script: entries `CALL WHICH WHAT`, divided by `;` or line ends.
-    
     CALL: open, facts, direct, allocate, truncate, pwrite, pread, push, fdatasync, close, rename, unlink.
     WHICH: `3` (the third such call), `3+` (it and all later), `3-5`, or `*`.
     WHAT: an error (ENOSPC, EIO, EROFS, EINTR, EINVAL, EACCES, EDQUOT, ENOENT, EXDEV, EMFILE, EFBIG, EAGAIN,
@@ -398,7 +397,7 @@ def quantize_encode(kind: typing.SupportsInt | typing.SupportsIndex, block: typi
     """
     The bytes of `data`, elements of `dtype`, block by block; None where one is not finite.
     """
-def read_verified(disk: Disk, path: str, *, file_bytes: typing.SupportsInt | typing.SupportsIndex, block_bytes: typing.SupportsInt | typing.SupportsIndex, crcs: bytes, runs: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], threads: typing.SupportsInt | typing.SupportsIndex = 2) -> ReadStats:
+def read_verified(disk: Disk, path: str, *, file_bytes: typing.SupportsInt | typing.SupportsIndex, block_bytes: typing.SupportsInt | typing.SupportsIndex, crcs: bytes, runs: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], threads: typing.SupportsInt | typing.SupportsIndex = 4) -> ReadStats:
     """
     Reads runs (file_offset, address, bytes, count, file_stride, memory_stride) from blocks whose
     CRC-32 is that of `crcs`, little-endian, 4 bytes each. DamagedError names file, block and bytes; memory

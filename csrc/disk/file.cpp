@@ -47,7 +47,10 @@ Result<File> File::open(Disk& disk, std::string path, Purpose purpose) {
   if (opened.error != 0) return failure(Call::open, purpose, path, opened.error);
   File file(disk, std::move(path), purpose, int(opened.value));
   const auto facts = file.facts();
-  if (!facts) return facts.error();
+  if (!facts) {
+    if (purpose == Purpose::write) file.discard();
+    return facts.error();
+  }
   if (!facts.value().regular)
     return Error{purpose == Purpose::read ? ErrorCode::damaged : ErrorCode::checkpoint,
                  file.path() + " is no regular file; remove it, or choose another folder"};
@@ -96,9 +99,10 @@ bool File::again(const Outcome& outcome, unsigned& idle) {
 Error File::write(const std::byte* from, std::size_t bytes, std::uint64_t offset) {
   unsigned idle = 0;
   while (bytes > 0) {
+    const bool whole_pages = direct();  // before the call: another thread may end it meanwhile
     const auto outcome = disk_.pwrite(descriptor_, from, bytes, offset);
     auto done = outcome.error == 0 ? std::min(std::size_t(outcome.value), bytes) : 0;
-    if (done < bytes && direct()) done = round_down(done);
+    if (done < bytes && whole_pages) done = round_down(done);
     if (done == 0) {
       if (again(outcome, idle)) continue;
       return failed(Call::pwrite, outcome.error == 0 ? EIO : outcome.error);

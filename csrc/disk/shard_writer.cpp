@@ -23,9 +23,9 @@ Result<File> open_own(Disk& disk, const std::string& path) {
   auto file = File::open(disk, path, Purpose::write);
   if (!file) return file;
   const auto facts = file->facts();
-  if (!facts) return facts.error();
-  if (facts.value().links == 1) return file;
+  if (facts && facts.value().links == 1) return file;
   file->discard();
+  if (!facts) return facts.error();
   return File::open(disk, path, Purpose::write);
 }
 

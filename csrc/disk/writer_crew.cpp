@@ -1,11 +1,12 @@
 #include "disk/writer_crew.hpp"
 
 #include <pthread.h>
-#include <signal.h>
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <system_error>
+
+#include "disk/signals_blocked.hpp"
 
 namespace pccl::disk {
 
@@ -13,20 +14,6 @@ namespace {
 
 // Training comes first.
 constexpr int niceness = 10;
-
-// Threads that start while it lives take no signals: those are for the interpreter's own threads.
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    sigset_t all;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~SignalsBlocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
- private:
-  sigset_t before_;
-};
 
 }  // namespace
 
