@@ -277,9 +277,6 @@ class SaveReceipt:
         CRC-32 of each block of the file, 4 bytes each, little-endian.
         """
     @property
-    def bytes(self) -> int:
-        ...
-    @property
     def callers_bytes(self) -> int:
         """
         Copied by callers who waited.
@@ -291,6 +288,9 @@ class SaveReceipt:
         """
     @property
     def durable_seconds(self) -> float:
+        ...
+    @property
+    def file_bytes(self) -> int:
         ...
     @property
     def recycled(self) -> bool:

@@ -177,7 +177,8 @@ void bind_pool(py::module_& module) {
 
 void bind_receipt(py::module_& module) {
   py::class_<SaveReceipt>(module, "SaveReceipt", "Of a durable file. Times are seconds since start().")
-      .def_readonly("bytes", &SaveReceipt::bytes)
+      // Not `bytes`: the stubs need that word as the type of other properties.
+      .def_readonly("file_bytes", &SaveReceipt::bytes)
       .def_property_readonly(
           "block_crcs", [](const SaveReceipt& receipt) { return packed(receipt.block_crcs); },
           "CRC-32 of each block of the file, 4 bytes each, little-endian.")

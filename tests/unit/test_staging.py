@@ -31,7 +31,7 @@ def regions_of(arrays: list[np.ndarray]) -> list[tuple[int, int]]:
 
 
 def numbers(crcs: bytes) -> list[int]:
-    return np.frombuffer(crcs, "<u4").tolist()
+    return [int(crc) for crc in np.frombuffer(crcs, "<u4")]
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def pool() -> _core.StagingPool:
     return _core.StagingPool(2 * SLAB)
 
 
-def saved(pool: _core.StagingPool, path: Path, arrays: list[np.ndarray], **options: int) -> _core.ShardSave:
-    save = _core.ShardSave(pool, _core.Disk(), str(path), "", b"header", regions_of(arrays), **options)
+def saved(pool: _core.StagingPool, path: Path, arrays: list[np.ndarray]) -> _core.ShardSave:
+    save = _core.ShardSave(pool, _core.Disk(), str(path), "", b"header", regions_of(arrays))
     save.start()
     return save
 
@@ -99,7 +99,7 @@ def test_file_and_receipt(pool: _core.StagingPool, tmp_path: Path) -> None:
     receipt = save.wait_durable(20.0)
     assert receipt is not None
     assert (tmp_path / "a").read_bytes() == expected
-    assert receipt.bytes == len(expected)
+    assert receipt.file_bytes == len(expected)
     assert numbers(receipt.region_crcs) == crcs
     blocks = [expected[at : at + BLOCK] for at in range(0, len(expected), BLOCK)]
     assert numbers(receipt.block_crcs) == [zlib.crc32(block) for block in blocks]
