@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -115,13 +116,20 @@ def test_foreign_regions(pool: _core.StagingPool, tmp_path: Path) -> None:
     regions[1] = (0, arrays[1].nbytes)
     save = _core.ShardSave(pool, _core.Disk(), str(tmp_path / "a"), "", b"", regions, foreign=[1])
     save.start()
+
+    def copy_parts() -> None:
+        while part := save.next_foreign(20.0):
+            region, offset, address, count = part
+            assert region == 1
+            assert count <= SLAB
+            ctypes.memmove(address, arrays[1].ctypes.data + offset, count)
+            save.foreign_done(region, offset)
+
+    # On a thread of its own: in a small pool the fence waits for slabs that wait for these parts.
+    device = threading.Thread(target=copy_parts)
+    device.start()
     assert save.fence([0, 2], 20.0)
-    while part := save.next_foreign(20.0):
-        region, offset, address, count = part
-        assert region == 1
-        assert count <= SLAB
-        ctypes.memmove(address, arrays[1].ctypes.data + offset, count)
-        save.foreign_done(region, offset)
+    device.join()
     with pytest.raises(UsageError, match="next_foreign"):
         save.foreign_done(1, 0)
     receipt = save.wait_durable(20.0)
