@@ -330,7 +330,7 @@ class ShardSave:
         """
     def next_foreign(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> tuple[int, int, int, int] | None:
         """
-        (region, offset in it, address, bytes): to be copied to the address, then foreign_done. None: the time was over, all were given out, or the save has ended.
+        (region, offset in it, address, bytes): to be copied to the address, then foreign_done. None: the time was over, all were given out, or the save has ended. Call it on another thread than fences: in a small pool these wait for slabs that wait for parts.
         """
     def progress(self) -> tuple[int, int, int]:
         """

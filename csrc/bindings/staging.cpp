@@ -220,7 +220,9 @@ void bind_save(py::module_& module) {
       .def(
           "next_foreign", &SaveObject::next_foreign, arg("timeout_s"),
           "(region, offset in it, address, bytes): to be copied to the address, then foreign_done. None: the "
-          "time was over, all were given out, or the save has ended.")
+          "time was over, all were given out, or the save has ended. Call it on another thread than fences: "
+          "in a "
+          "small pool these wait for slabs that wait for parts.")
       .def("foreign_done", &SaveObject::foreign_done, arg("region"), arg("offset"),
            "Also after the save has ended: the slab is not used again before.");
 }
