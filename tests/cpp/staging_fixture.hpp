@@ -2,6 +2,7 @@
 // state of random regions whose content is remembered, so that a torn copy shows.
 #pragma once
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstring>
 #include <memory>
@@ -114,7 +115,7 @@ struct State {
       made.regions.push_back({reinterpret_cast<const std::byte*>(region.data()), region.size()});
     return made;
   }
-  void overwrite(std::size_t region) { std::memset(regions[region].data(), 0xee, regions[region].size()); }
+  void overwrite(std::size_t region) { std::ranges::fill(regions[region], std::uint8_t{0xee}); }
   void overwrite_all() {
     for (std::size_t i = 0; i < regions.size(); ++i) overwrite(i);
   }
