@@ -196,6 +196,10 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
     PeerId peer = no_peer;
     ChunkAt chunk;
   };
+  struct Borrowing {
+    std::set<std::uint64_t> numbers;  // heard of, and not said to be taken yet
+    std::size_t queued = 0;           // of these: in references_
+  };
   bool may_offer(PeerId peer) const;
   bool offer_chunk(PeerId peer, Sends::Send& send, const std::uint8_t* data);
   void offer_again(PeerId peer);
@@ -203,6 +207,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void forget_offers(const std::function<bool(const Offered&)>& which);
   bool host_message(PeerId peer, const BetweenPeers& message);
   bool hear_of(PeerId peer, const ChunkAt& chunk);
+  bool keeps_many(PeerId peer) const;
   void take_references();
   void take_reference(const Reference& reference);
   void take_mapped(const Reference& reference, const Landing& landing, SameHost::Mapped source);
@@ -260,8 +265,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::map<std::uint64_t, Offered> offers_;  // by number: not taken yet
   std::map<PeerId, std::size_t> offered_;    // how many of them to whom
   std::uint64_t next_offer_ = 1;
-  std::deque<Reference> references_;                     // not looked at yet
-  std::map<PeerId, std::set<std::uint64_t>> borrowing_;  // of these, and of those in use: their numbers
+  std::deque<Reference> references_;  // not looked at yet
+  std::map<PeerId, Borrowing> borrowing_;
   // Parts of sums in other processes: all of one sum are read when the last is there, while they are in the
   // cache.
   using SumOf = std::tuple<AttemptId, std::int32_t, std::uint32_t>;
