@@ -28,6 +28,7 @@ void Session::transition(Operation& operation, OperationState to) {
 bool Session::decided(const OpKey& key) const {
   if (key.tag.boundary < view_.boundaries) return true;
   if (key.tag.boundary > view_.boundaries || operations_.contains(key)) return false;
+  if (failed_early_.contains(key)) return true;
   const auto it = counters_.find(first_use(key));
   return it != counters_.end() && key.tag.count < it->second;
 }
@@ -270,6 +271,7 @@ void Session::fail_early(const Verdict& verdict) {
     count = std::max(count, tag.count + 1);
   else if (failed_early_.size() < limits::records_max)
     failed_early_[verdict.key] = verdict;
+  emit(effect::FailedEarly{verdict.key});
 }
 
 void Session::on(const StatePlan& m, Instant) {

@@ -96,6 +96,7 @@ class Exchange {
   void begin(const OpKey& key, bool in_place);      // effect::StartAttempt
   void go_on(const OpKey& key, AttemptId attempt);  // exchange_effect::More
   void drop(const OpKey& key);                      // effect::DropAttempt and after effect::Deliver
+  void failed_early(const OpKey& key);              // effect::FailedEarly
   void view_changed();                              // after the attempts of the new view have begun
   void on_link_up(PeerId peer);
   void set_reader(PeerId peer, bool reads);        // it takes chunks from where they lie
@@ -137,6 +138,8 @@ class Exchange {
     std::uint64_t order = 0;  // in which they came
   };
   using FrameId = std::tuple<PeerId, ViewId, OpKey, std::uint16_t, std::uint32_t>;
+  bool overtaken(PeerId from, ViewId view) const;
+  void discard(ParkedId id);
   static FrameId identity_of(PeerId from, const wire::DataHeader& header);
   bool may_be_eager(const Descriptor& descriptor) const;
   void give_head_starts(Attempt& attempt) const;

@@ -291,6 +291,8 @@ void PeerRuntime::apply(effect::DropAttempt& e) {
   exchange_->drop(e.key);
 }
 
+void PeerRuntime::apply(effect::FailedEarly& e) { exchange_->failed_early(e.key); }
+
 void PeerRuntime::apply(effect::ViewChanged&) {
   prober_.stop();
   publish();

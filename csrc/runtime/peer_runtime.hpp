@@ -144,6 +144,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void apply(effect::HangUp& e);
   void apply(effect::DropAttempt& e);
   void apply(effect::StartAttempt& e);
+  void apply(effect::FailedEarly& e);
   void apply(effect::ViewChanged& e);
   void apply(effect::Deliver& e);
   void apply(effect::Elected& e);
