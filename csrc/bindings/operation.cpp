@@ -54,7 +54,7 @@ void bind_operation(py::module_& module) {
       .def("done", [](const OperationObject& self) { return self.handle->result.done(); })
       .def("cancel",
            [](const OperationObject& self) {
-             self.runtime->cancel(self.handle, "a peer cancelled the operation");
+             self.runtime->cancel(self.handle);
            })
       .def("notify", &notify, py::arg("completions"), py::arg("number"))
       .def("result", &result_of);

@@ -100,7 +100,7 @@ void bind_state(py::module_& module) {
            py::arg("bytes"), py::arg("address"))
       .def("complete", [](StateObject& self) { self.runtime->complete_state(self.handle); })
       .def("cancel", [](StateObject& self) {
-        self.runtime->cancel_state(self.handle, "a peer cancelled sync_shared_state");
+        self.runtime->cancel_state(self.handle);
       });
 }
 

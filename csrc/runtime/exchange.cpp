@@ -31,10 +31,11 @@ bool Exchange::may_be_eager(const Descriptor& d) const {
 
 // One operation at a time: what the receiver parks of it stays far below what it may.
 void Exchange::give_head_starts(Attempt& attempt) const {
+  if (!distant_) return;
   for (const auto& [key, other] : attempts_)
     if (other.head_start && !other.complete_said) return;
   for (std::uint32_t position = 0; position < attempt.ring.size(); ++position) {
-    if (!distant_.contains(attempt.ring[position])) continue;
+    if (!distant_(attempt.ring[position])) continue;
     attempt.executor->give_head_start(position, limits_.head_start_bytes);
     attempt.head_start = true;
   }
@@ -69,13 +70,6 @@ void Exchange::set_reader(PeerId peer, bool reads) {
     readers_.insert(peer);
   else
     readers_.erase(peer);
-}
-
-void Exchange::set_distant(PeerId peer, bool distant) {
-  if (distant)
-    distant_.insert(peer);
-  else
-    distant_.erase(peer);
 }
 
 void Exchange::begin(const OpKey& key, bool in_place) {

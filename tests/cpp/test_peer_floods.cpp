@@ -102,6 +102,19 @@ TEST(what_was_sent_in_views_that_are_over_is_not_kept) {
   CHECK(home.parked.empty());
 }
 
+TEST(who_is_far_is_asked_for_each_attempt) {
+  Household home;
+  home.enter(3);
+  bool far = false;
+  home.exchange.ask_distance([&](PeerId peer) { return far && peer == 3; });
+  home.post(reduce(1u << 20), 1);
+  CHECK(!home.exchange.next(1) && !home.exchange.next(3));  // they have not asked for it
+  far = true;  // as the kernel knows after a while
+  home.change_view([](View&) {});
+  CHECK(!home.exchange.next(1));
+  CHECK(home.exchange.next(3).has_value());
+}
+
 TEST(parked_announcements_are_bounded) {
   Household home;
   home.enter(3);
