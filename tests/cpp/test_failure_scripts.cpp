@@ -28,18 +28,6 @@ TEST(kill_during_all_reduce_that_must_not_be_retried) {
   )");
 }
 
-TEST(two_deaths_during_an_all_reduce_that_must_not_be_retried_are_named) {
-  plays(R"(
-    peers 4
-    all_reduce on 1,2 on_loss=raise
-    kill on 3,4
-    > m1: ...
-    > p1,p2 aborts call 0 of group 0
-    > p1,p2 view 0.2[p1,p2]
-    > p1,p2 delivers call 0 of group 0: peer 3, peer 4 left during all_reduce, call 0 of group 0; ...
-  )");
-}
-
 TEST(withdrawal_while_the_master_is_out_of_reach) {
   plays(R"(
     peers 3

@@ -126,7 +126,10 @@ TEST(a_cancelled_operation_fails_for_all_and_inputs_are_intact) {
 // What was measured for it keeps stripes full, and what has been posted since has to find room on them.
 TEST(operations_go_on_where_a_boundary_with_probes_failed) {
   Run run;
-  auto peers = run.peers(2);
+  std::vector<std::unique_ptr<PeerRuntime>> peers;
+  for (const auto* host : {"here", "there"})  // links inside one host are not measured
+    peers.push_back(run.peer(2, [&](PeerOptions& o) { o.join.host_id = host; }));
+  for (const auto& peer : peers) REQUIRE(!admitted(*peer));
   std::vector<std::shared_ptr<Promise<BoundaryResult>>> entered;
   for (const auto& peer : peers) entered.push_back(peer->enter_boundary(0, never, 2000));
   std::this_thread::sleep_for(std::chrono::milliseconds(300));
@@ -135,13 +138,14 @@ TEST(operations_go_on_where_a_boundary_with_probes_failed) {
     REQUIRE(each->wait_for(10 * second));
     CHECK_EQ(int(each->get().error.code), int(ErrorCode::cancelled));
   }
-  const auto began = monotonic_now();
-  auto a = start_sum(*peers[0], 4'000'000, 1, false), b = start_sum(*peers[1], 4'000'000, 2, false);
-  for (const auto& operation : {a, b}) {
-    CHECK_EQ(int(finish(*operation).outcome.error.code), 0);
-    CHECK(holds(operation->out, 3, 2));
+  std::vector<std::shared_ptr<Float32Operation>> sums;
+  for (const auto& peer : peers) sums.push_back(start_sum(*peer, 4'000'000, 1, false));
+  for (const auto& sum : sums) {
+    const auto result = finish(*sum);
+    CHECK_EQ(int(result.outcome.error.code), 0);
+    CHECK(holds(sum->out, 2, 2));
+    CHECK(result.took < second);
   }
-  CHECK(monotonic_now() - began < second);
 }
 
 TEST(with_a_secret_only_those_who_know_it_come_in) {
