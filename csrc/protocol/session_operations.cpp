@@ -159,10 +159,9 @@ void Session::restart_operations(const View& before, Instant now) {
       if (before.id.incarnation != view_.id.incarnation) to_master(operation->abandon);
     } else if (operation->state == OperationState::posted) {
       if (lost && operation->descriptor.on_loss == OnLoss::raise && other_shape(*operation).empty())
-        ask_abandon(*operation, ErrorCode::peer_lost,
-                    departed() + " left during " + call_text(*operation) +
-                        "; inputs are intact: call it again",
-                    now);
+        ask_abandon(
+            *operation, ErrorCode::peer_lost,
+            departed() + " left during " + call_text(*operation) + "; inputs are intact: call it again", now);
       else
         begin_attempt(*operation, now);
     }

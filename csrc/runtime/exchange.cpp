@@ -273,9 +273,9 @@ ParkedId Exchange::park(PeerId from, const wire::DataHeader& header) {
   const auto id = next_parked_++;
   const auto identity = identity_of(from, header);
   if (const auto copy = parked_as_.find(identity); copy != parked_as_.end()) discard(copy->second);
-  for (auto older = parked_as_.lower_bound({from, {}, {}, 0, 0});
-       older != parked_as_.end() && std::get<0>(older->first) == from &&
-       std::get<1>(older->first) < header.view;)
+  for (auto older = parked_as_.lower_bound({from, {}, {}, 0, 0}); older != parked_as_.end() &&
+                                                                  std::get<0>(older->first) == from &&
+                                                                  std::get<1>(older->first) < header.view;)
     discard((older++)->second);
   parked_as_[identity] = id;
   parked_[id] = {from, header};

@@ -80,7 +80,8 @@ class Pace {
 
   // Never below what it would begin with on a path that it knows nothing of.
   void slow_down(const Seen& seen) {
-    const auto least = seen.rtt_least > 0 ? double(seen.at_once) * double(second) / double(seen.rtt_least) : 0;
+    const auto least =
+        seen.rtt_least > 0 ? double(seen.at_once) * double(second) / double(seen.rtt_least) : 0;
     bound_ = std::max({back * best(), least, 1.0});
     waits_ = true;
     steps_ = 0;

@@ -109,7 +109,7 @@ TEST(who_is_far_is_asked_for_each_attempt) {
   home.exchange.ask_distance([&](PeerId peer) { return far && peer == 3; });
   home.post(reduce(1u << 20), 1);
   CHECK(!home.exchange.next(1) && !home.exchange.next(3));  // they have not asked for it
-  far = true;  // as the kernel knows after a while
+  far = true;                                               // as the kernel knows after a while
   home.change_view([](View&) {});
   CHECK(!home.exchange.next(1));
   CHECK(home.exchange.next(3).has_value());

@@ -204,8 +204,8 @@ def test_a_killed_peer_is_lost_for_all(master: Master, spawn: Spawn, count: int)
                 except PeerLost as error:  # the same words, whether it came to the call before or after
                     lost += 1
                     assert re.fullmatch(
-                        r"peer \d+ has left: (all_to_all|reduce_scatter), call \d+ of group 0 is for 3 peers, and "
-                        "there are 2 now; inputs are intact: call it again with tensors for these",
+                        r"peer \d+ has left: (all_to_all|reduce_scatter), call \d+ of group 0 is for 3 "
+                        "peers, and there are 2 now; inputs are intact: call it again with tensors for these",
                         str(error),
                     ), error
                 # The group changed after it was looked at; then one began its round before the other.

@@ -49,7 +49,8 @@ def test_many_tiny_operations_in_place(master: Master, spawn: Spawn) -> None:
 # ADDRESS: more large operations than a peer may offer chunks of at a time, by the second peer in the opposite
 # order, and by the third before the others, so that both may send to it whatever they like.
 OPPOSITE = """
-with Communicator(address, min_islands=3, config=Config(heartbeats_missed_max=40), transport=sys.argv[2]) as comm:
+patient = Config(heartbeats_missed_max=40)
+with Communicator(address, min_islands=3, config=patient, transport=sys.argv[2]) as comm:
     data, tags = pccl_py.share(np.full(3 << 16, comm.id, np.float32)), range(1, 1201)
     out = np.empty((3 << 16,), np.float32)
     if comm.id != 3: comm.barrier()

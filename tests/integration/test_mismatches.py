@@ -34,9 +34,7 @@ MISMATCHES: list[tuple[Any, Any, dict[str, Any], dict[str, Any]]] = [
         ),
     ],
 )
-def test_other_quantization_is_named(
-    master: Master, first: Any, second: Any, names: set[str]
-) -> None:
+def test_other_quantization_is_named(master: Master, first: Any, second: Any, names: set[str]) -> None:
     """Not what follows from it: other plans and chunks."""
 
     def play(comm: Communicator, index: int) -> str:
