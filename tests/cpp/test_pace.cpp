@@ -93,7 +93,7 @@ TEST(after_an_outage_it_is_soon_as_fast_as_before) {
   line.begin();
   line.window(1e8, 0, 60 * millisecond);
   CHECK_EQ(line.may, 97e6);
-  for (int i = 0; i < 40; ++i) line.window(1e4, 0.5);
+  for (int i = 0; i < 40; ++i) line.window(1e6, 0.5);
   CHECK(line.may >= 1e6);  // what new streams would begin with
   for (int i = 0; i < 30; ++i) line.window(1e8, 0);
   CHECK(line.may >= 8e7);
