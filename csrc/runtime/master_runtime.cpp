@@ -69,10 +69,7 @@ MasterStatus MasterRuntime::status() const {
 }
 
 void MasterRuntime::run() {
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);
-  pthread_setname_np(pthread_self(), "pccl-master");
+  begin_own_thread("pccl-master");
   while (!stop_) {
     const auto now = monotonic_now();
     for (auto& [name, run] : runs_) run->tick(now);

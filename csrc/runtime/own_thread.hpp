@@ -19,4 +19,8 @@ template <class Run> Result<std::unique_ptr<std::thread>> start_thread(Run run) 
   }
 }
 
+// First of all in a thread of the library's: what it is called, that signals are for the user's threads, and
+// that it is woken soon.
+void begin_own_thread(const char* name);
+
 }  // namespace pccl

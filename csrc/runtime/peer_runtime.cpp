@@ -91,10 +91,7 @@ void PeerRuntime::close() {
 }
 
 void PeerRuntime::run() {
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);  // signals are for the user's threads
-  pthread_setname_np(pthread_self(), "pccl-io");
+  begin_own_thread("pccl-io");
   give_up_dialling_ = monotonic_now() + options_.timing.master_lost;
   while (!stop_) {
     tick();

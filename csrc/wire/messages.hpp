@@ -15,6 +15,6 @@ using ToMaster = std::variant<Join, Register, Heartbeat, Reachable, Done, Broken
 using ToPeer = std::variant<Welcome, Refused, Prove, ViewMessage, Commit, Failed, Passed, Evicted, Missing,
                             Pulse, StatePlan, Suspended, Probe>;
 using BetweenPeers = std::variant<LinkHello, Ready, BlockRequest, BlockFailed, StripeLost, Received,
-                                  HostHello, HostAnswer, SegmentAt, SegmentGone, ChunkAt, ChunksTaken>;
+                                  HostHello, HostAnswer, SegmentAt, SegmentGone, ChunkAt, ChunksTaken, BlockAt>;
 
 }  // namespace pccl
