@@ -21,8 +21,9 @@ struct SchedulingAttributes {
 };
 
 // A turn of the thread is short: a message in, a message out. Where all cores compute (forward, backward), it
-// would wait some milliseconds for each of them, although it asks for less than its share of the time. Who asks
-// for shorter slices is let in sooner and gets no more in all (Linux 6.12; before, the kernel ignores it).
+// would wait some milliseconds for each of them, although it asks for less than its share of the time. Who
+// asks for shorter slices is let in sooner and gets no more in all (Linux 6.12; before, the kernel ignores
+// it).
 constexpr std::uint64_t slice_ns = 100'000;
 
 void ask_for_short_slices() {

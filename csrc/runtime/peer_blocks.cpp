@@ -83,7 +83,8 @@ void PeerRuntime::take_block(PeerId donor, const BlockAt& block) {
   place.at = block.at;
   const auto source = same_host_.locate(donor, place);
   const auto* remote = std::get_if<SameHost::Remote>(&source);
-  if (remote == nullptr || !read_process_memory(remote->process, remote->address, it->to, block.header.bytes)) {
+  if (remote == nullptr ||
+      !read_process_memory(remote->process, remote->address, it->to, block.header.bytes)) {
     it->request.as_bytes = true;
     it->sent = false;
     return send_fetches(donor);

@@ -78,7 +78,8 @@ struct BlockAt {
   wire::BlockHeader header;
   std::uint64_t at = 0;  // address in the sender's private memory
   template <class V> void fields(V&& v) {
-    v(header.key), v(header.view), v(header.entry), v(header.hashes), v(header.offset), v(header.bytes), v(at);
+    v(header.key), v(header.view), v(header.entry), v(header.hashes), v(header.offset), v(header.bytes),
+        v(at);
   }
 };
 
