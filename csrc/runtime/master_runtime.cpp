@@ -1,7 +1,5 @@
 #include "runtime/master_runtime.hpp"
 
-#include <pthread.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>

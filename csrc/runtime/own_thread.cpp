@@ -20,27 +20,22 @@ struct SchedulingAttributes {
   std::uint64_t runtime = 0, deadline = 0, period = 0;
 };
 
-// A turn of the thread is short: a message in, a message out. Where all cores compute (forward, backward), it
-// would wait some milliseconds for each of them, although it asks for less than its share of the time. Who
-// asks for shorter slices is let in sooner and gets no more in all (Linux 6.12; before, the kernel ignores
-// it).
-constexpr std::uint64_t slice_ns = 100'000;
-
-void ask_for_short_slices() {
-  SchedulingAttributes now;
-  if (syscall(SYS_sched_getattr, 0, &now, sizeof now, 0) != 0 || now.policy != SCHED_OTHER) return;
-  now.runtime = slice_ns;
-  syscall(SYS_sched_setattr, 0, &now, 0);  // refused: it waits as everybody does
-}
+constexpr std::uint64_t short_slice_ns = 100'000;
 
 }  // namespace
+
+void take_short_slices(bool take) {
+  SchedulingAttributes now;
+  if (syscall(SYS_sched_getattr, 0, &now, sizeof now, 0) != 0 || now.policy != SCHED_OTHER) return;
+  now.runtime = take ? short_slice_ns : 0;
+  syscall(SYS_sched_setattr, 0, &now, 0);  // refused: it waits as everybody does
+}
 
 void begin_own_thread(const char* name) {
   sigset_t all;
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, nullptr);
   pthread_setname_np(pthread_self(), name);
-  ask_for_short_slices();
 }
 
 }  // namespace pccl

@@ -2,8 +2,6 @@
 // in peer_calls.cpp.
 #include "runtime/peer_runtime.hpp"
 
-#include <pthread.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -93,7 +91,9 @@ void PeerRuntime::close() {
 void PeerRuntime::run() {
   begin_own_thread("pccl-io");
   give_up_dialling_ = monotonic_now() + options_.timing.master_lost;
+  bool short_slices = false;
   while (!stop_) {
+    if (short_slices == states_.empty()) take_short_slices(short_slices = !short_slices);
     tick();
     for (const auto& more : std::exchange(unfinished_, {})) exchange_->go_on(more.key, more.attempt);
     drain();
