@@ -213,7 +213,7 @@ void MasterRuntime::drain(MasterRun& run) {
     for (auto& e : effects) std::visit([&](auto& x) { apply(run, x); }, e);
   const std::lock_guard lock(status_mutex_);
   auto& peers = status_.peers[run.name];
-  somebody_went_ |= master.peers() < peers;
+  if (master.peers() < peers) somebody_went_ = true, ++status_.departures;
   peers = master.peers();
   if (!run.name.empty()) return;
   status_.waiting = master.waiting();
