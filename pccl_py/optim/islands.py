@@ -29,7 +29,7 @@ class Ranks:
         """Whether it is so on all ranks."""
         if self._island is None or self.size == 1:
             return found
-        return all(self._island._siblings.tell(int(found)))
+        return all(self._island.tell(int(found)))
 
 
 def _check(settings: Settings) -> None:

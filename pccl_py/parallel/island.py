@@ -126,6 +126,10 @@ class Island:
         """How often islands came in since the run began; the same on all islands after each boundary."""
         return self._state.admissions
 
+    def tell(self, number: int) -> list[int]:
+        """The numbers that the ranks of this island pass, by rank: all of them call it. Raises IslandLost."""
+        return self._siblings.tell(number)
+
     def local_shards(self) -> dict[str, Tensor]:
         """This rank's shard of each parameter: memory of the model, no copy. Between two steps."""
         return local_shards(self.model)

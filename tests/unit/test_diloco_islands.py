@@ -13,21 +13,16 @@ from pccl_py.optim.options import averaging, settings
 from tests.toy import H, net, sgd
 
 
-class Told:
-    def __init__(self, others: list[int]) -> None:
-        self.others = others
-
-    def tell(self, number: int) -> list[int]:
-        return [number, *self.others]
-
-
 class FakeIsland:
     """Of two ranks."""
 
     size = 2
 
     def __init__(self, others: list[int]) -> None:
-        self._siblings = Told(others)
+        self._others = others
+
+    def tell(self, number: int) -> list[int]:
+        return [number, *self._others]
 
     def local_shards(self) -> None:
         raise AssertionError("not called")
