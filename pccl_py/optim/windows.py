@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..error_feedback import ErrorFeedback
-from ..errors import NonFiniteError, UsageError
+from ..errors import CollectiveError, NonFiniteError, UsageError
 from . import claims, rules
 from .islands import Ranks
 from .options import Settings
@@ -173,12 +173,16 @@ class Windows:
         except NonFiniteError:
             self._lose_flight()
             raise
-        except BaseException:
+        except CollectiveError:  # on all peers alike
             if not self._overlaps and not self._flight.committed:
                 self._lose_flight()  # and takes its delta anew, which may have more steps by then
             raise
+        except BaseException:  # the others wait for what is left of it
+            if not self._overlaps and not self._flight.begun:
+                self._lose_flight()
+            raise
         waited, self._flight = time.monotonic() - began, None
-        weight = landed.weight - sum(landed.bad)
+        weight = landed.weight - landed.bad_weight
         self._landed = landed, self._window(landed, weight, skipped, waited)
         self._outer.commit([weight, *landed.totals])
         self.stats.speeds = landed.speeds
@@ -191,10 +195,9 @@ class Windows:
     def _check_finite(self, landed: Landed, average: torch.Tensor) -> tuple[int, ...]:
         """Ids of the peers whose deltas were left out. Where their zeros were averaged, they are taken out of
         the mean. NonFiniteError on all peers alike, if it is to be raised."""
-        bad = {slot for slot, weight in enumerate(landed.bad) if weight > 0}
-        if not bad:
+        if not landed.bad:
             return landed.info.skipped
-        ids = tuple(peer for peer in landed.info.contributors if peer % SLOTS in bad)
+        ids = tuple(peer for peer in landed.info.contributors if peer % SLOTS in landed.bad)
         names = ", ".join(str(peer) for peer in ids)
         text = f"the delta of peer {names} holds NaN or infinity"
         if self._settings.non_finite == "raise":
@@ -202,7 +205,7 @@ class Windows:
                 f"{text}: drop_window() there, then sync() on all peers; or non_finite='skip'"
             )
         logger.warning("%s, and is left out of the average", text)
-        left = landed.weight - sum(landed.bad)
+        left = landed.weight - landed.bad_weight
         if left > 0:
             average.mul_(landed.weight / left)
         return ids

@@ -14,6 +14,7 @@ from torch import nn
 
 import pccl_py as pccl
 from pccl_py.optim import DiLoCo, LocalSGD, Progress
+from pccl_py.optim.reduction import MARKS, SLOTS, TOTALS, Own, marked
 from tests.fakes import FakeComm, FakeWorld
 from tests.threads import in_threads
 from tests.toy import H, alone, batches, flat, inner_step, net, sgd
@@ -68,6 +69,38 @@ def test_bytes_and_error_of_a_quantized_window(kind: str, bits: int, block: int,
         # 1 % of it, and the counts of two windows
         assert abs(sent - wanted) <= 0.01 * wanted + 2 * 4 * 8 * 200, (sent, wanted)
         assert torch.equal(seen[1], results[0][0][1]) and digest == results[0][2]
+
+
+def test_a_window_of_nobody_sends_no_delta() -> None:
+    """As at the end of training, where all have trained whole windows: int4's share stays 1/376 of it."""
+    peers, size, windows = 4, 100_000, 3
+
+    def job(comm: pccl.Communicator, rank: int) -> Any:
+        _, outer = play(comm, noise(rank, windows, size), quantization="int4")
+        before = outer.stats.bytes_sent
+        outer.finalize()
+        assert outer.stats.last is not None and outer.stats.last.weight == 0
+        assert outer.windows == windows + 1 and outer.outer_step == windows
+        return before, outer.stats.bytes_sent, outer.state_digest()
+
+    results = on_peers(peers, job)
+    counts = (peers - 1) * (8 * 12 + 4 * 64)
+    for before, after, digest in results:
+        wanted = windows * (2 * (peers - 1) / peers * size * (4 + 16 / 64) / 8 + counts)
+        assert abs(before - wanted) <= 0.005 * wanted and after - before <= 1.1 * counts
+        assert digest == results[0][2]
+
+
+def test_peers_that_are_not_finite_are_marked_by_slot() -> None:
+    def own(finite: bool) -> Own:
+        return Own(0.5, 1, 0, 1.0, 2.5, finite=finite)
+
+    for slots in ([], [0], [63], [5, 11, 12, 47, 63], list(range(SLOTS)), [7] * 15):
+        sums = sum(own(False).counts(slot)[0] for slot in slots) + own(True).counts(9)[0]  # type: ignore[operator]
+        assert marked(sums[TOTALS : TOTALS + MARKS].tolist()) == set(slots)
+        assert float(sums[4]) == 0.5 * (1 + len(slots)) and float(sums[5]) == 0.5 * len(slots)
+        shares = (sums / 3 * 3).tolist()  # as an average gives them back
+        assert marked(shares[TOTALS : TOTALS + MARKS]) == set(slots)
 
 
 def test_error_feedback_conserves_the_sum() -> None:
