@@ -54,6 +54,7 @@ class Settings:
     """Checked arguments.
 
     pipelined   the average of a window is applied at the end of the next one
+    lookahead   a window starts where the outer step would lead if the own delta were the average
     pace        how many steps a peer takes in a window, and how long it is waited for
     alpha       share of a model's own values that stays when a fragment is applied
     feedback    what quantization loses is added to the next delta
@@ -70,6 +71,7 @@ class Settings:
     pipelined: bool = False
     alpha: float = 0.0
     staleness: str = "none"
+    lookahead: bool = False
     feedback: bool = False
     non_finite: str = "raise"
     device: torch.device | None = None
@@ -89,6 +91,7 @@ def settings(
     alpha: float = 0.0,
     pipelined: bool = False,
     staleness: str = "none",
+    lookahead: bool = False,
     quantization: str | QuantConfig | None = None,
     error_feedback: bool | None = None,
     non_finite: NonFinite = "raise",
@@ -136,6 +139,7 @@ def settings(
         delay,
         alpha,
         staleness,
+        lookahead,
         numbers_of(code),
         chunk,
         merge,
@@ -155,6 +159,7 @@ def settings(
         pipelined=pipelined,
         alpha=share(alpha, "fragment_update_alpha"),
         staleness=staleness,
+        lookahead=lookahead,
         feedback=feedback,
         non_finite=non_finite,
         device=None if backup_device is None else _device(backup_device),

@@ -48,20 +48,19 @@ def radial(average: list[Tensor], norms: list[float], exempt: list[bool]) -> Non
             tensor.mul_(norm / length if length > EPSILON else 0.0)
 
 
-def gap_penalty(average: Tensor, update_norm: float) -> float:
-    """1 / Lambda with Lambda = 1 + |theta_t - theta_{t-1}| / |g|: the average was taken one update ago (CO2,
-    arXiv 2401.16265). `average` is multiplied by it."""
+def gap_penalty(average: Tensor, gap: float) -> float:
+    """1 / Lambda with Lambda = 1 + gap / |g|, gap: from where the average was measured to where it is applied
+    (CO2, arXiv 2401.16265). `average` is multiplied by it."""
     norm = exact_norm(average)
-    factor = norm / (norm + update_norm) if norm > 0 else 1.0
+    factor = norm / (norm + gap) if norm > 0 else 1.0
     average.mul_(factor)
     return factor
 
 
-def clip_update(new: Tensor, old: Tensor, limit: float) -> float:
-    """Shortens the step from `old` to `new` to the length `limit`; returns the length that it has then."""
+def clip_update(new: Tensor, old: Tensor, limit: float) -> tuple[float, float]:
+    """Shortens the step from `old` to `new` to the length `limit`. Its length before and after."""
     update = new - old
     norm = exact_norm(update)
-    if norm <= limit:
-        return norm
-    torch.add(old, update, alpha=limit / norm, out=new)
-    return limit
+    if norm > limit:
+        torch.add(old, update, alpha=limit / norm, out=new)
+    return norm, min(norm, limit)

@@ -63,7 +63,7 @@ class Windows:
             settings=settings.described,
             overlaps=settings.how.overlaps,
             pipelined=settings.pipelined,
-            own_start=settings.staleness == "eager",
+            own_start=settings.staleness == "eager" or settings.lookahead,
         )
         self._overlaps = settings.how.overlaps
         self._how = self._ranks.how(settings.how)
@@ -248,7 +248,7 @@ class Windows:
         if arrived:
             self._apply(fragment, landed[0].extra if landed else [])
         if settings.pipelined:
-            outer.store_to_model(ahead=self._lookahead())
+            self._start_window()
         elif not self._late:
             outer.store_to_model(fragment, keep=0.0 if self._finalizing else settings.alpha)
         track = self._tracks[fragment.number]
@@ -288,13 +288,21 @@ class Windows:
         limit = math.inf
         if settings.rules.clip is not None:
             limit = settings.rules.clip * outer.optimizer.learning_rates[0]
-        outer.update_norm.fill_(rules.clip_update(flat, old, limit))
+        length, applied = rules.clip_update(flat, old, limit)
+        outer.update_norm.fill_(length - applied if settings.lookahead else applied)
 
-    def _lookahead(self) -> float:
-        """Eager updates: what this peer's own part of the average under way will do, about."""
-        if self._settings.staleness != "eager" or self._own is None or not self._own.weight:
-            return 0.0
-        return self._outer.optimizer.learning_rates[0] * self._own.weight / self._weight_seen
+    def _start_window(self) -> None:
+        """Ahead of the outer parameters by what this peer knows of the average that is to travel."""
+        outer, settings, own = self._outer, self._settings, self._own
+        known = own is not None and own.weight and own.finite and math.isfinite(self._delta_norm)
+        if not known or self._finalizing:
+            outer.store_to_model()
+        elif settings.lookahead:
+            outer.store_looking_ahead()
+        elif settings.staleness == "eager":
+            outer.store_ahead(outer.optimizer.learning_rates[0] * own.weight / self._weight_seen)
+        else:
+            outer.store_to_model()
 
     def _after_window(self, waiting: int, arrived: bool) -> Stage:
         """By what all peers know alike. Whether somebody was admitted is not: a joiner may die at once."""
