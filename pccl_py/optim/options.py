@@ -1,4 +1,4 @@
-"""The arguments that the whole family shares: checked here, and refused where their part is not built yet."""
+"""The arguments that the whole family shares, checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal, TypedDict
 
 import torch
 
-from ..errors import NotBuilt, UsageError
+from ..errors import UsageError
 from ..quantization import QuantConfig, numbers_of
 from .fragments import Schedule
 from .pace import PaceRules
@@ -108,7 +108,7 @@ def settings(
     min_peers: int | None = None,
     grace_ms: float = 0,
 ) -> Settings:
-    """Raises UsageError, or NotBuilt for what waits for a part that does not exist yet."""
+    """Raises UsageError."""
     schedule = Schedule(
         count(sync_every, "sync_every", 1),
         count(num_fragments, "num_fragments", 1),
@@ -155,7 +155,7 @@ def settings(
         how=How(together=plain, overlaps=overlaps, quantization=code, chunk=chunk and max(1, chunk)),
         rules=Rules(merge=merge, gap=staleness == "gap", clip=clip),
         weighting=weighting_of(weighting),
-        described=f"{shared} {described(weighting)} {non_finite}",
+        described=f"{shared} {described(weighting)} {non_finite}" + " copy" * (inner_state_on_join == "copy"),
         pipelined=pipelined,
         alpha=share(alpha, "fragment_update_alpha"),
         staleness=staleness,
@@ -164,7 +164,7 @@ def settings(
         non_finite=non_finite,
         device=None if backup_device is None else _device(backup_device),
         pin_memory=pin_memory,
-        inner_on_join=_inner_state_on_join(inner_state_on_join),
+        inner_on_join=one_of(inner_state_on_join, "inner_state_on_join", ("keep", "zero", "copy")),
         verify_every=count(verify_every, "verify_every", 0),
         pace=pace,
     )
@@ -176,14 +176,6 @@ def _quantization(value: str | QuantConfig | None, non_finite: str) -> QuantConf
     numbers_of(value)
     code = QuantConfig(value) if isinstance(value, str) else value  # type: ignore[arg-type]  # checked
     return replace(code, non_finite="skip") if non_finite == "skip" else code
-
-
-def _inner_state_on_join(value: str) -> str:
-    if value == "copy":
-        raise NotBuilt("inner_state_on_join='copy' waits for copies of private state; pass 'keep' or 'zero'")
-    if value not in ("keep", "zero"):
-        raise UsageError(f"inner_state_on_join={value!r}: it is 'keep', 'zero' or 'copy'")
-    return value
 
 
 def _device(value: str | torch.device) -> torch.device:

@@ -11,7 +11,7 @@ import time
 import weakref
 from dataclasses import replace
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,6 +25,9 @@ from .pace import Pace
 from .reduction import SLOTS, Comm, Landed, Own, Reduction
 from .stats import Stats, Window
 from .track import Track
+
+if TYPE_CHECKING:
+    from .inner_state import InnerCopy
 
 logger = logging.getLogger("pccl_py.optim")
 
@@ -68,6 +71,7 @@ class Windows:
         self._overlaps = settings.how.overlaps
         self._how = self._ranks.how(settings.how)
         self._feedback = ErrorFeedback() if settings.feedback else None
+        self._inner_copy = self._copier(model) if settings.inner_on_join == "copy" else None
         self._stage = Stage.OUTSIDE
         self._was_member = False  # of this run or, through a loaded state, of an earlier one
         self._mixed = False  # of old and elected content, since a synchronization broke off
@@ -94,6 +98,11 @@ class Windows:
         self.stats = Stats()
         claims.claim(inner, self)
         self._hook = inner.register_step_post_hook(claims.counting(weakref.ref(self)))
+
+    def _copier(self, model: torch.nn.Module) -> InnerCopy:
+        from .inner_state import InnerCopy  # and torch.distributed with it
+
+        return InnerCopy(self._comm, self._ranks, model, self._inner)
 
     # ---- a window ------------------------------------------------------------------------------------------
 
