@@ -18,7 +18,7 @@ Staleness = Literal["none", "gap", "eager", "delayed_nesterov"]
 
 _DEFAULTS: dict[str, OuterFactory] = {
     "none": options.plain_sgd,
-    "gap": partial(torch.optim.SGD, lr=0.4, momentum=0.9, nesterov=True),
+    "gap": partial(torch.optim.SGD, lr=0.5, momentum=0.9, nesterov=True),
     "eager": options.plain_sgd,
     "delayed_nesterov": partial(DelayedNesterov, lr=0.7, momentum=0.9, every=2),
 }
@@ -40,7 +40,7 @@ class AsyncDiLoCo(Engine):
                      applied, up to clipping and churn, and the gap is next to nothing. So the first window's
                      progress is not taken back, and momentum bears the delay. None: with "gap". Without it,
                      the gap is |theta_t - theta_{t-1}|
-    outer_optimizer  None: SGD(lr=0.7), as momentum 0.9 with a delay diverges; with "gap" SGD(lr=0.4,
+    outer_optimizer  None: SGD(lr=0.7), as momentum 0.9 with a delay diverges; with "gap" SGD(lr=0.5,
                      momentum=0.9, nesterov=True), with "delayed_nesterov" DelayedNesterov(lr=0.7,
                      momentum=0.9, every=2)
 

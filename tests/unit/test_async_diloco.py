@@ -110,7 +110,7 @@ def test_gap_penalty() -> None:
 
 @pytest.mark.parametrize("peers", [1, 3])
 def test_lookahead_starts_where_the_own_delta_leads(peers: int) -> None:
-    check(peers, 20, Nesterov(0.4, gap=True), look=True, staleness="gap")
+    check(peers, 20, Nesterov(0.5, gap=True), look=True, staleness="gap")
 
 
 def test_lookahead_with_any_outer_optimizer() -> None:
