@@ -47,7 +47,7 @@ class DiLoCo(Engine):
     weighting            "uniform"; "tokens": by what add_tokens() was told; "rarity": see local_steps; or a
                          function of a Progress that returns 0, or 2**-64 to 2**64
     merge                "mean"; "rda": mean of the norms times direction of the mean direction, for each
-                         parameter but embeddings (arXiv 2604.21428)
+                         parameter but embeddings (arXiv 2604.21428); for each flat one of FSDP1
     outer_momentum_clip  the longest outer step, in units of the outer learning rate (CO2); None: no limit
     backup_device        where the outer state lives; None: on the host
     pin_memory           outer state in page-locked memory; None: where the model is on a GPU

@@ -240,7 +240,7 @@ class Engine(Membership):
         self._pace.step()
         if self._flight is not None:
             self._staleness += 1
-        if self._position < self._next_event() and not self._pace.over:
+        if self._position < self._next_event() and not self._called_in():
             return
         if self._entered:
             self.sync()

@@ -19,6 +19,7 @@ from ..error_feedback import ErrorFeedback
 from ..errors import CollectiveError, NonFiniteError, UsageError
 from . import claims, rules
 from .islands import Ranks
+from .norms import exact_norm, exact_square
 from .options import Settings
 from .outer_state import Fragment, OuterState
 from .pace import Pace
@@ -56,7 +57,7 @@ class Windows:
         self._inner = inner
         self._settings = settings
         self._schedule = settings.schedule
-        self._ranks = Ranks(comm, settings)
+        self._ranks = Ranks(comm)
         self._outer = OuterState(
             model,
             settings.outer,
@@ -136,19 +137,27 @@ class Windows:
         delta = outer.delta[: fragment.size]
         self._delta_norm = _norm(delta)
         steps, tokens = (0, 0) if self._late else (self._steps, self._tokens)
-        own = Own(weight, steps, tokens, float(not self._finalizing), self._pace.measure())
+        speed = self._pace.measure()
+        if self._pace.rules.timed:
+            speed = self._pace.speed = self._ranks.first(speed)
+        own = Own(weight, steps, tokens, float(not self._finalizing), speed)
         if self._how.quantization is None or self._ranks.size > 1:  # else the operation sees to it
             finite = math.isfinite(self._delta_norm) or bool(torch.isfinite(delta).all())
             own.finite = self._ranks.all(finite)
         if not own.finite or weight == 0:
             delta.zero_()
         if self._settings.rules.merge == "rda":
-            own.extra = rules.directions(outer.of(delta, fragment), self._exempt(fragment)).tolist()
+            parts, joint = outer.of(delta, fragment), self._joint(fragment)
+            own.extra = rules.directions(parts, self._exempt(fragment), joint)
         self._own = own
 
     def _is_late(self) -> bool:
         """Called to a window that it has not finished: it takes part without weight, and goes on with it."""
-        return 0 < self._position < self._next_event() and self._pace.over and not self._finalizing
+        return 0 < self._position < self._next_event() and self._called_in() and not self._finalizing
+
+    def _called_in(self) -> bool:
+        """Whether the others do not wait for this peer any longer. One clock decides for an island."""
+        return self._pace.rules.quorum is not None and self._ranks.first(self._pace.over) > 0
 
     def _depart(self) -> None:
         assert self._own is not None
@@ -281,24 +290,37 @@ class Windows:
             return outer.skip()
         self._weight_seen = weight
         if settings.rules.merge == "rda" and norms:
-            rules.radial(outer.of(outer.average(), fragment), norms, self._exempt(fragment))
+            parts, joint = outer.of(outer.average(), fragment), self._joint(fragment)
+            rules.radial(parts, norms, self._exempt(fragment), joint)
         if settings.rules.gap:
-            rules.gap_penalty(outer.average(), float(outer.update_norm))
+            average = outer.average()
+            rules.gap_penalty(average, self._norm_of(average, fragment), float(outer.update_norm))
         flat = outer.parameters[fragment.begin : fragment.end]
         old = flat.clone() if settings.rules.needs_old or self._late else None
         outer.apply(round(steps / max(peers, 1)), round(tokens))
         if old is not None and settings.rules.needs_old:
-            self._limit(flat, old)
+            self._limit(flat, old, fragment)
         if old is not None and self._late:
             outer.rebase(fragment, old)
 
-    def _limit(self, flat: torch.Tensor, old: torch.Tensor) -> None:
+    def _limit(self, flat: torch.Tensor, old: torch.Tensor, fragment: Fragment) -> None:
         outer, settings = self._outer, self._settings
         limit = math.inf
         if settings.rules.clip is not None:
             limit = settings.rules.clip * outer.optimizer.learning_rates[0]
-        length, applied = rules.clip_update(flat, old, limit)
+        length, applied = rules.clip_update(flat, old, limit, lambda t: self._norm_of(t, fragment))
         outer.update_norm.fill_(length - applied if settings.lookahead else applied)
+
+    def _joint(self, fragment: Fragment) -> rules.Joint:
+        parameters = self._outer.model.parameters[fragment.first : fragment.last]
+        return lambda squares: self._ranks.sums(squares, parameters)
+
+    def _norm_of(self, flat: torch.Tensor, fragment: Fragment) -> float:
+        """Of a fragment, over all ranks of the island."""
+        if self._ranks.size == 1:
+            return exact_norm(flat)
+        parts = self._outer.of(flat, fragment)
+        return math.sqrt(math.fsum(self._joint(fragment)([exact_square(p.reshape(-1)) for p in parts])))
 
     def _start_window(self) -> None:
         """Ahead of the outer parameters by what this peer knows of the average that is to travel."""
