@@ -45,7 +45,8 @@ OPTIMIZERS: dict[str, Make | None] = {
     "diloco int4": member(DiLoCo, quantization="int4"),
     "streaming": member(StreamingDiLoCo, num_fragments=4, outer_optimizer=partial(
         torch.optim.SGD, lr=0.7, momentum=0.9, nesterov=True)),
-    "streaming delay 5": member(StreamingDiLoCo, num_fragments=4, fragment_sync_delay=5),
+    "streaming delay 5": member(StreamingDiLoCo, num_fragments=4, fragment_sync_delay=5, outer_optimizer=partial(
+        torch.optim.SGD, lr=0.7, momentum=0.9, nesterov=True)),
     "async": member(AsyncDiLoCo),
     "async gap": member(AsyncDiLoCo, staleness="gap"),
     "async eager": member(AsyncDiLoCo, staleness="eager"),

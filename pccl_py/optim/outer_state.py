@@ -187,9 +187,9 @@ class OuterState:
         base = self.parameters if self.start is None else self.start
         delta = self.delta[: fragment.size]
         local = self.model.local()[fragment.first : fragment.last]
-        for view, value in zip(self.of(delta, fragment), local, strict=True):
-            view.copy_(value)
-        torch.sub(base[fragment.begin : fragment.end], delta, out=delta)
+        starts = self.of(base[fragment.begin : fragment.end], fragment)
+        for view, start, value in zip(self.of(delta, fragment), starts, local, strict=True):
+            torch.sub(start, value.to(start), out=view)
 
     @torch.no_grad()
     def rebase(self, fragment: Fragment, old: Tensor) -> None:
