@@ -133,6 +133,11 @@ class Reduction:
         return self._done != [None, None]
 
     @property
+    def posted(self) -> bool:
+        """Whether a part of it is under way, or committed."""
+        return self.begun or any(self._works)
+
+    @property
     def committed(self) -> bool:
         """Whether the average is there, if not all that belongs to it."""
         return self._done[DELTA] is not None

@@ -168,8 +168,14 @@ class Windows:
         try:
             self._flight.start()
         except BaseException:
-            self._flight = None
+            if not self._flight.posted:
+                self._flight = None
+                raise
+            self._departed(fragment)  # the rest is posted when it is waited for
             raise
+        self._departed(fragment)
+
+    def _departed(self, fragment: Fragment) -> None:
         self._stage = Stage.TRAINING if self._settings.pipelined else Stage.FLYING
         if self._overlaps and not self._settings.pipelined:
             self._consume(fragment)
