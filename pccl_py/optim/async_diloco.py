@@ -18,7 +18,7 @@ Staleness = Literal["none", "gap", "eager", "delayed_nesterov"]
 
 _DEFAULTS: dict[str, OuterFactory] = {
     "none": options.plain_sgd,
-    "gap": partial(options.sgd, lr=0.5, momentum=0.9, nesterov=True),
+    "gap": partial(torch.optim.SGD, lr=0.5, momentum=0.9, nesterov=True),
     "eager": options.plain_sgd,
     "delayed_nesterov": partial(DelayedNesterov, lr=0.7, momentum=0.9, every=2),
 }

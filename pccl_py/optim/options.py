@@ -227,11 +227,10 @@ def count(value: object, name: str, low: int) -> int:
     return number
 
 
-sgd = partial(torch.optim.SGD, fused=True)  # one pass over the memory instead of four
 # The outer optimizer of the DiLoCo paper (arXiv 2311.08105), and what is measured to bear a delay.
-nesterov: OuterFactory = partial(sgd, lr=0.7, momentum=0.9, nesterov=True)
-plain_sgd: OuterFactory = partial(sgd, lr=0.7)
-averaging: OuterFactory = partial(sgd, lr=1.0)
+nesterov: OuterFactory = partial(torch.optim.SGD, lr=0.7, momentum=0.9, nesterov=True)
+plain_sgd: OuterFactory = partial(torch.optim.SGD, lr=0.7)
+averaging: OuterFactory = partial(torch.optim.SGD, lr=1.0)
 
 
 def outer_or(value: OuterFactory | None, default: OuterFactory) -> OuterFactory:

@@ -7,12 +7,11 @@ from typing import Unpack
 
 import torch
 
-from . import options
 from .engine import Engine
 from .options import Common, OuterFactory, settings
 from .reduction import Comm
 
-_outer = partial(options.sgd, lr=0.4, momentum=0.9, nesterov=True)
+_outer = partial(torch.optim.SGD, lr=0.4, momentum=0.9, nesterov=True)
 
 
 class StreamingDiLoCo(Engine):
