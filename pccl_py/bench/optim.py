@@ -43,7 +43,8 @@ def measure(repeats: int, size: int = SIZE) -> Iterator[Figure]:
         step = loop.call("step_seconds", repeats=10 * repeats)
         hook = loop.call("hook_seconds", address=about["address"], repeats=repeats)
         details = {"hook_us": hook * 1e6, "step_ms": step * 1e3}
-        yield Figure("optim", "hook of an inner step, part of a small GPT's", hook / step, "", HOOK_GOAL, details)
+        name = "hook of an inner step, part of a small GPT's"
+        yield Figure("optim", name, hook / step, "", HOOK_GOAL, details)
         found = loop.call("outer_step", size=size, tensors=TENSORS, repeats=repeats)
         per_gb = {name: found[name] * 1e9 / size for name in ("step", "delta", "model")}
         details = {"gbs": 1 / per_gb["step"], "whole_boundary_gbs": 1 / sum(per_gb.values())}
@@ -80,7 +81,7 @@ def overlap(windows: int = 5, size: int = MIB, every: int = 20, step_s: float = 
             )
         idle = max(one["waited"] / (one["trained"] + one["waited"]) for one in found)
         right = found[0]["digest"] == found[1]["digest"]
-        name = f"idle share of {kind}, {bytes_text(size)}, 100 ms, 100 Mbit/s, windows of {every * step_s:g} s"
+        name = f"idle share of {kind}, {bytes_text(size)}, 100 ms, 100 Mbit/s, {every * step_s:g} s a window"
         details = {"utilisation": 1 - idle, "step_ms": found[0]["trained"] / (every * windows) * 1e3}
         goal = None if kind == "diloco" else IDLE_GOAL
         yield Figure("optim", name, idle, "", goal, details, right)

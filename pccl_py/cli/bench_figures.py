@@ -33,10 +33,9 @@ def add_all(benches: Any) -> None:
     arguments.size(bench, heal.SIZE)
     arguments.count(bench, "--batch", heal.BATCH, "samples of all peers: how long a step is")
     arguments.path(bench)
-    bench = _add(benches, "optim", "what the optimizers cost, and how much of their waiting they hide", _optim)
-    bench.add_argument(
-        "--overlap", action="store_true", help="peers 100 ms and 100 Mbit/s apart; as bench wan, it takes root"
-    )
+    bench = _add(benches, "optim", "what the optimizers cost, and what they hide", _optim)
+    about = "peers 100 ms and 100 Mbit/s apart; as bench wan, it takes root"
+    bench.add_argument("--overlap", action="store_true", help=about)
     arguments.count(bench, "--repeats", 9, "of what is short, of which the shortest counts")
     arguments.size(bench, optim.SIZE)
     bench = _add(benches, "join", "a newcomer in a running group of 2", _join)

@@ -45,9 +45,10 @@ class AsyncDiLoCo(Engine):
                      momentum=0.9, every=2)
 
     Costs a second buffer for the average under way ("gap", and a clip: a copy of the parameters in the outer
-    step; "eager": one more; lookahead: that, and during a step a copy of the optimizer's buffers). StreamingDiLoCo loses less where its delay suffices. Arguments, use and churn
-    are DiLoCo's; a joiner receives an average that waits, too. On an Island reductions happen where they are
-    applied: islands do not overlap yet.
+    step; "eager": one more; lookahead: that, and during a step a copy of the optimizer's buffers).
+    StreamingDiLoCo loses less where its delay suffices. Arguments, use and churn are DiLoCo's; a joiner
+    receives an average that waits, too. On an Island reductions happen where they are applied: islands do not
+    overlap yet.
     """
 
     def __init__(

@@ -53,9 +53,9 @@ class DiLoCo(Engine):
     pin_memory           outer state in page-locked memory; None: where the model is on a GPU
     bucket_cap_mb        a difference is handed over as tensors of at most this size; it is one operation
     inner_state_on_join  what a peer that joins a running run, or comes back, does with the state of its inner
-                         optimizer: "keep", "zero", or "copy": it goes on with that of a member, learning rates
-                         included; zeros where nobody has any, or that one dies while it gives. Nobody else
-                         waits for it. The same on all peers
+                         optimizer: "keep", "zero", or "copy": it goes on with that of a member, learning
+                         rates included; zeros where nobody has any, or who gives it dies. Nobody else waits
+                         for it. The same on all peers
     verify_every         compare the outer state between peers after so many windows, and repair it; 0: never.
                          Costs a hash of it and no data
 

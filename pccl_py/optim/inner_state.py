@@ -113,4 +113,3 @@ def _digest(shards: OptimizerShards, tensors: dict[str, Tensor]) -> Tensor:
 
 def _bytes(tensor: Tensor) -> Tensor:
     return local(tensor).contiguous().reshape(-1).view(torch.uint8)
-

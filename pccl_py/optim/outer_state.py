@@ -165,7 +165,7 @@ class OuterState:
         assert self.start is not None and not self.has_pending
         before = {key: buffer.clone() for key, buffer in self.optimizer.buffers.items()}
         self.start.copy_(self.parameters)
-        self._step(self.pending.copy_(self.delta))  # some optimizers write to gradients, and the delta travels
+        self._step(self.pending.copy_(self.delta))  # some write to gradients, and the delta travels
         for ahead, now in zip(self.parameters.split(_SWAPPED), self.start.split(_SWAPPED), strict=True):
             kept = now.clone()
             now.copy_(ahead)

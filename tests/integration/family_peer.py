@@ -47,7 +47,8 @@ class Calling(Communicator):
         self.outer, self.told = outer, options
         if options.die_in in ("outer", "model"):
             state = outer._outer
-            holder, name = (state.optimizer, "step") if options.die_in == "outer" else (state, "store_to_model")
+            places = {"outer": (state.optimizer, "step"), "model": (state, "store_to_model")}
+            holder, name = places[options.die_in]
             real = getattr(holder, name)
 
             def dying(*arguments: Any, **named: Any) -> Any:
@@ -102,9 +103,9 @@ def main() -> None:
     parser.add_argument("--pace", type=float, default=0.02, help="seconds per inner step")
     parser.add_argument("--die-in-flight", type=int, default=-1, help="behind so many windows")
     parser.add_argument("--wait", action="store_true")
-    parser.add_argument("--die-in", choices=["counts", "quantize", "reduce", "commit", "outer", "model", "overlap"])
+    parser.add_argument("--die-in", help="a phase of test_diloco_phases.py")
     parser.add_argument("--die-behind", type=int, default=-1, help="so many windows")
-    parser.add_argument("--interrupt-behind", type=int, default=-1, help="so many windows, in the delta's call")
+    parser.add_argument("--interrupt-behind", type=int, default=-1, help="so many windows")
     options = parser.parse_args()
 
     torch.set_num_threads(1)

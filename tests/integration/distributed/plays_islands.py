@@ -310,9 +310,7 @@ def ruled(*, rank: int, ranks: int, path: str, address: str, case: str, sharding
     inner = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
     timed = case in ("dynamic", "quorum")
     taken: list[int] = []
-    with Island(
-        address, model, name="ab"[number], config=CALM, min_islands=2, inner_timeout=20
-    ) as island:
+    with Island(address, model, name="ab"[number], config=CALM, min_islands=2, inner_timeout=20) as island:
         with kind(island, model, inner, sync_every=8 if timed else 3, **options) as outer:
             count = 0
             while outer.windows < 6:
