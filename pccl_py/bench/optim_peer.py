@@ -43,7 +43,7 @@ class Loop:
 
         def step() -> None:
             inner.zero_grad()
-            model.loss(x).backward()
+            torch.autograd.backward(model.loss(x))
             inner.step()
 
         return _shortest(step, repeats)

@@ -18,6 +18,7 @@ from ..parallel.island_layout import local, parameters_of
 from ..parallel.optimizer_shards import OptimizerShards
 from .islands import Ranks
 from .reduction import SLOTS, Comm
+from .residual_heirs import PeerId
 
 logger = logging.getLogger("pccl_py.optim")
 
@@ -59,7 +60,7 @@ class InnerCopy:
         for giver, to in self._pairs:
             try:
                 if giver == comm.id:
-                    comm.send(self._tensors(), _Id(to))
+                    comm.send(self._tensors(), PeerId(to))
                 elif to == comm.id:
                     taken = self._take(comm, giver)
             except CollectiveError as error:
@@ -85,20 +86,13 @@ class InnerCopy:
         expected = _digest(shards, tensors)
         found = [torch.empty_like(_bytes(t)) for t in tensors.values()]
         digest = torch.zeros_like(expected)
-        comm.recv([digest, *found], _Id(giver))
+        comm.recv([digest, *found], PeerId(giver))
         if not torch.equal(digest, expected):
             raise CollectiveError("the inner optimizers there and here are built differently")
         for tensor, value in zip(tensors.values(), found, strict=True):
             tensor.copy_(value.view(tensor.dtype).view(tensor.shape))
         shards.take()
         return True
-
-
-class _Id:
-    """As what send() and recv() know a peer by."""
-
-    def __init__(self, number: int) -> None:
-        self.id = number
 
 
 def pairs(wanting: list[int], having: list[int]) -> Pairs:

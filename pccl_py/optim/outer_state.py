@@ -166,7 +166,9 @@ class OuterState:
         before = {key: buffer.clone() for key, buffer in self.optimizer.buffers.items()}
         self.start.copy_(self.parameters)
         self._step(self.pending.copy_(self.delta))  # some write to gradients, and the delta travels
-        for ahead, now in zip(self.parameters.split(_SWAPPED), self.start.split(_SWAPPED), strict=True):
+        for ahead, now in zip(
+            torch.split(self.parameters, _SWAPPED), torch.split(self.start, _SWAPPED), strict=True
+        ):
             kept = now.clone()
             now.copy_(ahead)
             ahead.copy_(kept)

@@ -40,9 +40,9 @@ def step_in_blocks(optimizer: torch.optim.Optimizer, chosen: set[int]) -> None:
 
 def _step(group: dict[str, Any], parameter: torch.Tensor, momentum: torch.Tensor | None) -> None:
     assert parameter.grad is not None
-    parts = [parameter.view(-1).split(BLOCK), parameter.grad.reshape(-1).split(BLOCK)]
+    parts = [torch.split(parameter.view(-1), BLOCK), torch.split(parameter.grad.reshape(-1), BLOCK)]
     if group["momentum"] and momentum is not None:
-        parts.append(momentum.view(-1).split(BLOCK))
+        parts.append(torch.split(momentum.view(-1), BLOCK))
     for value, gradient, *buffers in zip(*parts, strict=True):
         if group["maximize"]:
             gradient = -gradient

@@ -20,7 +20,7 @@ logger = logging.getLogger("pccl_py.optim")
 
 SLOTS = 64  # a peer's own place in a vector that is summed: its id modulo this
 TOTALS = 6  # steps, tokens, peers, going on, weight, weight of deltas that are not finite
-MARKS_EACH = 12  # peers that one float64 marks, four bits for each: sums of up to 15 peers of one slot
+MARKS_EACH = 8  # slots that one float64 marks: three bits each for bad and leaving, up to 7 peers of a slot
 MARKS = -(-SLOTS // MARKS_EACH)
 COUNTS, DELTA = 0, 1
 
@@ -43,6 +43,7 @@ class Own:
     trained          1.0 where there were steps
     goes_on          1.0 unless it is in finalize()
     speed            inner steps per second; 0 while unknown
+    leaving          this is its last delta, and what quantization held back is to be had
     finite           False: its delta held NaN or infinity, and is zeros now
     extra            numbers whose weighted sum is wanted, as many on all peers
     """
@@ -53,6 +54,7 @@ class Own:
     goes_on: float
     speed: float = 0.0
     finite: bool = True
+    leaving: bool = False
     extra: list[float] = field(default_factory=list)
 
     def counts(self, slot: int) -> list[Tensor]:
@@ -61,18 +63,19 @@ class Own:
         bad = self.weight if not self.finite else 0.0
         totals = [self.steps, self.tokens, self.steps > 0, self.goes_on, self.weight, bad]
         numbers[:TOTALS] = torch.tensor(totals)
-        if bad:
-            numbers[TOTALS + slot // MARKS_EACH] = 16.0 ** (slot % MARKS_EACH)
+        marks = (bad > 0) + 8 * self.leaving
+        numbers[TOTALS + slot // MARKS_EACH] = marks * 64.0 ** (slot % MARKS_EACH)
         numbers[TOTALS + MARKS :] = torch.tensor(self.extra, dtype=torch.float64) * self.weight
         speeds = torch.zeros(SLOTS)
         speeds[slot] = self.speed
         return [numbers, speeds]
 
 
-def marked(numbers: list[float]) -> set[int]:
-    """The slots whose digit in the MARKS numbers is not 0."""
-    digits = [round(number) >> 4 * place & 15 for number in numbers for place in range(MARKS_EACH)]
-    return {slot for slot, digit in enumerate(digits) if digit}
+def marked(numbers: list[float]) -> tuple[set[int], set[int]]:
+    """The slots that the MARKS numbers call bad, and leaving."""
+    digits = [round(number) >> 6 * place & 63 for number in numbers for place in range(MARKS_EACH)]
+    bad = {slot for slot, digit in enumerate(digits) if digit & 7}
+    return bad, {slot for slot, digit in enumerate(digits) if digit >> 3}
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Landed:
 
     totals   steps, tokens, peers that trained, peers that go on
     bad      slots of those whose delta was not finite; bad_weight: the sum of their weights
+    leaving  slots of those that leave after it
     speeds   inner steps per second, by slot
     extra    the weighted means of what Own.extra brought
     bytes_sent, bytes_received    tensor data of this peer, in all that belongs to it
@@ -90,6 +94,7 @@ class Landed:
     weight: float
     totals: list[float]
     bad: set[int]
+    leaving: set[int]
     bad_weight: float
     speeds: list[float]
     extra: list[float]
@@ -231,5 +236,5 @@ class Reduction:
         extra = [value / total if total else 0.0 for value in sums[TOTALS + MARKS :]]
         found = info or skipped
         assert found is not None
-        bad = marked(sums[TOTALS : TOTALS + MARKS])
-        return Landed(found, weight, sums[:4], bad, sums[5], speeds, extra, *self._bytes)
+        bad, leaving = marked(sums[TOTALS : TOTALS + MARKS])
+        return Landed(found, weight, sums[:4], bad, leaving, sums[5], speeds, extra, *self._bytes)

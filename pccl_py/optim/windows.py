@@ -24,6 +24,7 @@ from .options import Settings
 from .outer_state import Fragment, OuterState
 from .pace import Pace
 from .reduction import SLOTS, Comm, Landed, Own, Reduction
+from .residual_heirs import ResidualHeirs
 from .stats import Stats, Window
 from .track import Track
 
@@ -72,6 +73,7 @@ class Windows:
         self._overlaps = settings.how.overlaps
         self._how = self._ranks.how(settings.how)
         self._feedback = ErrorFeedback() if settings.feedback else None
+        self._heirs = self._residual_heirs()
         self._inner_copy = self._copier(model) if settings.inner_on_join == "copy" else None
         self._stage = Stage.OUTSIDE
         self._was_member = False  # of this run or, through a loaded state, of an earlier one
@@ -99,6 +101,12 @@ class Windows:
         self.stats = Stats()
         claims.claim(inner, self)
         self._hook = inner.register_step_post_hook(claims.counting(weakref.ref(self)))
+
+    def _residual_heirs(self) -> ResidualHeirs | None:
+        """None also where averages are applied later: who leaves does not wait for that."""
+        if self._feedback is None or self._overlaps:
+            return None
+        return ResidualHeirs(self._comm, self._feedback, self._outer.fragments, self._how.chunk)
 
     def _copier(self, model: torch.nn.Module) -> InnerCopy:
         from .inner_state import InnerCopy  # and torch.distributed with it
@@ -141,6 +149,8 @@ class Windows:
         if self._pace.rules.timed:
             speed = self._pace.speed = self._ranks.first(speed)
         own = Own(weight, steps, tokens, float(not self._finalizing), speed)
+        if self._heirs is not None and not self._late:
+            own.leaving = self._ranks.all(self._leave_asked == "finish")
         if self._how.quantization is None or self._ranks.size > 1:  # else the operation sees to it
             finite = math.isfinite(self._delta_norm) or bool(torch.isfinite(delta).all())
             own.finite = self._ranks.all(finite)
@@ -286,6 +296,8 @@ class Windows:
             waiting = landed[1].waiting
         self._staleness = 0
         self._stage = self._after_window(waiting, arrived)
+        if landed is not None and landed[0].leaving and self._heirs is not None and self._own is not None:
+            self._heirs.settle(landed[0].info.contributors, landed[0].leaving, self._own.weight)
 
     def _apply(self, fragment: Fragment, norms: list[float]) -> None:
         outer, settings = self._outer, self._settings
@@ -331,8 +343,8 @@ class Windows:
     def _start_window(self) -> None:
         """Ahead of the outer parameters by what this peer knows of the average that is to travel."""
         outer, settings, own = self._outer, self._settings, self._own
-        known = own is not None and own.weight and own.finite and math.isfinite(self._delta_norm)
-        if not known or self._finalizing:
+        finite = math.isfinite(self._delta_norm)
+        if own is None or not own.weight or not own.finite or not finite or self._finalizing:
             outer.store_to_model()
         elif settings.lookahead:
             outer.store_looking_ahead()

@@ -298,7 +298,9 @@ RULES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-def ruled(*, rank: int, ranks: int, path: str, address: str, case: str, sharding: str = "fsdp2") -> None:
+def ruled(
+    *, rank: int, ranks: int, path: str, address: str, case: str, sharding: str = "fsdp2", outputs: int = 3
+) -> None:
     """Two islands, or the same as two peers that are whole (sharding ""), with rules that look at norms or
     clocks. The second one is slower, one rank of it most of all."""
     kind, options = RULES[case]
@@ -306,7 +308,10 @@ def ruled(*, rank: int, ranks: int, path: str, address: str, case: str, sharding
     number, place = divmod(rank, size)
     if sharding:
         join_island(rank, path)
-    model = sharded(net(0), sharding) if sharding else net(0)
+    whole = net(0)
+    if outputs != 3:  # one: the second rank's shard of that bias is empty
+        whole[2] = torch.nn.Linear(12, outputs)
+    model = sharded(whole, sharding) if sharding else whole
     inner = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
     timed = case in ("dynamic", "quorum")
     taken: list[int] = []

@@ -151,21 +151,27 @@ def test_diloco_on_islands_survives_a_death(
 
 
 @pytest.mark.parametrize(
-    ("case", "sharding"),
-    [(case, "fsdp2") for case in ("rda", "clip", "gap", "lookahead")] + [("clip", "fsdp1"), ("gap", "fsdp1")],
+    ("case", "sharding", "outputs"),
+    [
+        *((case, "fsdp2", 3) for case in ("rda", "clip", "gap", "lookahead")),
+        ("clip", "fsdp1", 3),
+        ("gap", "fsdp1", 3),
+        ("rda", "fsdp2", 1),
+        ("gap", "fsdp2", 1),
+    ],
 )
 def test_rules_that_look_at_norms_see_the_whole_model(
-    gang: Gang, master: Master, case: str, sharding: str
+    gang: Gang, master: Master, case: str, sharding: str, outputs: int
 ) -> None:
     """Islands of two ranks get what two peers with whole models get, from the same batches."""
-    play = partial(gang.play, "plays_islands:ruled", address=master.address, case=case)
+    play = partial(gang.play, "plays_islands:ruled", address=master.address, case=case, outputs=outputs)
     parts = play(4, sharding=sharding)
     check_alike(parts, [0, 1, 2, 3], "window")
     whole = play(2, sharding="")
     wanted = torch.tensor(the(whole[0], "values"))
     assert the(whole[0], "values") == the(whole[1], "values")
     if sharding == "fsdp2":
-        layout = [p.detach().chunk(2) for p in _like(wanted)]
+        layout = [p.detach().chunk(2) for p in _like(wanted, outputs)]
         for place in (0, 1):
             mine = torch.cat([part[place].reshape(-1) for part in layout if len(part) > place])
             torch.testing.assert_close(torch.tensor(the(parts[place], "values")), mine, rtol=1e-4, atol=1e-5)
@@ -174,8 +180,9 @@ def test_rules_that_look_at_norms_see_the_whole_model(
     torch.testing.assert_close(total, wanted.square().sum(), rtol=1e-4, atol=0)
 
 
-def _like(flat: torch.Tensor) -> list[torch.Tensor]:
+def _like(flat: torch.Tensor, outputs: int) -> list[torch.Tensor]:
     model = net(0)
+    model[2] = torch.nn.Linear(12, outputs)
     torch.nn.utils.vector_to_parameters(flat, model.parameters())
     return list(model.parameters())
 
