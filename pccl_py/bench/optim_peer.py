@@ -75,7 +75,7 @@ class Loop:
         delta = float(state.delta[0])
 
         def step() -> None:
-            state.commit([1.0, 1.0, 0.0, 1.0, 1.0])
+            state.commit([1.0, 1.0, 0.0, 1.0, 1.0, 1.0])
             state.apply(1, 0)
 
         found["step"] = _shortest(step, repeats)

@@ -153,7 +153,7 @@ def settings(
         schedule=schedule,
         outer=outer,
         how=How(together=plain, overlaps=overlaps, quantization=code, chunk=chunk and max(1, chunk)),
-        rules=Rules(merge=merge, gap=staleness == "gap", clip=clip),
+        rules=Rules(merge=merge, gap=staleness == "gap", clip=clip, shares=weighting == "rarity"),
         weighting=weighting_of(weighting),
         described=f"{shared} {described(weighting)} {non_finite}" + " copy" * (inner_state_on_join == "copy"),
         pipelined=pipelined,

@@ -22,7 +22,7 @@ from .outer_optimizer import OuterOptimizer, split
 
 _COUNTERS = ("windows", "outer_step", "inner_step", "tokens")
 _SWAPPED = 1 << 20  # elements that change places at a time
-PENDING_COUNTS = 5  # weight; steps, tokens and number of those who trained; of those who go on
+PENDING_COUNTS = 6  # weight; steps, tokens and number of those who trained; of those who go on; of either
 
 
 class Fragment(NamedTuple):
@@ -215,7 +215,7 @@ class OuterState:
     @property
     def pending_counts(self) -> list[float]:
         """Of the pending average: sum of weights; inner steps, tokens and number of the peers that trained
-        for it; number of those that go on."""
+        for it; number of those that go on, and of those that did or do."""
         return [float(value) for value in self._pending_counts[1:]]
 
     def commit(self, counts: list[float]) -> None:

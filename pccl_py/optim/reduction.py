@@ -19,7 +19,7 @@ from ..work import OpInfo
 logger = logging.getLogger("pccl_py.optim")
 
 SLOTS = 64  # a peer's own place in a vector that is summed: its id modulo this
-TOTALS = 6  # steps, tokens, peers, going on, weight, weight of deltas that are not finite
+TOTALS = 7  # steps, tokens, peers that trained, going on, either, weight, weight of what is not finite
 MARKS_EACH = 8  # slots that one float64 marks: three bits each for bad and leaving, up to 7 peers of a slot
 MARKS = -(-SLOTS // MARKS_EACH)
 COUNTS, DELTA = 0, 1
@@ -61,7 +61,8 @@ class Own:
         """float64 [TOTALS + MARKS + extra], and every slot's speed, float32: summed over the peers."""
         numbers = torch.zeros(TOTALS + MARKS + len(self.extra), dtype=torch.float64)
         bad = self.weight if not self.finite else 0.0
-        totals = [self.steps, self.tokens, self.steps > 0, self.goes_on, self.weight, bad]
+        either = self.steps > 0 or self.goes_on > 0
+        totals = [self.steps, self.tokens, self.steps > 0, self.goes_on, either, self.weight, bad]
         numbers[:TOTALS] = torch.tensor(totals)
         marks = (bad > 0) + 8 * self.leaving
         numbers[TOTALS + slot // MARKS_EACH] = marks * 64.0 ** (slot % MARKS_EACH)
@@ -82,7 +83,7 @@ def marked(numbers: list[float]) -> tuple[set[int], set[int]]:
 class Landed:
     """A committed average: its operation, and the sums over all peers of what they counted.
 
-    totals   steps, tokens, peers that trained, peers that go on
+    totals   steps, tokens, peers that trained, peers that go on, peers that did or do
     bad      slots of those whose delta was not finite; bad_weight: the sum of their weights
     leaving  slots of those that leave after it
     speeds   inner steps per second, by slot
@@ -206,7 +207,7 @@ class Reduction:
 
     @property
     def _weightless(self) -> bool:
-        return self._done[COUNTS] is not None and not float(self._counts[0][4])
+        return self._done[COUNTS] is not None and not float(self._counts[0][5])
 
     def _note(self, index: int, info: OpInfo) -> None:
         self._done[index] = info
@@ -232,9 +233,9 @@ class Reduction:
         info, skipped = self._done[DELTA], self._done[COUNTS]
         sums, speeds = counts[0].tolist(), counts[1].tolist()
         weight = (info.weight or 0.0) if info else 0.0
-        total = sums[4]
+        total = sums[5]
         extra = [value / total if total else 0.0 for value in sums[TOTALS + MARKS :]]
         found = info or skipped
         assert found is not None
         bad, leaving = marked(sums[TOTALS : TOTALS + MARKS])
-        return Landed(found, weight, sums[:4], bad, leaving, sums[5], speeds, extra, *self._bytes)
+        return Landed(found, weight, sums[:5], bad, leaving, sums[6], speeds, extra, *self._bytes)

@@ -25,11 +25,13 @@ def alone(squares: list[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Rules:
-    """merge: "mean" | "rda"; gap: the penalty of CO2; clip: its threshold, or None."""
+    """merge: "mean" | "rda"; gap: the penalty of CO2; clip: its threshold, or None; shares: a delta counts
+    for its weight among all peers, those included whose deltas are late."""
 
     merge: str = "mean"
     gap: bool = False
     clip: float | None = None
+    shares: bool = False
 
     @property
     def needs_old(self) -> bool:

@@ -301,7 +301,7 @@ class Windows:
 
     def _apply(self, fragment: Fragment, norms: list[float]) -> None:
         outer, settings = self._outer, self._settings
-        weight, steps, tokens, peers, going_on = outer.pending_counts
+        weight, steps, tokens, peers, going_on, everybody = outer.pending_counts
         self._trained = round(peers)
         self._through = self._through + 1 if round(going_on) == 0 else 0
         if weight <= 0:
@@ -310,6 +310,8 @@ class Windows:
         if settings.rules.merge == "rda" and norms:
             parts, joint = outer.of(outer.average(), fragment), self._joint(fragment)
             rules.radial(parts, norms, self._exempt(fragment), joint)
+        if settings.rules.shares and round(everybody):
+            outer.average().mul_(weight / round(everybody))
         if settings.rules.gap:
             average = outer.average()
             rules.gap_penalty(average, self._norm_of(average, fragment), float(outer.update_norm))

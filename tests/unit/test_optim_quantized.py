@@ -85,7 +85,7 @@ def test_a_window_of_nobody_sends_no_delta() -> None:
         return before, outer.stats.bytes_sent, outer.state_digest()
 
     results = on_peers(peers, job)
-    counts = (peers - 1) * (8 * 14 + 4 * 64)
+    counts = (peers - 1) * (8 * 15 + 4 * 64)
     for before, after, digest in results:
         wanted = windows * (2 * (peers - 1) / peers * size * (4 + 16 / 64) / 8 + counts)
         assert abs(before - wanted) <= 0.005 * wanted and after - before <= 1.1 * counts
@@ -99,7 +99,7 @@ def test_peers_that_are_not_finite_are_marked_by_slot() -> None:
     for slots in ([], [0], [63], [5, 11, 12, 47, 63], list(range(SLOTS)), [7] * 7):
         sums = sum(own(False).counts(slot)[0] for slot in slots) + own(True).counts(9)[0]  # type: ignore[operator]
         assert marked(sums[TOTALS : TOTALS + MARKS].tolist()) == (set(slots), set())
-        assert float(sums[4]) == 0.5 * (1 + len(slots)) and float(sums[5]) == 0.5 * len(slots)
+        assert float(sums[5]) == 0.5 * (1 + len(slots)) and float(sums[6]) == 0.5 * len(slots)
         shares = (sums / 3 * 3).tolist()  # as an average gives them back
         assert marked(shares[TOTALS : TOTALS + MARKS]) == (set(slots), set())
     both = Own(1.0, 1, 0, 1.0, leaving=True, finite=False).counts(33)[0][TOTALS : TOTALS + MARKS].tolist()
