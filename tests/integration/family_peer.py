@@ -21,6 +21,7 @@ from .diloco_peer import PULL, H, say, start, target
 
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "diloco": (DiLoCo, {}),
+    "copy": (DiLoCo, {"inner_state_on_join": "copy"}),
     "int8": (DiLoCo, {"quantization": "int8"}),
     "int4": (DiLoCo, {"quantization": "int4"}),
     "streaming": (StreamingDiLoCo, {"num_fragments": 2, "fragment_sync_delay": 1}),
@@ -59,6 +60,11 @@ class Calling(Communicator):
                 return real(*arguments, **named) if in_model else result
 
             setattr(holder, name, dying)
+
+    def send(self, *arguments: Any, **options: Any) -> Any:
+        if self.told is not None and self.told.die_in == "send":
+            die()
+        return super().send(*arguments, **options)
 
     def all_reduce(self, tensors: Any, *arguments: Any, **options: Any) -> Any:
         call = super().all_reduce
@@ -105,6 +111,7 @@ def main() -> None:
     parser.add_argument("--wait", action="store_true")
     parser.add_argument("--die-in", help="a phase of test_diloco_phases.py")
     parser.add_argument("--die-behind", type=int, default=-1, help="so many windows")
+    parser.add_argument("--leave-behind", type=int, default=-1, help="so many windows, politely")
     parser.add_argument("--interrupt-behind", type=int, default=-1, help="so many windows")
     options = parser.parse_args()
 
@@ -117,7 +124,8 @@ def main() -> None:
     parts = {"a": begin[:half], "b": begin[half:]}
     aims = {"a": aim[:half].float(), "b": aim[half:].float()}
     model = torch.nn.ParameterDict({key: torch.nn.Parameter(part.clone()) for key, part in parts.items()})
-    inner = torch.optim.SGD(model.parameters(), lr=PULL)
+    # A state worth a copy, and values as without it.
+    inner = torch.optim.SGD(model.parameters(), lr=PULL, momentum=1e-9 if options.kind == "copy" else 0.0)
     kind, settings = KINDS[options.kind]
     say("ready")
     if options.wait:
@@ -136,6 +144,8 @@ def main() -> None:
                     parameter.grad = parameter.detach() - aims[key]
                 if options.die_in == "overlap" and outer.windows == options.die_behind and outer._flight:
                     die()
+                if outer.windows == options.leave_behind:
+                    outer.ask_to_leave()
                 tell = outer.windows
                 try:
                     inner.step()
@@ -149,6 +159,8 @@ def main() -> None:
                         "window", number=last.number, digest=outer.state_digest(), weight=last.weight,
                         contributors=last.contributors, attempts=last.attempts, theta=sample(outer),
                     )  # fmt: skip
+                if outer.should_leave:
+                    return
             outer.finalize()
         theta = torch.cat([part.reshape(-1) for part in outer.outer_parameters().values()])
         say("end", theta=theta[:50].tolist(), digest=outer.state_digest(), windows=outer.windows)

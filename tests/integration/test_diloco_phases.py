@@ -77,6 +77,7 @@ def streaming(members: Members) -> dict[int, Array]:
 LITERAL = {
     "diloco": (synchronous, 1e-4),
     "int8": (synchronous, 0.05),
+    "int4": (synchronous, 1.0),
     "async": (delayed, 1e-4),
     "streaming": (streaming, 1e-4),
     "streaming int4": (streaming, 0.3),
@@ -143,8 +144,46 @@ def test_interrupted_between_counts_and_delta(spawn: Spawn, master: Master, kind
     assert all(len(found) == 1 for found in run.digests().values()), run.digests()
     members = run.contributors()
     assert all(who == {"A", "B", "C"} for who in members.values())
+    check_values(run, kind, "B")
+
+
+@pytest.mark.deadline(100)
+def test_who_gives_its_inner_state_dies(spawn: Spawn, master: Master) -> None:
+    """The newcomer begins with zeros, and the others with it do what they would have done."""
+    run = Run(spawn, master.address, MODULE)
+    common = ("--size", str(SIZE), "--windows", "14")
+    for name in "ABC":
+        run.start(name, "copy", *common, "--founders", "3", "--pace", "0.02", "--die-in", "send")
+    run.start("J", "copy", *common, "--pace", "0.02", "--wait")
+    run.until("ready", "J")
+    run.until("window", "A", number=3)
+    run.go("J")
+    dead = {name for name, process in run.processes.items() if process.wait(60) != 0}
+    run.finish(killed=dead)
+    assert len(dead) == 1 and dead < set("ABC")
+    check_values(run, "diloco", sorted({"A", "B", "C"} - dead)[0])
+    assert any("did not get from peer" in e["text"] for e in run.of("J", "text"))
+
+
+@pytest.mark.deadline(100)
+@pytest.mark.parametrize("dies", [False, True])
+def test_who_leaves_politely_gives_what_it_held_back(spawn: Spawn, master: Master, dies: bool) -> None:
+    run = Run(spawn, master.address, MODULE)
+    common = ("--size", str(SIZE), "--windows", str(WINDOWS), "--founders", "3", "--pace", "0.01")
+    for name in "ABC":
+        leaving = ("--leave-behind", "3", *(("--die-in", "send") if dies else ()))
+        run.start(name, "int4", *common, *(leaving if name == "C" else ()))
+    run.finish(killed={"C"} if dies else set())
+    check_values(run, "int4", "A")
+    lost = [e for name in "AB" for e in run.of(name, "text") if "did not get" in e["text"]]
+    assert len(lost) == dies
+    assert run.contributors()[4] == {"A", "B", "C"} and run.contributors()[5] == {"A", "B"}
+
+
+def check_values(run: Run, kind: str, name: str) -> None:
+    assert all(len(found) == 1 for found in run.digests().values()), run.digests()
     literal, tolerance = LITERAL[kind]
-    states = literal(members)
-    for event in run.of("B", "window"):
+    states = literal(run.contributors())
+    for event in run.of(name, "window"):
         sample = np.concatenate([states[event["number"]][at : at + 25] for at in (0, HALF)])
         np.testing.assert_allclose(event["theta"], sample, atol=tolerance, err_msg=str(event["number"]))
