@@ -99,9 +99,7 @@ void bind_state(py::module_& module) {
       .def("fetch", &fetch, py::arg("donor"), py::arg("entry"), py::arg("hashes"), py::arg("offset"),
            py::arg("bytes"), py::arg("address"))
       .def("complete", [](StateObject& self) { self.runtime->complete_state(self.handle); })
-      .def("cancel", [](StateObject& self) {
-        self.runtime->cancel_state(self.handle, "a peer cancelled sync_shared_state");
-      });
+      .def("cancel", [](StateObject& self) { self.runtime->cancel_state(self.handle); });
 }
 
 }  // namespace pccl::bindings
