@@ -126,10 +126,6 @@ class Island:
         """How often islands came in since the run began; the same on all islands after each boundary."""
         return self._state.admissions
 
-    def tell(self, number: int) -> list[int]:
-        """The numbers that the ranks of this island pass, by rank: all of them call it. Raises IslandLost."""
-        return self._siblings.tell(number)
-
     def local_shards(self) -> dict[str, Tensor]:
         """This rank's shard of each parameter: memory of the model, no copy. Between two steps."""
         return local_shards(self.model)
@@ -247,6 +243,10 @@ class Island:
         return info
 
     # What an optimizer such as DiLoCo calls of a Communicator, in place of which it takes an Island.
+
+    def told(self, values: Sequence[float]) -> list[list[float]]:
+        """Those of all ranks of this island, by rank; as many on each. Raises IslandLost."""
+        return self._bond.tell_all(list(values))
 
     def update_topology(self, timeout: float | None = None) -> bool:
         """Communicator.update_topology(), with one outcome for all ranks of the island."""
