@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
 
-from ..errors import DamagedError, NoCheckpointError, StateError
+from ..errors import CheckpointError, DamagedError, NoCheckpointError, StateError
 from ..state.targets import Mapped, Targets, targets_of
 from ..state.train_state import TrainState
 from . import folder, native
@@ -32,6 +33,7 @@ class Loader:
         self._level, self._disk = level, disk
         self._coordination, self._timeout_s = coordination, timeout_s
         self._number, self._round = number, 0
+        self._elsewhere = ""
 
     def load(
         self,
@@ -46,31 +48,34 @@ class Loader:
         skipped: list[tuple[int, str]] = []
         for candidate in self._candidates(step):
             fault: Exception | None = None
-            targets, count = None, 0
+            targets, count, path = None, 0, self._level.root
             try:
                 found = self._level.step(candidate)
+                path = found.path
                 targets = self._targets(state, found, strict, parts, mapping)
-                count = read_tensors(self._disk, found.path, _manifest(found), targets.boxes)
-            except (DamagedError, NoCheckpointError) as error:
+                count = read_tensors(self._disk, path, _manifest(found), targets.boxes)
+            except Exception as error:  # whatever it is: the others wait to hear of it
                 fault = error
-            if (why := self._agreed(fault)) is None and targets is not None:
+            why = self._agreed(fault, latest=step == "latest")
+            if why is None and targets is not None:
                 targets.take()
-                return _info(candidate, found.path, count, begun, targets, skipped)
-            if step != "latest":
-                raise fault or DamagedError(f"step {candidate}: another rank cannot read it: {why}")
+                return _info(candidate, path, count, begun, targets, skipped)
+            self._level.give_up(candidate)
             skipped.append((candidate, str(why)))
-        raise NoCheckpointError(_nothing(self._level.root, skipped))
+        raise NoCheckpointError(_nothing(self._level.root, skipped, self._elsewhere))
 
     def _candidates(self, step: int | str) -> list[int]:
-        """Newest first; on several ranks those that all of them have."""
+        """Newest first; on several ranks those of which all have the same manifest."""
         if isinstance(step, int) and not isinstance(step, bool):
             return [step]
         if step != "latest":
             raise StateError(f"step {step!r}: a number, or 'latest'")
-        own = [str(found.step) for found in folder.scan(self._level.root).steps]
-        given = self._coordination.exchange(self._key("steps"), ",".join(own).encode(), self._timeout_s)
-        common = set.intersection(*(set(words.decode().split(",")) - {""} for words in given))
-        return sorted(map(int, common), reverse=True)
+        own = ",".join(self._level.held())
+        given = self._coordination.exchange(self._key("steps"), own.encode(), self._timeout_s)
+        held = [set(words.decode().split(",")) - {""} for words in given]
+        common = set.intersection(*held)
+        self._elsewhere = _lacking(held, common)
+        return sorted((int(word.partition(":")[0]) for word in common), reverse=True)
 
     def _targets(
         self,
@@ -89,11 +94,25 @@ class Loader:
             )
         return targets
 
-    def _agreed(self, fault: Exception | None) -> str | None:
-        """What stops any rank from reading this step; None: nothing."""
-        words = b"" if fault is None else str(fault).encode()
-        given = self._coordination.exchange(self._key("read"), words, self._timeout_s)
-        return next((text.decode() for text in given if text), None)
+    def _agreed(self, fault: Exception | None, *, latest: bool) -> str | None:
+        """What stops any rank from reading this step; None: nothing. Raises, on all ranks, what another step
+        would not mend: damage only, where it is to be the latest one."""
+        mends = isinstance(fault, DamagedError | NoCheckpointError)
+        words = {} if fault is None else {"mends": mends, "kind": type(fault).__name__, "text": str(fault)}
+        given = self._coordination.exchange(self._key("read"), json.dumps(words).encode(), self._timeout_s)
+        said = {rank: heard for rank, text in enumerate(given) if (heard := json.loads(text))}
+        if not said:
+            return None
+        if fault is not None and not (latest and mends):
+            raise fault
+        alone = self._coordination.world.size == 1
+        texts = [heard["text"] if alone else f"rank {rank}: {heard['text']}" for rank, heard in said.items()]
+        for heard, text in zip(said.values(), texts, strict=True):
+            if not (latest and heard["mends"]):
+                raise {"StateError": StateError, "NoCheckpointError": NoCheckpointError}.get(
+                    heard["kind"], DamagedError if heard["mends"] else CheckpointError
+                )(text)
+        return "; ".join(texts)
 
     def _key(self, what: str) -> str:
         self._round += 1
@@ -111,11 +130,22 @@ def _info(
 ) -> LoadInfo:
     seconds = time.perf_counter() - begun
     return LoadInfo(
-        step, str(path), count, seconds, tuple(targets.missing), tuple(targets.unexpected), tuple(skipped)
+        step, str(path), count, seconds, (*targets.missing, *targets.begun), tuple(targets.unexpected), tuple(skipped)
     )
 
 
-def _nothing(root: Path, skipped: list[tuple[int, str]]) -> str:
+def _lacking(held: list[set[str]], common: set[str]) -> str:
+    """Steps that some ranks have and others lack, in words."""
+    said = []
+    for word in sorted(set.union(*held) - common, reverse=True)[:3]:
+        ranks = [str(rank) for rank, one in enumerate(held) if word not in one]
+        said.append(f"step {word.partition(':')[0]} is not, or another one, in the folder of rank {', '.join(ranks)}")
+    return "; ".join(said)
+
+
+def _nothing(root: Path, skipped: list[tuple[int, str]], elsewhere: str) -> str:
+    if not skipped and elsewhere:
+        return f"no step in {root} that all ranks have: {elsewhere}"
     if not skipped:
         return f"no complete step in {root}: begin from the first step, or give the folder of the run"
     reasons = "; ".join(f"step {step}: {why}" for step, why in skipped)
