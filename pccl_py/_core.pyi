@@ -110,7 +110,7 @@ class StateOperation:
         ...
     def complete(self) -> None:
         ...
-    def fetch(self, donor: typing.SupportsInt | typing.SupportsIndex, entry: typing.SupportsInt | typing.SupportsIndex, hashes: bool, offset: typing.SupportsInt | typing.SupportsIndex, bytes: typing.SupportsInt | typing.SupportsIndex, address: typing.SupportsInt | typing.SupportsIndex) -> None:
+    def fetch(self, donor: typing.SupportsInt | typing.SupportsIndex, entry: typing.SupportsInt | typing.SupportsIndex, hashes: bool, offset: typing.SupportsInt | typing.SupportsIndex, bytes: typing.SupportsInt | typing.SupportsIndex, address: typing.SupportsInt | typing.SupportsIndex, as_bytes: bool) -> None:
         ...
     def next(self, seconds: typing.SupportsFloat | typing.SupportsIndex) -> typing.Any:
         ...
@@ -277,9 +277,6 @@ class SaveReceipt:
         CRC-32 of each block of the file, 4 bytes each, little-endian.
         """
     @property
-    def bytes(self) -> int:
-        ...
-    @property
     def callers_bytes(self) -> int:
         """
         Copied by callers who waited.
@@ -291,6 +288,9 @@ class SaveReceipt:
         """
     @property
     def durable_seconds(self) -> float:
+        ...
+    @property
+    def file_bytes(self) -> int:
         ...
     @property
     def recycled(self) -> bool:
@@ -330,7 +330,7 @@ class ShardSave:
         """
     def next_foreign(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> tuple[int, int, int, int] | None:
         """
-        (region, offset in it, address, bytes): to be copied to the address, then foreign_done. None: the time was over, all were given out, or the save has ended.
+        (region, offset in it, address, bytes): to be copied to the address, then foreign_done. None: the time was over, all were given out, or the save has ended. Call it on another thread than fences: in a small pool these wait for slabs that wait for parts.
         """
     def progress(self) -> tuple[int, int, int]:
         """

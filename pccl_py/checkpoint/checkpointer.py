@@ -15,13 +15,13 @@ from ..state.train_state import TrainState, as_state
 from . import native
 from .coordination import Coordination
 from .coordinations import coordination_of
+from .foreign import foreign, lock_pages, unlock_pages
 from .load import Loader
 from .local_level import LocalLevel
 from .pending import PendingSave, Pipeline
-from .pieces import pieces_of
-from .save import StagedSave, addresses, foreign
+from .save import StagedSave, addresses
 from .settings import OnBusy, Settings
-from .shard_plans import ShardPlans
+from .shard_plans import ShardContent, ShardPlans
 from .staging_pool import make_pool
 from .stats import LoadInfo, SaveInfo, Stats
 from .verify import Report
@@ -87,8 +87,10 @@ class Checkpointer:
         self._pipeline = Pipeline(self._level, self._settings)
         self._plans = ShardPlans()
         self._pool: native.StagingPool | None = None
+        self._locked = False  # its pages, for devices
         self._saves = self._loads = 0
         self._closed = False
+        self._known: tuple[dict[str, Any], TrainState] | None = None  # the last dict, and what it became
 
     def save(self, step: int, state: Any) -> bool:
         """Saves what the state is now, as `step`; False: skipped, because earlier saves were under way.
@@ -103,7 +105,7 @@ class Checkpointer:
         try:
             if self._alone:
                 self._pipeline.raise_fault()
-            state = as_state(state)
+            state = self._as_state(state)
             self._level.check_new(step)
             self._pipeline.check_new(step)
             if not self._room(number):
@@ -135,11 +137,11 @@ class Checkpointer:
 
     def _start(self, number: int, step: int, state: TrainState, begun: float) -> PendingSave:
         taken = state.take(self._level.world)
-        pieces, aliases = pieces_of(taken)
         if not self._settings.lazy:
-            pieces = [piece._replace(owner=None) for piece in pieces]
-        plan = self._plans.plan(pieces)
-        pool = self._pool_for(plan.file_bytes)
+            taken.owners.clear()
+        content = self._plans.content(taken)
+        pieces, plan = content.pieces, content.plan
+        pool = self._pool_for(content)
         path, recycle = self._level.begin(step)
         job = native.ShardSave(
             pool,
@@ -155,14 +157,26 @@ class Checkpointer:
         )
         staged = StagedSave(job, pieces, self._settings.timeout_s)
         staged.start()
-        return PendingSave(number, step, begun, staged, job, pieces, aliases, plan, taken)
+        return PendingSave(number, step, begun, staged, job, pieces, content.aliases, plan, taken)
 
     def prepare(self, state: Any) -> None:
         """Makes the pool, all its pages, and the plan of this state's file, before the training begins: else
         the first save does that on its way. Takes up to half a second for each GiB."""
         self._open_only()
-        pieces, _ = pieces_of(as_state(state).take(self._level.world))
-        self._pool_for(self._plans.plan(pieces).file_bytes, warm=True)
+        taken = self._as_state(state).take(self._level.world)
+        self._pool_for(self._plans.content(taken), warm=True)
+
+    def _as_state(self, state: Any) -> TrainState:
+        """The same TrainState for a dict of the same parts: it knows what it has found in them."""
+        if not isinstance(state, dict):
+            return as_state(state)
+        if (
+            self._known is None
+            or state.keys() != self._known[0].keys()
+            or any(state[name] is not part for name, part in self._known[0].items())
+        ):
+            self._known = (dict(state), as_state(state))
+        return self._known[1]
 
     def step(self, step: int, state: Any) -> bool:
         """`save`, at the steps that `every` says."""
@@ -243,6 +257,8 @@ class Checkpointer:
             self._pipeline.close(self._settings.timeout_s, self._coordination.stop)
         finally:
             if self._pool is not None:
+                if self._locked:
+                    unlock_pages(self._pool.address)
                 self._pool.close()
             self._level.close()
             self._coordination.close()
@@ -266,8 +282,12 @@ class Checkpointer:
         if self._closed:
             raise UsageError("this Checkpointer is closed: make a new one")
 
-    def _pool_for(self, file_bytes: int, *, warm: bool = False) -> native.StagingPool:
+    def _pool_for(self, content: ShardContent, *, warm: bool = False) -> native.StagingPool:
         if self._pool is None:
-            self._pool = make_pool(self._settings.pool_bytes, file_bytes, warm=warm)
+            devices = foreign(content.pieces)
+            self._pool = make_pool(
+                self._settings.pool_bytes, content.plan.file_bytes, warm=warm or bool(devices)
+            )
+            self._locked = bool(devices) and lock_pages(self._pool.address, self._pool.bytes)
             self.stats.pool_bytes = self._pool.bytes
         return self._pool

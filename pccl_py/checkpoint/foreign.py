@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from ..errors import CheckpointError
 from . import native
 from .pieces import Piece
 
@@ -33,21 +35,53 @@ class DeviceMoments:
         return self._streams[device]
 
 
-def copy_foreign(job: native.ShardSave, pieces: Sequence[Piece], moments: DeviceMoments) -> None:
-    """Until nothing is left. Slabs come as the disk frees them; a cancelled job has none left."""
-    if all(piece.rows.device.type == "cpu" for piece in pieces):
-        return
-    left = sum(piece.rows.nbytes for piece in pieces if piece.rows.device.type != "cpu")
-    while left > 0:
-        found = job.next_foreign(1.0)
-        if found is None:
-            job.wait_staged(0.0)  # raises where the save has ended; else no slab is free yet
-            continue
-        region, offset, address, count = found
-        source = pieces[region].rows.reshape(-1).view(torch.uint8)[offset : offset + count]
-        _copy(source, memory_at(address, count), moments)
-        job.foreign_done(region, offset)
-        left -= count
+def foreign(pieces: Sequence[Piece]) -> list[int]:
+    """Those that the core cannot read: on a device."""
+    return [index for index, piece in enumerate(pieces) if piece.rows.device.type != "cpu"]
+
+
+class ForeignCopier:
+    """A thread that copies what is on devices, of one save. Slabs come as the disk frees them, so it is never
+    the thread that waits at the fence; a save that has ended gives none any more."""
+
+    def __init__(self, job: native.ShardSave, pieces: Sequence[Piece]) -> None:
+        self._job, self._pieces = job, pieces
+        self._moments = DeviceMoments(pieces)
+        self._fault: Exception | None = None
+        self._thread = threading.Thread(target=self._work, name="pccl-devices", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join()
+        self._pieces = ()
+
+    def raise_fault(self) -> None:
+        if self._fault is not None:
+            raise CheckpointError(f"a device's memory could not be copied: {self._fault}") from self._fault
+
+    def _work(self) -> None:
+        try:
+            self._copy_all()
+        except Exception as error:  # told by raise_fault
+            self._fault = error
+            self._job.cancel()
+
+    def _copy_all(self) -> None:
+        left = sum(self._pieces[index].rows.nbytes for index in foreign(self._pieces))
+        while left > 0:
+            found = self._job.next_foreign(1.0)
+            if found is None:
+                self._job.wait_staged(0.0)  # raises where the save has ended; else no slab is free yet
+                continue
+            region, offset, address, count = found
+            source = self._pieces[region].rows.reshape(-1).view(torch.uint8)[offset : offset + count]
+            try:
+                _copy(source, memory_at(address, count), self._moments)
+            finally:
+                self._job.foreign_done(region, offset)  # also after a fault: the slab is not used before
+            left -= count
 
 
 def _copy(source: Tensor, target: Tensor, moments: DeviceMoments) -> None:
@@ -58,3 +92,14 @@ def _copy(source: Tensor, target: Tensor, moments: DeviceMoments) -> None:
     with torch.cuda.stream(stream):
         target.copy_(source, non_blocking=True)
     stream.synchronize()
+
+
+def lock_pages(address: int, count: int) -> bool:
+    """Devices copy to this memory by themselves from now on; False: not here, copies are only slower."""
+    if not torch.cuda.is_available():
+        return False
+    return int(torch.cuda.cudart().cudaHostRegister(address, count, 0)) == 0  # type: ignore[no-untyped-call]
+
+
+def unlock_pages(address: int) -> None:
+    torch.cuda.cudart().cudaHostUnregister(address)  # type: ignore[no-untyped-call]

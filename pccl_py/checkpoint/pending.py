@@ -199,7 +199,7 @@ class Pipeline:
             pending.staged.waited_s,
             staged_s,
             durable_s,
-            receipt.bytes,
+            receipt.file_bytes,
             receipt.direct,
         )
 

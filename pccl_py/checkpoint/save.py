@@ -13,11 +13,13 @@ from torch import Tensor
 from ..errors import CheckpointError, StateError
 from ..staging import fence
 from . import native
-from .foreign import DeviceMoments, copy_foreign
+from .foreign import ForeignCopier, foreign
 from .pieces import Piece
 
-# Between two looks at a save that waits for its disk, so that a hanging one is named.
-NOTICE_S = 5.0
+# How often the thread that saves looks whether copying has ended; it takes no part, which is for the copy
+# threads with their low priority and for those who wait at the fence.
+LOOK_S = 0.002
+LOOKS_PER_TEST = 50
 
 
 class StagedSave:
@@ -31,7 +33,7 @@ class StagedSave:
         self._job = job
         self._pieces = pieces
         self._timeout_s = timeout_s
-        self._moments = DeviceMoments(pieces)
+        self._copier = ForeignCopier(job, pieces) if foreign(pieces) else None
         self._versions = [_version(piece.rows) for piece in pieces]
         self._owned: dict[int | None, list[int]] = defaultdict(list)
         for index, piece in enumerate(pieces):
@@ -45,6 +47,8 @@ class StagedSave:
         """Copies what anybody may write before it returns; the rest goes on in the background."""
         self._job.start()
         fence.guard(self)
+        if self._copier is not None:
+            self._copier.start()
         try:
             if anybodys := self._owned.get(None):
                 self._wait(anybodys)
@@ -77,25 +81,41 @@ class StagedSave:
     def staged(self) -> None:
         """Waits until all is copied, then lets go of the tensors. Raises what made the save fail."""
         try:
-            copy_foreign(self._job, self._pieces, self._moments)
-            self._wait(None, help=False)
+            self._await_staged()
             with self._lock:
                 for owner in list(self._owned):
                     self._check(owner)
         finally:
             fence.release(self)
+            if self._copier is not None:
+                self._copier.join()
             with self._lock:
                 self._pieces, self._versions = (), []
         if self.fault is not None:
             raise self.fault
 
-    def _wait(self, pieces: Sequence[int] | None, *, help: bool = True) -> None:
-        done = self._job.fence(pieces, self._timeout_s) if help else self._job.wait_staged(self._timeout_s)
-        if not done:
-            raise CheckpointError(
-                f"the tensors were not copied within {self._timeout_s:g} s: the disk takes nothing, or the "
-                "machine is overloaded; this checkpoint is given up and earlier ones stay"
-            )
+    def _wait(self, pieces: Sequence[int] | None) -> None:
+        if not self._job.fence(pieces, self._timeout_s):
+            raise self._late()
+
+    def _await_staged(self) -> None:
+        until = time.monotonic() + self._timeout_s
+        looks = 0
+        while not self._job.staged:
+            time.sleep(LOOK_S)
+            looks += 1
+            if looks % LOOKS_PER_TEST == 0:
+                self._job.wait_staged(0.0)  # raises where the save has ended
+                if self._copier is not None:
+                    self._copier.raise_fault()
+            if time.monotonic() > until:
+                raise self._late()
+
+    def _late(self) -> CheckpointError:
+        return CheckpointError(
+            f"the tensors were not copied within {self._timeout_s:g} s: the disk takes nothing, or the machine "
+            "is overloaded; this checkpoint is given up and earlier ones stay"
+        )
 
     def _check(self, owner: int | None) -> None:
         """Of tensors that are copied now and that nobody could write through the fence before now."""
@@ -118,8 +138,3 @@ def _version(tensor: Tensor) -> int:
 
 def addresses(pieces: Sequence[Piece]) -> list[tuple[int, int]]:
     return [(piece.rows.data_ptr(), piece.rows.nbytes) for piece in pieces]
-
-
-def foreign(pieces: Sequence[Piece]) -> list[int]:
-    """Those that the core cannot read: on a device."""
-    return [index for index, piece in enumerate(pieces) if piece.rows.device.type != "cpu"]

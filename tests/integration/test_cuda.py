@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from pccl_py import Communicator, Config, Master, UsageError
+from pccl_py import Checkpointer, Communicator, Config, Master, UsageError
 
 from .device_plays import PLAYS, Kit, waits_for_kernels
 from .peers import together
@@ -86,3 +87,27 @@ def test_refused(master: Master) -> None:
             comm.all_reduce([both[:5], both[4:]])
 
     together(master.address, 1, play)
+
+
+@pytest.mark.parametrize("pool_bytes", [64 << 20, 512 << 20])
+def test_checkpoints_of_a_device_hold_the_moment_of_the_call(tmp_path: Path, pool_bytes: int) -> None:
+    module = torch.nn.Sequential(*(torch.nn.Linear(2048, 2048) for _ in range(8)), torch.nn.BatchNorm1d(2048))
+    optimizer = torch.optim.AdamW(module.cuda().parameters(), lr=1e-2)
+    state = {"model": module, "inner": optimizer}
+
+    def train() -> None:
+        module(torch.randn(16, 2048, device="cuda")).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    train()
+    with Checkpointer(tmp_path, keep=9, pool_bytes=pool_bytes, timeout_s=60) as saver:
+        moments = []
+        for step in range(4):
+            moments.append([value.clone() for value in module.state_dict().values()])
+            saver.save(step, state)
+            train()
+        saver.wait()
+        for step, moment in enumerate(moments):
+            saver.load(state, step)
+            assert all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), moment, strict=True))
