@@ -1,7 +1,7 @@
 """How fast a checkpoint loads into another number of ranks, against one into the ranks that saved it.
 
-`python -m pccl_py.bench.reshard --size 1G FOLDER` prints it. Ranks are processes of this machine with torch's gloo
-and DTensors that are sharded by rows; files leave the page cache before each load.
+`python -m pccl_py.bench.reshard --size 1G FOLDER` prints it. Ranks are processes of this machine with torch's
+gloo and DTensors that are sharded by rows; files leave the page cache before each load.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -28,8 +27,8 @@ LIMIT_S = 240.0
 
 @dataclass(frozen=True, slots=True)
 class Resharded:
-    """`saved` ranks wrote it, `loaded` ranks read it; seconds are medians over repetitions, `ratio` is that of
-    speeds: 1.0 where another layout costs nothing."""
+    """`saved` ranks wrote it, `loaded` ranks read it; seconds are medians over repetitions, `ratio` is that
+    of speeds: 1.0 where another layout costs nothing."""
 
     saved: int
     loaded: int
@@ -70,7 +69,7 @@ def _together(ranks: int, play: Any, root: str, size: int) -> list[float]:
     import torch
 
     torch.set_num_threads(1)
-    import torch.distributed.tensor  # noqa: F401
+    import torch.distributed.tensor
 
     with tempfile.TemporaryDirectory() as meeting:
         queue = context.SimpleQueue()
@@ -86,7 +85,9 @@ def _together(ranks: int, play: Any, root: str, size: int) -> list[float]:
         if any(member.exitcode != 0 for member in members):
             for member in members:
                 member.kill()
-            raise RuntimeError(f"{play.__name__} with {ranks} ranks: {[member.exitcode for member in members]}")
+            raise RuntimeError(
+                f"{play.__name__} with {ranks} ranks: {[member.exitcode for member in members]}"
+            )
         return [queue.get() for _ in members]
 
 
@@ -163,7 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    size = int(float(options.size[:-1]) * {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}[options.size[-1].upper()])
+    size = int(
+        float(options.size[:-1]) * {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}[options.size[-1].upper()]
+    )
     rows = reshard(size, options.folder, repetitions=options.repetitions)
     if options.json:
         print(json.dumps([asdict(row) for row in rows]))
@@ -177,4 +180,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

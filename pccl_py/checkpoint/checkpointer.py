@@ -46,11 +46,12 @@ class Checkpointer:
                  (another run_name than the training's, min_islands= and start_rank= set): over that one
     timeout_s    seconds that a copy, the disk or another rank may take
 
-    Several ranks all make it, and all make the same calls of save, load, gc and close. `path` is one folder for
-    all, or one on each host. A step exists when the shards of all ranks are durable, and for none before.
+    Several ranks all make it, and all make the same calls of save, load, gc and close. `path` is one folder
+    for all, or one on each host. A step exists when the shards of all ranks are durable, and for none before.
 
-    Any error in the background is raised by the next call, once (of several ranks: after the save that this call
-    is for has begun); training is never ended by it, and earlier steps stay as they are. `close()`, or leaving a `with`, waits for what is on its way.
+    Any error in the background is raised by the next call, once (of several ranks: after the save that this
+    call is for has begun); training is never ended by it, and earlier steps stay as they are. `close()`, or
+    leaving a `with`, waits for what is on its way.
     """
 
     def __init__(
@@ -132,7 +133,9 @@ class Checkpointer:
         if self._alone or policy == "wait":
             return self._pipeline.room(policy)
         full = self._coordination.world.rank == 0 and self._pipeline.full
-        said = self._coordination.exchange(f"room/{number}", b"%d" % full, self._settings.timeout_s, writers=[0])
+        said = self._coordination.exchange(
+            f"room/{number}", b"%d" % full, self._settings.timeout_s, writers=[0]
+        )
         return self._pipeline.room("wait") if said[0] == b"0" else self._pipeline.decline(policy)
 
     def _start(self, number: int, step: int, state: TrainState, begun: float) -> PendingSave:

@@ -1,7 +1,7 @@
 """Ranks hear of each other over a Communicator that is for their checkpoints alone.
 
-Not the training's: its boundaries refuse to pass while another thread's operation is under way. One master serves
-both, as two runs; and a rank that dies is known within its heartbeats, long before a deadline.
+Not the training's: its boundaries refuse to pass while another thread's operation is under way. One master
+serves both, as two runs; and a rank that dies is known within its heartbeats, long before a deadline.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class CommunicatorCoordination:
         self._comm = comm
         self._peers = [peer.id for peer in sorted(comm.peers(), key=lambda peer: peer.rank)]
         if len({peer.group for peer in comm.peers()}) != 1:
-            raise UsageError("this Communicator has several groups: give the checkpoints one with a run_name of its own")
+            raise UsageError(
+                "this Communicator has several groups: give the checkpoints one with a run_name of its own"
+            )
         self.world = World(self._peers.index(comm.id), len(self._peers))
         self._stopped = threading.Event()
 
@@ -50,7 +52,9 @@ class CommunicatorCoordination:
         except OperationTimeout as error:
             raise Missing(f"{key}: not all ranks came within {timeout_s:g} s: {error}", ()) from error
         except PeerLost as error:
-            raise Missing(f"{key}: {self._gone()}; earlier checkpoints stay, restart it ({error})", ()) from error
+            raise Missing(
+                f"{key}: {self._gone()}; earlier checkpoints stay, restart it ({error})", ()
+            ) from error
         except PcclError as error:
             raise CheckpointError(f"{key}: {error}") from error
         return [found[rank] for rank in (ranks if writers is None else writers)]

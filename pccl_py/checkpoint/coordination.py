@@ -44,8 +44,8 @@ class Coordination(Protocol):
         writers: Sequence[int] | None = None,
         readers: Sequence[int] | None = None,
     ) -> list[bytes]:
-        """What each of the writers gave under the key, in their order; nothing for who is no reader. None: all
-        ranks. All ranks make the same exchanges of a channel; a key is used once.
+        """What each of the writers gave under the key, in their order; nothing for who is no reader. None:
+        all ranks. All ranks make the same exchanges of a channel; a key is used once.
 
         Raises Missing, with the ranks, when time is over; CheckpointError where the others cannot be reached.
         """
@@ -83,8 +83,8 @@ class Alone:
 class Board(ABC):
     """An exchange over a place where everybody may pin words, and look whether others have.
 
-    A rank takes its own words away when `KEPT` newer ones of the channel are there and it has just read those of
-    others: who has given the newest has read all that came before.
+    A rank takes its own words away when `KEPT` newer ones of the channel are there and it has just read those
+    of others: who has given the newest has read all that came before.
     """
 
     def __init__(self, world: World) -> None:
@@ -141,19 +141,22 @@ class Board(ABC):
                 self._silent.update(missing)
                 raise Missing(_late(key, missing, self.world.size, timeout_s), missing)
             if self._stopped.wait(pause):
-                raise CheckpointError(f"{key}: this Checkpointer was closed while it waited for rank {missing}")
+                raise CheckpointError(
+                    f"{key}: this Checkpointer was closed while it waited for rank {missing}"
+                )
             pause = min(pause * 1.5, PAUSE_MOST_S)
 
     def stop(self) -> None:
         self._stopped.set()
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (nothing to do, mostly)
         pass
 
 
 def _late(key: str, ranks: Sequence[int], world: int, timeout_s: float) -> str:
     shown = ", ".join(map(str, ranks[:8])) + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
     return (
-        f"{key}: rank {shown} of {world} did not answer for {timeout_s:g} s: it died, hangs or does not call the "
+        f"{key}: rank {shown} of {world} did not answer for {timeout_s:g} s: it died, hangs or does not "
+        "call the "
         "same; earlier checkpoints stay, restart the missing ranks"
     )

@@ -18,7 +18,9 @@ def coordination_of(process_group: Any, path: Path, timeout_s: float) -> Coordin
     if isinstance(process_group, tuple):
         return _of_folder(process_group, path, timeout_s)
     if isinstance(process_group, str):
-        raise UsageError(f"process_group={process_group!r}: a group, (rank, world), a Communicator or 'alone'")
+        raise UsageError(
+            f"process_group={process_group!r}: a group, (rank, world), a Communicator or 'alone'"
+        )
     if hasattr(process_group, "sync_shared_state"):
         from .communicator_coordination import CommunicatorCoordination
 
@@ -29,8 +31,7 @@ def coordination_of(process_group: Any, path: Path, timeout_s: float) -> Coordin
 def _of_folder(ranks: tuple[Any, ...], path: Path, timeout_s: float) -> Coordination:
     from .folder_coordination import FolderCoordination
 
-    numbers = [number for number in ranks if type(number) is int]
-    if len(ranks) != 2 or len(numbers) != 2 or not 0 <= numbers[0] < numbers[1]:
+    if len(ranks) != 2 or any(type(number) is not int for number in ranks) or not 0 <= ranks[0] < ranks[1]:
         raise UsageError(f"process_group={ranks!r}: (rank, world), whole numbers, 0 <= rank < world")
-    world = World(*numbers)
+    world = World(ranks[0], ranks[1])
     return Alone() if world.size == 1 else FolderCoordination(path, world, timeout_s)

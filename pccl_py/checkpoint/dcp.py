@@ -4,10 +4,10 @@
     dcp.save(state, storage_writer=writer)          # or async_save: the writer is its own stager
     dcp.load(state, storage_reader=StorageReader("/nvme/run7/100"))
 
-A checkpoint is the folder that is named: shard files, and a manifest that is written last and replaces an older
-one at once, so that a crash leaves the older checkpoint or the new one. No pickle is on the disk: plain values are
-tagged JSON, and torch's Metadata is made anew from the manifest. What a planner gives as bytes of its own making
-is refused.
+A checkpoint is the folder that is named: shard files, and a manifest that is written last and replaces an
+older one at once, so that a crash leaves the older checkpoint or the new one. No pickle is on the disk: plain
+values are tagged JSON, and torch's Metadata is made anew from the manifest. What a planner gives as bytes of
+its own making is refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed import checkpoint as torch_dcp
+from torch.distributed.checkpoint import storage
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import (
     BytesStorageMetadata,
     ChunkStorageMetadata,
@@ -65,7 +66,7 @@ DOOR = "torch.distributed.checkpoint"
 PLANNER_DATA = "~planner_data"  # no name of a tensor or value is written so
 
 
-class StorageWriter(torch_dcp.StorageWriter, AsyncStager):
+class StorageWriter(storage.StorageWriter, AsyncStager):
     """`path`: the folder of the checkpoint, or what `checkpoint_id=` says. Also the stager of async_save.
 
     step    in the manifest; None: the number that the folder's name ends with, or 0
@@ -98,11 +99,13 @@ class StorageWriter(torch_dcp.StorageWriter, AsyncStager):
         return plan
 
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
-        """Names the shard files: others than those of a checkpoint that is there and stays until this one is."""
+        """Names the shard files: others than those of a checkpoint that is there and stays until this one
+        is."""
         word = secrets.token_hex(4)
         files = [f"shard-{rank:05d}-of-{len(plans):05d}-{word}.safetensors" for rank in range(len(plans))]
         return [
-            replace(plan, storage_data=(rank, file)) for rank, (plan, file) in enumerate(zip(plans, files, strict=True))
+            replace(plan, storage_data=(rank, file))
+            for rank, (plan, file) in enumerate(zip(plans, files, strict=True))
         ]
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
@@ -155,7 +158,7 @@ class StorageWriter(torch_dcp.StorageWriter, AsyncStager):
         return StorageMeta(checkpoint_id=self.checkpoint_id)
 
 
-class StorageReader(torch_dcp.StorageReader):
+class StorageReader(storage.StorageReader):
     """Reads a folder that StorageWriter wrote, or a step of a Checkpointer (its tensors, as "part.name")."""
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -203,7 +206,9 @@ class StorageReader(torch_dcp.StorageReader):
             self._manifest = step.manifest
         return self._manifest
 
-    def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
+    def set_up_storage_reader(
+        self, metadata: Metadata, is_coordinator: bool, *args: Any, **kwargs: Any
+    ) -> None:
         if not self._names:
             self.read_metadata()
 
@@ -255,10 +260,11 @@ def _stream(value: Any) -> io.BytesIO:
 def _value_of(planner: SavePlanner, item: WriteItem) -> Any:
     """The value itself, which a planner of torch's own would pickle."""
     look = getattr(planner, "lookup_object", None)
-    default = torch_dcp.DefaultSavePlanner.transform_object
+    default = DefaultSavePlanner.transform_object
     if look is None or getattr(type(planner), "transform_object", default) is not default:
         raise StateError(
-            f"{item.index.fqn}: {type(planner).__qualname__} makes bytes of it, and this format has values only: "
+            f"{item.index.fqn}: {type(planner).__qualname__} makes bytes of it, and this format has "
+            "values only: "
             "use a planner with DefaultSavePlanner's lookup_object and transform_object, or leave it out"
         )
     return look(item.index)

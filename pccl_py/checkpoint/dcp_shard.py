@@ -45,7 +45,8 @@ def write_shard(path: Path, file: str, rank: int, items: Sequence[ItemTensor]) -
     labels = _labels(full)
     rows = {label: item.tensor.cpu().contiguous() for label, item in zip(labels, full, strict=True)}
     entries = [
-        (label, item.dtype, item.box.shape, rows[label].nbytes) for label, item in zip(labels, full, strict=True)
+        (label, item.dtype, item.box.shape, rows[label].nbytes)
+        for label, item in zip(labels, full, strict=True)
     ]
     plan = safetensors_header.plan(entries)
     ordered = list(plan.offsets)
@@ -55,8 +56,10 @@ def write_shard(path: Path, file: str, rank: int, items: Sequence[ItemTensor]) -
     pieces: dict[str, list[Piece]] = {}
     for label, item in zip(labels, full, strict=True):
         pieces.setdefault(item.name, []).append(Piece(0, plan.offsets[label], item.box, crcs[label]))
-    tensors = {name: SavedTensor(t.dtype, t.shape, tuple(pieces.get(name, ()))) for name, t in described.items()}
-    return RankRecord(rank, Shard(file, receipt.bytes, len(plan.header), receipt.block_crcs), tensors)
+    tensors = {
+        name: SavedTensor(t.dtype, t.shape, tuple(pieces.get(name, ()))) for name, t in described.items()
+    }
+    return RankRecord(rank, Shard(file, receipt.file_bytes, len(plan.header), receipt.block_crcs), tensors)
 
 
 def _labels(items: Sequence[ItemTensor]) -> list[str]:

@@ -1,5 +1,5 @@
-"""Copies a state for dcp.async_save into memory that is kept: the second save pays no first touch, and one that
-comes while the first is on its way gets memory of its own."""
+"""Copies a state for dcp.async_save into memory that is kept: the second save pays no first touch, and one
+that comes while the first is on its way gets memory of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class AsyncStager(staging.AsyncStager):
         free = next((copies for copies in self._sets if copies.free), None)
         if free is None:
             self._sets.append(free := _Copies())
-        return free.of(state_dict)
+        staged: dict[str, Any] = free.of(state_dict)
+        return staged
 
     def synchronize_staging(self) -> None:
         pass
@@ -37,7 +38,8 @@ class AsyncStager(staging.AsyncStager):
 
 
 class _Copies:
-    """Host tensors by their place in the tree; lent out as new views, which say by living that they are used."""
+    """Host tensors by their place in the tree; lent out as new views, which say by living that they are
+    used."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[Any, ...], Tensor] = {}

@@ -1,10 +1,11 @@
 """Ranks without a process group hear of each other through a folder that all of them see.
 
-    root/.ranks/hello-00001             who is here now: a word of this process, and those of all ranks it knows
-    root/.ranks/<session>/<key>.<rank>  what was given; written aside and renamed, so that it is there as a whole
+    root/.ranks/hello-00001             who is here now: a word of this process, and those of all ranks it
+    knows root/.ranks/<session>/<key>.<rank>  what was given; written aside and renamed, so that it is there
+    as a whole
 
-A session is all ranks' words together. A rank that died and came again has another word: its old hello does not
-name the others' new words, so nobody takes it for an answer.
+A session is all ranks' words together. A rank that died and came again has another word: its old hello does
+not name the others' new words, so nobody takes it for an answer.
 """
 
 from __future__ import annotations

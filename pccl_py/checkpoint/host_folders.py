@@ -1,9 +1,9 @@
 """Which ranks see the same folder of steps, and what several folders hold together.
 
-One folder for all ranks, or one on each host: a host then has its ranks' shards, among them all that its ranks
-hold of replicas, and a manifest that prefers these. The
-first rank of a folder leads there. A step exists once one copy of its manifest is durable, for all shards were
-durable before; whoever was killed before it had its copy gets it here.
+One folder for all ranks, or one on each host: a host then has its ranks' shards, among them all that its
+ranks hold of replicas, and a manifest that prefers these. The
+first rank of a folder leads there. A step exists once one copy of its manifest is durable, for all shards
+were durable before; whoever was killed before it had its copy gets it here.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def _held(root: Path) -> dict[str, tuple[str, int, list[str]]]:
 
 
 def digest(made: Manifest) -> str:
-    """The same for all folders' manifests of one save: they name the same shards, and differ in whose copy of a
-    replica each folder uses. Tells steps of one number apart that two runs wrote."""
+    """The same for all folders' manifests of one save: they name the same shards, and differ in whose copy of
+    a replica each folder uses. Tells steps of one number apart that two runs wrote."""
     shards = [(shard.file, shard.bytes, shard.crcs.hex()) for shard in made.shards]
     words = json.dumps([made.step, made.time, made.world, shards])
     return hashlib.sha256(words.encode()).hexdigest()[:32]
@@ -135,8 +135,8 @@ def _spread(
 
 
 def _localized(path: Path, made: Manifest) -> Manifest:
-    """Of another folder's manifest this one's: pieces that are there and not here are replaced by the same bytes
-    of the same tensor in a shard that is here."""
+    """Of another folder's manifest this one's: pieces that are there and not here are replaced by the same
+    bytes of the same tensor in a shard that is here."""
     here: dict[tuple[str, str, tuple[int, ...]], tuple[int, int, int]] = {}
     for index, shard in enumerate(made.shards):
         if (path / shard.file).is_file():

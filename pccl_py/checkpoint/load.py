@@ -130,7 +130,13 @@ def _info(
 ) -> LoadInfo:
     seconds = time.perf_counter() - begun
     return LoadInfo(
-        step, str(path), count, seconds, (*targets.missing, *targets.begun), tuple(targets.unexpected), tuple(skipped)
+        step,
+        str(path),
+        count,
+        seconds,
+        (*targets.missing, *targets.begun),
+        tuple(targets.unexpected),
+        tuple(skipped),
     )
 
 
@@ -139,7 +145,9 @@ def _lacking(held: list[set[str]], common: set[str]) -> str:
     said = []
     for word in sorted(set.union(*held) - common, reverse=True)[:3]:
         ranks = [str(rank) for rank, one in enumerate(held) if word not in one]
-        said.append(f"step {word.partition(':')[0]} is not, or another one, in the folder of rank {', '.join(ranks)}")
+        said.append(
+            f"step {word.partition(':')[0]} is not, or another one, in the folder of rank {', '.join(ranks)}"
+        )
     return "; ".join(said)
 
 

@@ -1,9 +1,9 @@
 """The level on disk: a folder of steps that ranks write together, committed in two phases.
 
-First every rank has its shard durable and tells the leader of each folder what is in it. Then leaders write the
-manifest; the first copy that is durable makes the step exist. Then all hear that it does, or why not, and older
-steps are retired. A rank that fails says so in the first phase, and the step exists for nobody; a rank that hears
-nothing in the second leaves its shard where it is, for the step may exist.
+First every rank has its shard durable and tells the leader of each folder what is in it. Then leaders write
+the manifest; the first copy that is durable makes the step exist. Then all hear that it does, or why not, and
+older steps are retired. A rank that fails says so in the first phase, and the step exists for nobody; a rank
+that hears nothing in the second leaves its shard where it is, for the step may exist.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .rank_record import RankRecord, decode_record, encode_record, merge
 from .retention import keepers
 from .verify import Report, verify_step
 
-# Who waits for a leader's word waits longer than the leader for the last shard, and so hears whose is missing.
+# Who waits for a leader's word waits longer than the leader for the last shard, and hears whose is missing.
 LEADER_SHARE = 1.25
 RETIRED_S = 5.0
 
@@ -119,7 +119,9 @@ class LocalLevel:
     def held(self) -> list[str]:
         """Steps with a sound manifest, each with its digest."""
         found = folder.scan(self.root).steps
-        return [f"{step.step}:{host_folders.digest(step.manifest)}" for step in found if step.manifest is not None]
+        return [
+            f"{step.step}:{host_folders.digest(step.manifest)}" for step in found if step.manifest is not None
+        ]
 
     def give_up(self, step: int) -> None:
         """All ranks agree that this step cannot be loaded: another one may take its number."""
@@ -162,8 +164,8 @@ class LocalLevel:
         return kept | set(self._under_way) | set(self._under_way.values())
 
     def commit(self, number: int, step: int, record: RankRecord | CheckpointError) -> None:
-        """Both phases. `record`: of this rank, whose shard is durable; or why it is not. Raises where the step
-        does not exist, or where this rank cannot know."""
+        """Both phases. `record`: of this rank, whose shard is durable; or why it is not. Raises where the
+        step does not exist, or where this rank cannot know."""
         path = folder.step_path(self.root, step)
         words = self._own_words(path, record)
         outcome = self._published(number, step, path, words)
@@ -223,7 +225,8 @@ class LocalLevel:
                 self._in_doubt.add(step)
             if isinstance(error, Missing) and not self._leads:
                 raise CheckpointError(
-                    f"step {step}: rank {self._leaders[0]}, which commits it, did not say within {wait_s:g} s "
+                    f"step {step}: rank {self._leaders[0]}, which commits it, did not say within "
+                    f"{wait_s:g} s "
                     f"whether it exists ({error}): restart, and the newest whole step is taken"
                 ) from error
             raise
@@ -248,7 +251,8 @@ class LocalLevel:
         )
 
     def _retire_old(self, number: int) -> list[str]:
-        """By the leader of each folder, now that all of them have the new step; its ranks hear what is free."""
+        """By the leader of each folder, now that all of them have the new step; its ranks hear what is
+        free."""
         words = b"[]"
         if self._leads:
             with self._changing, suppress(CheckpointError):  # then they stay until the next time

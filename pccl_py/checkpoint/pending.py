@@ -76,7 +76,9 @@ class Pipeline:
         if on_busy != "wait":
             return self.decline(on_busy)
         with self._changed:
-            self._wait_until(lambda: len(self._under_way) < self._settings.in_flight, self._settings.timeout_s)
+            self._wait_until(
+                lambda: len(self._under_way) < self._settings.in_flight, self._settings.timeout_s
+            )
         return True
 
     def decline(self, on_busy: OnBusy) -> bool:
@@ -84,7 +86,9 @@ class Pipeline:
         with self._changed:
             steps = [pending.step for pending in self._under_way]
             if on_busy == "error":
-                raise BusyError(f"the saves of steps {steps} are on their way: save less often, or wait() first")
+                raise BusyError(
+                    f"the saves of steps {steps} are on their way: save less often, or wait() first"
+                )
             self.stats.skipped += 1
         return False
 
@@ -137,7 +141,9 @@ class Pipeline:
             with self._changed:
                 late = list(self._under_way)
             for pending in late:
-                pending.staged.fail(CheckpointError(f"step {pending.step} was on its way when the Checkpointer closed"))
+                pending.staged.fail(
+                    CheckpointError(f"step {pending.step} was on its way when the Checkpointer closed")
+                )
             if late:
                 stop()
             self._queue.put(None)
@@ -168,7 +174,9 @@ class Pipeline:
             except CheckpointError as error:
                 self._failed(pending, error)
             except Exception as error:  # ours; the training must not end by it
-                self._failed(pending, CheckpointError(f"step {pending.step}: {type(error).__name__}: {error}"))
+                self._failed(
+                    pending, CheckpointError(f"step {pending.step}: {type(error).__name__}: {error}")
+                )
             else:
                 with self._changed:
                     self.stats.add(info)
@@ -211,7 +219,8 @@ class Pipeline:
             receipt = pending.job.wait_durable(self._settings.timeout_s)
             if receipt is None:
                 raise CheckpointError(
-                    f"step {pending.step}: the disk did not take it within {self._settings.timeout_s:g} s; it is "
+                    f"step {pending.step}: the disk did not take it within {self._settings.timeout_s:g} "
+                    "s; it is "
                     "given up, earlier steps stay"
                 )
         except CheckpointError as error:

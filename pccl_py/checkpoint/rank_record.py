@@ -66,8 +66,8 @@ def merge(
     notes: Mapping[str, str] | None = None,
     prefer: Container[int] = (),
 ) -> Manifest:
-    """The manifest of a step that `world` ranks wrote. What several ranks saved is taken from those of `prefer`
-    (whose files are in the same folder), then from the lowest.
+    """The manifest of a step that `world` ranks wrote. What several ranks saved is taken from those of
+    `prefer` (whose files are in the same folder), then from the lowest.
 
     Raises StateError where a rank is missing or there twice, where two describe a tensor or a common object
     differently, and (from `manifest.encode`) where pieces do not cover a tensor.

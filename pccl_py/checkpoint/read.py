@@ -52,11 +52,15 @@ def read_tensors(
 
 
 def _expect_files(folder: Path, manifest: Manifest, numbers: Iterable[int]) -> None:
-    missing = [manifest.shards[n].file for n in sorted(numbers) if not (folder / manifest.shards[n].file).exists()]
+    missing = [
+        manifest.shards[n].file for n in sorted(numbers) if not (folder / manifest.shards[n].file).exists()
+    ]
     if missing:
         raise DamagedError(
-            f"{folder} has not {', '.join(missing[:8])}{' ...' if len(missing) > 8 else ''}, which this rank needs "
-            f"of step {manifest.step}: copy them here from the hosts that have them, or load with the ranks and "
+            f"{folder} has not {', '.join(missing[:8])}{' ...' if len(missing) > 8 else ''}, which this "
+            "rank needs "
+            f"of step {manifest.step}: copy them here from the hosts that have them, or load with the "
+            "ranks and "
             "hosts that saved it"
         )
 

@@ -25,7 +25,7 @@ def reshard(path: Path, manifest: Manifest, root: Path, shards: int) -> Manifest
     their ranks.
 
     Raises UsageError for a number below 1 or below that of the ranks with private values, and what reading
-    and writing raise; then nothing is left in the root. """
+    and writing raise; then nothing is left in the root."""
     least = max(manifest.private, default=0) + 1
     if not least <= shards <= limits.SHARDS_MAX:
         raise UsageError(f"{shards} shards: this step has values of {least} ranks, so {least} is the least")

@@ -113,7 +113,8 @@ class StagedSave:
 
     def _late(self) -> CheckpointError:
         return CheckpointError(
-            f"the tensors were not copied within {self._timeout_s:g} s: the disk takes nothing, or the machine "
+            f"the tensors were not copied within {self._timeout_s:g} s: the disk takes nothing, or the "
+            "machine "
             "is overloaded; this checkpoint is given up and earlier ones stay"
         )
 

@@ -43,17 +43,20 @@ class StoreCoordination(Board):
         return bool(self._ask(lambda: self._store.check([name])))
 
     def _read(self, name: str) -> bytes:
-        count, _, first = self._ask(lambda: self._store.get(name)).partition(b" ")
-        more = [self._ask(lambda n=n: self._store.get(f"{name}+{n}")) for n in range(1, int(count))]
+        count, _, first = self._get(name).partition(b" ")
+        more = [self._get(f"{name}+{number}") for number in range(1, int(count))]
         try:
             return zlib.decompress(b"".join([first, *more]))
         except zlib.error as error:
             raise CheckpointError(f"{name} came damaged over torch's store: {error}") from None
 
     def _take_away(self, name: str) -> None:
-        count = int(self._ask(lambda: self._store.get(name)).partition(b" ")[0])
+        count = int(self._get(name).partition(b" ")[0])
         for part in (name, *(f"{name}+{n}" for n in range(1, count))):
             self._ask(lambda: self._store.delete_key(part))  # noqa: B023
+
+    def _get(self, name: str) -> bytes:
+        return bytes(self._ask(lambda: self._store.get(name)))
 
     def _ask(self, request: Callable[[], T]) -> T:
         try:

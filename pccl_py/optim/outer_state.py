@@ -146,7 +146,6 @@ class OuterState:
     @torch.no_grad()
     def store_to_model(self, fragment: Fragment | None = None, keep: float = 0.0) -> None:
         """Of one fragment, or of all. keep: the share of the model's own values that stays (alpha)."""
-        fence.before_write()
         chosen = slice(None) if fragment is None else slice(fragment.first, fragment.last)
         source = self._views
         if self.start is not None:
@@ -180,6 +179,7 @@ class OuterState:
         self._store(slice(None), split(self.start, self._shapes))
 
     def _store(self, chosen: slice, source: list[Tensor], keep: float = 0.0) -> None:
+        fence.before_write()
         for local, view in zip(self.model.local()[chosen], source[chosen], strict=True):
             local.copy_(torch.lerp(view, local.to(view), keep) if keep else view)
         self.model.reshard()

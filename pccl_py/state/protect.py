@@ -55,12 +55,18 @@ class Run:
                 self._from_peers(name, before, now)
         for name, told in self.resumed_from.items():
             if name not in ("outer", "model") and told.source == "checkpoint":
-                why = f"{told.why}; the newest that this peer has before outer step {now[0]} of the live peers"
+                why = (
+                    f"{told.why}; the newest that this peer has before outer step {now[0]} of the live peers"
+                )
                 self.resumed_from[name] = replace(told, why=why)
         self.step = max(self.step, now[1])  # the position of the run, which went on without this peer
 
     def _from_peers(self, name: str, before: tuple[int, int], now: tuple[int, int]) -> None:
-        had = "the program's own start" if self.resumed_from[name].source == "program" else f"outer step {before[0]}"
+        had = (
+            "the program's own start"
+            if self.resumed_from[name].source == "program"
+            else f"outer step {before[0]}"
+        )
         self.resumed_from[name] = PartSource(
             "live peers", now[1], f"live peers are at outer step {now[0]}, {had} was here"
         )

@@ -54,7 +54,8 @@ def main() -> None:
         with pccl.protect(state, comm, checkpoints=saver) as run:
             told = {name: [part.source, part.step, part.why] for name, part in run.resumed_from.items()}
             say(
-                "begins", told=told, at=data.at, step=run.step, momentum=momentum(inner), digest=outer.state_digest(),
+                "begins", told=told, at=data.at, step=run.step, momentum=momentum(inner),
+                digest=outer.state_digest(),
                 model=float(weight.detach().double().sum()), outer=outer.outer_step,
                 theta=float(outer.outer_parameters()["weight"].double().sum()),
             )  # fmt: skip

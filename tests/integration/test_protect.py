@@ -1,5 +1,5 @@
-"""Two protected DiLoCo peers, one killed and started again: what is shared comes from the live one, what is its own
-from its newest checkpoint."""
+"""Two protected DiLoCo peers, one killed and started again: what is shared comes from the live one, what is
+its own from its newest checkpoint."""
 
 from __future__ import annotations
 

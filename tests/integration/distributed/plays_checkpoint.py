@@ -23,7 +23,11 @@ WIDTH = 37  # divides by nothing: uneven shards, and of the last layer's 3 rows 
 
 def begin(rank: int, ranks: int, path: str, timeout_s: float = 60) -> None:
     dist.init_process_group(
-        "gloo", init_method=f"file://{path}", rank=rank, world_size=ranks, timeout=timedelta(seconds=timeout_s)
+        "gloo",
+        init_method=f"file://{path}",
+        rank=rank,
+        world_size=ranks,
+        timeout=timedelta(seconds=timeout_s),
     )
 
 
@@ -66,7 +70,10 @@ def laid_out(layout: str, seed: int, ranks: int) -> torch.nn.Module:
     elif layout in ("tp", "tp+fsdp"):
         data = ranks // 2 if layout == "tp+fsdp" else 1
         whole = init_device_mesh("cpu", (data, ranks // data), mesh_dim_names=("data", "tp"))
-        plan = {"0": ColwiseParallel(output_layouts=_replicate()), "2": RowwiseParallel(input_layouts=_replicate())}
+        plan = {
+            "0": ColwiseParallel(output_layouts=_replicate()),
+            "2": RowwiseParallel(input_layouts=_replicate()),
+        }
         parallelize_module(model, whole["tp"], plan)
         if layout == "tp":
             return model
@@ -116,7 +123,8 @@ def train(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int, 
 
 
 def save(rank: int, ranks: int, path: str, layout: str, root: str, expected: str, steps: int = 3) -> None:
-    """Trains, saves as step 3 while training goes on, and rank 0 keeps the whole tensors of step 3 and later."""
+    """Trains, saves as step 3 while training goes on, and rank 0 keeps the whole tensors of step 3 and
+    later."""
     begin(rank, ranks, path)
     model = laid_out(layout, 0, ranks)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, foreach=False)
@@ -364,7 +372,12 @@ def dcp_save(rank: int, ranks: int, path: str, root: str, expected: str) -> None
     moments, waits = [], []
     groups = [dist.new_group(backend="gloo") for _ in range(2)]  # dcp's own collectives beside the training's
     for number in (1, 2):  # the second begins while the first may be under way
-        state = {"model": model.state_dict(), "inner": optimizer.state_dict(), "epoch": number, "more": (1, "x")}
+        state = {
+            "model": model.state_dict(),
+            "inner": optimizer.state_dict(),
+            "epoch": number,
+            "more": (1, "x"),
+        }
         moments.append(whole(state))
         waits.append(
             dcp.async_save(

@@ -26,14 +26,18 @@ LOADS = {
 
 
 @pytest.mark.parametrize(("layout", "ranks"), LAYOUTS)
-def test_any_layout_is_loaded_by_others_to_the_bit(gang: Gang, tmp_path: Path, layout: str, ranks: int) -> None:
+def test_any_layout_is_loaded_by_others_to_the_bit(
+    gang: Gang, tmp_path: Path, layout: str, ranks: int
+) -> None:
     root, expected = str(tmp_path / "run"), str(tmp_path / "expected")
     said = gang.play("plays_checkpoint:save", ranks, limit_s=120, layout=layout, root=root, expected=expected)
     written = [lines[-1]["bytes"] for lines in said]
     if layout == "ddp":  # replicas are divided: nobody writes all, and together they write it once
         assert sum(written) < 1.5 * max(written) * ranks
     for other, count in LOADS[layout]:
-        given = gang.play("plays_checkpoint:load", count, limit_s=120, layout=other, root=root, expected=expected)
+        given = gang.play(
+            "plays_checkpoint:load", count, limit_s=120, layout=other, root=root, expected=expected
+        )
         if (other, count) == (layout, ranks):
             assert all(lines[-1]["exact"] and not lines[-1]["missing"] for lines in given)
         for rank, lines in enumerate(given):  # who was not there begins with its own random numbers
@@ -77,7 +81,9 @@ def test_a_save_that_one_rank_refuses_fails_on_all_at_once_and_the_next_succeeds
     assert not (tmp_path / "step-000000000002").exists()
 
 
-def test_values_that_should_be_the_same_on_all_ranks_are_told_where_they_differ(gang: Gang, tmp_path: Path) -> None:
+def test_values_that_should_be_the_same_on_all_ranks_are_told_where_they_differ(
+    gang: Gang, tmp_path: Path
+) -> None:
     for lines in gang.play("plays_checkpoint:different", 2, root=str(tmp_path)):
         assert "rank 1 has another 'x': save it as a private part" in lines[-1]["heard"]
         assert lines[-1]["steps"] == []
@@ -108,7 +114,12 @@ def test_hosts_with_folders_of_their_own(gang: Gang, tmp_path: Path) -> None:
     assert [each["step"] for each in found] == [3] * 4, found
     # Rank 1 on the other host would need the shard that it left behind; replicas are on every host.
     for each in load(4, [0, 1, 1, 1]):
-        assert each["step"] is None and "rank 1: " in each["heard"] and "shard-00001" in each["heard"] and "copy them here" in each["heard"]
+        assert (
+            each["step"] is None
+            and "rank 1: " in each["heard"]
+            and "shard-00001" in each["heard"]
+            and "copy them here" in each["heard"]
+        )
     # A host lost its copy of the manifest, as if killed before it was written: it gets it again.
     (tmp_path / "host1" / "step-000000000003" / "manifest.json").unlink()
     found = load(4, hosts)

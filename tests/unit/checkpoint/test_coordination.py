@@ -25,13 +25,17 @@ def store_boards() -> list[Board]:
     from pccl_py.checkpoint.store_coordination import StoreCoordination
 
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    boards: list[Board] = [StoreCoordination(dist.PrefixStore("x", store), World(r, RANKS)) for r in range(RANKS)]
+    boards: list[Board] = [
+        StoreCoordination(dist.PrefixStore("x", store), World(r, RANKS)) for r in range(RANKS)
+    ]
     boards[0].hold = store  # type: ignore[attr-defined]  # as long as the boards
     return boards
 
 
 def folder_boards(root: Path) -> list[Board]:
-    return in_threads([partial(FolderCoordination, root, World(rank, RANKS), 20) for rank in range(RANKS)], 30)
+    return in_threads(
+        [partial(FolderCoordination, root, World(rank, RANKS), 20) for rank in range(RANKS)], 30
+    )
 
 
 def boards_of(ways: str, root: Path) -> list[Board]:
