@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from ..errors import CheckpointError, UsageError
 from ..staging import fence
@@ -18,18 +20,31 @@ from .load import Loader
 from .local_level import LocalLevel
 from .pending import PendingSave, Pipeline
 from .pieces import pieces_of
+from .remote_level import RemoteLevel
+from .remote_settings import RemoteSettings
+from .remote_source import RemoteSource
+from .remote_url import is_url, open_store
 from .save import StagedSave, addresses, foreign
 from .settings import OnBusy, Settings
 from .shard_plans import ShardPlans
 from .staging_pool import make_pool
 from .stats import LoadInfo, SaveInfo, Stats
+from .upload import Compression
+from .upload_queue import UploadQueue
 from .verify import Report
+
+Level = Literal["local", "remote"]
 
 
 class Checkpointer:
     """`Checkpointer("/nvme/run7", keep=3)`; with `every=200`, call `step(n, state)` after each step.
 
-    path         folder for the steps; made where there is none. One saver at a time owns it
+    With a remote: `Checkpointer("s3://bucket/run7", local="/nvme/run7")`: what is durable in the local folder is
+    uploaded behind the training, and what the local folder has lost is loaded from there.
+
+    path         folder for the steps; made where there is none. One saver at a time owns it. Or a URL of any
+                 store that fsspec knows, which is then the remote; one run at a time owns it
+    local        the folder, where `path` is a URL
     every        `step()` saves at steps that this divides; None: only `save()` saves
     keep         so many newest steps stay; older ones are retired, and the room of one is used again
     keep_every   steps that this divides stay, too
@@ -41,7 +56,14 @@ class Checkpointer:
                  that optimizer's next step(); False: all are copied before save() returns
     process_group   ranks that save together, each its shards; None: those of torch.distributed where it is
                  initialised. "alone": this process by itself
-    timeout_s    seconds that a copy, the disk or another rank may take
+    timeout_s    seconds that a copy, the disk or another rank may take; and that the remote may be away before a
+                 call says so, once. Uploads are tried on all the same
+    remote_every         steps that this divides are uploaded; None: every one that is saved, unless the remote
+                         cannot follow: then the newest ones
+    remote_keep, remote_keep_every    as keep and keep_every, at the remote; None: all stay
+    remote_bandwidth     bytes per second that uploads of this rank may take
+    compression          "zstd": objects are compressed in the background, where it is worth it
+    remote_options       of fsspec for that kind of store: {"endpoint_url": ..., "key": ..., "secret": ...}
 
     Any error in the background is raised by the next call, once; training is never ended by it, and earlier
     steps stay as they are. `close()`, or leaving a `with`, waits for what is on its way.
@@ -51,6 +73,7 @@ class Checkpointer:
         self,
         path: str | os.PathLike[str],
         *,
+        local: str | os.PathLike[str] | None = None,
         every: int | None = None,
         keep: int = 2,
         keep_every: int | None = None,
@@ -62,14 +85,33 @@ class Checkpointer:
         write_threads: int = 2,
         in_flight: int = 2,
         timeout_s: float = 600.0,
+        remote_every: int | None = None,
+        remote_keep: int | None = None,
+        remote_keep_every: int | None = None,
+        remote_bandwidth: float | None = None,
+        compression: Compression | None = None,
+        remote_options: Mapping[str, Any] | None = None,
     ) -> None:
+        url, root = _places(path, local)
         self._settings = Settings(
             every, keep, keep_every, on_busy, pool_bytes, copy_threads, write_threads, in_flight, timeout_s, lazy
         )
         self._coordination: Coordination = Alone() if process_group == "alone" else of_process_group(process_group)
         self._disk = native.Disk()
-        self._level = LocalLevel(Path(path), self._coordination, keep, keep_every, timeout_s)
-        self._pipeline = Pipeline(self._level, self._settings)
+        wishes = RemoteSettings(
+            remote_every, remote_keep, remote_keep_every, remote_bandwidth, compression, timeout_s
+        )
+        remote = None if url is None else RemoteLevel(open_store(url, remote_options), remote_keep, remote_keep_every)
+        self.stats = Stats()
+        self._level = LocalLevel(root, self._coordination, keep, keep_every, timeout_s)
+        self._calls = self._coordination.apart("calls")  # of the thread that calls; commits have their own
+        self._source: RemoteSource | None = None
+        self._uploads: UploadQueue | None = None
+        if remote is not None:
+            self._source = RemoteSource(self._level, remote, self.stats, timeout_s)
+            self._uploads = UploadQueue(self._level, remote, self._coordination, wishes, self.stats)
+        added = None if self._uploads is None else self._uploads.add
+        self._pipeline = Pipeline(self._level, self._settings, self.stats, added)
         self._plans = ShardPlans()
         self._pool: native.StagingPool | None = None
         self._saves = self._loads = 0
@@ -103,7 +145,7 @@ class Checkpointer:
         if self._coordination.world.size == 1 or self._settings.on_busy == "wait":
             return self._pipeline.room(self._settings.on_busy)
         skips = self._coordination.world.rank == 0 and not self._pipeline.room(self._settings.on_busy)
-        said = self._coordination.exchange(f"save/{self._saves}/skip", b"%d" % skips, self._settings.timeout_s)
+        said = self._calls.exchange(f"save/{self._saves}/skip", b"%d" % skips, self._settings.timeout_s)
         return said[0] == b"0" and self._pipeline.room("wait")
 
     def _start(self, step: int, state: TrainState, begun: float) -> PendingSave:
@@ -136,9 +178,16 @@ class Checkpointer:
             raise UsageError("step() of a Checkpointer without every=: pass it, or call save()")
         return step % every == 0 and self.save(step, state)
 
-    def wait(self, timeout_s: float | None = None) -> SaveInfo | None:
-        """Until nothing is on its way; the newest durable save. Raises what went wrong, or that time is over."""
-        self._pipeline.wait(self._settings.timeout_s if timeout_s is None else timeout_s)
+    def wait(self, timeout_s: float | None = None, *, level: Level = "local") -> SaveInfo | None:
+        """Until nothing is on its way to that level; the newest durable save. Raises what went wrong, or that time
+        is over. level="remote": until it is uploaded, too."""
+        most = self._settings.timeout_s if timeout_s is None else timeout_s
+        begun = time.monotonic()
+        self._pipeline.wait(most)
+        if level == "remote":
+            self._need_remote()
+            if self._uploads is not None:
+                self._uploads.wait(max(most - (time.monotonic() - begun), 0.0))
         return self.stats.last
 
     def load(
@@ -163,29 +212,35 @@ class Checkpointer:
         self._usable()
         fence.before_write()
         self._loads += 1
-        loader = Loader(self._level, self._disk, self._coordination, self._loads, self._settings.timeout_s)
+        loader = Loader(
+            self._level, self._disk, self._calls, self._loads, self._settings.timeout_s, self._source
+        )
         return loader.load(as_state(state), step, strict=strict, parts=parts, mapping=mapping)
 
     def latest(self) -> int | None:
-        """The newest complete step, None: there is none."""
+        """The newest complete step, of the folder or the remote; None: there is none."""
         return max(self.steps(), default=None)
 
-    def steps(self) -> list[int]:
-        """All complete steps, rising."""
-        return self._level.steps()
+    def steps(self, *, level: Level | None = None) -> list[int]:
+        """All complete steps, rising; of one level or, None, of both."""
+        if level == "remote":
+            self._need_remote()
+        here = [] if level == "remote" else self._level.steps()
+        there = [] if level == "local" or self._source is None else self._source.steps()
+        return sorted({*here, *there})
 
-    def verify(self, step: int | str = "latest") -> Report:
+    def verify(self, step: int | str = "latest", *, level: Level = "local") -> Report:
         """Reads all of a step again. `sound`, or every damaged block with the tensors that have bytes there."""
+        if level == "remote":
+            self._need_remote()
+            if self._source is not None:
+                return self._source.verify(step)
         return self._level.verify(step)
 
     def gc(self) -> list[int]:
         """Removes what `keep` and `keep_every` do not hold, and leftovers; the steps that went."""
         self._usable()
         return self._level.gc()
-
-    @property
-    def stats(self) -> Stats:
-        return self._pipeline.stats
 
     def progress(self) -> tuple[int, int, int]:
         """Bytes copied, bytes written, bytes in all, of the saves on their way."""
@@ -196,13 +251,13 @@ class Checkpointer:
         if self._closed:
             return
         self._closed = True
-        try:
+        with ExitStack() as last:
+            for closed in (self._coordination, self._calls, self._level, self._pool):
+                if closed is not None:
+                    last.callback(closed.close)
+            if self._uploads is not None:
+                last.callback(self._uploads.close, self._settings.timeout_s)
             self._pipeline.close(self._settings.timeout_s)
-        finally:
-            if self._pool is not None:
-                self._pool.close()
-            self._level.close()
-            self._coordination.close()
 
     def __enter__(self) -> Self:
         return self
@@ -223,6 +278,12 @@ class Checkpointer:
         if self._closed:
             raise UsageError("this Checkpointer is closed: make a new one")
         self._pipeline.raise_fault()
+        if self._uploads is not None:
+            self._uploads.raise_fault()
+
+    def _need_remote(self) -> None:
+        if self._source is None:
+            raise UsageError("this Checkpointer has no remote: give a URL first, and the folder as local=")
 
     def _pool_for(self, file_bytes: int) -> native.StagingPool:
         if self._pool is None:
@@ -231,3 +292,14 @@ class Checkpointer:
         return self._pool
 
 
+def _places(path: str | os.PathLike[str], local: str | os.PathLike[str] | None) -> tuple[str | None, Path]:
+    """The URL of the remote, if there is one, and the local folder."""
+    if not is_url(path):
+        if local is not None:
+            raise UsageError(f"local={local!r} is for a remote: give its URL first, such as s3://bucket/run7")
+        return None, Path(path)
+    if local is None:
+        raise UsageError(f"{path} is a remote: give the folder where steps are written first, as local=")
+    if is_url(local):
+        raise UsageError(f"local={local!r}: a folder of this host")
+    return str(path), Path(local)

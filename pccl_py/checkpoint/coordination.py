@@ -21,7 +21,10 @@ class Coordination(Protocol):
     world: World
 
     def exchange(self, key: str, words: bytes, timeout_s: float) -> list[bytes]:
-        """What each rank gave under the key, in the order of ranks. Any thread; a key is used once."""
+        """What each rank gave under the key, in the order of ranks. One thread; a key is used once."""
+
+    def apart(self, name: str) -> Coordination:
+        """The same ranks, for another thread: its exchanges and keys are its own."""
 
     def close(self) -> None: ...
 
@@ -34,6 +37,9 @@ class Alone:
     def exchange(self, key: str, words: bytes, timeout_s: float) -> list[bytes]:
         return [words]
 
+    def apart(self, name: str) -> Alone:
+        return self
+
     def close(self) -> None:
         pass
 
@@ -41,7 +47,8 @@ class Alone:
 class StoreCoordination:
     """Over a torch store, as init_process_group has made one: no collective is called.
 
-    Keys of an exchange are deleted by rank 0 two exchanges later, when everybody has read them.
+    Each rank deletes its key of an exchange two exchanges later, when everybody has read it. So exchanges of one
+    object come from one thread, in one order on all ranks; `apart` makes one for another thread.
     """
 
     def __init__(self, store: Any, world: World) -> None:
@@ -56,6 +63,11 @@ class StoreCoordination:
         given = [bytes.fromhex(self._store.get(name).decode()) for name in keys]
         self._forget(keys)
         return given
+
+    def apart(self, name: str) -> StoreCoordination:
+        import torch.distributed as dist
+
+        return StoreCoordination(dist.PrefixStore(name, self._store), self.world)
 
     def _await(self, key: str, keys: list[str], timeout_s: float) -> None:
         """By asking, not by waiting in the store: that would keep others of this process from it."""

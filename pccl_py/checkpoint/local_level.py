@@ -19,6 +19,7 @@ from ..errors import BusyError, CheckpointError, NoCheckpointError, UsageError
 from . import folder, limits
 from .coordination import Coordination
 from .files import PART, explained, sync_folder
+from .holds import Holds
 from .manifest import FILE_NAME, Manifest
 from .manifest_body import shard_file
 from .rank_record import RankRecord, decode_record, encode_record, merge
@@ -43,6 +44,7 @@ class LocalLevel:
         self._coordination, self.world = coordination, coordination.world
         self._keep, self._keep_every, self._timeout_s = keep, keep_every, timeout_s
         self._spares: list[Path] = []  # retired shard files of this rank, to be written over
+        self.holds = Holds()
         self._held = ExitStack()
         with explained(f"use {root} for checkpoints"):
             root.mkdir(parents=True, exist_ok=True)
@@ -64,14 +66,14 @@ class LocalLevel:
         return [rank for rank, other in enumerate(places) if other == place]
 
     @property
-    def _leads(self) -> bool:
+    def leads(self) -> bool:
         """Whether this rank writes the manifest into this folder, and retires steps from it."""
         return self.world.rank == self._folder_ranks[0]
 
     def _open(self) -> None:
         fault = b""
         try:
-            if self._leads:
+            if self.leads:
                 self._held.enter_context(folder.hold(self.root))
                 folder.sweep(self.root)
         except CheckpointError as error:
@@ -85,6 +87,15 @@ class LocalLevel:
 
     def steps(self) -> list[int]:
         return [step.step for step in folder.scan(self.root).steps if step.complete]
+
+    def whole_steps(self) -> list[int]:
+        """Those that are complete as far as this folder's ranks go."""
+        return [step.step for step in folder.scan(self.root).steps if self._whole(step)]
+
+    def claim(self, step: int) -> None:
+        """The files of this step's folder are not written over any more: it comes back."""
+        path = folder.step_path(self.root, step)
+        self._spares = [spare for spare in self._spares if spare.parent != path]
 
     def step(self, step: int) -> folder.StepFolder:
         return folder.find(self.root, step)
@@ -117,7 +128,7 @@ class LocalLevel:
         given = self._coordination.exchange(f"save/{number}/shard", words, self._timeout_s)
         manifest = self._merged(step, given)
         outcome: dict[str, object] = {}
-        if self._leads:
+        if self.leads:
             outcome = self._publish(path, manifest)
         outcomes = self._coordination.exchange(f"save/{number}/done", json.dumps(outcome).encode(), self._timeout_s)
         for rank, words in enumerate(outcomes):
@@ -162,7 +173,7 @@ class LocalLevel:
     def _retire(self) -> list[Path]:
         """Folders of steps that need not stay: they have lost their manifest, their files are free."""
         present = {step.step: step.path for step in folder.scan(self.root).steps if self._whole(step)}
-        stay = keepers(present, self._keep, self._keep_every)
+        stay = keepers(present, self._keep, self._keep_every) | self.holds.steps()
         gone = [path for step, path in sorted(present.items()) if step not in stay]
         for path in gone:
             folder.retire(path)
@@ -187,7 +198,7 @@ class LocalLevel:
         self._remove_emptied()
 
     def _remove_emptied(self) -> None:
-        if not self._leads:
+        if not self.leads:
             return
         for path in folder.scan(self.root).leftovers:
             if folder.step_of(path) is not None and not os.listdir(path):
@@ -208,7 +219,7 @@ class LocalLevel:
         return verify_step(found.path)
 
     def gc(self) -> list[int]:
-        if not self._leads:
+        if not self.leads:
             return []
         gone = self._retire()
         for path in gone:
