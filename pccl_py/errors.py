@@ -20,8 +20,6 @@ PcclError
   OutcomeUnknown        this peer held a result whose fate it cannot learn; `rejoin()`, then synchronize
   NoQuorumError         a restarted master heard too few peers of the last view; its text says what helps
   ProtocolError         bytes that no honest peer sends
-  CheckpointError       a checkpoint cannot be written or read; training goes on, earlier ones stay
-    DamagedError        a file of it is not what was written, or is gone; an older one or a copy helps
   ClosedError           the communicator was left or closed
   CheckpointError       a checkpoint cannot be written, found or read; training may go on
     DamagedError        bytes on disk are not those that were saved; the text names file and block
@@ -144,16 +142,6 @@ class NoQuorumError(PcclError):
 
 class ProtocolError(PcclError):
     """Somebody sent bytes that no honest peer sends: another program on the port, or damaged data."""
-
-
-class CheckpointError(PcclError):
-    """A checkpoint cannot be written or read. The text names the file, the system's reason and what helps;
-    earlier checkpoints are as they were."""
-
-
-class DamagedError(CheckpointError):
-    """A file of a checkpoint is not what was written, or is gone. The text names file, block and bytes: load
-    an older checkpoint or another copy."""
 
 
 class ClosedError(PcclError):

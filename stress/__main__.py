@@ -1,4 +1,4 @@
-"""`python -m stress churn|recovery|pause|net`: see --help of each. Exit status 0: operations, no fault."""
+"""`python -m stress churn|recovery|pause|checkpoint|net`: see --help of each. Exit status 0: no fault."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from pccl_py.bench.units import parse_tensor
 from pccl_py.cli.numbers import above_zero, parsed, whole
 
+from .checkpoint import CheckpointPlan, run_checkpoint
 from .churn import ChurnPlan, run_churn
 from .net import NoEmulator
 from .net.build import program
@@ -74,6 +75,10 @@ def parser() -> argparse.ArgumentParser:
     pause.add_argument("--rounds", type=whole(1), default=3)
     pause.add_argument("--peers", type=whole(2, PEERS_MAX), default=3)
     pause.add_argument("--bytes", type=parsed(parse_tensor), default=4 << 20)
+
+    checkpoint = commands.add_parser("checkpoint", parents=[common], help="kill savers of checkpoints")
+    checkpoint.add_argument("--kills", type=whole(1), default=100)
+    checkpoint.add_argument("--sabotage", choices=("durable",), help=argparse.SUPPRESS)
 
     net = commands.add_parser("net", help="the emulated network of tests and of `pccl_py bench wan`")
     net.add_argument("what", choices=["build"], help="compile its program, which its first use does else")
@@ -143,7 +148,10 @@ def build_net() -> int:
 
 
 def run(args: argparse.Namespace, command: str) -> Report:
-    report = Report(args.scenario, args.seed, command, args.peers)
+    report = Report(args.scenario, args.seed, command, getattr(args, "peers", 1))
+    if args.scenario == "checkpoint":
+        plan = {"seed": args.seed, "kills": args.kills, "hang_s": args.hang_seconds, "keep": args.keep}
+        return run_checkpoint(CheckpointPlan(sabotage=args.sabotage, **plan), report)
     if args.scenario == "churn":
         churn = churn_plan(args)
         report.peers = churn.peers

@@ -15,9 +15,10 @@ using staging::Capture;
 using staging::ForeignPart;
 using staging::StagingPool;
 
-std::shared_ptr<StagingPool> make_pool(std::uint64_t bytes, int fd, bool huge_pages) {
+std::shared_ptr<StagingPool> make_pool(std::uint64_t bytes, int fd, bool huge_pages, bool populate) {
   auto pool =
-      without_gil([&] { return StagingPool::make({.bytes = bytes, .fd = fd, .huge_pages = huge_pages}); });
+      without_gil([&] { return StagingPool::make(
+        {.bytes = bytes, .fd = fd, .huge_pages = huge_pages, .populate = populate}); });
   if (!pool) raise(pool.error());
   return std::move(*pool);
 }
@@ -161,9 +162,10 @@ void bind_pool(py::module_& module) {
       module, "StagingPool",
       "Warm memory that saves copy into: slabs of 16 MiB, made once (`bytes` is rounded up), populated, in "
       "huge pages where the system gives them. `fd`: of a memfd of at least these bytes, mapped shared from "
-      "its begin; it stays the caller's. Saves that share a pool get slabs in the order of their start().")
+      "its begin; it stays the caller's. Saves that share a pool get slabs in the order of their start(). "
+      "`populate` False: pages come with the first copy, on the thread that copies.")
       .def(py::init(&make_pool), py::arg("bytes"), py::kw_only(), py::arg("fd") = -1,
-           py::arg("huge_pages") = true)
+           py::arg("huge_pages") = true, py::arg("populate") = true)
       .def_property_readonly("bytes", &StagingPool::bytes)
       .def_property_readonly("slab_bytes", &StagingPool::slab_bytes)
       .def_property_readonly("slabs", &StagingPool::slabs)

@@ -102,7 +102,8 @@ Error WarmMemory::populate(int fd) {
   return {};
 }
 
-Result<std::unique_ptr<WarmMemory>> WarmMemory::map(std::size_t bytes, int fd, bool huge_pages) {
+Result<std::unique_ptr<WarmMemory>> WarmMemory::map(std::size_t bytes, int fd, bool huge_pages,
+                                                    bool populate) {
   if (fd >= 0)
     if (auto error = unfit(fd, bytes)) return error;
   std::byte* const place = reserve(bytes);
@@ -113,6 +114,7 @@ Result<std::unique_ptr<WarmMemory>> WarmMemory::map(std::size_t bytes, int fd, b
     return no_memory(bytes, errno);
   ::madvise(place, bytes, MADV_DONTFORK);
   ::madvise(place, bytes, huge_pages ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);  // not everywhere; slower without
+  if (!populate && fd < 0) return memory;
   if (auto error = memory->populate(fd)) return error;
   memory->huge_ = 2 * huge_bytes(place, bytes) > bytes;
   return memory;

@@ -21,6 +21,7 @@ struct PoolOptions {
   std::uint64_t bytes = 0;  // rounded up to whole slabs
   int fd = -1;              // see WarmMemory
   bool huge_pages = true;
+  bool populate = true;  // false: pages of private memory come with the first copy, on its thread
   std::size_t slab_bytes = slab_bytes_default;  // a multiple of 4096
 };
 

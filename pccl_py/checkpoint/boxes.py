@@ -56,11 +56,12 @@ def intersect(a: Box, b: Box) -> Box | None:
     return Box(start, tuple(last - first for first, last in zip(start, stop, strict=True)))
 
 
-def cover(shape: Sequence[int], boxes: Sequence[Box]) -> bool:
+def cover(shape: Sequence[int], boxes: Sequence[Box], work: list[int] | None = None) -> bool:
     """Whether the boxes are disjoint, not empty, and together all of a tensor of this shape. A tensor without
     elements is covered by empty boxes and by none.
 
-    Raises StateError where boxes are cut so irregularly that the answer would take minutes.
+    `work` counts comparisons, over several calls if they share it. Raises StateError where it goes beyond
+    WORK_MAX: for boxes that are cut so irregularly that the answer would take minutes.
     """
     if not all(box.inside(shape) for box in boxes):
         return False
@@ -69,7 +70,8 @@ def cover(shape: Sequence[int], boxes: Sequence[Box]) -> bool:
         return False
     if math.prod(shape) == 0:
         return True
-    return 0 not in sizes and _covered(tuple(shape), [(box.start, box.stop) for box in boxes], [0])
+    spans = [(box.start, box.stop) for box in boxes]
+    return 0 not in sizes and _covered(tuple(shape), spans, work if work is not None else [0])
 
 
 _Span = tuple[tuple[int, ...], tuple[int, ...]]

@@ -49,9 +49,9 @@ class Checkpointer:
     keep         so many newest steps stay; older ones are retired, and the room of one is used again
     keep_every   steps that this divides stay, too
     on_busy      a save that comes while `in_flight` others are on their way: "wait", "skip" it, or "error"
-    pool_bytes   memory that tensors are copied to on their way to the disk, all of it that is ever used; None:
-                 as much as the state has, at most a quarter of what is free when the first save comes. Less
-                 than the state works: then a step may wait for the disk
+    pool_bytes   memory that tensors are copied to on their way to the disk, all that is ever used; None: as
+                 much as the state has, at most a quarter of what is free when the first save comes. Less than
+                 the state works: then a step may wait for the disk
     lazy         tensors that an optimizer of the state alone writes are copied while training goes on, until
                  that optimizer's next step(); False: all are copied before save() returns
     process_group   ranks that save together, each its shards; None: those of torch.distributed where it is
@@ -94,9 +94,20 @@ class Checkpointer:
     ) -> None:
         url, root = _places(path, local)
         self._settings = Settings(
-            every, keep, keep_every, on_busy, pool_bytes, copy_threads, write_threads, in_flight, timeout_s, lazy
+            every,
+            keep,
+            keep_every,
+            on_busy,
+            pool_bytes,
+            copy_threads,
+            write_threads,
+            in_flight,
+            timeout_s,
+            lazy,
         )
-        self._coordination: Coordination = Alone() if process_group == "alone" else of_process_group(process_group)
+        self._coordination: Coordination = (
+            Alone() if process_group == "alone" else of_process_group(process_group)
+        )
         self._disk = native.Disk()
         wishes = RemoteSettings(
             remote_every, remote_keep, remote_keep_every, remote_bandwidth, compression, timeout_s
@@ -108,7 +119,7 @@ class Checkpointer:
         self._source: RemoteSource | None = None
         self._uploads: UploadQueue | None = None
         if remote is not None:
-            self._source = RemoteSource(self._level, remote, self.stats, timeout_s)
+            self._source = RemoteSource(self._level, remote, self.stats, timeout_s, self.wait)
             self._uploads = UploadQueue(self._level, remote, self._coordination, wishes, self.stats)
         added = None if self._uploads is None else self._uploads.add
         self._pipeline = Pipeline(self._level, self._settings, self.stats, added)
@@ -155,11 +166,12 @@ class Checkpointer:
             pieces = [piece._replace(owner=None) for piece in pieces]
         plan = self._plans.plan(pieces)
         pool = self._pool_for(plan.file_bytes)
+        path, recycle = self._level.begin(step)
         job = native.ShardSave(
             pool,
             self._disk,
-            path=self._level.writing(step),
-            recycle=self._level.spare(),
+            path=path,
+            recycle=recycle,
             header=plan.header,
             regions=addresses(pieces),
             foreign=foreign(pieces),
@@ -170,6 +182,13 @@ class Checkpointer:
         staged = StagedSave(job, pieces, self._settings.timeout_s)
         staged.start()
         return PendingSave(self._saves, step, begun, staged, job, pieces, aliases, plan, taken)
+
+    def prepare(self, state: Any) -> None:
+        """Makes the pool, all its pages, and the plan of this state's file, before the training begins: else
+        the first save does that on its way. Takes up to half a second for each GiB."""
+        self._usable()
+        pieces, _ = pieces_of(as_state(state).take(self._coordination.world))
+        self._pool_for(self._plans.plan(pieces).file_bytes, warm=True)
 
     def step(self, step: int, state: Any) -> bool:
         """`save`, at the steps that `every` says."""
@@ -203,8 +222,8 @@ class Checkpointer:
 
         strict    raise for missing and unexpected names; False: they are told in what is returned
         parts     only these; None: all that the state has
-        mapping   {name in the state: name in the checkpoint}, or a function of the first (None: leave it), for
-                  tensors of modules, dicts and lists; plain values of those dicts and lists stay
+        mapping   {name in the state: name in the checkpoint}, or a function of the first (None: leave it),
+                  for tensors of modules, dicts and lists; plain values of those dicts and lists stay
 
         On several ranks all call it, with any layout: each reads what it holds. Raises NoCheckpointError,
         DamagedError for a step asked for that is damaged, StateError for what does not fit.
@@ -241,6 +260,10 @@ class Checkpointer:
         """Removes what `keep` and `keep_every` do not hold, and leftovers; the steps that went."""
         self._usable()
         return self._level.gc()
+
+    def busy(self) -> bool:
+        """Whether a save is on its way."""
+        return self._pipeline.busy()
 
     def progress(self) -> tuple[int, int, int]:
         """Bytes copied, bytes written, bytes in all, of the saves on their way."""
@@ -285,9 +308,9 @@ class Checkpointer:
         if self._source is None:
             raise UsageError("this Checkpointer has no remote: give a URL first, and the folder as local=")
 
-    def _pool_for(self, file_bytes: int) -> native.StagingPool:
+    def _pool_for(self, file_bytes: int, *, warm: bool = False) -> native.StagingPool:
         if self._pool is None:
-            self._pool = make_pool(self._settings.pool_bytes, file_bytes)
+            self._pool = make_pool(self._settings.pool_bytes, file_bytes, warm=warm)
             self.stats.pool_bytes = self._pool.bytes
         return self._pool
 

@@ -1,4 +1,4 @@
-"""How the ranks that save together hear of each other: every rank gives bytes under a key and gets those of all.
+"""How ranks that save together hear of each other: each gives bytes under a key and gets those of all.
 
 Not a collective of the training's own groups: a save commits beside the training, and two users of one group
 would wait for each other. Each exchange has a deadline and names who is missing.
@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from ..errors import CheckpointError
 from ..state.boxed import World
-
 
 _made = itertools.count()  # Checkpointers of this process: all ranks make theirs in one order
 
@@ -78,8 +77,8 @@ class StoreCoordination:
             if time.monotonic() - begun > timeout_s:
                 ranks = ", ".join(name.rpartition("/")[2] for name in missing)
                 raise CheckpointError(
-                    f"{key}: rank {ranks} of {self.world.size} did not answer for {timeout_s:g} s: it died or "
-                    "does not save; the checkpoint before this one stays, restart the missing ranks"
+                    f"{key}: rank {ranks} of {self.world.size} did not answer for {timeout_s:g} s: it died "
+                    "or does not save; the checkpoint before this one stays, restart the missing ranks"
                 )
             time.sleep(pause)
             pause = min(pause * 1.5, 0.05)
@@ -102,7 +101,8 @@ def of_process_group(group: Any) -> Coordination:
     world = World(dist.get_rank(group), dist.get_world_size(group))
     if world.size == 1:
         return Alone()
-    from torch.distributed.distributed_c10d import _get_process_group_store, _get_default_group
+    from torch._C._distributed_c10d import PrefixStore
+    from torch.distributed.distributed_c10d import _get_default_group, _get_process_group_store
 
     store = _get_process_group_store(group if group is not None else _get_default_group())
-    return StoreCoordination(dist.PrefixStore(f"pccl-checkpoint/{next(_made)}", store), world)
+    return StoreCoordination(PrefixStore(f"pccl-checkpoint/{next(_made)}", store), world)

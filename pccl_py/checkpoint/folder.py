@@ -98,7 +98,8 @@ def scan(root: Path) -> Scan:
         step = read_step(path)
         if step is not None:
             steps.append(step)
-            leftovers += [path / name for name in _names(path) if name.endswith(PART)]
+            with suppress(PermissionError):  # its faults say so already
+                leftovers += [path / name for name in _names(path) if name.endswith(PART)]
         else:
             leftovers.append(path)
     return Scan(tuple(steps), tuple(leftovers))

@@ -28,7 +28,7 @@ class DeviceMoments:
 
     def stream(self, device: torch.device) -> torch.cuda.Stream:
         if device not in self._streams:
-            self._streams[device] = torch.cuda.Stream(device)
+            self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             self._streams[device].wait_event(self._events[device])
         return self._streams[device]
 

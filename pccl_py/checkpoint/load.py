@@ -123,8 +123,9 @@ class Loader:
         targets = targets_of(state, _manifest(found), self._coordination.world, parts, mapping)
         if strict and (targets.missing or targets.unexpected):
             raise StateError(
-                f"step {found.step} and the state differ: missing in the checkpoint: {_some(targets.missing)}; "
-                f"not in the state: {_some(targets.unexpected)}. Load with strict=False, parts= or mapping="
+                f"step {found.step} and the state differ: missing in the checkpoint: "
+                f"{_some(targets.missing)}; not in the state: {_some(targets.unexpected)}. Load with "
+                "strict=False, parts= or mapping="
             )
         return targets
 
@@ -157,11 +158,11 @@ def _nothing(root: Path, skipped: list[tuple[int, str]]) -> str:
     if not skipped:
         return f"no complete step in {root}: begin from the first step, or give the folder of the run"
     reasons = "; ".join(f"step {step}: {why}" for step, why in skipped)
-    return f"no step in {root} can be read: {reasons}. `python -m pccl_py ckpt verify` names all that is damaged"
+    return (
+        f"no step in {root} can be read: {reasons}. `python -m pccl_py ckpt verify` names all that is damaged"
+    )
 
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more if names else "nothing"
-
-

@@ -1,18 +1,19 @@
 """The level on disk: a folder of steps that ranks write together, committed in two phases.
 
-First every rank has its shard durable and tells the others what is in it; then the manifest is written, by one
-rank of each folder, and older steps are retired; then all know that the step exists. A rank that fails says so in
-the first phase, and the step exists for nobody.
+First every rank has its shard durable and tells the others what is in it; then the manifest is written, by
+one rank of each folder, and older steps are retired; then all know that the step exists. A rank that fails
+says so in the first phase, and the step exists for nobody.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import socket
+import threading
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import BusyError, CheckpointError, NoCheckpointError, UsageError
@@ -28,7 +29,8 @@ from .verify import Report, verify_step
 
 
 class LocalLevel:
-    """`root` is one folder for all ranks, or one on each host. Commits come from one thread at a time."""
+    """`root` is one folder for all ranks, or one on each host. The thread that trains begins steps, another
+    one commits them; what removes folders is done under a lock, and never to those that are being written."""
 
     block_bytes = limits.BLOCK_BYTES
 
@@ -46,6 +48,9 @@ class LocalLevel:
         self._spares: list[Path] = []  # retired shard files of this rank, to be written over
         self.holds = Holds()
         self._held = ExitStack()
+        self._changing = threading.RLock()
+        self._present: dict[int, Path] = {}  # steps in this folder that are whole, as far as its ranks go
+        self._under_way: dict[Path, Path] = {}  # folders being written: from where each takes a spare file
         with explained(f"use {root} for checkpoints"):
             root.mkdir(parents=True, exist_ok=True)
         self._folder_ranks = self._ranks_of_folder()
@@ -76,6 +81,9 @@ class LocalLevel:
             if self.leads:
                 self._held.enter_context(folder.hold(self.root))
                 folder.sweep(self.root)
+                for step in folder.scan(self.root).steps:
+                    if step.manifest is not None and not step.faults:
+                        self._present[step.step] = step.path
         except CheckpointError as error:
             if self.world.size == 1:
                 raise
@@ -90,12 +98,23 @@ class LocalLevel:
 
     def whole_steps(self) -> list[int]:
         """Those that are complete as far as this folder's ranks go."""
-        return [step.step for step in folder.scan(self.root).steps if self._whole(step)]
+        found = folder.scan(self.root).steps
+        return [step.step for step in found if step.manifest is not None and not step.faults]
 
-    def claim(self, step: int) -> None:
-        """The files of this step's folder are not written over any more: it comes back."""
+    @contextmanager
+    def coming(self, step: int) -> Iterator[None]:
+        """The step comes back from elsewhere: nothing else happens to its folder meanwhile. No save is under way."""
         path = folder.step_path(self.root, step)
-        self._spares = [spare for spare in self._spares if spare.parent != path]
+        with self._changing:
+            self._spares = [spare for spare in self._spares if spare.parent != path]
+            self._under_way[path] = path
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._under_way.pop(path, None)
+                if self.leads and (path / FILE_NAME).exists():
+                    self._present[step] = path
 
     def step(self, step: int) -> folder.StepFolder:
         return folder.find(self.root, step)
@@ -110,16 +129,20 @@ class LocalLevel:
     def shard_name(self) -> str:
         return shard_file(self.world.rank, self.world.size)
 
-    def writing(self, step: int) -> str:
-        """Where this rank's shard appears once it is durable; the folder is there."""
+    def begin(self, step: int) -> tuple[str, str]:
+        """Where this rank's shard appears once it is durable, its folder is there; and a retired file to be
+        written over, or ""."""
         path = folder.step_path(self.root, step)
-        with explained(f"make {path}"):
+        with self._changing, explained(f"make {path}"):
             path.mkdir(exist_ok=True)
-        return str(path / self.shard_name())
+            spare = self._spares.pop() if self._spares else None
+            self._under_way[path] = path if spare is None else spare.parent
+        return str(path / self.shard_name()), "" if spare is None else str(spare)
 
-    def spare(self) -> str:
-        """A retired file to be written over, or ""."""
-        return str(self._spares.pop()) if self._spares else ""
+    def _in_use(self) -> set[Path]:
+        """Folders that files are written to or taken from."""
+        kept = {spare.parent for spare in self._spares}
+        return kept | set(self._under_way) | set(self._under_way.values())
 
     def commit(self, number: int, step: int, record: RankRecord | CheckpointError) -> Manifest:
         """Both phases. `record`: of this rank, whose shard is durable; or why it is not."""
@@ -129,12 +152,17 @@ class LocalLevel:
         manifest = self._merged(step, given)
         outcome: dict[str, object] = {}
         if self.leads:
-            outcome = self._publish(path, manifest)
-        outcomes = self._coordination.exchange(f"save/{number}/done", json.dumps(outcome).encode(), self._timeout_s)
+            with self._changing:
+                outcome = self._publish(path, manifest)
+        outcomes = self._coordination.exchange(
+            f"save/{number}/done", json.dumps(outcome).encode(), self._timeout_s
+        )
         for rank, words in enumerate(outcomes):
             if fault := json.loads(words).get("fault"):
                 raise CheckpointError(f"step {step}: rank {rank} could not commit it: {fault}")
-        self._retired(json.loads(outcomes[self._folder_ranks[0]]).get("retired", []))
+        with self._changing:
+            self._under_way.pop(path, None)
+            self._retired(json.loads(outcomes[self._folder_ranks[0]]).get("retired", []))
         return manifest
 
     def _own_words(self, path: Path, record: RankRecord | CheckpointError) -> bytes:
@@ -164,6 +192,7 @@ class LocalLevel:
         own = {shard_file(rank, self.world.size) for rank in self._folder_ranks}
         try:
             folder.commit(path, manifest, own)
+            self._present[manifest.step] = path
             return {"retired": [str(step) for step in self._retire()]}
         except CheckpointError as error:
             if self.world.size == 1:
@@ -172,16 +201,12 @@ class LocalLevel:
 
     def _retire(self) -> list[Path]:
         """Folders of steps that need not stay: they have lost their manifest, their files are free."""
-        present = {step.step: step.path for step in folder.scan(self.root).steps if self._whole(step)}
-        stay = keepers(present, self._keep, self._keep_every) | self.holds.steps()
-        gone = [path for step, path in sorted(present.items()) if step not in stay]
+        stay = keepers(self._present, self._keep, self._keep_every) | self.holds.steps()
+        gone = [path for step, path in sorted(self._present.items()) if step not in stay]
         for path in gone:
             folder.retire(path)
+        self._present = {step: path for step, path in self._present.items() if step in stay}
         return gone
-
-    def _whole(self, step: folder.StepFolder) -> bool:
-        """Complete as far as this folder's ranks go."""
-        return step.manifest is not None and not step.faults
 
     def _retired(self, paths: list[str]) -> None:
         """One file of this rank stays to be written over, everything else of these steps goes."""
@@ -201,14 +226,15 @@ class LocalLevel:
         if not self.leads:
             return
         for path in folder.scan(self.root).leftovers:
-            if folder.step_of(path) is not None and not os.listdir(path):
-                with suppress(OSError):
+            if folder.step_of(path) is not None and path not in self._in_use():
+                with suppress(OSError):  # not empty: a file to be written over
                     path.rmdir()
 
     def abandon(self, step: int) -> None:
         """What this rank has of a step that will not exist."""
         path = folder.step_path(self.root, step)
-        with suppress(OSError):
+        with self._changing, suppress(OSError):
+            self._under_way.pop(path, None)
             for name in (self.shard_name(), f"{self.shard_name()}{PART}"):
                 if not (path / FILE_NAME).exists():
                     (path / name).unlink(missing_ok=True)
@@ -221,10 +247,11 @@ class LocalLevel:
     def gc(self) -> list[int]:
         if not self.leads:
             return []
-        gone = self._retire()
-        for path in gone:
-            folder.remove(path)
-        folder.sweep(self.root)
+        with self._changing:
+            gone = self._retire()
+            for path in gone:
+                folder.remove(path)
+            folder.sweep(self.root, self._in_use())
         return [step for path in gone if (step := folder.step_of(path)) is not None]
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from ..errors import DamagedError, StateError
 from . import bounded_json
 from .bounded_json import Json
 from .boxes import Box
-from .limits import MANIFEST_BYTES_MAX
+from .limits import JSON_DEPTH_MAX, MANIFEST_BYTES_MAX
 
 VERSION = 1
 FILE_NAME = "manifest.json"
@@ -77,15 +77,18 @@ def encode(manifest: Manifest) -> bytes:
     """The bytes of manifest.json. Raises StateError for what the format cannot hold."""
     from . import manifest_body  # it imports the classes above
 
+    what = f"the manifest of step {manifest.step}"
     try:
-        body = bounded_json.dumps(manifest_body.write(manifest))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise StateError(f"the manifest of step {manifest.step} cannot be written: {error}") from None
-    data = b"%b%b%b" % (_head(hashlib.sha256(body).hexdigest()), body, _TAIL)
-    try:
-        decode(data)
+        value = manifest_body.write(manifest)
+        manifest_body.read(value, what)  # as every reader will
+        body = bounded_json.dumps(value)
     except DamagedError as error:
-        raise StateError(f"a step that no reader would take: {error}") from None
+        raise StateError(f"no reader would take {error}") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StateError(f"{what} cannot be written: {error}") from None
+    data = b"%b%b%b" % (_head(hashlib.sha256(body).hexdigest()), body, _TAIL)
+    if len(data) > MANIFEST_BYTES_MAX or bounded_json.depth(body) > JSON_DEPTH_MAX:
+        raise StateError(f"{what} is too long or too deep: {len(data)} bytes; save fewer or larger values")
     return data
 
 

@@ -194,6 +194,8 @@ def check_places(manifest: Manifest, reader: Reader) -> None:
     """Pieces lie in their shards' data and cover their tensors. Those of two tensors are the same bytes (tied
     weights) or have none in common."""
     spans: list[tuple[int, int, int, str]] = []
+    work = [-16 * sum(len(tensor.pieces) for tensor in manifest.tensors.values())]  # what any grid needs, and
+    # once for all tensors what irregular cuts may take
     for name, tensor in manifest.tensors.items():
         item = dtypes.itemsize(tensor.dtype)
         for piece in tensor.pieces:
@@ -202,7 +204,7 @@ def check_places(manifest: Manifest, reader: Reader) -> None:
             if piece.offset < shard.data_offset or end > shard.bytes:
                 reader.refuse(f"a piece of {names.shown(name)} lies outside of the data of {shard.file}")
             spans.append((piece.shard, piece.offset, end, name))
-        if not _covers(tensor, reader, name):
+        if not _covers(tensor, reader, name, work):
             reader.refuse(f"the pieces of {names.shown(name)} overlap, or do not cover it")
     spans.sort()
     for (shard_a, first, end, a), (shard_b, begin, last, b) in pairwise(spans):
@@ -210,9 +212,9 @@ def check_places(manifest: Manifest, reader: Reader) -> None:
             reader.refuse(f"pieces of {names.shown(a)} and {names.shown(b)} share bytes of a shard")
 
 
-def _covers(tensor: Tensor, reader: Reader, name: str) -> bool:
+def _covers(tensor: Tensor, reader: Reader, name: str, work: list[int]) -> bool:
     try:
-        return cover(tensor.shape, [piece.box for piece in tensor.pieces])
+        return cover(tensor.shape, [piece.box for piece in tensor.pieces], work)
     except StateError as error:
         reader.refuse(f"{names.shown(name)}: {error}")
 

@@ -54,7 +54,11 @@ class Pipeline:
     """`add` on the thread that trains; the rest happens on the thread of this object, `committed` too."""
 
     def __init__(
-        self, level: LocalLevel, settings: Settings, stats: Stats, committed: Callable[[int], None] | None = None
+        self,
+        level: LocalLevel,
+        settings: Settings,
+        stats: Stats,
+        committed: Callable[[int], None] | None = None,
     ) -> None:
         self._level, self._settings, self._committed = level, settings, committed
         self.stats = stats
@@ -75,8 +79,12 @@ class Pipeline:
                 self.stats.skipped += 1
                 return False
             if on_busy == "error":
-                raise BusyError(f"the saves of steps {steps} are on their way: save less often, or wait() first")
-            self._wait_until(lambda: len(self._under_way) < self._settings.in_flight, self._settings.timeout_s)
+                raise BusyError(
+                    f"the saves of steps {steps} are on their way: save less often, or wait() first"
+                )
+            self._wait_until(
+                lambda: len(self._under_way) < self._settings.in_flight, self._settings.timeout_s
+            )
         self.raise_fault()
         return True
 
@@ -102,6 +110,10 @@ class Pipeline:
         if fault is not None:
             raise fault
 
+    def busy(self) -> bool:
+        with self._changed:
+            return bool(self._under_way)
+
     def progress(self) -> tuple[int, int, int]:
         with self._changed:
             return self._progress()
@@ -117,7 +129,9 @@ class Pipeline:
             with self._changed:
                 late = list(self._under_way)
             for pending in late:
-                pending.staged.fail(CheckpointError(f"step {pending.step} was on its way when the Checkpointer closed"))
+                pending.staged.fail(
+                    CheckpointError(f"step {pending.step} was on its way when the Checkpointer closed")
+                )
             self._queue.put(None)
             self._thread.join()
 
@@ -145,7 +159,9 @@ class Pipeline:
             except CheckpointError as error:
                 self._failed(pending, error)
             except Exception as error:  # ours; the training must not end by it
-                self._failed(pending, CheckpointError(f"step {pending.step}: {type(error).__name__}: {error}"))
+                self._failed(
+                    pending, CheckpointError(f"step {pending.step}: {type(error).__name__}: {error}")
+                )
             else:
                 with self._changed:
                     self.stats.add(info)
@@ -190,8 +206,8 @@ class Pipeline:
             receipt = pending.job.wait_durable(self._settings.timeout_s)
             if receipt is None:
                 raise CheckpointError(
-                    f"step {pending.step}: the disk did not take it within {self._settings.timeout_s:g} s; it is "
-                    "given up, earlier steps stay"
+                    f"step {pending.step}: the disk did not take it within {self._settings.timeout_s:g} s; "
+                    "it is given up, earlier steps stay"
                 )
         except CheckpointError as error:
             return error

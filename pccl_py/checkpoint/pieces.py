@@ -1,4 +1,4 @@
-"""What one rank writes of a state: the pieces of its shard file, in the file's order, and the memory of each."""
+"""What one rank writes of a state: the pieces of its shard file, in the file's order, with their memory."""
 
 from __future__ import annotations
 

@@ -42,10 +42,11 @@ def read_piece(path: Path, manifest: Manifest, tensor: Tensor, piece: Piece) -> 
     with explained(f"read {path / shard.file}"), opened(path, shard.file) as (file, _):
         data = read_at(file, piece.offset, size)
     if len(data) != size or zlib.crc32(data) != piece.crc32:
-        first, last = piece.offset // manifest.block_bytes, (piece.offset + size - 1) // manifest.block_bytes
+        block = manifest.block_bytes
+        first, last = piece.offset // block, (piece.offset + size - 1) // block
         raise DamagedError(
-            f"{path / shard.file}: bytes {piece.offset} to {piece.offset + size} (blocks {first} to {last}) are "
-            "not those that were saved: load another step, or fetch this file anew"
+            f"{path / shard.file}: bytes {piece.offset} to {piece.offset + size} (blocks {first} to {last}) "
+            "are not those that were saved: load another step, or fetch this file anew"
         )
     return data
 

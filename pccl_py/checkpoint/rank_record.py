@@ -64,7 +64,7 @@ def merge(
     block_bytes: int = limits.BLOCK_BYTES,
     notes: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """The manifest of a step that `world` ranks wrote. A box that several ranks saved is taken from the lowest.
+    """The manifest of a step that `world` ranks wrote. A box that several ranks saved is the lowest one's.
 
     Raises StateError where a rank is missing or there twice, where two describe a tensor or a common object
     differently, and (from `manifest.encode`) where pieces do not cover a tensor.

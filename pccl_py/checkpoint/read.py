@@ -72,6 +72,4 @@ def _add_runs(
     if math.prod(memory.shape) == 0:
         return
     for piece in entry.pieces:
-        runs[piece.shard] += boxes.runs(
-            piece.box, wanted, itemsize, piece.offset, strides, memory.data_ptr()
-        )
+        runs[piece.shard] += boxes.runs(piece.box, wanted, itemsize, piece.offset, strides, memory.data_ptr())

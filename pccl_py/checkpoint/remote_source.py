@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from ..errors import CheckpointError, NoCheckpointError
 from .download import Downloader
@@ -19,8 +20,17 @@ LISTING_S = 20.0  # who starts waits for it, while the local folder may have all
 
 
 class RemoteSource:
-    def __init__(self, level: LocalLevel, remote: RemoteLevel, stats: Stats, timeout_s: float) -> None:
-        self._level, self._remote, self._stats = level, remote, stats
+    """`settle` returns when no save is under way: one may be about to write over a file of an older step."""
+
+    def __init__(
+        self,
+        level: LocalLevel,
+        remote: RemoteLevel,
+        stats: Stats,
+        timeout_s: float,
+        settle: Callable[[], object],
+    ) -> None:
+        self._level, self._remote, self._stats, self._settle = level, remote, stats, settle
         closing = threading.Event()  # never set: each call has its deadline
         self._soon = Patience(closing, self._heard, min(LISTING_S, timeout_s))
         self._downloader = Downloader(remote, Patience(closing, self._heard, timeout_s))
@@ -35,10 +45,11 @@ class RemoteSource:
 
     def fetch(self, step: int) -> int:
         """The step is whole in the local folder; returns the bytes that came for it. Raises as Downloader does."""
-        self._level.claim(step)
-        if not self._level.leads:
+        self._settle()
+        with self._level.coming(step):
+            count = self._downloader.fetch(self._level.root, step) if self._level.leads else 0
+        if not count:
             return 0
-        count = self._downloader.fetch(self._level.root, step)
         self._stats.fetched_bytes += count
         logger.info("step %d: %d bytes came from %s", step, count, self._remote.store.url)
         return count

@@ -123,5 +123,3 @@ def addresses(pieces: Sequence[Piece]) -> list[tuple[int, int]]:
 def foreign(pieces: Sequence[Piece]) -> list[int]:
     """Those that the core cannot read: on a device."""
     return [index for index, piece in enumerate(pieces) if piece.rows.device.type != "cpu"]
-
-

@@ -12,7 +12,7 @@ class ShardPlans:
     """Keeps the last plan. Called on the thread that saves a state, never in the background."""
 
     def __init__(self) -> None:
-        self._key: list[tuple[object, ...]] = []
+        self._key: list[tuple[str, str, tuple[int, ...]]] = []
         self._plan: safetensors_header.ShardPlan | None = None
 
     def plan(self, pieces: Sequence[Piece]) -> safetensors_header.ShardPlan:

@@ -9,11 +9,16 @@ SLABS_MIN = 4
 SHARE_OF_FREE = 4
 
 
-def make_pool(asked: int | None, file_bytes: int) -> native.StagingPool:
-    """`asked` bytes, or as much as one save needs, at most a quarter of the memory that is free now."""
+def make_pool(asked: int | None, file_bytes: int, *, warm: bool) -> native.StagingPool:
+    """`asked` bytes, or as much as one save needs, at most a quarter of the memory that is free now.
+
+    warm    all its pages are there when this returns; else the first save makes them, behind the training
+    """
     if asked is not None:
-        return native.StagingPool(asked // SLAB_BYTES * SLAB_BYTES)  # never more than was asked for
-    return native.StagingPool(_fitting(file_bytes))
+        return native.StagingPool(
+            asked // SLAB_BYTES * SLAB_BYTES, populate=warm
+        )  # never more than was asked for
+    return native.StagingPool(_fitting(file_bytes), populate=warm)
 
 
 def _fitting(file_bytes: int) -> int:

@@ -18,6 +18,6 @@ classes. `OrderedDict` and `defaultdict` come back as dict. Nothing is ever exec
 from __future__ import annotations
 
 from .tagged_decode import TensorOf, decode
-from .tagged_encode import NameOf, Path, encode
+from .tagged_encode import NameOf, Path, Reference, encode
 
-__all__ = ["NameOf", "Path", "TensorOf", "decode", "encode"]
+__all__ = ["NameOf", "Path", "Reference", "TensorOf", "decode", "encode"]

@@ -6,6 +6,7 @@ import sys
 from base64 import b64encode
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from math import isfinite
 from struct import pack
 from typing import Any, NoReturn
@@ -28,6 +29,13 @@ def encode(value: object, *, path: Path = (), tensor: NameOf | None = None) -> J
     """Tagged JSON of a value; `path` is where in the state it stands. Raises StateError with the path of what
     cannot be saved."""
     return _Encoder(tensor).value(value, path, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Stands in a state for a tensor that is saved under this name."""
+
+    name: str
 
 
 class _Encoder:
@@ -93,11 +101,13 @@ class _Encoder:
 
 def _tensor_reference(name_of: NameOf | None, value: Any, path: Path) -> Json:
     name = name_of(path, value) if name_of is not None else None
-    if name is None:
-        return None
-    if wrong := names.fault(name):
-        _refuse(path, value, f"{names.shown(name)} is no name for it: {wrong}")
-    return {"$tensor": name}
+    return None if name is None else _reference(Reference(name), path)
+
+
+def _reference(value: Reference, path: Path) -> Json:
+    if wrong := names.fault(value.name):
+        _refuse(path, value, f"{names.shown(value.name)} is no name for a tensor: {wrong}")
+    return {"$tensor": value.name}
 
 
 def _array(value: np.ndarray[Any, Any], path: Path) -> Json:
@@ -177,6 +187,7 @@ _PLAIN: dict[type, Callable[[Any, Path], Json]] = {
     int: _int,
     float: _float,
     str: _str,
+    Reference: _reference,
     complex: lambda value, path: {"$complex": [_float(value.real), _float(value.imag)]},
     bytes: lambda value, path: {"$bytes": _base64(value)},
     bytearray: lambda value, path: {"$bytearray": _base64(value)},

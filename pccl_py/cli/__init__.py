@@ -16,6 +16,7 @@ from ..errors import PcclError, UsageError
 COMMANDS = {
     "master": "run a master",
     "config": "show every setting, its value and where it comes from",
+    "ckpt": "list, check, compare and convert checkpoints",
     "bench": "measure, alone or against others",
     "demo": "train a small GPT on peers that are killed and come back",
 }

@@ -28,7 +28,7 @@ from ..bench.units import parse_tensors
 from ..quantization import KINDS
 from ..tensors import DTYPE_CODES
 from . import bench_arguments as arguments
-from .numbers import parsed
+from .numbers import parsed, whole
 
 Measure = Callable[[argparse.Namespace], Iterable[Row]]
 NAMESPACE = (
@@ -46,6 +46,7 @@ def add_all(benches: Any) -> None:
     _add_concurrent(benches)
     _add_kernels(benches)
     _add_wan(benches)
+    _add_ckpt(benches)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -236,3 +237,35 @@ def _wan(args: argparse.Namespace) -> Iterator[Row]:
     return wan.measure(
         wan_row.Options(**{name: getattr(args, name) for name in known if hasattr(args, name)})
     )
+
+
+def _add_ckpt(benches: Any) -> None:
+    bench = _add(
+        benches,
+        "ckpt",
+        _ckpt,
+        "what checkpoints cost a training",
+        "Saves a GPT-like float32 state while a small model trains beside it, then loads it from the disk "
+        "with an empty page cache. Each method in a process of its own, others' in their best mode.",
+    )
+    bench.add_argument(
+        "--size", type=parsed(parse_tensors), default="1G", metavar="LIST", help="of the state (default 1G)"
+    )
+    bench.add_argument(
+        "--against", default="", metavar="LIST", help="of dcp, torch, safetensors; measured in the same run"
+    )
+    bench.add_argument(
+        "--threads", default="1", metavar="LIST", help="cores that the training uses (default 1)"
+    )
+    arguments.count(bench, "--repeats", 3, "saves and loads per method, after a first one")
+    bench.add_argument(
+        "--folder", metavar="DIR", help="on the disk to be measured (default: the temporary one)"
+    )
+
+
+def _ckpt(args: argparse.Namespace) -> Iterable[Row]:
+    from ..bench.ckpt.measure import measure
+
+    threads = [whole(1, 64)(text) for text in args.threads.split(",")]
+    against = [name for name in args.against.split(",") if name]
+    return measure(args.size, against, threads, args.repeats, args.folder)

@@ -49,7 +49,9 @@ class Boxed:
 def dtype_name(tensor: Tensor, path: str) -> str:
     name = dtypes.of_torch(tensor.dtype)
     if name is None:
-        raise StateError(f"{path} is {tensor.dtype}, which the format does not have: save it as another dtype")
+        raise StateError(
+            f"{path} is {tensor.dtype}, which the format does not have: save it as another dtype"
+        )
     return name
 
 
@@ -103,7 +105,8 @@ def _of_dtensor(value: Any, path: str) -> Boxed:
     _check_dense(tensor, path)
     if tuple(tensor.shape) != tuple(local_shape):
         raise StateError(
-            f"{path}: the local part is {tuple(tensor.shape)}, {placements} on {mesh} says {tuple(local_shape)}"
+            f"{path}: the local part is {tuple(tensor.shape)}, {placements} on {mesh} says "
+            f"{tuple(local_shape)}"
         )
     holder, holders = 0, 1
     for place, size, placement in zip(coordinate, mesh.shape, placements, strict=True):

@@ -18,9 +18,6 @@ from torch import Tensor
 from ..errors import StateError
 
 
-
-
-
 class ModulePart:
     """A torch module. Its tensors are read into; what it keeps as extra state it is told."""
 
@@ -66,8 +63,8 @@ class OptimizerPart:
                 return None
         if parameter is None:
             raise StateError(
-                f"the optimizer has {len(self._parameters())} parameters, the saved one has a number {number}: "
-                "it was of another model"
+                f"the optimizer has {len(self._parameters())} parameters, the saved one has a number "
+                f"{number}: it was of another model"
             )
         if tuple(parameter.shape) == shape:
             return torch.empty_like(parameter, dtype=dtype, requires_grad=False)
@@ -129,7 +126,7 @@ class RandomPart:
             "numpy": np.random.get_state(legacy=True),
             "torch": torch.get_rng_state(),
         }
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
+        if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             words["cuda"] = torch.cuda.get_rng_state()
         return words
 

@@ -32,6 +32,8 @@ class Run:
         self.resumed_from = resume(self._state, self._checkpoints)
         del self.resumed_from["run"]
         self._enter_outer()
+        if self._checkpoints is not None:
+            self._checkpoints.prepare(self._state)
         # After the outer optimizer's hook: the outer step comes first, then what is saved has it.
         hook = self._inner.register_step_post_hook(self._after_step)
         self._open.callback(hook.remove)

@@ -26,7 +26,7 @@ class Source(Protocol):
 
 
 def resume(state: TrainState, *sources: Source | None) -> dict[str, PartSource]:
-    """Fills the state from the first source that has a step it can read; by part, what came from where and why.
+    """Fills the state from the first source that has a step it can read; by part, what came from where.
 
     On several ranks all call it. A part that the source does not have stays as the program made it, and is
     told so. Raises StateError where what is saved does not fit the state, and what a source raises for

@@ -1,4 +1,4 @@
-"""A training state: parts by name, taken apart into named tensors and plain values, and put together again."""
+"""A training state: parts by name, taken apart into named tensors and plain values, and put together."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Taken:
 class TrainState:
     """`TrainState(model=model, inner=optimizer, scheduler=scheduler, data=sampler)`: what a run has to keep.
 
-    A part is a module, an optimizer, a dict or list of tensors and plain values, or anything with state_dict()
-    and load_state_dict(). Names are the caller's, these have a meaning:
+    A part is a module, an optimizer, a dict or list of tensors and plain values, or anything with
+    state_dict() and load_state_dict(). Names are the caller's, these have a meaning:
 
     model, inner, outer, scheduler   as everybody calls them
     data        the position in the data: of each rank its own
@@ -82,7 +82,7 @@ class TrainState:
         return f"@{rank}" if self.is_private(name) else name
 
     def take(self, world: World) -> Taken:
-        """Everything, without copying a tensor. Raises StateError, with the path, for what cannot be saved."""
+        """Everything, without copying a tensor. Raises StateError, with the path of what cannot be saved."""
         taken = Taken({}, {})
         before, self._walked = self._walked, {}
         unchanged = True

@@ -24,7 +24,10 @@ DTYPES = [
 def model_of(width: int = 64, seed: int = 0) -> torch.nn.Sequential:
     torch.manual_seed(seed)
     return torch.nn.Sequential(
-        torch.nn.Linear(width, width), torch.nn.BatchNorm1d(width), torch.nn.ReLU(), torch.nn.Linear(width, width)
+        torch.nn.Linear(width, width),
+        torch.nn.BatchNorm1d(width),
+        torch.nn.ReLU(),
+        torch.nn.Linear(width, width),
     )
 
 
@@ -176,7 +179,11 @@ def test_all_dtypes_and_odd_tensors(tmp_path: Path) -> None:
             assert blank[name].dtype == value.dtype and bits(blank[name]) == bits(value), name
     assert torch.equal(columns[:, 3], base[:, 3]) and not columns[:, 4].any()
     assert blank["number"] == 3 and blank["nested"][7] == (1, b"raw", np.float32(2.5))
-    assert torch.equal(blank["nested"]["list"][0], torch.ones(2)) and blank["nested"]["list"][1:] == [1.5, None, "x"]
+    assert torch.equal(blank["nested"]["list"][0], torch.ones(2)) and blank["nested"]["list"][1:] == [
+        1.5,
+        None,
+        "x",
+    ]
     assert np.array_equal(blank["array"], tensors["array"])
 
 
@@ -319,3 +326,15 @@ def test_partial_and_renamed_loads(tmp_path: Path) -> None:
         more = {"n": 0}
         saver.load({"model": {"old": torch.zeros(2)}, "more": more}, parts=["more"])
         assert more == {"n": 5}
+
+
+def test_gc_leaves_a_save_alone_that_is_on_its_way(tmp_path: Path) -> None:
+    slow = native.InjectedDisk("open * delay 150")
+    tensors = {"w": torch.ones(1 << 18)}
+    with saver_on(slow, tmp_path, keep=1) as saver:
+        for step in range(3):
+            saver.save(step, {"x": tensors})
+            for _ in range(20):
+                saver.gc()  # the step's folder is still empty, then it holds a file without a manifest
+            saver.wait()
+            assert saver.steps() == [step]

@@ -6,12 +6,16 @@ import math
 from typing import Any
 
 import numpy as np
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from pccl_py.checkpoint import dtypes, names, safetensors_header, tagged
 from pccl_py.checkpoint.boxes import Box, whole
 from pccl_py.checkpoint.manifest import Manifest, Piece, Shard, Tensor
 from pccl_py.checkpoint.manifest_body import shard_file
+
+# A busy machine fails no test by its slowness.
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).filter(
     lambda name: not names.fault(name)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pccl_py.checkpoint.boxes import Box, cover, dense_strides, intersect, runs, whole
 from pccl_py.errors import StateError
+from tests.unit.checkpoint.steps import CALM
 
 SHAPES = st.lists(st.integers(1, 5), max_size=4).map(tuple)
 
@@ -48,6 +49,7 @@ def cut_up(draw: st.DrawFn) -> tuple[tuple[int, ...], list[Box]]:
     return shape, draw(st.permutations(parts))
 
 
+@CALM
 @given(two_boxes())
 def test_an_intersection_is_what_both_have(case: tuple[tuple[int, ...], Box, Box]) -> None:
     shape, a, b = case
@@ -62,11 +64,13 @@ def test_an_intersection_is_what_both_have(case: tuple[tuple[int, ...], Box, Box
     assert np.array_equal(marks == 2, expected == 1)
 
 
+@CALM
 @given(cut_up())
 def test_what_is_cut_up_covers(case: tuple[tuple[int, ...], list[Box]]) -> None:
     assert cover(*case)
 
 
+@CALM
 @given(st.data())
 def test_cover_counts_as_marking_each_element_does(data: st.DataObject) -> None:
     shape, parts = data.draw(cut_up())
@@ -110,6 +114,7 @@ def copied(runs_: list[Any], source: bytes, target: bytearray) -> None:
             target[to : to + size] = source[begin : begin + size]
 
 
+@CALM
 @given(two_boxes(), st.sampled_from([1, 2, 4]), st.integers(0, 30), st.data())
 def test_runs_copy_what_numpy_slices_would(
     case: Any, itemsize: int, offset: int, data: st.DataObject

@@ -1,5 +1,4 @@
-"""kill -9 at random instants of save, commit, retire, recycle and sweep: what was complete before is there, and
-right."""
+"""kill -9 at random instants of save, commit, retire, recycle and sweep: what was complete stays so."""
 
 from __future__ import annotations
 
@@ -7,7 +6,9 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,7 @@ def check(root: Path, durable: int) -> int:
         for rank in range(WORLD):
             assert read_tensor(step.path, step.manifest, f"w{rank}") == values(step.step, rank).tobytes()
     kept = {step.step for step in found.steps}
-    assert kept >= {step for step in range(10, durable - 1, 10)}, "keep_every"
+    assert kept >= set(range(10, durable - 1, 10)), "keep_every"
     return found.latest.step
 
 
@@ -60,9 +61,17 @@ def kill_again_and_again(root: Path, kills: int, seed: int) -> None:
     assert not folder.scan(root).leftovers
 
 
-@pytest.mark.deadline(120)
+@pytest.mark.deadline(240)
 def test_a_few_dozen_kills_never_lose_or_spoil_a_step(tmp_path: Path) -> None:
     kill_again_and_again(tmp_path, kills=36, seed=11)
+
+
+@pytest.mark.deadline(240)
+def test_a_kill_at_every_call_never_loses_or_spoils_a_step(spawn: Callable[..., Any], tmp_path: Path) -> None:
+    process = spawn("-m", "tests.unit.checkpoint.killed_at_each_call", str(tmp_path))
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    assert int(output) > 30
 
 
 @pytest.mark.nightly

@@ -18,7 +18,7 @@ from pccl_py.checkpoint import bounded_json, manifest, manifest_body
 from pccl_py.checkpoint.boxes import Box
 from pccl_py.checkpoint.manifest import Piece, Tensor, decode, encode
 from pccl_py.errors import CheckpointError, DamagedError, StateError
-from tests.unit.checkpoint.steps import body, manifests, small
+from tests.unit.checkpoint.steps import CALM, body, manifests, small
 
 
 def sealed(body: bytes, version: int = 1) -> bytes:
@@ -30,6 +30,7 @@ def sealed(body: bytes, version: int = 1) -> bytes:
     )
 
 
+@CALM
 @given(manifests())
 def test_a_manifest_comes_back(made: manifest.Manifest) -> None:
     data = encode(made)
@@ -68,7 +69,7 @@ def test_every_flipped_bit_every_cut_and_every_addition_is_refused() -> None:
 
 
 @given(manifests(), st.randoms(use_true_random=False))
-@settings(max_examples=50)
+@settings(CALM, max_examples=50)
 def test_a_flipped_bit_of_any_manifest_is_refused(made: manifest.Manifest, rng: random.Random) -> None:
     damaged = bytearray(encode(made))
     damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
@@ -126,7 +127,7 @@ ODD = [
         st.tuples(st.integers(0, 10**6), st.sampled_from([*ODD, "drop", "copy"])), min_size=1, max_size=3
     )
 )
-@settings(max_examples=400)
+@settings(CALM, max_examples=400)
 def test_a_mutated_body_is_refused_or_a_manifest(mutations: list[tuple[int, Any]]) -> None:
     value: Any = body()
     for number, odd in mutations:
@@ -152,6 +153,7 @@ def test_a_mutated_body_is_refused_or_a_manifest(mutations: list[tuple[int, Any]
         assert all(0 <= piece.shard < len(made.shards) for piece in tensor.pieces)
 
 
+@CALM
 @given(st.binary(max_size=300))
 def test_any_bytes_in_a_sealed_body_are_refused(data: bytes) -> None:
     with pytest.raises(DamagedError):
@@ -294,3 +296,11 @@ def test_names_of_shard_files() -> None:
         "a..safetensors",
     ]:
         assert not manifest_body.is_shard_file(name)
+
+
+def test_too_deep_a_manifest_cannot_be_written() -> None:
+    deep: Any = 1
+    for _ in range(70):
+        deep = [deep]
+    with pytest.raises(StateError, match="too deep"):
+        encode(replace(small(), objects={"a": deep}))

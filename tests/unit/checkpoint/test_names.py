@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from pccl_py.checkpoint import names
 from pccl_py.errors import StateError
+from tests.unit.checkpoint.steps import CALM
 
 PARTS = st.lists(st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=20), min_size=1)
 
 
+@CALM
 @given(PARTS)
 def test_a_path_comes_back(path: list[str]) -> None:
     if path == [""] or path == ["__metadata__"]:

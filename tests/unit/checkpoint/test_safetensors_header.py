@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pccl_py.checkpoint import dtypes, safetensors_header
 from pccl_py.checkpoint.safetensors_header import parse, plan, tensor_bytes
 from pccl_py.errors import DamagedError, StateError
-from tests.unit.checkpoint.steps import NAMES, SHAPES
+from tests.unit.checkpoint.steps import CALM, NAMES, SHAPES
 
 ENTRIES = st.dictionaries(NAMES, st.tuples(st.sampled_from(sorted(dtypes.DTYPES)), SHAPES), max_size=6)
 
@@ -28,6 +28,7 @@ def entries(table: dict[str, Any]) -> list[tuple[str, str, tuple[int, ...], int]
     return [(name, dtype, shape, tensor_bytes(dtype, shape)) for name, (dtype, shape) in table.items()]
 
 
+@CALM
 @given(ENTRIES)
 def test_a_plan_is_aligned_dense_and_parsed_again(table: dict[str, Any]) -> None:
     made = plan(entries(table))
@@ -41,7 +42,7 @@ def test_a_plan_is_aligned_dense_and_parsed_again(table: dict[str, Any]) -> None
 
 
 @given(ENTRIES)
-@settings(max_examples=50)
+@settings(CALM, max_examples=50)
 def test_safetensors_reads_what_is_planned(table: dict[str, Any]) -> None:
     made = plan(entries(table))
     data = bytearray(made.header + random.Random(1).randbytes(made.file_bytes - len(made.header)))
@@ -154,7 +155,7 @@ def test_wrong_lengths_are_refused() -> None:
 
 
 @given(st.data())
-@settings(max_examples=300)
+@settings(CALM, max_examples=300)
 def test_a_damaged_header_is_refused_or_still_one(data: st.DataObject) -> None:
     made = plan([("w", "F32", (2, 3), 24), ("b", "BF16", (5,), 10)])
     damaged = bytearray(made.header)

@@ -1,0 +1,163 @@
+"""The ways to save that are compared: each begins a save, says when it is durable, and loads it cold."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from ...checkpoint.checkpointer import Checkpointer
+from ...errors import UsageError
+from .state import tensors_of
+
+
+class Saver(Protocol):
+    """`begin` is the call that the training makes; `done`: all is fsynced; `load` reads into the state."""
+
+    def begin(self, number: int) -> None: ...
+    def done(self) -> bool: ...
+    def finish(self) -> None: ...
+    def load(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Ours:
+    def __init__(self, folder: Path, model: nn.Module, optimizer: Any, share_of_state: float) -> None:
+        size = sum(tensor.nbytes for tensor in tensors_of(model, optimizer).values())
+        pool = int(size * share_of_state) + (32 << 20)
+        self._saver = Checkpointer(folder, keep=1, pool_bytes=pool, process_group="alone")
+        self._state = {"model": model, "inner": optimizer}
+
+    def begin(self, number: int) -> None:
+        self._saver.save(number, self._state)
+
+    def done(self) -> bool:
+        return not self._saver.busy()
+
+    def finish(self) -> None:
+        self._saver.wait()
+
+    def load(self) -> None:
+        self._saver.load(self._state)
+
+    def close(self) -> None:
+        self._saver.close()
+
+
+class Dcp:
+    """torch.distributed.checkpoint's async_save by a thread. `staged`: the copy is made by a thread, too."""
+
+    def __init__(self, folder: Path, model: nn.Module, optimizer: Any, staged: bool) -> None:
+        from importlib import import_module
+
+        from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+
+        self._dcp: Any = import_module("torch.distributed.checkpoint")
+        self._folder, self._model, self._optimizer = folder, model, optimizer
+        self._staged = staged
+        self._stager = DefaultStager(StagingOptions(False, False, staged, False))
+        self._future: Any = None
+        self._copied: Any = None
+        self._last = folder
+
+    def _state(self) -> dict[str, Any]:
+        return {"model": self._model.state_dict(), "optimizer": self._optimizer.state_dict()}
+
+    def begin(self, number: int) -> None:
+        previous, self._last = self._last, self._folder / f"step-{number}"
+        writer = self._dcp.FileSystemWriter(self._last, single_file_per_rank=True, sync_files=True)
+        future = self._dcp.async_save(
+            self._state(), storage_writer=writer, async_stager=self._stager, no_dist=True
+        )
+        self._future = getattr(future, "upload_completion", future)
+        if previous != self._folder:
+            shutil.rmtree(previous)
+
+    def done(self) -> bool:
+        return bool(self._future.done())
+
+    def finish(self) -> None:
+        self._future.result()
+
+    def load(self) -> None:
+        self._dcp.load(self._state(), storage_reader=self._dcp.FileSystemReader(self._last), no_dist=True)
+
+    def close(self) -> None:
+        self._stager.close()
+
+
+class _Synchronous:
+    """Saves within the call, with an fsync of file and folder; the file of the save before is removed."""
+
+    def __init__(self, folder: Path, model: nn.Module, optimizer: Any) -> None:
+        self._folder, self._model, self._optimizer = folder, model, optimizer
+        self._path = folder / "none"
+
+    def begin(self, number: int) -> None:
+        before, self._path = self._path, self._folder / f"step-{number}"
+        self._write(self._path)
+        with open(self._path, "rb") as file:
+            os.fsync(file.fileno())
+        place = os.open(self._folder, os.O_RDONLY)
+        os.fsync(place)
+        os.close(place)
+        before.unlink(missing_ok=True)
+
+    def done(self) -> bool:
+        return True
+
+    def finish(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def _write(self, path: Path) -> None:
+        raise NotImplementedError
+
+
+class TorchSave(_Synchronous):
+    def _write(self, path: Path) -> None:
+        torch.save(tensors_of(self._model, self._optimizer), path)
+
+    def load(self) -> None:
+        _copy_in(self._model, self._optimizer, torch.load(self._path, weights_only=True))
+
+
+class Safetensors(_Synchronous):
+    def _write(self, path: Path) -> None:
+        from safetensors.torch import save_file
+
+        save_file(tensors_of(self._model, self._optimizer), path)
+
+    def load(self) -> None:
+        from safetensors.torch import load_file
+
+        _copy_in(self._model, self._optimizer, load_file(self._path))
+
+
+def _copy_in(model: nn.Module, optimizer: Any, saved: dict[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in tensors_of(model, optimizer).items():
+            tensor.copy_(saved[name])
+
+
+METHODS = ("ours", "ours_quarter", "dcp", "dcp_staged", "torch", "safetensors")
+
+
+def saver(method: str, folder: Path, model: nn.Module, optimizer: Any) -> Saver:
+    if method == "ours":
+        return Ours(folder, model, optimizer, 1.0)
+    if method == "ours_quarter":
+        return Ours(folder, model, optimizer, 0.25)
+    if method in ("dcp", "dcp_staged"):
+        return Dcp(folder, model, optimizer, method == "dcp_staged")
+    if method == "torch":
+        return TorchSave(folder, model, optimizer)
+    if method == "safetensors":
+        return Safetensors(folder, model, optimizer)
+    raise UsageError(f"--against {method}: one of {', '.join(METHODS)}")

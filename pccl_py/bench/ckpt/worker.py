@@ -1,0 +1,128 @@
+"""`python -m pccl_py.bench.ckpt.worker METHOD BYTES THREADS REPEATS FOLDER`: one method in a process of its
+own; a line of JSON per save, the last one of the loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import threading
+import time
+from pathlib import Path
+
+import torch
+
+from .savers import saver
+from .state import Training, state_of, tensors_of
+
+WARM_STEPS = 20
+BASE_SECONDS = 1.5
+AFTER_STEPS = 3
+
+
+class PeakMemory:
+    """The most memory that this process has had beyond what it had at first, looked at often."""
+
+    def __init__(self) -> None:
+        self._base = self.peak = _resident()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.02):
+            self.peak = max(self.peak, _resident())
+
+    def extra(self) -> int:
+        return max(self.peak, _resident()) - self._base
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as words:
+        return int(words.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def drop_caches(folder: Path) -> None:
+    """What is under the folder is read from the disk next time, not from memory."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            file = os.open(path, os.O_RDONLY)
+            os.fsync(file)
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(file)
+
+
+def base_step(training: Training) -> float:
+    """The mean step of the training alone."""
+    steps = [training.step() for _ in range(WARM_STEPS)]
+    begun, steps = time.perf_counter(), []
+    while time.perf_counter() - begun < BASE_SECONDS:
+        steps.append(training.step())
+    return statistics.fmean(steps)
+
+
+def main(method: str, size: int, threads: int, repeats: int, folder: Path) -> None:
+    torch.set_num_threads(threads)
+    model, optimizer = state_of(size)
+    training = Training()
+    base_step(training)
+    memory = PeakMemory()
+    ours = saver(method, folder, model, optimizer)
+    for number in range(repeats + 1):  # the first is printed apart: nothing is warm yet
+        print(json.dumps(measured_save(ours, training, number)), flush=True)
+    extra = memory.extra()
+    before = {name: tensor.clone() for name, tensor in tensors_of(model, optimizer).items()}
+    loads = []
+    for _ in range(repeats):
+        with torch.no_grad():
+            for tensor in tensors_of(model, optimizer).values():
+                tensor.zero_()
+        drop_caches(folder)
+        begun = time.perf_counter()
+        ours.load()
+        loads.append(time.perf_counter() - begun)
+    after = tensors_of(model, optimizer)
+    right = all(torch.equal(after[name], value) for name, value in before.items())
+    total = sum(tensor.nbytes for tensor in before.values())
+    ours.close()
+    print(
+        json.dumps(
+            {"loads": loads, "extra_bytes": extra, "right": right, "bytes": total, "tensors": len(before)}
+        )
+    )
+
+
+def measured_save(ours: object, training: Training, number: int) -> dict[str, float]:
+    """One save beside the training. `lost_s`: the call, and what steps took longer until it was durable."""
+    base = base_step(training)
+    cpu, own = time.process_time(), time.thread_time()
+    begun = time.perf_counter()
+    ours.begin(number)  # type: ignore[attr-defined]
+    blocked = time.perf_counter() - begun
+    blocked_cpu = time.thread_time() - own
+    lost, worst, durable = blocked, 0.0, 0.0
+    spent = 0.0
+    while True:
+        if ours.done():  # type: ignore[attr-defined]
+            durable = time.perf_counter() - begun
+            break
+        mark = time.thread_time()
+        took = training.step()
+        spent += time.thread_time() - mark
+        lost += took - base
+        worst = max(worst, took)
+    cpu_s = time.process_time() - cpu - spent
+    ours.finish()  # type: ignore[attr-defined]
+    return {
+        "blocked_s": blocked,
+        "lost_s": lost,
+        "durable_s": durable,
+        "cpu_s": max(cpu_s, blocked_cpu),
+        "worst_step_s": worst,
+        "base_step_s": base,
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))

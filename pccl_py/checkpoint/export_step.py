@@ -1,0 +1,115 @@
+"""A step in other formats, with whole tensors: safetensors, torch.save, DCP."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import BusyError, NoCheckpointError, StateError
+from . import names, safetensors_header, tagged
+from .dtypes import itemsize
+from .files import PART, explained, sync_folder
+from .manifest import Manifest
+from .plain_reader import read_tensor
+
+
+def to_safetensors(path: Path, manifest: Manifest, target: Path, part: str | None = None) -> int:
+    """One file, a tensor at a time; its size. The keys are the names with "." for "/", without the part's
+    where one is chosen. Raises StateError where two become the same, and as `read_tensor` does."""
+    chosen = {_key(name, part): name for name in _names(manifest, part)}
+    if len(chosen) != len(_names(manifest, part)):
+        raise StateError('two tensors have the same name when "." stands for "/": export one part')
+    entries = []
+    for key, name in chosen.items():
+        tensor = manifest.tensors[name]
+        size = sum(piece.box.size for piece in tensor.pieces) * itemsize(tensor.dtype)
+        entries.append((key, tensor.dtype, tensor.shape, size))
+    plan = safetensors_header.plan(entries)
+    _must_be_new(target)
+    partial = target.with_name(target.name + PART)
+    with explained(f"write {target}"), open(partial, "wb") as file:
+        file.write(plan.header)
+        for key in plan.offsets:
+            file.write(read_tensor(path, manifest, chosen[key]))
+        file.flush()
+        os.fsync(file.fileno())
+    with explained(f"write {target}"):
+        os.rename(partial, target)
+        sync_folder(target.absolute().parent)
+    return plan.file_bytes
+
+
+def to_torch(path: Path, manifest: Manifest, target: Path, part: str | None = None) -> int:
+    """A file of `torch.save`, as `torch.load(..., weights_only=True)` reads it where objects allow; its
+    size. Holds the state in memory."""
+    import torch
+
+    _must_be_new(target)
+    state = as_state(path, manifest, part)
+    partial = target.with_name(target.name + PART)
+    with explained(f"write {target}"):
+        torch.save(state, partial)
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.rename(partial, target)
+        sync_folder(target.absolute().parent)
+        return target.stat().st_size
+
+
+def to_dcp(path: Path, manifest: Manifest, target: Path, part: str | None = None) -> int:
+    """A folder of `torch.distributed.checkpoint`, written by one process; its size. Holds the state in
+    memory."""
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    _must_be_new(target)
+    state = as_state(path, manifest, part)
+    if not isinstance(state, dict):
+        raise StateError(f"part {part!r} is no dict, and DCP saves nothing else")
+    with explained(f"write {target}"):
+        save(state, checkpoint_id=target, no_dist=True)
+        return sum(file.stat().st_size for file in target.iterdir())
+
+
+def as_state(path: Path, manifest: Manifest, part: str | None = None) -> Any:
+    """The objects of a step with torch tensors in their places: of one part, or of all by part. What ranks
+    had for themselves is left out."""
+    from .torch_bytes import tensor_of
+
+    made: dict[str, Any] = {}  # one tensor for a name, wherever it stands
+
+    def tensor(name: str) -> Any:
+        if name not in made:
+            data = read_tensor(path, manifest, name)
+            made[name] = tensor_of(manifest.tensors[name].dtype, manifest.tensors[name].shape, data)
+        return made[name]
+
+    if part is None:
+        return {name: tagged.decode(value, tensor=tensor) for name, value in manifest.objects.items()}
+    if part not in manifest.objects:
+        raise NoCheckpointError(_no_part(manifest, part))
+    return tagged.decode(manifest.objects[part], tensor=tensor)
+
+
+def _names(manifest: Manifest, part: str | None) -> list[str]:
+    if part is None:
+        return list(manifest.tensors)
+    chosen = [name for name in manifest.tensors if names.split(name)[0] == part]
+    if not chosen:
+        raise NoCheckpointError(_no_part(manifest, part))
+    return chosen
+
+
+def _no_part(manifest: Manifest, part: str) -> str:
+    parts = ", ".join(names.shown(name) for name in manifest.objects) or "none"
+    return f"step {manifest.step} has no part {names.shown(part)}; its parts: {parts}"
+
+
+def _key(name: str, part: str | None) -> str:
+    path = names.split(name)
+    return ".".join(path if part is None or len(path) == 1 else path[1:])
+
+
+def _must_be_new(target: Path) -> None:
+    if target.exists():
+        raise BusyError(f"{target} exists already; nothing is written over")

@@ -1,0 +1,73 @@
+"""`python -m pccl_py ckpt`: list, check, compare and convert checkpoints. Needs no compiled core."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Run = Callable[[argparse.Namespace], int]
+
+
+def add_parser(subparsers: Any) -> None:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "ckpt",
+        help="list, check, compare and convert checkpoints",
+        description="PATH is a folder of checkpoints (its newest complete step is meant), a step's folder, "
+        "or where it says so a safetensors file.",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def add(name: str, about: str, *paths: str) -> argparse.ArgumentParser:
+        action = actions.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+        for path in paths:
+            action.add_argument(path, type=Path, metavar=path.upper())
+        return action
+
+    for action in (
+        add("ls", "list the steps of a folder", "path"),
+        add("inspect", "show what a step (or a safetensors file) holds", "path"),
+        add("verify", "read every byte of a folder's steps, or of one, and name what is damaged", "path"),
+        add("diff", "compare two steps; status 1 where they differ", "first", "second"),
+    ):
+        action.add_argument("--json", action="store_true", help="objects of JSON, one per line")
+    for name in ("inspect", "verify"):
+        actions.choices[name].add_argument("--step", type=int, help="of a folder of steps, this one")
+    add("format", "print the one page that describes the format")
+    _add_conversions(add)
+
+
+def _add_conversions(add: Callable[..., argparse.ArgumentParser]) -> None:
+    inwards = add(
+        "import",
+        "make a step from a DCP folder, a safetensors file or folder, or a torch.save file",
+        "source",
+        "path",
+    )
+    inwards.add_argument("--step", type=int, required=True, help="the number that it gets")
+    inwards.add_argument("--part", help="put all of it under this part of the state")
+    inwards.add_argument(
+        "--skip", action="append", default=[], metavar="NAME", help="leave out what is called so, or below it"
+    )
+    outwards = add("export", "write a step in another format, whole tensors", "path", "target")
+    outwards.add_argument("--to", choices=("safetensors", "torch", "dcp"), required=True)
+    outwards.add_argument("--step", type=int, help="of a folder of steps, this one")
+    outwards.add_argument("--part", help="this part of the state alone, without its name")
+    for action in (inwards, outwards):
+        action.add_argument("--json", action="store_true", help="an object of JSON at the end")
+
+
+def run(args: argparse.Namespace) -> int:
+    from . import ckpt_check, ckpt_convert, ckpt_show
+
+    actions: dict[str, Run] = {
+        "ls": ckpt_show.ls,
+        "inspect": ckpt_show.inspect,
+        "format": ckpt_show.show_format,
+        "verify": ckpt_check.verify,
+        "diff": ckpt_check.diff,
+        "import": ckpt_convert.import_,
+        "export": ckpt_convert.export,
+    }
+    return actions[args.action](args)
