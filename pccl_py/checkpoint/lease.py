@@ -1,7 +1,7 @@
 """One run writes to a URL at a time: its owner object changes while that run lives.
 
 No clocks are compared: who wants a URL of another run watches the object, and takes it over when it has not
-changed for `lease_s` of its own time. A conditional put decides between two who want it. A run that comes back
+changed for LEASE_S of its own time. A conditional put decides between two who want it. A run that comes back
 with its local folder is the same run, and waits for nothing.
 """
 
@@ -23,9 +23,9 @@ BEATS = 4  # in that time
 class Lease:
     """Of the run `run`. One thread."""
 
-    def __init__(self, store: RemoteStore, run: str, lease_s: float = LEASE_S) -> None:
-        self._store, self._run, self._lease_s = store, run, lease_s
-        self.beat_s = lease_s / BEATS
+    def __init__(self, store: RemoteStore, run: str) -> None:
+        self._store, self._run = store, run
+        self.beat_s = LEASE_S / BEATS
         self._tag: str | None = None  # of our own object, once we have it
         self._seen = ("", 0.0)  # another's tag, and when it was first seen
         self._beat = 0.0
@@ -46,7 +46,7 @@ class Lease:
             return self._put(tag)
         if self._seen[0] != tag:
             self._seen = (tag, time.monotonic())
-        if time.monotonic() - self._seen[1] < self._lease_s:
+        if time.monotonic() - self._seen[1] < LEASE_S:
             return holder
         return self._put(tag)
 

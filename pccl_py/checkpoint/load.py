@@ -68,7 +68,9 @@ class Loader:
                         fetched = came or 0
                         result, why = self._try(read)
                     else:
-                        why = NoCheckpointError(f"{why}; nor does it come from the remote: {missing}")
+                        damaged = isinstance(why, DamagedError) or isinstance(missing, DamagedError)
+                        kind = DamagedError if damaged else NoCheckpointError
+                        why = kind(f"{why}; nor does it come from the remote: {missing}")
             if why is None and result is not None:
                 found, targets, count = result
                 targets.take()

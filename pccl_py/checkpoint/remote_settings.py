@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from ..errors import UsageError
-from .lease import LEASE_S
 from .upload import Compression
 
 
@@ -21,8 +18,6 @@ class RemoteSettings:
     bandwidth: float | None = None
     compression: Compression | None = None
     timeout_s: float = 600.0
-    options: Mapping[str, Any] = field(default_factory=dict)
-    lease_s: float = LEASE_S
 
     def __post_init__(self) -> None:
         for name in ("every", "keep", "keep_every"):

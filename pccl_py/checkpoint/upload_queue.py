@@ -61,7 +61,7 @@ class UploadQueue:
         self._told = False
         self._rounds = 0
         self._patience = Patience(self._closing, self._heard)
-        self._lease = Lease(remote.store, run_name(level.root), settings.lease_s)
+        self._lease = Lease(remote.store, run_name(level.root))
         self._journal = Journal(level.root, coordination.world.rank)
         bandwidth = Bandwidth(settings.bandwidth, self._closing)
         self._uploader = Uploader(
