@@ -57,10 +57,15 @@ class Lease:
         if self._tag is not None and self._put(self._tag) is None:
             return
         found = self._store.read_tagged(OWNER)
-        run, holder = _said(found[0]) if found else ("", "")
-        if found is not None and run == self._run:  # our own put, whose answer was lost
-            self._tag = found[1]
-            return
+        if found is None:  # somebody removed it, or the store has lost it
+            holder = self._put(None) or ""
+            if not holder:
+                return
+        else:
+            run, holder = _said(found[0])
+            if run == self._run:  # our own put, whose answer was lost
+                self._tag = found[1]
+                return
         self._tag = None
         raise BusyError(f"{self._store.url} {taken(holder)}")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import fsspec.asyn
+
 from .fsspec_store import FsspecStore
 from .remote_store import Gone
 
@@ -26,14 +28,10 @@ class S3Store(FsspecStore):
 
     def read_tagged(self, name: str) -> tuple[bytes, str] | None:
         try:
-            info = self.fs.info(self.path(name), refresh=True)
-            data = self.read(name)
-            again = self.fs.info(self.path(name), refresh=True)
+            answer = self._call("get_object", name)
         except FileNotFoundError:
             return None
-        if info["ETag"] != again["ETag"]:
-            raise OSError(f"{self.path(name)} changed while it was read")
-        return data, info["ETag"]
+        return bytes(fsspec.asyn.sync(self.fs.loop, answer["Body"].read)), str(answer["ETag"])
 
     def put_if(self, name: str, data: bytes, was: str | None) -> str | None:
         condition = {"IfNoneMatch": "*"} if was is None else {"IfMatch": was}
@@ -84,9 +82,18 @@ class S3Store(FsspecStore):
         try:
             return self._call(method, name, **arguments)
         except Exception as error:
-            if code_of(error) == "NoSuchUpload":
+            code = code_of(error)
+            if code == "NoSuchUpload" or (code and method != "list_parts" and not self._known(name, arguments)):
                 raise Gone(name) from None
             raise
+
+    def _known(self, name: str, arguments: dict[str, Any]) -> bool:
+        """Some servers answer a part of an upload that they have lost by an internal error."""
+        try:
+            self._call("list_parts", name, UploadId=arguments["UploadId"], MaxParts=1)
+        except Exception as error:
+            return code_of(error) != "NoSuchUpload"
+        return True
 
     def unfinished(self) -> list[tuple[str, str]]:
         answer = self.fs.call_s3("list_multipart_uploads", Bucket=self._bucket, Prefix=self._key(""))

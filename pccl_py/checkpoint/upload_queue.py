@@ -253,15 +253,17 @@ class UploadQueue:
 
     def _own(self) -> None:
         """Until the URL is this run's."""
+        told = False
         while (holder := self._patience.call("take the URL", self._take)) is not None:
             with self._changed:
-                text = f"{self._remote.store.url} {taken(holder)}"
-                if self.stats.remote_fault != text:
-                    self.stats.remote_fault = text
-                    self._fault = self._fault or BusyError(text)
+                self.stats.remote_fault = f"{self._remote.store.url} {taken(holder)}"
+                if not told:
+                    self._fault = self._fault or BusyError(self.stats.remote_fault)
                     self._changed.notify_all()
+            told = True
             self._closing.wait(self._lease.beat_s)
-        self._heard(None, True)
+        if told:
+            self._heard(None, True)
 
     def _take(self) -> str | None:
         if self._lease.owned:

@@ -117,7 +117,7 @@ def test_damaged_remote_objects_are_named_and_an_older_step_taken(
     with saver(url, tmp_path / "a", server, compression=compression, keep=9) as saving:
         for step in range(1, 6):
             saving.save(step, {"x": tensors(step)})
-        saving.wait(level="remote")
+            saving.wait(level="remote")  # else older ones are left out
     fs = server.fs()
     suffix = ".zst" if compression else ""
 
@@ -317,9 +317,11 @@ def test_urls_and_settings(tmp_path: Path, server: S3Server) -> None:
             pccl.Checkpointer("memory://x", local=tmp_path, **wrong)
     with pccl.Checkpointer(tmp_path / "plain") as plain, pytest.raises(UsageError, match="no remote"):
         plain.wait(level="remote")
-    with saver("s3://no-such-bucket/x", tmp_path / "n", server) as lost:
-        lost.save(1, {"x": tensors(1, 1, 1000)})
-        with pytest.raises(CheckpointError, match="bucket does not exist"):
-            lost.wait(level="remote")
-        lost._settings = None  # type: ignore[assignment]
-        lost._uploads._closing.set()  # type: ignore[union-attr]
+    lost = pccl.Checkpointer(
+        "s3://no-such-bucket/x", local=tmp_path / "n", remote_options=server.options, timeout_s=1.0
+    )
+    lost.save(1, {"x": tensors(1, 1, 1000)})
+    with pytest.raises(CheckpointError, match="bucket does not exist"):
+        lost.wait(30, level="remote")
+    with pytest.raises(CheckpointError, match="step 1 is not at s3://no-such-bucket/x after"):
+        lost.close()
