@@ -125,18 +125,12 @@ class RemoteLevel:
             self.store.delete(names[:1])
         self.store.delete(names[step.exists :])
 
-    def sweep(self, keep: set[int], marks: set[str]) -> list[int]:
-        """Steps that have no manifest, and parts that nobody will finish; not those that are under way."""
-        gone = [number for number, step in self.scan().items() if not step.exists and number not in keep]
-        for number in gone:
-            self.remove(RemoteStep(number, self._leftover(number)))
+    def sweep(self) -> list[int]:
+        """Removes steps that have no manifest, and parts that nobody will finish; while nothing is under way."""
+        gone = [step for step in self.scan().values() if not step.exists]
+        for step in gone:
+            self.remove(step)
         for name, mark in self.store.unfinished():
-            known = object_of(name)
-            if known is not None and mark not in marks and known.step not in keep:
+            if object_of(name) is not None:
                 self.store.abort(name, mark)
-        return gone
-
-    def _leftover(self, step: int) -> dict[str, int]:
-        place = step_folder(step)
-        names = {name: size for name, size in self.store.listing(place).items() if object_of(name)}
-        return {name.rpartition("/")[2]: size for name, size in names.items()}
+        return [step.step for step in gone]

@@ -60,6 +60,7 @@ class UploadQueue:
         self._down_since: float | None = None
         self._told = False
         self._rounds = 0
+        self._swept = False
         self._patience = Patience(self._closing, self._heard)
         self._lease = Lease(remote.store, run_name(level.root))
         self._journal = Journal(level.root, coordination.world.rank)
@@ -285,6 +286,9 @@ class UploadQueue:
         self._patience.call("keep the URL", lambda: self._lease.beat(at_once=True))
         self._patience.call(f"publish step {step}", lambda: self._remote.publish(step, data))
         gone = self._patience.call("retire steps", lambda: self._remote.retire(step))
+        if not self._swept:  # what killed processes left; nothing of ours is half sent now, on any rank
+            self._patience.call("sweep", self._remote.sweep)
+            self._swept = True
         with self._changed:
             self.stats.remote_retired += len(gone)
 
@@ -334,6 +338,7 @@ class UploadQueue:
 
     def _failed(self, step: int, error: CheckpointError) -> None:
         logger.warning("step %d: %s", step, error)
+        self._swept = False
         with self._changed:
             self.stats.upload_failed += 1
         self._set_fault(error)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import pccl_py as pccl
-from pccl_py.checkpoint import lease, patience, upload_parts
+from pccl_py.checkpoint import lease, patience
 from pccl_py.errors import BusyError, CheckpointError, DamagedError, NoCheckpointError, UsageError
 from tests.s3_server import BUCKET, S3Server
 
@@ -211,6 +211,7 @@ def test_the_bandwidth_is_kept(server: S3Server, url: str, tmp_path: Path) -> No
         assert 0.8 * cap <= rate <= 1.2 * cap, f"{rate / MIB:.1f} MiB/s"
 
 
+@pytest.mark.deadline(120)
 def test_a_remote_that_is_away_ends_no_training_and_is_caught_up(
     server: S3Server, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,9 +261,11 @@ def test_a_store_that_lost_everything_gets_it_anew(tmp_path: Path, monkeypatch: 
         saving.save(1, {"x": tensors(1, 4, 2 * MIB)})
         saving.wait()
         time.sleep(0.9)
+        server.shut_door()
         server.kill()
         time.sleep(0.5)
         server.start()
+        server.open_door()
         saving.wait(40, level="remote")
         assert saving.verify(1, level="remote").sound and saving.stats.upload_retries > 0
 
