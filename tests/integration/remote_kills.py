@@ -15,7 +15,9 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,12 @@ import pccl_py.checkpoint.checkpointer  # noqa: F401
 import pccl_py.checkpoint.s3_store  # noqa: F401
 from pccl_py import Checkpointer
 from pccl_py.checkpoint import lease, upload_parts
-from pccl_py.errors import NoCheckpointError
+from pccl_py.errors import BusyError, NoCheckpointError
 
 MIB = 1 << 20
 ELEMENTS = 5 * MIB  # three parts
 BANDWIDTH = 60 * MIB
-LONGEST_S = 2.2
+LONGEST_S = 0.6
 
 
 def tensor(step: int) -> torch.Tensor:
@@ -60,24 +62,33 @@ def saver(url: str, local: Path, endpoint: str, out: int, only_load: bool, compr
         say(out, "loaded", step, right)
         while not only_load:
             step += 1
-            saving.save(step, {"x": {"w": tensor(step)}})
-            saving.wait()
+            calm(partial(saving.save, step, {"x": {"w": tensor(step)}}))
+            calm(saving.wait)
             say(out, "durable", step)
             if step % 2:
-                saving.wait(level="remote")
+                calm(partial(saving.wait, level="remote"))
                 say(out, "uploaded", step, saving.stats.resumed_bytes > 0)
-        saving.wait(level="remote")
+        calm(partial(saving.wait, level="remote"))
         found = saving.steps(level="remote")
         sound = all(saving.verify(number, level="remote").sound for number in found)
         say(out, "end", found, sound, len(saving._uploads._remote.store.unfinished()))  # type: ignore[union-attr]
+
+
+def calm(action: Callable[[], object]) -> None:
+    """Once more where the URL is said, once, to be that of a killed one whose folder is lost."""
+    with suppress(BusyError):
+        action()
+        return
+    action()
 
 
 def say(out: int, *words: Any) -> None:
     os.write(out, json.dumps(words).encode() + b"\n")
 
 
-def one(arguments: list[str], delay: float | None, compression: Any) -> list[list[Any]]:
-    """What a saver says until it is killed, `delay` seconds after it has loaded (None: it ends by itself)."""
+def one(arguments: list[str], words_first: int, delay: float | None, compression: Any) -> list[list[Any]]:
+    """What a saver says until it is killed: so many words after it has loaded, and then `delay` seconds (None: it
+    ends by itself)."""
     endpoint, url, folder = arguments[:3]
     reading, writing = os.pipe()
     child = os.fork()
@@ -95,6 +106,8 @@ def one(arguments: list[str], delay: float | None, compression: Any) -> list[lis
     os.close(writing)
     with os.fdopen(reading) as words:
         said = [json.loads(words.readline() or '["died"]')]
+        for _ in range(words_first):
+            said.append(json.loads(words.readline() or '["died"]'))
         if delay is not None:
             time.sleep(delay)
             os.kill(child, signal.SIGKILL)
@@ -112,7 +125,8 @@ def main(arguments: list[str]) -> None:
     done: Counter[str] = Counter()
     for number in range(kills + 1):
         last = number == kills
-        said = one(arguments, None if last else chance.uniform(0, LONGEST_S), chance.choice([None, "zstd"]))
+        first, delay = chance.choice([0, 0, 1, 2, 3]), chance.uniform(0, LONGEST_S)
+        said = one(arguments, 0 if last else first, None if last else delay, chance.choice([None, "zstd"]))
         for word, *more in said:
             done[word] += 1
             if word == "loaded":
