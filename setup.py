@@ -74,7 +74,10 @@ INSTRUCTION_SETS = {
 # Parts of the C++ tests that need few rooms: these folders of csrc, and these tests beside main.cpp.
 PARTS = {
     "all": ([""], ["*.cpp"]),
-    "kernels": (["base/", "kernels/"], ["test_kernels*.cpp", "test_quantize*.cpp", "test_galois.cpp", "test_crc32.cpp"]),
+    "kernels": (
+        ["base/", "kernels/"],
+        ["test_kernels*.cpp", "test_quantize*.cpp", "test_galois.cpp", "test_crc32.cpp"],
+    ),
 }
 
 

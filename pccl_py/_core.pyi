@@ -110,7 +110,7 @@ class StateOperation:
         ...
     def complete(self) -> None:
         ...
-    def fetch(self, donor: typing.SupportsInt | typing.SupportsIndex, entry: typing.SupportsInt | typing.SupportsIndex, hashes: bool, offset: typing.SupportsInt | typing.SupportsIndex, bytes: typing.SupportsInt | typing.SupportsIndex, address: typing.SupportsInt | typing.SupportsIndex) -> None:
+    def fetch(self, donor: typing.SupportsInt | typing.SupportsIndex, entry: typing.SupportsInt | typing.SupportsIndex, hashes: bool, offset: typing.SupportsInt | typing.SupportsIndex, bytes: typing.SupportsInt | typing.SupportsIndex, address: typing.SupportsInt | typing.SupportsIndex, as_bytes: bool) -> None:
         ...
     def next(self, seconds: typing.SupportsFloat | typing.SupportsIndex) -> typing.Any:
         ...
@@ -175,7 +175,6 @@ class Disk:
 class InjectedDisk(Disk):
     """
     A disk for tests whose calls fail by a script: entries `CALL WHICH WHAT`, divided by `;` or line ends.
-    
     CALL: open, facts, direct, allocate, truncate, pwrite, pread, push, fdatasync, close, rename, unlink.
     WHICH: `3` (the third such call), `3+` (it and all later), `3-5`, or `*`.
     WHAT: an error (ENOSPC, EIO, EROFS, EINTR, EINVAL, EACCES, EDQUOT, ENOENT, EXDEV, EMFILE, EFBIG, EAGAIN,
@@ -278,9 +277,6 @@ class SaveReceipt:
         CRC-32 of each block of the file, 4 bytes each, little-endian.
         """
     @property
-    def bytes(self) -> int:
-        ...
-    @property
     def callers_bytes(self) -> int:
         """
         Copied by callers who waited.
@@ -292,6 +288,9 @@ class SaveReceipt:
         """
     @property
     def durable_seconds(self) -> float:
+        ...
+    @property
+    def file_bytes(self) -> int:
         ...
     @property
     def recycled(self) -> bool:
@@ -331,7 +330,7 @@ class ShardSave:
         """
     def next_foreign(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> tuple[int, int, int, int] | None:
         """
-        (region, offset in it, address, bytes): to be copied to the address, then foreign_done. None: the time was over, all were given out, or the save has ended.
+        (region, offset in it, address, bytes): to be copied to the address, then foreign_done. None: the time was over, all were given out, or the save has ended. Call it on another thread than fences: in a small pool these wait for slabs that wait for parts.
         """
     def progress(self) -> tuple[int, int, int]:
         """
@@ -398,7 +397,7 @@ def quantize_encode(kind: typing.SupportsInt | typing.SupportsIndex, block: typi
     """
     The bytes of `data`, elements of `dtype`, block by block; None where one is not finite.
     """
-def read_verified(disk: Disk, path: str, *, file_bytes: typing.SupportsInt | typing.SupportsIndex, block_bytes: typing.SupportsInt | typing.SupportsIndex, crcs: bytes, runs: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], threads: typing.SupportsInt | typing.SupportsIndex = 2) -> ReadStats:
+def read_verified(disk: Disk, path: str, *, file_bytes: typing.SupportsInt | typing.SupportsIndex, block_bytes: typing.SupportsInt | typing.SupportsIndex, crcs: bytes, runs: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], threads: typing.SupportsInt | typing.SupportsIndex = 4) -> ReadStats:
     """
     Reads runs (file_offset, address, bytes, count, file_stride, memory_stride) from blocks whose
     CRC-32 is that of `crcs`, little-endian, 4 bytes each. DamagedError names file, block and bytes; memory

@@ -88,7 +88,7 @@ disk::ReadStats read_verified(const std::shared_ptr<Disk>& disk, const std::stri
 
 constexpr const char* injected_doc =
     "A disk for tests whose calls fail by a script: entries `CALL WHICH WHAT`, divided by `;` or line "
-    "ends.\n\n"
+    "ends.\n"
     "CALL: open, facts, direct, allocate, truncate, pwrite, pread, push, fdatasync, close, rename, unlink.\n"
     "WHICH: `3` (the third such call), `3+` (it and all later), `3-5`, or `*`.\n"
     "WHAT: an error (ENOSPC, EIO, EROFS, EINTR, EINVAL, EACCES, EDQUOT, ENOENT, EXDEV, EMFILE, EFBIG, "
@@ -126,7 +126,7 @@ void bind_disk(py::module_& module) {
       .def_readonly("seconds", &disk::ReadStats::seconds);
   module.def(
       "read_verified", read_verified, py::arg("disk"), py::arg("path"), py::kw_only(), py::arg("file_bytes"),
-      py::arg("block_bytes"), py::arg("crcs"), py::arg("runs"), py::arg("threads") = 2,
+      py::arg("block_bytes"), py::arg("crcs"), py::arg("runs"), py::arg("threads") = 4,
       "Reads runs (file_offset, address, bytes, count, file_stride, memory_stride) from blocks whose\n"
       "CRC-32 is that of `crcs`, little-endian, 4 bytes each. DamagedError names file, block and bytes; "
       "memory\nmay then hold bytes of blocks that were right.");

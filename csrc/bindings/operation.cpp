@@ -52,10 +52,7 @@ void bind_operation(py::module_& module) {
   py::class_<OperationObject, std::shared_ptr<OperationObject>>(module, "Operation")
       .def("wait", &wait, py::arg("seconds"))
       .def("done", [](const OperationObject& self) { return self.handle->result.done(); })
-      .def("cancel",
-           [](const OperationObject& self) {
-             self.runtime->cancel(self.handle, "a peer cancelled the operation");
-           })
+      .def("cancel", [](const OperationObject& self) { self.runtime->cancel(self.handle); })
       .def("notify", &notify, py::arg("completions"), py::arg("number"))
       .def("result", &result_of);
 }

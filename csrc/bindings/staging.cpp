@@ -179,7 +179,8 @@ void bind_pool(py::module_& module) {
 
 void bind_receipt(py::module_& module) {
   py::class_<SaveReceipt>(module, "SaveReceipt", "Of a durable file. Times are seconds since start().")
-      .def_readonly("bytes", &SaveReceipt::bytes)
+      // Not `bytes`: the stubs need that word as the type of other properties.
+      .def_readonly("file_bytes", &SaveReceipt::bytes)
       .def_property_readonly(
           "block_crcs", [](const SaveReceipt& receipt) { return packed(receipt.block_crcs); },
           "CRC-32 of each block of the file, 4 bytes each, little-endian.")
@@ -221,7 +222,9 @@ void bind_save(py::module_& module) {
       .def(
           "next_foreign", &SaveObject::next_foreign, arg("timeout_s"),
           "(region, offset in it, address, bytes): to be copied to the address, then foreign_done. None: the "
-          "time was over, all were given out, or the save has ended.")
+          "time was over, all were given out, or the save has ended. Call it on another thread than fences: "
+          "in a "
+          "small pool these wait for slabs that wait for parts.")
       .def("foreign_done", &SaveObject::foreign_done, arg("region"), arg("offset"),
            "Also after the save has ended: the slab is not used again before.");
 }

@@ -173,9 +173,11 @@ Outcome InjectedDisk::pwrite(int file, const std::byte* from, std::size_t bytes,
 Outcome InjectedDisk::pread(int file, std::byte* to, std::size_t bytes, std::uint64_t offset) {
   const auto verdict = enter(Call::pread);
   if (verdict.error != 0) return {-1, verdict.error};
-  const auto outcome = under_.pread(file, to, bytes, offset);
+  const auto most =
+      std::min(std::uint64_t(bytes), verdict.bytes_max < bytes ? round_up(verdict.bytes_max) : bytes);
+  const auto outcome = under_.pread(file, to, std::size_t(most), offset);
   if (outcome.error != 0 || std::size_t(outcome.value) <= verdict.bytes_max) return outcome;
-  std::memset(to + verdict.bytes_max, 0xaa, bytes - verdict.bytes_max);
+  std::memset(to + verdict.bytes_max, 0xaa, std::size_t(most) - verdict.bytes_max);
   return {std::int64_t(verdict.bytes_max), 0};
 }
 

@@ -37,6 +37,9 @@ struct DropAttempt {
 struct StartAttempt {
   OpKey key;
 };  // in the session's view
+struct FailedEarly {
+  OpKey key;
+};  // before this peer came to it: what others sent for it is of no use
 struct ViewChanged {};
 struct Deliver {
   OpKey key;
@@ -65,10 +68,11 @@ struct Notice {
 };  // one line for people
 }  // namespace effect
 
-using Effect = std::variant<effect::SendMaster, effect::ReconnectMaster, effect::Dial, effect::HangUp,
-                            effect::DropAttempt, effect::StartAttempt, effect::ViewChanged, effect::Deliver,
-                            effect::Elected, effect::Admitted, effect::BoundaryPassed, effect::BoundaryFailed,
-                            effect::Gone, effect::Probe, effect::Notice>;
+using Effect =
+    std::variant<effect::SendMaster, effect::ReconnectMaster, effect::Dial, effect::HangUp,
+                 effect::DropAttempt, effect::StartAttempt, effect::FailedEarly, effect::ViewChanged,
+                 effect::Deliver, effect::Elected, effect::Admitted, effect::BoundaryPassed,
+                 effect::BoundaryFailed, effect::Gone, effect::Probe, effect::Notice>;
 using Effects = std::vector<Effect>;
 
 // The master's side. A connection is named by its runtime; a peer may come on several, one after the other.

@@ -133,7 +133,8 @@ void Master::check_silence(Instant now) {
       gone.insert(m->island);
       why += (why.empty() ? "" : "; ") + ("peer " + std::to_string(peer)) +
              (lost ? " lost its connection and did not come back for " + in_words(timing_.reconnect)
-                   : " was silent for " + in_words(timing_.heartbeat * timing_.heartbeats_missed_max));
+                   : " was silent for " + in_words(timing_.heartbeat * timing_.heartbeats_missed_max) +
+                         " (heartbeats_missed_max=" + std::to_string(timing_.heartbeats_missed_max) + ")");
     } else {
       waiting_at_door.push_back(peer);
     }

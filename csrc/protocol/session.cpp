@@ -153,6 +153,7 @@ void Session::on(const ViewMessage& m, Instant now) {
         {ErrorCode::protocol, "the master sent a view in which this peer has another group or role"});
   const auto before = std::exchange(view_, m.view);
   waiting_ = m.view.waiting;
+  note_departures(before);
   const bool first = stage_ == Stage::door;
   stage_ = Stage::member;
   reported_.clear();
@@ -245,6 +246,7 @@ void Session::boundary_failed(const Verdict& verdict) {
   }
   auto why = boundary_.given_up ? std::move(boundary_.given_up) : Error{reason(verdict.code), verdict.text};
   boundary_ = {};
+  probe_.reset();
   emit(effect::BoundaryFailed{std::move(why)});
 }
 
@@ -259,6 +261,7 @@ void Session::pass_boundary(std::uint32_t boundaries, bool skipped) {
   boundary_ = {};
   view_.boundaries = boundaries;
   counters_.clear();
+  departed_.clear();
   std::erase_if(failed_early_, [&](const auto& entry) { return entry.first.tag.boundary < boundaries; });
   shared_waiting_.reset();
   emit(effect::BoundaryPassed{skipped});

@@ -130,6 +130,9 @@ class Session {
   static OpKey first_use(OpKey key);
   Error refused(const Posting& posting) const;
   std::string missing_peer(const Operation& operation) const;
+  void note_departures(const View& before);
+  std::string departed() const;
+  std::string other_shape(const Operation& operation) const;
   void transition(Operation& operation, OperationState to);
   void begin_attempt(Operation& operation, Instant now);
   void drop_attempt(Operation& operation);
@@ -185,6 +188,7 @@ class Session {
   std::map<OpKey, Verdict> failed_early_;     // failed before this peer posted them
   std::map<OpKey, std::uint32_t> counters_;   // of uses, by the first one's key
   std::uint64_t posted_ = 0;
+  std::vector<PeerId> departed_;  // of this group, in the last view that had less; since the boundary
   std::map<PeerId, Link> links_;
   std::set<std::pair<PeerId, bool>> reported_;  // (peer, gave up) in this view
   std::vector<ToMaster> reports_;               // links lost and attempts broken in this view, to say again

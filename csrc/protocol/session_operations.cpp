@@ -28,6 +28,7 @@ void Session::transition(Operation& operation, OperationState to) {
 bool Session::decided(const OpKey& key) const {
   if (key.tag.boundary < view_.boundaries) return true;
   if (key.tag.boundary > view_.boundaries || operations_.contains(key)) return false;
+  if (failed_early_.contains(key)) return true;
   const auto it = counters_.find(first_use(key));
   return it != counters_.end() && key.tag.count < it->second;
 }
@@ -87,14 +88,8 @@ void Session::begin_attempt(Operation& operation, Instant now) {
     return ask_abandon(operation, ErrorCode::peer_lost,
                        "the other end of " + call_text(operation) + ", " + who + ", is not in the run", now);
   const auto* root = view_.find(d.root);
-  const auto peers = view_.group_members(join_.group).size();
-  if (operation.peers != 0 && operation.peers != peers)
-    return ask_abandon(operation, ErrorCode::peer_lost,
-                       call_text(operation) + " is for " + std::to_string(operation.peers) +
-                           " peers, and there are " + std::to_string(peers) +
-                           " now; inputs are intact: call it again" +
-                           (in_blocks(d.call) ? " with tensors for these" : ""),
-                       now);
+  if (auto why = other_shape(operation); !why.empty())
+    return ask_abandon(operation, ErrorCode::peer_lost, why, now);
   if (has_root(d.call) && (root == nullptr || root->group != join_.group || root->role != Role::trainer))
     return ask_abandon(operation, ErrorCode::peer_lost,
                        "the root of " + call_text(operation) + ", peer " + std::to_string(d.root) +
@@ -119,6 +114,33 @@ std::string Session::missing_peer(const Operation& operation) const {
   return member != nullptr && member->role == Role::trainer ? "" : "peer " + std::to_string(other);
 }
 
+void Session::note_departures(const View& before) {
+  std::vector<PeerId> departed;
+  for (const auto& m : before.members)
+    if (m.group == join_.group && m.role == Role::trainer && view_.find(m.peer) == nullptr)
+      departed.push_back(m.peer);
+  if (!departed.empty()) departed_ = std::move(departed);
+}
+
+std::string Session::departed() const {
+  std::string who;
+  for (std::size_t i = 0; i < departed_.size(); ++i) {
+    if (i == limits::names_told_max) return who + " and others";
+    who += (i == 0 ? "peer " : ", peer ") + std::to_string(departed_[i]);
+  }
+  return who.empty() ? "a peer" : who;
+}
+
+// What an operation for so many peers says to another number of them, whether it began before or after.
+std::string Session::other_shape(const Operation& operation) const {
+  const auto peers = view_.group_members(join_.group).size();
+  if (operation.peers == 0 || operation.peers == peers) return {};
+  const auto who = peers < operation.peers && !departed_.empty() ? departed() + " has left: " : std::string();
+  return who + call_text(operation) + " is for " + std::to_string(operation.peers) +
+         " peers, and there are " + std::to_string(peers) + " now; inputs are intact: call it again" +
+         (in_blocks(operation.descriptor.call) ? " with tensors for these" : "");
+}
+
 void Session::drop_attempt(Operation& operation) {
   if (!operation.attempt_live) return;
   emit(effect::DropAttempt{operation.key});
@@ -136,9 +158,10 @@ void Session::restart_operations(const View& before, Instant now) {
     if (operation->state == OperationState::abandoned) {
       if (before.id.incarnation != view_.id.incarnation) to_master(operation->abandon);
     } else if (operation->state == OperationState::posted) {
-      if (lost && operation->descriptor.on_loss == OnLoss::raise)
-        ask_abandon(*operation, ErrorCode::peer_lost,
-                    "a peer left during " + call_text(*operation) + "; inputs are intact", now);
+      if (lost && operation->descriptor.on_loss == OnLoss::raise && other_shape(*operation).empty())
+        ask_abandon(
+            *operation, ErrorCode::peer_lost,
+            departed() + " left during " + call_text(*operation) + "; inputs are intact: call it again", now);
       else
         begin_attempt(*operation, now);
     }
@@ -270,6 +293,7 @@ void Session::fail_early(const Verdict& verdict) {
     count = std::max(count, tag.count + 1);
   else if (failed_early_.size() < limits::records_max)
     failed_early_[verdict.key] = verdict;
+  emit(effect::FailedEarly{verdict.key});
 }
 
 void Session::on(const StatePlan& m, Instant) {

@@ -12,6 +12,14 @@ std::string describe(const TensorShape& tensor) {
   return std::to_string(tensor.count) + " x " + std::string(name(tensor.dtype));
 }
 
+namespace {
+std::string quantization_of(const Descriptor& d) {
+  if (d.quantization == Quantization::none) return "none";
+  return std::string(name(d.quantization)) + " in blocks of " + std::to_string(d.quantization_block) +
+         (d.stochastic ? ", stochastic" : "") + (d.skips ? ", non_finite=skip" : "");
+}
+}  // namespace
+
 std::string describe(const Descriptor& d) {
   std::string text = std::string(name(d.call)) + "(";
   if (d.call == Call::all_reduce || d.call == Call::reduce_scatter) text += std::string(name(d.op)) + ", ";
@@ -21,10 +29,7 @@ std::string describe(const Descriptor& d) {
   if (d.tensors.size() > tensors_named) text += ", ... " + std::to_string(d.tensors.size()) + " tensors";
   if (d.blocks != 0) text += " for each of " + std::to_string(d.blocks) + " peers";
   if (d.weighted) text += ", weighted";
-  if (d.quantization != Quantization::none)
-    text += ", " + std::string(name(d.quantization)) + " in blocks of " +
-            std::to_string(d.quantization_block) + (d.stochastic ? ", stochastic" : "");
-  if (d.skips) text += ", non_finite=skip";
+  if (d.quantization != Quantization::none) text += ", " + quantization_of(d);
   if (d.on_loss == OnLoss::raise) text += ", on_loss=raise";
   return text + ")";
 }
@@ -35,6 +40,9 @@ std::string hidden_difference(const Descriptor& mine, const Descriptor& theirs) 
     if (mine.tensors[i] != theirs.tensors[i])
       return "; tensor " + std::to_string(i) + " is " + describe(mine.tensors[i]) + " and " +
              describe(theirs.tensors[i]);
+  // A plan that follows from such a difference is none of its own.
+  if (const auto own = quantization_of(mine), other = quantization_of(theirs); own != other)
+    return "; the quantization is " + own + ", and " + other;
   const auto plan = [](const Descriptor& d) {
     return std::string(name(d.algorithm)) + " in chunks of " + std::to_string(d.chunk_bytes);
   };

@@ -31,10 +31,11 @@ bool Exchange::may_be_eager(const Descriptor& d) const {
 
 // One operation at a time: what the receiver parks of it stays far below what it may.
 void Exchange::give_head_starts(Attempt& attempt) const {
+  if (!distant_) return;
   for (const auto& [key, other] : attempts_)
     if (other.head_start && !other.complete_said) return;
   for (std::uint32_t position = 0; position < attempt.ring.size(); ++position) {
-    if (!distant_.contains(attempt.ring[position])) continue;
+    if (!distant_(attempt.ring[position])) continue;
     attempt.executor->give_head_start(position, limits_.head_start_bytes);
     attempt.head_start = true;
   }
@@ -69,13 +70,6 @@ void Exchange::set_reader(PeerId peer, bool reads) {
     readers_.insert(peer);
   else
     readers_.erase(peer);
-}
-
-void Exchange::set_distant(PeerId peer, bool distant) {
-  if (distant)
-    distant_.insert(peer);
-  else
-    distant_.erase(peer);
 }
 
 void Exchange::begin(const OpKey& key, bool in_place) {
@@ -164,6 +158,11 @@ void Exchange::drop(const OpKey& key) {
   attempts_.erase(it);
 }
 
+void Exchange::failed_early(const OpKey& key) {
+  std::erase_if(ready_parked_, [&](const auto& entry) { return entry.first.second == key; });
+  replay_parked();
+}
+
 // Frames and READYs of older views are of no use any more; those of this view may find their attempt now.
 void Exchange::view_changed() {
   std::erase_if(ready_parked_, [&](const auto& entry) {
@@ -247,6 +246,7 @@ Landing Exchange::land(PeerId from, const wire::DataHeader& header) {
   constexpr Landing park{Landing::Kind::park, false};
   const auto& current = session_.view().id;
   if (header.view < current && rules_.drop_older_views) return {};
+  if (overtaken(from, header.view)) return {};
   if (header.view > current) return rules_.park_newer ? park : Landing{};
   const auto it = attempts_.find(header.key);
   if (it == attempts_.end()) {
@@ -271,16 +271,34 @@ bool Exchange::may_park(PeerId from, std::size_t bytes) const {
 // break often would fill what may be parked.
 ParkedId Exchange::park(PeerId from, const wire::DataHeader& header) {
   const auto id = next_parked_++;
-  const auto [copy, first] = parked_as_.try_emplace(identity_of(from, header), id);
-  if (!first) {
-    const auto old = parked_.find(std::exchange(copy->second, id));
-    parked_bytes_[from] -= parked_frame_bytes + old->second.header.bytes;
-    emit(exchange_effect::Discard{old->first});
-    parked_.erase(old);
-  }
+  const auto identity = identity_of(from, header);
+  if (const auto copy = parked_as_.find(identity); copy != parked_as_.end()) discard(copy->second);
+  for (auto older = parked_as_.lower_bound({from, {}, {}, 0, 0}); older != parked_as_.end() &&
+                                                                  std::get<0>(older->first) == from &&
+                                                                  std::get<1>(older->first) < header.view;)
+    discard((older++)->second);
+  parked_as_[identity] = id;
   parked_[id] = {from, header};
   parked_bytes_[from] += parked_frame_bytes + header.bytes;
   return id;
+}
+
+void Exchange::discard(ParkedId id) {
+  const auto it = parked_.find(id);
+  const auto& [from, header] = it->second;
+  parked_bytes_[from] -= parked_frame_bytes + header.bytes;
+  parked_as_.erase(identity_of(from, header));
+  parked_.erase(it);
+  emit(exchange_effect::Discard{id});
+}
+
+// Its sender has gone on to another view: nothing that this peer has not even begun was committed before.
+// Else somebody who hears of views late would have to keep what was sent in each of them.
+bool Exchange::overtaken(PeerId from, ViewId view) const {
+  const auto last = parked_as_.lower_bound({from + 1, {}, {}, 0, 0});
+  if (last == parked_as_.begin()) return false;
+  const auto& newest = std::prev(last)->first;
+  return std::get<0>(newest) == from && std::get<1>(newest) > view;
 }
 
 Exchange::FrameId Exchange::identity_of(PeerId from, const wire::DataHeader& header) {

@@ -2,6 +2,7 @@
 // Composes the session (when an attempt may run) with executors (what it does). Owned by the session's
 // thread.
 #pragma once
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -96,6 +97,7 @@ class Exchange {
   void begin(const OpKey& key, bool in_place);      // effect::StartAttempt
   void go_on(const OpKey& key, AttemptId attempt);  // exchange_effect::More
   void drop(const OpKey& key);                      // effect::DropAttempt and after effect::Deliver
+  void failed_early(const OpKey& key);              // effect::FailedEarly
   void view_changed();                              // after the attempts of the new view have begun
   void on_link_up(PeerId peer);
   void set_reader(PeerId peer, bool reads);        // it takes chunks from where they lie
@@ -104,7 +106,9 @@ class Exchange {
   // `only`: nobody else counts.
   std::optional<PeerId> announced(std::uint32_t name, PeerId only = no_peer) const;
 
-  void set_distant(PeerId peer, bool distant);  // to wait for its READY takes long
+  // Whether to wait for its READY takes long. Asked at the beginning of each attempt: paths change.
+  using Distant = std::function<bool(PeerId)>;
+  void ask_distance(Distant distant) { distant_ = std::move(distant); }
 
   // A data frame's header arrived. park: keep the payload and call park(); it comes back by Replay or
   // Discard.
@@ -137,6 +141,8 @@ class Exchange {
     std::uint64_t order = 0;  // in which they came
   };
   using FrameId = std::tuple<PeerId, ViewId, OpKey, std::uint16_t, std::uint32_t>;
+  bool overtaken(PeerId from, ViewId view) const;
+  void discard(ParkedId id);
   static FrameId identity_of(PeerId from, const wire::DataHeader& header);
   bool may_be_eager(const Descriptor& descriptor) const;
   void give_head_starts(Attempt& attempt) const;
@@ -159,7 +165,8 @@ class Exchange {
   std::map<std::uint64_t, OpKey> by_order_;
   std::map<std::pair<PeerId, OpKey>, ParkedReady> ready_parked_;
   std::uint64_t readies_parked_ = 0;
-  std::set<PeerId> readers_, distant_;
+  std::set<PeerId> readers_;
+  Distant distant_;
   std::map<ParkedId, Parked> parked_;
   std::map<FrameId, ParkedId> parked_as_;
   std::map<PeerId, std::size_t> parked_bytes_;

@@ -5,6 +5,10 @@
 
 namespace pccl {
 
+namespace {
+constexpr std::uint64_t first_window = 10 * 1448;  // of each stream: ten segments (RFC 6928)
+}  // namespace
+
 // ---- receiving ----
 
 bool Links::on_message(net::Connection& c, ByteView body) {
@@ -111,6 +115,7 @@ std::optional<Pace::Seen> Links::seen_of(const Link& link) {
   }
   if (count == 0) return std::nullopt;
   seen.rtt = sum / count;
+  seen.at_once = std::uint64_t(count) * first_window;
   return seen;
 }
 

@@ -18,6 +18,7 @@ class Pace {
     std::uint64_t delivered = 0;  // bytes, since they were opened
     std::uint64_t segments = 0, segments_again = 0;
     Duration rtt_least = 0, rtt = 0;  // without queues, and now
+    std::uint64_t at_once = 0;        // bytes that they send without having heard of any
   };
 
   // There is nothing to send: what is measured across such a moment says no more than how fast it is at
@@ -52,6 +53,11 @@ class Pace {
   static constexpr double overflow = 0.02;  // of segments sent again: queues, not chance
   static constexpr Duration queue_least = 10 * millisecond;
   static constexpr double step = 1.08, back = 0.97;
+  // After so many steps in a row it is far from what the path can take, as after an outage.
+  static constexpr int small_steps = 4;
+  static constexpr double large_step = 1.3;
+  // What is still lost when it has been slowed down so often is not lost for its speed.
+  static constexpr int slowed_in_vain = 4;
   static constexpr double no_bound = 0;
 
   double best() const { return *std::max_element(rates_.begin(), rates_.end()); }
@@ -61,14 +67,25 @@ class Pace {
   std::optional<std::uint64_t> adapt(double rate, double lost, const Seen& seen) {
     const auto before = bound_;
     const auto queue = seen.rtt - seen.rtt_least;
-    const bool full = lost > overflow || queue > std::max(queue_least, seen.rtt_least / 2);
+    const bool queued = queue > std::max(queue_least, seen.rtt_least / 2), loses = lost > overflow;
     if (std::exchange(waits_, false)) return std::nullopt;
-    if (full)
-      bound_ = back * best(), waits_ = true;
+    if (!loses || queued) slowed_ = 0;
+    if (queued || (loses && slowed_ < slowed_in_vain))
+      slow_down(seen);
     else if (bound_ != no_bound && rate > 0.8 * bound_)
-      bound_ *= step;
+      bound_ *= ++steps_ > small_steps ? large_step : step;
     if (bound_ == before) return std::nullopt;
     return std::uint64_t(bound_);
+  }
+
+  // Never below what it would begin with on a path that it knows nothing of.
+  void slow_down(const Seen& seen) {
+    const auto least =
+        seen.rtt_least > 0 ? double(seen.at_once) * double(second) / double(seen.rtt_least) : 0;
+    bound_ = std::max({back * best(), least, 1.0});
+    waits_ = true;
+    steps_ = 0;
+    ++slowed_;
   }
 
   bool idle_ = false, settling_ = false, waits_ = false;
@@ -77,6 +94,8 @@ class Pace {
   std::array<double, 8> rates_{};  // of the last windows
   std::size_t next_ = 0;
   double bound_ = no_bound;
+  int steps_ = 0;   // up, since it was slowed down
+  int slowed_ = 0;  // times in a row, for losses where no queue stood
 };
 
 }  // namespace pccl

@@ -79,15 +79,29 @@ void PeerRuntime::begin(std::shared_ptr<OperationHandle> handle, PostRequest req
   running_[handle->key] = std::move(running);  // before the effects of the post are applied
 }
 
+// For all peers: who has cancelled what, and why where its caller did not ask for it.
+std::string PeerRuntime::cancelled_text(const std::string& what, const std::string& why) const {
+  return "peer " + std::to_string(session_->peer()) + " cancelled " + what + (why.empty() ? "" : ": " + why);
+}
+
 void PeerRuntime::cancel(std::shared_ptr<OperationHandle> handle, std::string why) {
   hub_->call([this, handle, why = std::move(why)] {
+    if (session_ == nullptr) return;
     give_up_senders([&](const Unsourced& waiting) {
-      return waiting.handle == handle ? Error{ErrorCode::cancelled, why} : Error{};
+      return waiting.handle == handle
+                 ? Error{ErrorCode::cancelled, cancelled_text(describe_recv(waiting.request.posting), why)}
+                 : Error{};
     });
-    if (session_ == nullptr || !handle->posted || !running_.contains(handle->key)) return;
-    session_->abandon(handle->key, ErrorCode::cancelled, why, monotonic_now());
-    drain();
+    if (handle->posted && running_.contains(handle->key)) abandon(handle->key, why);
   });
+}
+
+void PeerRuntime::abandon(const OpKey& key, const std::string& why) {
+  const auto* operation = session_->find(key);
+  if (operation == nullptr) return;
+  const auto what = std::string(name(operation->descriptor.call)) + ", " + describe(key);
+  session_->abandon(key, ErrorCode::cancelled, cancelled_text(what, why), monotonic_now());
+  drain();
 }
 
 std::shared_ptr<Promise<BoundaryResult>> PeerRuntime::enter_boundary(std::uint32_t islands, Duration timeout,
@@ -185,9 +199,7 @@ void PeerRuntime::complete_state(std::shared_ptr<StateHandle> handle) {
 
 void PeerRuntime::cancel_state(std::shared_ptr<StateHandle> handle, std::string why) {
   hub_->call([this, handle, why = std::move(why)] {
-    if (!handle->posted || !states_.contains(handle->key)) return;
-    session_->abandon(handle->key, ErrorCode::cancelled, why, monotonic_now());
-    drain();
+    if (handle->posted && states_.contains(handle->key)) abandon(handle->key, why);
   });
 }
 

@@ -19,7 +19,6 @@ void PeerRuntime::link_up(PeerId peer) {
   if (session_->stage() == Session::Stage::door)
     session_->note_links({{peer, 0, round_trip_us(links_, peer), Evidence::at_least}}, monotonic_now());
   session_->on_link_up(peer, monotonic_now());
-  exchange_->set_distant(peer, links_.distant(peer));
   exchange_->on_link_up(peer);
   send_fetches(peer);
   drain();
@@ -87,7 +86,6 @@ void PeerRuntime::stripe_broke(PeerId peer, net::Connection& stripe) {
 
 void PeerRuntime::stripe_added(PeerId peer, const std::string& mended) {
   if (!mended.empty()) log(mended);
-  if (exchange_ != nullptr) exchange_->set_distant(peer, links_.distant(peer));
   woken_.push_back(peer);
   drain();
 }
@@ -181,14 +179,8 @@ bool PeerRuntime::link_payload_end(PeerId peer, net::Connection& stripe) {
     session_->note_moved(incoming.header.key);
     exchange_->arrived(incoming.header, incoming.slot);
     gather(incoming.header);
-  } else if (const auto state = states_.find(incoming.block.key); state != states_.end()) {
-    StateEvent event(StateEvent::Kind::block);
-    event.entry = incoming.block.entry;
-    event.hashes = incoming.block.hashes;
-    event.offset = incoming.block.offset;
-    event.bytes = incoming.block.bytes;
-    state->second->events.push(std::move(event));
-    session_->note_moved(incoming.block.key);
+  } else {
+    block_arrived(incoming.block);
   }
   drain();
   return true;
@@ -236,7 +228,7 @@ void PeerRuntime::apply(exchange_effect::Do& e) {
   if (it->second.memory->all_skipped()) return none_finite(e.key);
   const auto tensor = "tensor " + std::to_string(executor.layout().chunk(e.work.chunk).tensor);
   const bool own = !it->second.memory->own_is_finite(executor, e.work.chunk);
-  not_finite(e.key, own ? tensor : "the sum of " + tensor);
+  not_finite(e.key, own ? tensor : "the sum of " + tensor, own);
 }
 
 void PeerRuntime::apply(exchange_effect::Replay& e) {

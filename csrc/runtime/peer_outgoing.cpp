@@ -119,11 +119,13 @@ const std::uint8_t* PeerRuntime::made_for(Sends::Send& send) {
 }
 
 // What cannot be quantized fails everywhere, with the name of who brought it.
-void PeerRuntime::not_finite(const OpKey& key, const std::string& what) {
-  session_->abandon(key, ErrorCode::non_finite,
-                    "peer " + std::to_string(session_->peer()) + " has values in " + what + " of " +
-                        describe(key) + " that are not finite and cannot be quantized",
-                    monotonic_now());
+void PeerRuntime::not_finite(const OpKey& key, const std::string& what, bool own) {
+  session_->abandon(
+      key, ErrorCode::non_finite,
+      "peer " + std::to_string(session_->peer()) + " has values in " + what + " of " + describe(key) +
+          " that are not finite and cannot be quantized" +
+          (own ? "; with QuantConfig(non_finite=\"skip\") an average leaves that peer out" : ""),
+      monotonic_now());
 }
 
 // Where those who bring it are to be left out, nobody is left.

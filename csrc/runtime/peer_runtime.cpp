@@ -2,8 +2,6 @@
 // in peer_calls.cpp.
 #include "runtime/peer_runtime.hpp"
 
-#include <pthread.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -91,12 +89,11 @@ void PeerRuntime::close() {
 }
 
 void PeerRuntime::run() {
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);  // signals are for the user's threads
-  pthread_setname_np(pthread_self(), "pccl-io");
+  begin_own_thread("pccl-io");
   give_up_dialling_ = monotonic_now() + options_.timing.master_lost;
+  bool short_slices = false;
   while (!stop_) {
+    if (short_slices == states_.empty()) take_short_slices(short_slices = !short_slices);
     tick();
     for (const auto& more : std::exchange(unfinished_, {})) exchange_->go_on(more.key, more.attempt);
     drain();
@@ -129,7 +126,7 @@ void PeerRuntime::tick() {
 }
 
 Instant PeerRuntime::next_deadline() const {
-  if (!references_.empty()) return 0;
+  if (!references_.empty() || slots_.owes()) return 0;
   if (!unfinished_.empty()) return monotonic_now();
   auto next = std::min({master_.next_deadline(), links_.next_deadline(), links_ticked_ + second + millisecond,
                         prober_.next_deadline()});
@@ -174,6 +171,7 @@ void PeerRuntime::master_up() {
     if (join.host_id.empty()) join.host_id = this_host();
     session_ = std::make_unique<Session>(std::move(join), options_.timing);
     exchange_ = std::make_unique<Exchange>(*session_);
+    exchange_->ask_distance([this](PeerId peer) { return links_.distant(peer); });
   }
   session_->on_master_up(monotonic_now());
   drain();
@@ -226,7 +224,8 @@ void PeerRuntime::drain() {
       moved = true;
     }
     for (const auto peer : std::exchange(woken_, {})) pump(peer);
-    moved |= find_senders();
+    // Also what a chunk that cannot leave means for its operation.
+    moved |= find_senders() || session_->has_effects();
   }
   draining_ = false;
 }
@@ -290,6 +289,8 @@ void PeerRuntime::apply(effect::DropAttempt& e) {
   if (const auto it = running_.find(e.key); it != running_.end()) it->second.memory->restore();
   exchange_->drop(e.key);
 }
+
+void PeerRuntime::apply(effect::FailedEarly& e) { exchange_->failed_early(e.key); }
 
 void PeerRuntime::apply(effect::ViewChanged&) {
   prober_.stop();
@@ -358,6 +359,7 @@ void PeerRuntime::apply(effect::BoundaryPassed&) {
 }
 
 void PeerRuntime::apply(effect::BoundaryFailed& e) {
+  prober_.stop();
   publish();  // first: the caller may ask at once whether it is still a member
   if (auto boundary = std::exchange(boundary_, nullptr)) boundary->set({std::move(e.why), false});
 }

@@ -57,7 +57,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::shared_ptr<Promise<Error>> admitted() const { return admitted_; }  // no error: a member
   Error not_admitted(Duration waited);  // what keeps it out, for a caller whose time is over
   std::shared_ptr<OperationHandle> post(PostRequest request);
-  void cancel(std::shared_ptr<OperationHandle> handle, std::string why);
+  // On all peers. `why`: where the caller did not ask for it.
+  void cancel(std::shared_ptr<OperationHandle> handle, std::string why = {});
   std::shared_ptr<Promise<BoundaryResult>> enter_boundary(std::uint32_t islands, Duration timeout,
                                                           std::uint32_t probe_ms = 0);
   void leave_boundary(std::shared_ptr<Promise<BoundaryResult>> entered);
@@ -65,7 +66,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void offer_state(std::shared_ptr<StateHandle> handle, StateOffer offer, std::vector<ServedEntry> served);
   void fetch_block(std::shared_ptr<StateHandle> handle, PeerId donor, BlockRequest request, std::uint8_t* to);
   void complete_state(std::shared_ptr<StateHandle> handle);
-  void cancel_state(std::shared_ptr<StateHandle> handle, std::string why);
+  void cancel_state(std::shared_ptr<StateHandle> handle, std::string why = {});
   PeerStatus status(bool with_links);
   void leave(Duration timeout);  // politely, then close
   void close();
@@ -132,6 +133,9 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   bool stuck() const;
   void begin(std::shared_ptr<OperationHandle> handle, PostRequest request, Instant called);
   void await_sender(std::shared_ptr<OperationHandle> handle, PostRequest request, Instant called);
+  std::string cancelled_text(const std::string& what, const std::string& why) const;
+  void abandon(const OpKey& key, const std::string& why);
+  static std::string describe_recv(const Posting& posting);
   bool must_await_sender(const Posting& posting) const;
   bool find_senders();
   std::optional<PeerId> sender_for(std::size_t index) const;
@@ -144,6 +148,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void apply(effect::HangUp& e);
   void apply(effect::DropAttempt& e);
   void apply(effect::StartAttempt& e);
+  void apply(effect::FailedEarly& e);
   void apply(effect::ViewChanged& e);
   void apply(effect::Deliver& e);
   void apply(effect::Elected& e);
@@ -175,12 +180,15 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   net::Landing land_block(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes);
   void offer_parked(PeerId from, const wire::DataHeader& header, std::unique_ptr<std::uint8_t[]> bytes);
   std::uint8_t* prepare(const wire::DataHeader& header, const Landing& landing, Incoming& incoming);
-  void not_finite(const OpKey& key, const std::string& what);
+  void not_finite(const OpKey& key, const std::string& what, bool own = true);
   void none_finite(const OpKey& key);
   static std::vector<PeerId> skipped_in(const Running& running);
   void report_skipped(const OpKey& key, const Running& running, OperationResult& result);
   void serve_block(PeerId peer, const BlockRequest& request);
   void send_fetches(PeerId donor);
+  std::vector<Fetch>::iterator fetch_of(PeerId donor, const wire::BlockHeader& block);
+  void take_block(PeerId donor, const BlockAt& block);
+  void block_arrived(const wire::BlockHeader& block);
   void stop_using(const OpKey& key);  // no frame reads or writes its memory any more
   void forget_in_flight(PeerId peer);
   void unland(Incoming incoming);
@@ -196,6 +204,10 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
     PeerId peer = no_peer;
     ChunkAt chunk;
   };
+  struct Borrowing {
+    std::set<std::uint64_t> numbers;  // heard of, and not said to be taken yet
+    std::size_t queued = 0;           // of these: in references_
+  };
   bool may_offer(PeerId peer) const;
   bool offer_chunk(PeerId peer, Sends::Send& send, const std::uint8_t* data);
   void offer_again(PeerId peer);
@@ -203,6 +215,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void forget_offers(const std::function<bool(const Offered&)>& which);
   bool host_message(PeerId peer, const BetweenPeers& message);
   bool hear_of(PeerId peer, const ChunkAt& chunk);
+  bool keeps_many(PeerId peer) const;
   void take_references();
   void take_reference(const Reference& reference);
   void take_mapped(const Reference& reference, const Landing& landing, SameHost::Mapped source);
@@ -254,14 +267,14 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::vector<PeerId> woken_;
   std::vector<exchange_effect::More> unfinished_;  // go on in the next turn
   SlotPool slots_;
-  Prober prober_{links_};
+  Prober prober_{links_, woken_};
   LinkSpeeds speeds_{links_};
   SameHost same_host_;
   std::map<std::uint64_t, Offered> offers_;  // by number: not taken yet
   std::map<PeerId, std::size_t> offered_;    // how many of them to whom
   std::uint64_t next_offer_ = 1;
-  std::deque<Reference> references_;                     // not looked at yet
-  std::map<PeerId, std::set<std::uint64_t>> borrowing_;  // of these, and of those in use: their numbers
+  std::deque<Reference> references_;  // not looked at yet
+  std::map<PeerId, Borrowing> borrowing_;
   // Parts of sums in other processes: all of one sum are read when the last is there, while they are in the
   // cache.
   using SumOf = std::tuple<AttemptId, std::int32_t, std::uint32_t>;

@@ -1,5 +1,8 @@
 // A peer's data path between processes of one host: a chunk is offered by its place, the receiver reads it
 // where it lies, and says so. Everything else is as with chunks that are sent.
+#include <algorithm>
+#include <cstring>
+
 #include "runtime/peer_runtime.hpp"
 
 namespace pccl {
@@ -8,6 +11,10 @@ namespace {
 
 // What one peer may be offered and has not taken: enough that it never waits for the next.
 constexpr std::size_t offers_max = limits::references_max / 2;
+// Of these, what may wait here for the other parts of its sum. Peers that post operations in different orders
+// would else wait for each other: each has offered all that it may, and nothing that the other's would go
+// with.
+constexpr std::size_t kept_max = offers_max / 2;
 // Between two looks at sockets, so that results leave while they are in the cache.
 constexpr std::size_t taken_at_once = 1u << 20;
 // Told at once; fewer wait until there is nothing else to do.
@@ -98,6 +105,8 @@ bool PeerRuntime::host_message(PeerId peer, const BetweenPeers& message) {
     same_host_.on_segment_gone(peer, *gone);
   } else if (const auto* taken = std::get_if<ChunksTaken>(&message)) {
     chunks_taken(peer, *taken);
+  } else if (const auto* block = std::get_if<BlockAt>(&message)) {
+    take_block(peer, *block);
   } else if (const auto* chunk = std::get_if<ChunkAt>(&message)) {
     return hear_of(peer, *chunk);
   } else {
@@ -107,9 +116,9 @@ bool PeerRuntime::host_message(PeerId peer, const BetweenPeers& message) {
 }
 
 bool PeerRuntime::hear_of(PeerId peer, const ChunkAt& chunk) {
-  auto& numbers = borrowing_[peer];
+  auto& [numbers, queued] = borrowing_[peer];
   if (chunk.header.bytes > limits::chunk_bytes_max || numbers.size() >= limits::references_max) return false;
-  if (numbers.insert(chunk.number).second) references_.push_back({peer, chunk});
+  if (numbers.insert(chunk.number).second) references_.push_back({peer, chunk}), ++queued;
   return true;
 }
 
@@ -119,6 +128,7 @@ void PeerRuntime::take_references() {
   for (std::size_t bytes = 0; !references_.empty() && bytes < taken_at_once;) {
     const auto reference = std::move(references_.front());
     references_.pop_front();
+    --borrowing_.at(reference.peer).queued;
     bytes += reference.chunk.header.bytes;
     take_reference(reference);
     drain();
@@ -139,8 +149,18 @@ void PeerRuntime::take_reference(const Reference& reference) {
   const auto* attempt = exchange_->find(header.key);
   const auto sum = attempt->executor->plan().steps[header.step].fold;
   if (sum < 0) return read_reference(reference, landing);
+  if (keeps_many(reference.peer)) {
+    read_reference(reference, landing);
+    return gather(header);
+  }
   gathering_[{attempt->id, sum, header.chunk}].push_back(reference);
   gather(header);
+}
+
+// More of what this peer offers waits here than may: what comes now is taken at once.
+bool PeerRuntime::keeps_many(PeerId peer) const {
+  const auto& [numbers, queued] = borrowing_.at(peer);
+  return numbers.size() - queued > kept_max;
 }
 
 // Copied once where the bytes themselves are the result; everything else is computed from where they lie.
@@ -148,6 +168,13 @@ void PeerRuntime::take_mapped(const Reference& reference, const Landing& landing
   const auto& header = reference.chunk.header;
   const auto* attempt = exchange_->find(header.key);
   session_->note_moved(header.key);
+  if (landing.kind == Landing::Kind::slot && keeps_many(reference.peer)) {
+    Incoming incoming;
+    std::memcpy(prepare(header, landing, incoming), source.data, header.bytes);
+    note_taken(reference.peer, reference.chunk.number);
+    exchange_->arrived(header, incoming.slot);
+    return gather(header);
+  }
   if (landing.kind == Landing::Kind::slot) {
     running_.at(header.key).received += header.bytes;
     const auto slot = slots_.borrow(
@@ -194,7 +221,7 @@ void PeerRuntime::read_reference(const Reference& reference, const Landing& land
 void PeerRuntime::want_bytes(const Reference& reference, LocalWays failing) {
   auto& told = taken_[reference.peer];
   told.wanted.push_back(reference.chunk.number);
-  borrowing_[reference.peer].erase(reference.chunk.number);
+  borrowing_[reference.peer].numbers.erase(reference.chunk.number);
   if (failing != 0 && (told.failing & failing) == 0)
     log("what peer " + std::to_string(reference.peer) + " offers by " + name_of_ways(failing) +
         " cannot be read any more: it sends it by TCP");
@@ -205,7 +232,7 @@ void PeerRuntime::want_bytes(const Reference& reference, LocalWays failing) {
 
 void PeerRuntime::note_taken(PeerId peer, std::uint64_t number) {
   taken_[peer].taken.push_back(number);
-  borrowing_[peer].erase(number);
+  borrowing_[peer].numbers.erase(number);
 }
 
 void PeerRuntime::tell_taken(bool all) {

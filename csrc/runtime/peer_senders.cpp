@@ -63,12 +63,10 @@ bool PeerRuntime::find_senders() {
   return unsourced_.size() != before;
 }
 
-namespace {
-std::string describe_recv(const Posting& posting) {
+std::string PeerRuntime::describe_recv(const Posting& posting) {
   const auto whom = posting.from == no_peer ? "any peer" : "peer " + std::to_string(posting.from);
   return "recv from " + whom + (posting.name == 0 ? "" : ", tag " + std::to_string(posting.name - 1));
 }
-}  // namespace
 
 // Who has left might have been the one who was to send; and somebody has to be there.
 Error PeerRuntime::hopeless(const Unsourced& waiting, Instant now) const {

@@ -43,9 +43,15 @@ void Prober::top_up() {
   });
 }
 
+// What leaves a stripe in this way tells nobody of it.
+void Prober::make_room() {
+  links_.detach(peer_, token);
+  woken_.push_back(peer_);
+}
+
 void Prober::stop() {
   if (peer_ == no_peer) return;
-  links_.detach(peer_, token);
+  make_room();
   peer_ = no_peer;
   next_at_ = drained_by_ = never;
 }
@@ -71,7 +77,7 @@ std::optional<Prober::Result> Prober::tick(Instant now) {
     rate_.add(now, sum);
     if (!rate_.over(now)) return std::nullopt;
     drained_by_ = now + drain_most;
-    links_.detach(peer_, token);
+    make_room();
   }
   if (up && now < drained_by_ && under_way > drained_bytes) return std::nullopt;
   const auto rtt = up ? round_trip_us(links_, peer_) : 0;

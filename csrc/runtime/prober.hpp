@@ -12,7 +12,8 @@ class Prober {
  public:
   static constexpr std::uint64_t token = UINT64_MAX;  // of its payloads, which are nobody's memory
 
-  explicit Prober(Links& links) : links_(links) {}
+  // `woken`: where it leaves room behind, for what others send.
+  Prober(Links& links, std::vector<PeerId>& woken) : links_(links), woken_(woken) {}
 
   void begin(PeerId peer, std::uint32_t round, Duration time, Instant now);  // calls an older one off
   void top_up();                                                             // a payload has left
@@ -27,9 +28,11 @@ class Prober {
   std::optional<Result> tick(Instant now);  // once it is over, and what was under way has arrived
 
  private:
+  void make_room();
   std::uint64_t confirmed(std::uint64_t* under_way);
 
   Links& links_;
+  std::vector<PeerId>& woken_;
   PeerId peer_ = no_peer;
   std::uint32_t round_ = 0;
   ProbeRate rate_;

@@ -71,6 +71,7 @@ class SlotPool {
     return slot.memory.get();
   }
   std::vector<Borrowed> take_given_back() { return std::exchange(given_back_, {}); }
+  bool owes() const { return !given_back_.empty(); }
   std::size_t used() const { return used_; }
 
  private:

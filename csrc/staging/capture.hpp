@@ -53,6 +53,7 @@ class Capture final : public Copying, public std::enable_shared_from_this<Captur
 
   // The next part of a foreign region to be filled by the caller, who says when it is: foreign_done(). Also
   // after an end: the slab is not used again before. Nothing: the time was over, none is left, or it ended.
+  // On another thread than fences: where the pool is short, these wait for slabs that wait for parts.
   std::optional<ForeignPart> next_foreign(Instant until);
   Error foreign_done(std::size_t region, std::uint64_t at);
   bool is_handed_out();  // no part is left to be given out, or it has ended

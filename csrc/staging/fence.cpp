@@ -22,6 +22,7 @@ Fence::Fence(Capture& capture, Capture::Regions regions) : capture_(capture) {
   for (const auto index : sorted)
     if (index + std::size_t{1} < capture.layout_.regions()) need(index + std::size_t{1});
   group_small();
+  tidy();
 }
 
 void Fence::need_everything() {
@@ -33,7 +34,9 @@ void Fence::need(std::size_t region) {
   const auto bytes = capture_.layout_.region(region).bytes;
   if (bytes == 0) return;
   const bool foreign = capture_.foreign_[region];
-  if (!foreign && bytes <= Stash::region_bytes_max) {
+  const auto small =
+      std::min(Stash::region_bytes_max, capture_.layout_.block_bytes());  // in two blocks at most
+  if (!foreign && bytes <= small) {
     small_.push_back(region);
     return;
   }
@@ -56,78 +59,103 @@ void Fence::tidy() {
   needed_.erase(std::unique(needed_.begin(), needed_.end(), same), needed_.end());
 }
 
-bool Fence::sets_aside(const Small& group) const {
-  if (group.bytes * sparse_share < capture_.layout_.block_bytes()) return true;
-  return !capture_.board_.has_memory(group.block) && !capture_.pool_->may_take(capture_.ticket_);
+bool Fence::is_copied(std::size_t region) const {
+  const auto [first, last] = capture_.layout_.blocks_of(region);  // two at most, being small
+  return capture_.board_.is_copied(first, false) && capture_.board_.is_copied(last - 1, false);
 }
 
-void Fence::set_aside(const Small& group) {
-  const bool aside = sets_aside(group);
-  auto& layout = capture_.layout_;
+bool Fence::copy(std::size_t block, Lock& lock) {
+  const auto job = capture_.board_.claim(block, capture_.take_);
+  if (job) capture_.run(*job, lock, Copying::Who::caller);
+  return job.has_value();
+}
+
+bool Fence::keep_aside(std::size_t region) {
+  const auto [first, last] = capture_.layout_.blocks_of(region);
+  // Whoever copies a block reads the region's address without the lock.
   const auto& board = capture_.board_;
-  for (auto i = group.first; i < group.last; ++i) {
-    const auto region = small_[i];
-    const auto [first, last] = layout.blocks_of(region);  // two at most
-    const bool copied = board.is_copied(first, false) && board.is_copied(last - 1, false);
-    if (copied) continue;
-    // Whoever copies a block reads the region's address without the lock.
-    const bool moves = aside && !board.is_being_copied(first) && !board.is_being_copied(last - 1);
-    const std::byte* const kept = moves ? capture_.stash_.keep(layout.region(region)) : nullptr;
-    if (kept != nullptr)
-      layout.move(region, kept);
-    else
-      for (auto block = first; block < last; ++block) needed_.push_back({block, false});
-  }
+  if (board.is_being_copied(first) || board.is_being_copied(last - 1)) return false;
+  const std::byte* const kept = capture_.stash_.keep(capture_.layout_.region(region));
+  if (kept != nullptr) capture_.layout_.move(region, kept);
+  return kept != nullptr;
 }
 
-void Fence::set_aside(Lock& lock) {
+bool Fence::settle(std::size_t region, bool dense, Lock& lock, bool& worked) {
+  if (is_copied(region)) return true;
+  const auto copy_blocks = [&] {
+    const auto [first, last] = capture_.layout_.blocks_of(region);
+    for (auto block = first; block < last && !capture_.ended(); ++block) worked = copy(block, lock) || worked;
+    return is_copied(region);
+  };
+  // Whichever is cheaper first.
+  if (dense && copy_blocks()) return true;
+  if (!capture_.ended() && keep_aside(region)) return true;
+  return !dense && !capture_.ended() && copy_blocks();
+}
+
+bool Fence::settle(const Small& group, Lock& lock, bool& worked) {
+  const bool dense = group.bytes * sparse_share >= capture_.layout_.block_bytes();
+  bool all = true;
+  for (auto i = group.first; i < group.last && !capture_.ended(); ++i) {
+    if (small_[i] == 0) continue;
+    if (settle(small_[i], dense, lock, worked))
+      small_[i] = 0;
+    else
+      all = false;
+  }
+  return all;
+}
+
+bool Fence::pass_small(Lock& lock, Instant until) {
+  bool worked = false;
   std::uint64_t bytes = 0;
-  for (const Small& group : groups_) {
-    if (capture_.ended()) return;
-    set_aside(group);
+  std::size_t kept = 0, i = 0;
+  while (i < groups_.size()) {
+    const Small group = groups_[i++];
+    if (!settle(group, lock, worked)) groups_[kept++] = group;
+    if (capture_.ended() || (worked && monotonic_now() >= until)) break;
     if ((bytes += group.bytes) < turn_bytes) continue;
     bytes = 0;
     lock.unlock();
     lock.lock();
   }
-}
-
-bool Fence::pass(Lock& lock, Instant until) {
-  bool worked = false;
-  std::size_t kept = 0, i = 0;
-  for (; i < needed_.size(); ++i) {
-    const Needed one = needed_[i];
-    if (const auto job = capture_.board_.claim(one.block, capture_.take_)) {
-      capture_.run(*job, lock, Copying::Who::caller);
-      worked = true;
-    }
-    if (!capture_.board_.is_copied(one.block, one.all)) needed_[kept++] = one;
-    if (worked && (capture_.ended() || monotonic_now() >= until)) break;
-  }
-  const auto from = std::min(i + 1, needed_.size());
-  needed_.erase(needed_.begin() + static_cast<std::ptrdiff_t>(kept),
-                needed_.begin() + static_cast<std::ptrdiff_t>(from));
+  const auto begin = groups_.begin();
+  groups_.erase(begin + static_cast<std::ptrdiff_t>(kept), begin + static_cast<std::ptrdiff_t>(i));
   return worked;
 }
 
+bool Fence::pass_large(Lock& lock, Instant until) {
+  bool worked = false;
+  std::size_t kept = 0, i = 0;
+  while (i < needed_.size()) {
+    const Needed one = needed_[i++];
+    worked = copy(one.block, lock) || worked;
+    if (!capture_.board_.is_copied(one.block, one.all)) needed_[kept++] = one;
+    if (capture_.ended() || (worked && monotonic_now() >= until)) break;
+  }
+  const auto begin = needed_.begin();
+  needed_.erase(begin + static_cast<std::ptrdiff_t>(kept), begin + static_cast<std::ptrdiff_t>(i));
+  return worked;
+}
+
+bool Fence::pass(Lock& lock, Instant until) {
+  const bool worked = pass_small(lock, until);
+  return (!capture_.ended() && pass_large(lock, until)) || worked;
+}
+
 bool Fence::is_short_of_slabs() const {
-  return std::any_of(needed_.begin(), needed_.end(),
-                     [this](const Needed& one) { return !capture_.board_.has_memory(one.block); });
+  const auto lacks = [this](const auto& one) { return !capture_.board_.has_memory(one.block); };
+  return std::any_of(needed_.begin(), needed_.end(), lacks) ||
+         std::any_of(groups_.begin(), groups_.end(), lacks);
 }
 
 bool Fence::wait(Instant until) {
   Lock lock(capture_.monitor_.mutex);
-  if (!capture_.ended()) set_aside(lock);
-  tidy();
   for (;;) {
-    if (capture_.ended()) {
-      if (capture_.quiet()) return true;
-    } else {
-      const bool worked = pass(lock, until);
-      if (needed_.empty()) return true;
-      if (worked && monotonic_now() < until) continue;
-    }
+    const bool worked = !capture_.ended() && pass(lock, until);
+    if (capture_.ended() ? capture_.quiet() : needed_.empty() && groups_.empty()) return true;
     if (monotonic_now() >= until) return false;
+    if (worked) continue;
     // Slabs come back when they are full: this capture's, or an older one's.
     if (!capture_.ended() && is_short_of_slabs() && capture_.threads_.work(lock, Copying::Who::caller))
       continue;

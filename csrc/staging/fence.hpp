@@ -32,18 +32,23 @@ class Fence {
   void need_everything();
   void group_small();
   void tidy();  // no block twice
-  // Whether it is cheaper to keep the regions aside than to copy their block, or the only way now.
-  bool sets_aside(const Small& group) const;
-  void set_aside(Lock& lock);
-  void set_aside(const Small& group);
-  // Copies what it can. False: nothing was to be done now.
+
+  // Copies what it can now. True: it did something, and gave up the lock meanwhile.
   bool pass(Lock& lock, Instant until);
+  bool pass_large(Lock& lock, Instant until);
+  bool pass_small(Lock& lock, Instant until);
+  bool copy(std::size_t block, Lock& lock);
+  // Whether all its regions are safe now.
+  bool settle(const Small& group, Lock& lock, bool& worked);
+  bool settle(std::size_t region, bool dense, Lock& lock, bool& worked);
+  bool is_copied(std::size_t region) const;
+  bool keep_aside(std::size_t region);
   bool is_short_of_slabs() const;
 
   Capture& capture_;
   std::vector<Needed> needed_;
-  std::vector<std::size_t> small_;  // regions
-  std::vector<Small> groups_;
+  std::vector<std::size_t> small_;  // regions; 0: it is safe
+  std::vector<Small> groups_;       // that are not
 };
 
 }  // namespace pccl::staging

@@ -15,11 +15,11 @@ from ..staging import fence
 from ..staging.hooks import hook
 from ..state.train_state import TrainState, as_state
 from . import native
-from .coordination import Alone, Coordination, of_process_group
+from .coordination import Coordination
+from .coordinations import coordination_of
 from .load import Loader
 from .local_level import LocalLevel
 from .pending import PendingSave, Pipeline
-from .pieces import pieces_of
 from .remote_level import RemoteLevel
 from .remote_settings import RemoteSettings
 from .remote_source import RemoteSource
@@ -55,7 +55,9 @@ class Checkpointer:
     lazy         tensors that an optimizer of the state alone writes are copied while training goes on, until
                  that optimizer's next step(); False: all are copied before save() returns
     process_group   ranks that save together, each its shards; None: those of torch.distributed where it is
-                 initialised. "alone": this process by itself
+                 initialised. "alone": this process by itself. (rank, world): processes without a group, that
+                 hear of each other through `path` alone, which all of them see. A Communicator of its own
+                 (another run_name than the training's, min_islands= and start_rank= set): over that one
     timeout_s    seconds that a copy, the disk or another rank may take; and that the remote may be away before a
                  call says so, once. Uploads are tried on all the same
     remote_every         steps that this divides are uploaded; None: every one that is saved, unless the remote
@@ -65,8 +67,11 @@ class Checkpointer:
     compression          "zstd": objects are compressed in the background, where it is worth it
     remote_options       of fsspec for that kind of store: {"endpoint_url": ..., "key": ..., "secret": ...}
 
-    Any error in the background is raised by the next call, once; training is never ended by it, and earlier
-    steps stay as they are. `close()`, or leaving a `with`, waits for what is on its way.
+    Several ranks all make it, and all make the same calls of save, load, gc and close. `path` is one folder for
+    all, or one on each host. A step exists when the shards of all ranks are durable, and for none before.
+
+    Any error in the background is raised by the next call, once (of several ranks: after the save that this call
+    is for has begun); training is never ended by it, and earlier steps stay as they are. `close()`, or leaving a `with`, waits for what is on its way.
     """
 
     def __init__(
@@ -105,9 +110,7 @@ class Checkpointer:
             timeout_s,
             lazy,
         )
-        self._coordination: Coordination = (
-            Alone() if process_group == "alone" else of_process_group(process_group)
-        )
+        self._coordination: Coordination = coordination_of(process_group, root, timeout_s)
         self._disk = native.Disk()
         wishes = RemoteSettings(
             remote_every, remote_keep, remote_keep_every, remote_bandwidth, compression, timeout_s
@@ -115,7 +118,6 @@ class Checkpointer:
         remote = None if url is None else RemoteLevel(open_store(url, remote_options), remote_keep, remote_keep_every)
         self.stats = Stats()
         self._level = LocalLevel(root, self._coordination, keep, keep_every, timeout_s)
-        self._calls = self._coordination.apart("calls")  # of the thread that calls; commits have their own
         self._source: RemoteSource | None = None
         self._uploads: UploadQueue | None = None
         if remote is not None:
@@ -127,6 +129,7 @@ class Checkpointer:
         self._pool: native.StagingPool | None = None
         self._saves = self._loads = 0
         self._closed = False
+        self._known: tuple[dict[str, Any], TrainState] | None = None  # the last dict, and what it became
 
     def save(self, step: int, state: Any) -> bool:
         """Saves what the state is now, as `step`; False: skipped, because earlier saves were under way.
@@ -134,37 +137,49 @@ class Checkpointer:
         state: a TrainState, or a dict of modules, optimizers and other parts by name. On several ranks all
         call it with the same step.
         """
-        self._usable()
+        self._open_only()
         begun = time.perf_counter()
-        state = as_state(state)
-        self._level.check_new(step)
-        if not self._room():
-            return False
-        for optimizer in state.optimizers():
-            hook(optimizer)
+        self._saves += 1
+        number, started = self._saves, False
         try:
-            pending = self._start(step, state, begun)
-        except CheckpointError as error:
-            self._pipeline.refuse(self._saves, step, error)
+            if self._alone:
+                self._raise_fault()
+            state = self._as_state(state)
+            self._level.check_new(step)
+            self._pipeline.check_new(step)
+            if not self._room(number):
+                return False
+            for optimizer in state.optimizers():
+                hook(optimizer)
+            started = True
+            pending = self._start(number, step, state, begun)
+        except Exception as error:
+            self._pipeline.refuse(number, step, error, started)
             raise
         self._pipeline.add(pending)
+        if not self._alone:
+            self._raise_fault()  # others have begun this save: so has this rank, whatever was before
         return True
 
-    def _room(self) -> bool:
-        """Whether to save now: by this rank's policy, or by that of rank 0 for all."""
-        self._saves += 1
-        if self._coordination.world.size == 1 or self._settings.on_busy == "wait":
-            return self._pipeline.room(self._settings.on_busy)
-        skips = self._coordination.world.rank == 0 and not self._pipeline.room(self._settings.on_busy)
-        said = self._calls.exchange(f"save/{self._saves}/skip", b"%d" % skips, self._settings.timeout_s)
-        return said[0] == b"0" and self._pipeline.room("wait")
+    @property
+    def _alone(self) -> bool:
+        return self._coordination.world.size == 1
 
-    def _start(self, step: int, state: TrainState, begun: float) -> PendingSave:
-        taken = state.take(self._coordination.world)
-        pieces, aliases = pieces_of(taken)
+    def _room(self, number: int) -> bool:
+        """Whether to save now: by this rank's policy, or by that of rank 0 for all."""
+        policy = self._settings.on_busy
+        if self._alone or policy == "wait":
+            return self._pipeline.room(policy)
+        full = self._coordination.world.rank == 0 and self._pipeline.full
+        said = self._coordination.exchange(f"room/{number}", b"%d" % full, self._settings.timeout_s, writers=[0])
+        return self._pipeline.room("wait") if said[0] == b"0" else self._pipeline.decline(policy)
+
+    def _start(self, number: int, step: int, state: TrainState, begun: float) -> PendingSave:
+        taken = state.take(self._level.world)
         if not self._settings.lazy:
-            pieces = [piece._replace(owner=None) for piece in pieces]
-        plan = self._plans.plan(pieces)
+            taken.owners.clear()
+        content = self._plans.content(taken)
+        pieces, plan = content.pieces, content.plan
         pool = self._pool_for(plan.file_bytes)
         path, recycle = self._level.begin(step)
         job = native.ShardSave(
@@ -181,14 +196,26 @@ class Checkpointer:
         )
         staged = StagedSave(job, pieces, self._settings.timeout_s)
         staged.start()
-        return PendingSave(self._saves, step, begun, staged, job, pieces, aliases, plan, taken)
+        return PendingSave(number, step, begun, staged, job, pieces, content.aliases, plan, taken)
 
     def prepare(self, state: Any) -> None:
         """Makes the pool, all its pages, and the plan of this state's file, before the training begins: else
         the first save does that on its way. Takes up to half a second for each GiB."""
-        self._usable()
-        pieces, _ = pieces_of(as_state(state).take(self._coordination.world))
-        self._pool_for(self._plans.plan(pieces).file_bytes, warm=True)
+        self._open_only()
+        taken = self._as_state(state).take(self._level.world)
+        self._pool_for(self._plans.content(taken).plan.file_bytes, warm=True)
+
+    def _as_state(self, state: Any) -> TrainState:
+        """The same TrainState for a dict of the same parts: it knows what it has found in them."""
+        if not isinstance(state, dict):
+            return as_state(state)
+        if (
+            self._known is None
+            or state.keys() != self._known[0].keys()
+            or any(state[name] is not part for name, part in self._known[0].items())
+        ):
+            self._known = (dict(state), as_state(state))
+        return self._known[1]
 
     def step(self, step: int, state: Any) -> bool:
         """`save`, at the steps that `every` says."""
@@ -228,11 +255,13 @@ class Checkpointer:
         On several ranks all call it, with any layout: each reads what it holds. Raises NoCheckpointError,
         DamagedError for a step asked for that is damaged, StateError for what does not fit.
         """
-        self._usable()
+        self._open_only()
+        if self._alone:
+            self._raise_fault()
         fence.before_write()
         self._loads += 1
         loader = Loader(
-            self._level, self._disk, self._calls, self._loads, self._settings.timeout_s, self._source
+            self._level, self._disk, self._coordination, self._loads, self._settings.timeout_s, self._source
         )
         return loader.load(as_state(state), step, strict=strict, parts=parts, mapping=mapping)
 
@@ -257,8 +286,10 @@ class Checkpointer:
         return self._level.verify(step)
 
     def gc(self) -> list[int]:
-        """Removes what `keep` and `keep_every` do not hold, and leftovers; the steps that went."""
-        self._usable()
+        """Removes what `keep` and `keep_every` do not hold, and leftovers; the steps that went. On several
+        ranks all call it. Waits for saves under way."""
+        self._open_only()
+        self._pipeline.wait(self._settings.timeout_s)
         return self._level.gc()
 
     def busy(self) -> bool:
@@ -275,12 +306,12 @@ class Checkpointer:
             return
         self._closed = True
         with ExitStack() as last:
-            for closed in (self._coordination, self._calls, self._level, self._pool):
+            for closed in (self._coordination, self._level, self._pool):
                 if closed is not None:
                     last.callback(closed.close)
             if self._uploads is not None:
                 last.callback(self._uploads.close, self._settings.timeout_s)
-            self._pipeline.close(self._settings.timeout_s)
+            self._pipeline.close(self._settings.timeout_s, self._coordination.stop)
 
     def __enter__(self) -> Self:
         return self
@@ -297,9 +328,11 @@ class Checkpointer:
             if error is None:
                 raise  # else the error that ends the training is the one to see
 
-    def _usable(self) -> None:
+    def _open_only(self) -> None:
         if self._closed:
             raise UsageError("this Checkpointer is closed: make a new one")
+
+    def _raise_fault(self) -> None:
         self._pipeline.raise_fault()
         if self._uploads is not None:
             self._uploads.raise_fault()

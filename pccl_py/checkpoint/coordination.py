@@ -1,31 +1,60 @@
-"""How ranks that save together hear of each other: each gives bytes under a key and gets those of all.
+"""How the ranks that save together hear of each other: some give bytes under a key, some get those of all.
 
 Not a collective of the training's own groups: a save commits beside the training, and two users of one group
 would wait for each other. Each exchange has a deadline and names who is missing.
+
+Keys are words joined by "/". Those with the same first word are one channel: all ranks use its keys in one
+order, from one thread. Channels know nothing of each other.
 """
 
 from __future__ import annotations
 
-import itertools
+import threading
 import time
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from typing import Protocol
 
 from ..errors import CheckpointError
 from ..state.boxed import World
 
-_made = itertools.count()  # Checkpointers of this process: all ranks make theirs in one order
+# Own keys of a channel that others may still read: what follows is given only by those who have read before.
+KEPT = 4
+PAUSE_FIRST_S, PAUSE_MOST_S = 0.0005, 0.05
+
+
+class Missing(CheckpointError):
+    """Some ranks gave nothing in time. `ranks`: who."""
+
+    def __init__(self, text: str, ranks: Sequence[int] = ()) -> None:
+        super().__init__(text)
+        self.ranks = tuple(ranks)
 
 
 class Coordination(Protocol):
     world: World
 
-    def exchange(self, key: str, words: bytes, timeout_s: float) -> list[bytes]:
-        """What each rank gave under the key, in the order of ranks. One thread; a key is used once."""
+    def exchange(
+        self,
+        key: str,
+        words: bytes,
+        timeout_s: float,
+        *,
+        writers: Sequence[int] | None = None,
+        readers: Sequence[int] | None = None,
+    ) -> list[bytes]:
+        """What each of the writers gave under the key, in their order; nothing for who is no reader. None: all
+        ranks. All ranks make the same exchanges of a channel; a key is used once.
 
-    def apart(self, name: str) -> Coordination:
-        """The same ranks, for another thread: its exchanges and keys are its own."""
+        Raises Missing, with the ranks, when time is over; CheckpointError where the others cannot be reached.
+        """
 
-    def close(self) -> None: ...
+    def stop(self) -> None:
+        """Ends exchanges that wait, with CheckpointError. Any thread."""
+
+    def close(self) -> None:
+        """Everybody calls it, at the end; bounded, and never raises for others that do not."""
 
 
 class Alone:
@@ -33,76 +62,98 @@ class Alone:
 
     world = World(0, 1)
 
-    def exchange(self, key: str, words: bytes, timeout_s: float) -> list[bytes]:
+    def exchange(
+        self,
+        key: str,
+        words: bytes,
+        timeout_s: float,
+        *,
+        writers: Sequence[int] | None = None,
+        readers: Sequence[int] | None = None,
+    ) -> list[bytes]:
         return [words]
 
-    def apart(self, name: str) -> Alone:
-        return self
+    def stop(self) -> None:
+        pass
 
     def close(self) -> None:
         pass
 
 
-class StoreCoordination:
-    """Over a torch store, as init_process_group has made one: no collective is called.
+class Board(ABC):
+    """An exchange over a place where everybody may pin words, and look whether others have.
 
-    Each rank deletes its key of an exchange two exchanges later, when everybody has read it. So exchanges of one
-    object come from one thread, in one order on all ranks; `apart` makes one for another thread.
+    A rank takes its own words away when `KEPT` newer ones of the channel are there and it has just read those of
+    others: who has given the newest has read all that came before.
     """
 
-    def __init__(self, store: Any, world: World) -> None:
+    def __init__(self, world: World) -> None:
         self.world = world
-        self._store = store.clone() if hasattr(store, "clone") else store
-        self._old: list[str] = []
+        self._given: dict[str, deque[str]] = defaultdict(deque)
+        self._lock = threading.Lock()  # of the dict alone: each channel has one thread
+        self._stopped = threading.Event()
+        self._silent: set[int] = set()  # ranks that were waited for in vain
 
-    def exchange(self, key: str, words: bytes, timeout_s: float) -> list[bytes]:
-        self._store.set(f"{key}/{self.world.rank}", words.hex())
-        keys = [f"{key}/{rank}" for rank in range(self.world.size)]
-        self._await(key, keys, timeout_s)
-        given = [bytes.fromhex(self._store.get(name).decode()) for name in keys]
-        self._forget(keys)
-        return given
+    @abstractmethod
+    def _pin(self, name: str, words: bytes) -> None: ...
 
-    def apart(self, name: str) -> StoreCoordination:
-        import torch.distributed as dist
+    @abstractmethod
+    def _there(self, name: str) -> bool: ...
 
-        return StoreCoordination(dist.PrefixStore(name, self._store), self.world)
+    @abstractmethod
+    def _read(self, name: str) -> bytes:
+        """Of a name that is there."""
 
-    def _await(self, key: str, keys: list[str], timeout_s: float) -> None:
-        """By asking, not by waiting in the store: that would keep others of this process from it."""
-        begun = time.monotonic()
-        pause = 0.0005
-        missing = keys
-        while missing := [name for name in missing if not self._store.check([name])]:
-            if time.monotonic() - begun > timeout_s:
-                ranks = ", ".join(name.rpartition("/")[2] for name in missing)
-                raise CheckpointError(
-                    f"{key}: rank {ranks} of {self.world.size} did not answer for {timeout_s:g} s: it died "
-                    "or does not save; the checkpoint before this one stays, restart the missing ranks"
-                )
-            time.sleep(pause)
-            pause = min(pause * 1.5, 0.05)
+    @abstractmethod
+    def _take_away(self, name: str) -> None: ...
 
-    def _forget(self, keys: list[str]) -> None:
-        self._old.append(keys[self.world.rank])
-        if len(self._old) > 2:
-            self._store.delete_key(self._old.pop(0))
+    def exchange(
+        self,
+        key: str,
+        words: bytes,
+        timeout_s: float,
+        *,
+        writers: Sequence[int] | None = None,
+        readers: Sequence[int] | None = None,
+    ) -> list[bytes]:
+        rank, ranks = self.world.rank, range(self.world.size)
+        writers = ranks if writers is None else writers
+        with self._lock:
+            given = self._given[key.partition("/")[0]]
+        if rank in writers:
+            self._pin(f"{key}/{rank}", words)
+            given.append(f"{key}/{rank}")
+        if readers is not None and rank not in readers:
+            return []
+        self._await(key, writers, timeout_s)
+        found = [self._read(f"{key}/{writer}") for writer in writers]
+        while len(given) > KEPT:
+            self._take_away(given.popleft())
+        return found
+
+    def _await(self, key: str, writers: Sequence[int], timeout_s: float) -> None:
+        """By asking: a wait inside a store would keep other threads from it."""
+        until = time.monotonic() + timeout_s
+        pause = PAUSE_FIRST_S
+        missing = list(writers)
+        while missing := [writer for writer in missing if not self._there(f"{key}/{writer}")]:
+            if time.monotonic() > until:
+                self._silent.update(missing)
+                raise Missing(_late(key, missing, self.world.size, timeout_s), missing)
+            if self._stopped.wait(pause):
+                raise CheckpointError(f"{key}: this Checkpointer was closed while it waited for rank {missing}")
+            pause = min(pause * 1.5, PAUSE_MOST_S)
+
+    def stop(self) -> None:
+        self._stopped.set()
 
     def close(self) -> None:
-        self._old.clear()
+        pass
 
 
-def of_process_group(group: Any) -> Coordination:
-    """Of the ranks of a torch process group (None: the default one, where torch.distributed has one)."""
-    import torch.distributed as dist
-
-    if not dist.is_available() or not dist.is_initialized():
-        return Alone()
-    world = World(dist.get_rank(group), dist.get_world_size(group))
-    if world.size == 1:
-        return Alone()
-    from torch._C._distributed_c10d import PrefixStore
-    from torch.distributed.distributed_c10d import _get_default_group, _get_process_group_store
-
-    store = _get_process_group_store(group if group is not None else _get_default_group())
-    return StoreCoordination(PrefixStore(f"pccl-checkpoint/{next(_made)}", store), world)
+def _late(key: str, ranks: Sequence[int], world: int, timeout_s: float) -> str:
+    shown = ", ".join(map(str, ranks[:8])) + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
+    return (
+        f"{key}: rank {shown} of {world} did not answer for {timeout_s:g} s: it died, hangs or does not call the "
+        "same; earlier checkpoints stay, restart the missing ranks"
+    )

@@ -39,6 +39,8 @@ class Loader:
         self._level, self._disk, self._remote = level, disk, remote
         self._coordination, self._timeout_s = coordination, timeout_s
         self._number, self._round = number, 0
+        self._elsewhere = ""
+        self._why = ""
         self._there: set[int] = set()  # steps at the remote
 
     def load(
@@ -52,67 +54,65 @@ class Loader:
     ) -> LoadInfo:
         begun = time.perf_counter()
         skipped: list[tuple[int, str]] = []
+        latest = step == "latest"
 
-        def read() -> tuple[folder.StepFolder, Targets, int]:
+        def read() -> tuple[Path, Targets, int]:
             found = self._level.step(candidate)
             targets = self._targets(state, found, strict, parts, mapping)
-            return found, targets, read_tensors(self._disk, found.path, _manifest(found), targets.boxes)
+            return found.path, targets, read_tensors(self._disk, found.path, _manifest(found), targets.boxes)
 
         for candidate in self._candidates(step):
             with self._level.holds.held(candidate):
-                result, why = self._try(read)
-                fetched = 0
-                if why is not None and self._remote is not None and self._elsewhere(step, candidate):
-                    came, missing = self._try(partial(self._remote.fetch, candidate), FETCHES)
-                    if missing is None:
-                        fetched = came or 0
-                        result, why = self._try(read)
-                    else:
-                        damaged = isinstance(why, DamagedError) or isinstance(missing, DamagedError)
-                        kind = DamagedError if damaged else NoCheckpointError
-                        why = kind(f"{why}; nor does it come from the remote: {missing}")
+                result, fault = _tried(read)
+                fetched, remote = 0, self._remote_for(candidate, latest)
+                why = self._agreed(fault, latest=latest or remote is not None)
+                if why is not None and remote is not None:
+                    fetched = self._fetched(remote, candidate, why, latest)
+                    if fetched >= 0:
+                        result, fault = _tried(read)
+                        why = self._agreed(fault, latest=latest)
             if why is None and result is not None:
-                found, targets, count = result
+                path, targets, count = result
                 targets.take()
-                return _info(candidate, found.path, count, begun, targets, skipped, fetched)
-            if step != "latest":
-                raise why or DamagedError(f"step {candidate} cannot be read")
-            skipped.append((candidate, str(why)))
-        raise NoCheckpointError(_nothing(self._level.root, skipped))
+                return _info(candidate, path, count, begun, targets, skipped, fetched)
+            self._level.give_up(candidate)
+            skipped.append((candidate, self._why or str(why)))
+        raise NoCheckpointError(_nothing(self._level.root, skipped, self._elsewhere))
 
-    def _try(self, action: Callable[[], T], times: int = 1) -> tuple[T | None, CheckpointError | None]:
-        """What it returns, or why some rank has none."""
-        fault: CheckpointError | None = None
-        result: T | None = None
-        try:
-            result = action()
-        except StateError:
-            raise
-        except CheckpointError as error:
-            fault = error
-        words = b"" if fault is None else str(fault).encode()
-        given = self._coordination.exchange(self._key("read"), words, self._timeout_s * times)
-        if fault is None and (text := next((text for text in given if text), None)) is not None:
-            fault = DamagedError(f"another rank cannot read it: {text.decode()}")
-        return result, fault
+    def _remote_for(self, candidate: int, latest: bool) -> RemoteSource | None:
+        """By what rank 0 saw there, or because the step was asked for."""
+        self._why = ""
+        return self._remote if not latest or candidate in self._there else None
 
-    def _elsewhere(self, step: int | str, candidate: int) -> bool:
-        """Whether to ask the remote: by what rank 0 saw there, or because it was asked for."""
-        return step != "latest" or candidate in self._there
+    def _fetched(self, remote: RemoteSource, candidate: int, why: str, latest: bool) -> int:
+        """Bytes that came from the remote; -1: the step is not there either, and an older one may do."""
+        count, fault = _tried(partial(remote.fetch, candidate))
+        if isinstance(fault, CheckpointError) and not isinstance(fault, DamagedError):
+            fault = NoCheckpointError(str(fault))  # an older step may do, whatever kept this one away
+        missing = self._agreed(fault, latest=True, times=FETCHES)
+        if missing is None:
+            return count or 0
+        self._why = f"{why}; nor does it come from the remote: {missing}"
+        if not latest:
+            raise (DamagedError if isinstance(fault, DamagedError) else NoCheckpointError)(self._why)
+        return -1
 
     def _candidates(self, step: int | str) -> list[int]:
-        """Newest first; on several ranks those that all of them have."""
+        """Newest first; on several ranks those of which all have the same manifest."""
         if isinstance(step, int) and not isinstance(step, bool):
             return [step]
         if step != "latest":
             raise StateError(f"step {step!r}: a number, or 'latest'")
-        said: dict[str, list[int]] = {"here": [found.step for found in folder.scan(self._level.root).steps]}
+        said: dict[str, list[Any]] = {"here": list(self._level.held())}
         if self._remote is not None and self._coordination.world.rank == 0:
             said["there"] = self._remote.steps()
         given = self._coordination.exchange(self._key("steps"), json.dumps(said).encode(), self._timeout_s)
         told = [json.loads(words) for words in given]
+        held = [set(words["here"]) for words in told]
+        common = set.intersection(*held)
+        self._elsewhere = _lacking(held, common)
         self._there = set(told[0].get("there", []))
-        return sorted(set.intersection(*(set(words["here"]) for words in told)) | self._there, reverse=True)
+        return sorted({int(word.partition(":")[0]) for word in common} | self._there, reverse=True)
 
     def _targets(
         self,
@@ -131,6 +131,27 @@ class Loader:
             )
         return targets
 
+    def _agreed(self, fault: Exception | None, *, latest: bool, times: int = 1) -> str | None:
+        """What stops any rank from reading this step; None: nothing. Raises, on all ranks, what another step
+        would not mend: damage only, where it is to be the latest one."""
+        mends = isinstance(fault, DamagedError | NoCheckpointError)
+        words = {} if fault is None else {"mends": mends, "kind": type(fault).__name__, "text": str(fault)}
+        wait_s = self._timeout_s * times
+        given = self._coordination.exchange(self._key("read"), json.dumps(words).encode(), wait_s)
+        said = {rank: heard for rank, text in enumerate(given) if (heard := json.loads(text))}
+        if not said:
+            return None
+        if fault is not None and not (latest and mends):
+            raise fault
+        alone = self._coordination.world.size == 1
+        texts = [heard["text"] if alone else f"rank {rank}: {heard['text']}" for rank, heard in said.items()]
+        for heard, text in zip(said.values(), texts, strict=True):
+            if not (latest and heard["mends"]):
+                raise {"StateError": StateError, "NoCheckpointError": NoCheckpointError}.get(
+                    heard["kind"], DamagedError if heard["mends"] else CheckpointError
+                )(text)
+        return "; ".join(texts)
+
     def _key(self, what: str) -> str:
         self._round += 1
         return f"load/{self._number}/{self._round}/{what}"
@@ -140,6 +161,14 @@ def _manifest(found: folder.StepFolder) -> Any:
     if found.manifest is None:
         raise DamagedError(f"{found.path}: {'; '.join(found.faults)}")
     return found.manifest
+
+
+def _tried(action: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    """What it returns, or why not, whatever it is: the others wait to hear of it."""
+    try:
+        return action(), None
+    except Exception as error:
+        return None, error
 
 
 def _info(
@@ -152,11 +181,22 @@ def _info(
     fetched: int,
 ) -> LoadInfo:
     seconds = time.perf_counter() - begun
-    missing, unexpected = tuple(targets.missing), tuple(targets.unexpected)
+    missing, unexpected = (*targets.missing, *targets.begun), tuple(targets.unexpected)
     return LoadInfo(step, str(path), count, seconds, missing, unexpected, tuple(skipped), fetched)
 
 
-def _nothing(root: Path, skipped: list[tuple[int, str]]) -> str:
+def _lacking(held: list[set[str]], common: set[str]) -> str:
+    """Steps that some ranks have and others lack, in words."""
+    said = []
+    for word in sorted(set.union(*held) - common, reverse=True)[:3]:
+        ranks = [str(rank) for rank, one in enumerate(held) if word not in one]
+        said.append(f"step {word.partition(':')[0]} is not, or another one, in the folder of rank {', '.join(ranks)}")
+    return "; ".join(said)
+
+
+def _nothing(root: Path, skipped: list[tuple[int, str]], elsewhere: str) -> str:
+    if not skipped and elsewhere:
+        return f"no step in {root} that all ranks have: {elsewhere}"
     if not skipped:
         return f"no complete step in {root}: begin from the first step, or give the folder of the run"
     reasons = "; ".join(f"step {step}: {why}" for step, why in skipped)

@@ -1,15 +1,15 @@
 """The level on disk: a folder of steps that ranks write together, committed in two phases.
 
-First every rank has its shard durable and tells the others what is in it; then the manifest is written, by
-one rank of each folder, and older steps are retired; then all know that the step exists. A rank that fails
-says so in the first phase, and the step exists for nobody.
+First every rank has its shard durable and tells the leader of each folder what is in it. Then leaders write the
+manifest; the first copy that is durable makes the step exist. Then all hear that it does, or why not, and older
+steps are retired. A rank that fails says so in the first phase, and the step exists for nobody; a rank that hears
+nothing in the second leaves its shard where it is, for the step may exist.
 """
 
 from __future__ import annotations
 
 import json
-import secrets
-import socket
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -17,15 +17,19 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import BusyError, CheckpointError, NoCheckpointError, UsageError
-from . import folder, limits
-from .coordination import Coordination
+from . import folder, host_folders, limits
+from .coordination import Coordination, Missing
 from .files import PART, explained, sync_folder
 from .holds import Holds
 from .manifest import FILE_NAME, Manifest
-from .manifest_body import shard_file
+from .manifest_body import is_shard_file, shard_file
 from .rank_record import RankRecord, decode_record, encode_record, merge
 from .retention import keepers
 from .verify import Report, verify_step
+
+# Who waits for a leader's word waits longer than the leader for the last shard, and so hears whose is missing.
+LEADER_SHARE = 1.25
+RETIRED_S = 5.0
 
 
 class LocalLevel:
@@ -47,54 +51,70 @@ class LocalLevel:
         self._keep, self._keep_every, self._timeout_s = keep, keep_every, timeout_s
         self._spares: list[Path] = []  # retired shard files of this rank, to be written over
         self.holds = Holds()
+        self._void: set[int] = set()  # steps that are there and cannot be loaded, the same on all ranks
+        self._in_doubt: set[int] = set()  # steps that may exist although this rank did not hear of it
+        self._emptying: set[Path] = set()  # folders of retired steps
+        self._agains = self._gcs = 0
         self._held = ExitStack()
         self._changing = threading.RLock()
-        self._present: dict[int, Path] = {}  # steps in this folder that are whole, as far as its ranks go
+        self._present: dict[int, Path] = {}  # of a leader: steps that are whole, as far as its folder goes
         self._under_way: dict[Path, Path] = {}  # folders being written: from where each takes a spare file
-        with explained(f"use {root} for checkpoints"):
-            root.mkdir(parents=True, exist_ok=True)
-        self._folder_ranks = self._ranks_of_folder()
+        folders = host_folders.folders_of(root, coordination, timeout_s)
+        self._leaders = host_folders.leaders_of(folders)
+        self._folder_ranks = [rank for rank, word in enumerate(folders) if word == folders[self.world.rank]]
+        if not self.shared:
+            self.world = self.world._replace(beside=tuple(self._folder_ranks))
         self._open()
-
-    def _ranks_of_folder(self) -> list[int]:
-        """The ranks that see the same folder: those that see the mark of rank 0, or are on one host."""
-        if self.world.size == 1:
-            return [0]
-        mark = self.root / f".mark-{secrets.token_hex(8)}"
-        if self.world.rank == 0:
-            mark.touch()
-        marks = self._coordination.exchange("open/mark", mark.name.encode(), self._timeout_s)
-        sees = (self.root / marks[0].decode()).exists()
-        place = b"shared" if sees else socket.gethostname().encode()
-        places = self._coordination.exchange("open/place", place, self._timeout_s)
-        mark.unlink(missing_ok=True)
-        return [rank for rank, other in enumerate(places) if other == place]
 
     @property
     def leads(self) -> bool:
         """Whether this rank writes the manifest into this folder, and retires steps from it."""
         return self.world.rank == self._folder_ranks[0]
 
+    @property
+    def shared(self) -> bool:
+        """All ranks see one folder."""
+        return len(self._leaders) == 1
+
     def _open(self) -> None:
-        fault = b""
+        fault: CheckpointError | None = None
         try:
             if self.leads:
                 self._held.enter_context(folder.hold(self.root))
-                folder.sweep(self.root)
-                for step in folder.scan(self.root).steps:
-                    if step.manifest is not None and not step.faults:
-                        self._present[step.step] = step.path
         except CheckpointError as error:
-            if self.world.size == 1:
-                raise
-            fault = str(error).encode()
-        faults = self._coordination.exchange("open/held", fault, self._timeout_s)
-        if found := [text.decode() for text in faults if text]:
+            fault = error
+        try:
+            self._raise_for_all("open/held", fault)
+            if not self.shared:
+                self._void = host_folders.agree(self.root, self._coordination, self._leaders, self._timeout_s)
+            if self.leads:
+                folder.sweep(self.root)
+                found = folder.scan(self.root).steps
+                self._present = {step.step: step.path for step in found if self._whole(step)}
+            self._raise_for_all("open/swept", None)
+        except BaseException:
             self.close()
-            raise CheckpointError(found[0])
+            raise
+
+    def _raise_for_all(self, key: str, fault: CheckpointError | None) -> None:
+        words = b"" if fault is None else str(fault).encode()
+        faults = self._coordination.exchange(key, words, self._timeout_s)
+        if fault is not None:
+            raise fault
+        for rank, text in enumerate(faults):
+            if text:
+                raise CheckpointError(f"rank {rank}: {text.decode()}")
 
     def steps(self) -> list[int]:
-        return [step.step for step in folder.scan(self.root).steps if step.complete]
+        """Complete ones; where hosts have folders of their own, as far as this folder can say."""
+        return [step.step for step in folder.scan(self.root).steps if self._whole(step)]
+
+    def _whole(self, step: folder.StepFolder) -> bool:
+        """Everything is here that has to be in this folder."""
+        if self.shared or step.manifest is None or step.faults or step.step in self._void:
+            return step.complete
+        own = {shard_file(rank, self.world.size) for rank in self._folder_ranks}
+        return step.manifest.world != self.world.size or not own & set(step.missing)
 
     def whole_steps(self) -> list[int]:
         """Those that are complete as far as this folder's ranks go."""
@@ -103,11 +123,14 @@ class LocalLevel:
 
     @contextmanager
     def coming(self, step: int) -> Iterator[None]:
-        """The step comes back from elsewhere: nothing else happens to its folder meanwhile. No save is under way."""
+        """The step comes back from elsewhere: nothing else happens to its folder meanwhile. All ranks, none of
+        which has a save under way."""
         path = folder.step_path(self.root, step)
         with self._changing:
             self._spares = [spare for spare in self._spares if spare.parent != path]
             self._under_way[path] = path
+            self._emptying.discard(path)
+            self._void.discard(step)
         try:
             yield
         finally:
@@ -119,11 +142,21 @@ class LocalLevel:
     def step(self, step: int) -> folder.StepFolder:
         return folder.find(self.root, step)
 
+    def held(self) -> list[str]:
+        """Steps with a sound manifest, each with its digest."""
+        found = folder.scan(self.root).steps
+        return [f"{step.step}:{host_folders.digest(step.manifest)}" for step in found if step.manifest is not None]
+
+    def give_up(self, step: int) -> None:
+        """All ranks agree that this step cannot be loaded: another one may take its number."""
+        self._void.add(step)
+        self._present.pop(step, None)
+
     def check_new(self, step: int) -> None:
         if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= limits.STEP_MAX:
             raise UsageError(f"step {step!r}: a whole number from 0 to {limits.STEP_MAX}")
         path = folder.step_path(self.root, step)
-        if (path / FILE_NAME).exists():
+        if step not in self._void and (path / FILE_NAME).exists():
             raise BusyError(f"{path} exists already: save under another number, or remove it first")
 
     def shard_name(self) -> str:
@@ -133,37 +166,45 @@ class LocalLevel:
         """Where this rank's shard appears once it is durable, its folder is there; and a retired file to be
         written over, or ""."""
         path = folder.step_path(self.root, step)
+        if step in self._void:
+            self._clear(step, path)
         with self._changing, explained(f"make {path}"):
             path.mkdir(exist_ok=True)
             spare = self._spares.pop() if self._spares else None
             self._under_way[path] = path if spare is None else spare.parent
         return str(path / self.shard_name()), "" if spare is None else str(spare)
 
+    def _clear(self, step: int, path: Path) -> None:
+        """A step that cannot be loaded makes room for another one of its number: on all ranks at once."""
+        if self.leads and path.exists():
+            folder.retire(path)
+        self._void.discard(step)
+        self._agains += 1
+        self._coordination.exchange(f"again/{self._agains}", b"", self._timeout_s)
+
     def _in_use(self) -> set[Path]:
         """Folders that files are written to or taken from."""
         kept = {spare.parent for spare in self._spares}
         return kept | set(self._under_way) | set(self._under_way.values())
 
-    def commit(self, number: int, step: int, record: RankRecord | CheckpointError) -> Manifest:
-        """Both phases. `record`: of this rank, whose shard is durable; or why it is not."""
+    def commit(self, number: int, step: int, record: RankRecord | CheckpointError) -> None:
+        """Both phases. `record`: of this rank, whose shard is durable; or why it is not. Raises where the step
+        does not exist, or where this rank cannot know."""
         path = folder.step_path(self.root, step)
         words = self._own_words(path, record)
-        given = self._coordination.exchange(f"save/{number}/shard", words, self._timeout_s)
-        manifest = self._merged(step, given)
-        outcome: dict[str, object] = {}
-        if self.leads:
-            with self._changing:
-                outcome = self._publish(path, manifest)
-        outcomes = self._coordination.exchange(
-            f"save/{number}/done", json.dumps(outcome).encode(), self._timeout_s
-        )
-        for rank, words in enumerate(outcomes):
-            if fault := json.loads(words).get("fault"):
-                raise CheckpointError(f"step {step}: rank {rank} could not commit it: {fault}")
+        outcome = self._published(number, step, path, words)
+        outcomes = self._outcomes(number, step, outcome, words)
+        faults = [str(one["fault"]) for one in outcomes if "fault" in one]
+        if faults:
+            if self.leads and "fault" not in outcome:
+                with self._changing:
+                    folder.retire(path)
+                    self._present.pop(step, None)
+            raise CheckpointError(f"step {step}: {faults[0]}")
+        retired = self._retire_old(number)
         with self._changing:
             self._under_way.pop(path, None)
-            self._retired(json.loads(outcomes[self._folder_ranks[0]]).get("retired", []))
-        return manifest
+            self._retired(retired)
 
     def _own_words(self, path: Path, record: RankRecord | CheckpointError) -> bytes:
         """The first phase of this rank; an error becomes what the others are told."""
@@ -177,27 +218,74 @@ class LocalLevel:
             raise record
         return b"E" + str(record).encode()
 
+    def _published(self, number: int, step: int, path: Path, words: bytes) -> dict[str, str]:
+        """What a leader has to tell of its folder's manifest."""
+        try:
+            given = self._coordination.exchange(
+                f"save/{number}/shard", words, self._timeout_s, readers=self._leaders
+            )
+            if self.leads:
+                own = {shard_file(rank, self.world.size) for rank in self._folder_ranks}
+                with self._changing:
+                    folder.commit(path, self._merged(step, given), own)
+                    self._present[step] = path
+        except Exception as error:
+            if self.world.size == 1:
+                raise
+            kind = "" if isinstance(error, CheckpointError) else f"{type(error).__name__}: "
+            return {"fault": f"rank {self.world.rank} could not commit it: {kind}{error}"}
+        return {}
+
+    def _outcomes(
+        self, number: int, step: int, outcome: dict[str, str], words: bytes
+    ) -> list[dict[str, str]]:
+        wait_s = self._timeout_s if self.leads else self._timeout_s * LEADER_SHARE + 1
+        try:
+            said = self._coordination.exchange(
+                f"save/{number}/done", json.dumps(outcome).encode(), wait_s, writers=self._leaders
+            )
+        except CheckpointError as error:
+            if words[:1] == b"R" and "fault" not in outcome:
+                self._in_doubt.add(step)
+            if isinstance(error, Missing) and not self.leads:
+                raise CheckpointError(
+                    f"step {step}: rank {self._leaders[0]}, which commits it, did not say within {wait_s:g} s "
+                    f"whether it exists ({error}): restart, and the newest whole step is taken"
+                ) from error
+            raise
+        return [json.loads(text) for text in said]
+
     def _merged(self, step: int, given: list[bytes]) -> Manifest:
         for rank, words in enumerate(given):
             if words[:1] == b"E":
-                raise CheckpointError(f"step {step}: rank {rank} has no shard of it: {words[1:].decode()}")
+                raise CheckpointError(f"rank {rank} has no shard of it: {words[1:].decode()}")
         records = []
         for rank, words in enumerate(given):
             text = words[1:].partition(b" ")[2]
             records.append(decode_record(text, self.block_bytes, what=f"the record of rank {rank}"))
         begun = int(given[0][1:].partition(b" ")[0]) / 1e9
-        return merge(records, step=step, time=begun, world=self.world.size, block_bytes=self.block_bytes)
+        return merge(
+            records,
+            step=step,
+            time=begun,
+            world=self.world.size,
+            block_bytes=self.block_bytes,
+            prefer=self._folder_ranks,
+        )
 
-    def _publish(self, path: Path, manifest: Manifest) -> dict[str, object]:
-        own = {shard_file(rank, self.world.size) for rank in self._folder_ranks}
+    def _retire_old(self, number: int) -> list[str]:
+        """By the leader of each folder, now that all of them have the new step; its ranks hear what is free."""
+        words = b"[]"
+        if self.leads:
+            with self._changing, suppress(CheckpointError):  # then they stay until the next time
+                words = json.dumps([str(path) for path in self._retire()]).encode()
         try:
-            folder.commit(path, manifest, own)
-            self._present[manifest.step] = path
-            return {"retired": [str(step) for step in self._retire()]}
-        except CheckpointError as error:
-            if self.world.size == 1:
-                raise
-            return {"fault": str(error)}
+            said = self._coordination.exchange(
+                f"save/{number}/retired", words, min(RETIRED_S, self._timeout_s), writers=self._leaders
+            )
+        except CheckpointError:
+            return []  # the step exists all the same; what is left is swept at the next start
+        return list(json.loads(said[self._leaders.index(self._folder_ranks[0])]))
 
     def _retire(self) -> list[Path]:
         """Folders of steps that need not stay: they have lost their manifest, their files are free."""
@@ -212,9 +300,12 @@ class LocalLevel:
         """One file of this rank stays to be written over, everything else of these steps goes."""
         name = self.shard_name()
         for path in map(Path, paths):
-            if not self._spares and (path / name).exists():
+            if not self._spares and _alone(path / name):
                 self._spares.append(path / name)
         for path in map(Path, paths):
+            self._emptying.add(path)
+            if self.leads:
+                self._remove_strangers(path)
             if self._spares and path == self._spares[0].parent:
                 continue
             (path / name).unlink(missing_ok=True)
@@ -222,19 +313,32 @@ class LocalLevel:
                 path.rmdir()
         self._remove_emptied()
 
+    def _remove_strangers(self, path: Path) -> None:
+        """Shards of a retired step that was saved by another number of ranks: nobody writes over them."""
+        own = {shard_file(rank, self.world.size) for rank in self._folder_ranks}
+        with suppress(OSError):
+            for file in os.listdir(path):
+                if is_shard_file(file) and file not in own:
+                    (path / file).unlink(missing_ok=True)
+
     def _remove_emptied(self) -> None:
+        """Folders of retired steps, once all ranks have taken their files. Never one that another rank fills:
+        an empty folder may be the next step's."""
         if not self.leads:
             return
-        for path in folder.scan(self.root).leftovers:
-            if folder.step_of(path) is not None and path not in self._in_use():
-                with suppress(OSError):  # not empty: a file to be written over
-                    path.rmdir()
+        for path in self._emptying - self._in_use():
+            with suppress(OSError):  # not empty: a file to be written over
+                path.rmdir()
+            if not path.exists():
+                self._emptying.discard(path)
 
     def abandon(self, step: int) -> None:
         """What this rank has of a step that will not exist."""
         path = folder.step_path(self.root, step)
         with self._changing, suppress(OSError):
             self._under_way.pop(path, None)
+            if step in self._in_doubt:
+                return  # it may exist; the next start knows
             for name in (self.shard_name(), f"{self.shard_name()}{PART}"):
                 if not (path / FILE_NAME).exists():
                     (path / name).unlink(missing_ok=True)
@@ -245,17 +349,31 @@ class LocalLevel:
         return verify_step(found.path)
 
     def gc(self) -> list[int]:
-        if not self.leads:
-            return []
-        with self._changing:
-            gone = self._retire()
-            for path in gone:
-                folder.remove(path)
-            folder.sweep(self.root, self._in_use())
-        return [step for path in gone if (step := folder.step_of(path)) is not None]
+        """On all ranks, none of which has a save under way. The steps that went from this rank's folder."""
+        self._gcs += 1
+        self._coordination.exchange(f"gc/{self._gcs}/begin", b"", self._timeout_s)
+        gone: list[int] = []
+        if self.leads:
+            with self._changing:
+                for path in self._retire():
+                    folder.remove(path)
+                    gone.append(folder.step_of(path) or 0)
+                self._spares.clear()
+                folder.sweep(self.root, self._in_use())
+        self._spares.clear()
+        found = self._coordination.exchange(f"gc/{self._gcs}/end", json.dumps(gone).encode(), self._timeout_s)
+        return list(json.loads(found[self._folder_ranks[0]]))
 
     def close(self) -> None:
         self._held.close()
+
+
+def _alone(path: Path) -> bool:
+    """A file under no second name: somebody may have linked a copy of a step."""
+    try:
+        return os.lstat(path).st_nlink == 1
+    except OSError:
+        return False
 
 
 def _number(step: int | str) -> int:

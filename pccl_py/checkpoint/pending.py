@@ -45,6 +45,7 @@ class _Refused:
     number: int
     step: int
     error: CheckpointError
+    started: bool  # there may be something of it on the disk
 
 
 NOTICE_S = 5.0  # a caller that waits longer is told for what
@@ -69,24 +70,38 @@ class Pipeline:
         self._thread = threading.Thread(target=self._work, name="pccl-checkpoint", daemon=True)
         self._thread.start()
 
+    @property
+    def full(self) -> bool:
+        with self._changed:
+            return len(self._under_way) >= self._settings.in_flight
+
     def room(self, on_busy: OnBusy) -> bool:
         """Whether another save may begin, by the policy."""
+        if not self.full:
+            return True
+        if on_busy != "wait":
+            return self.decline(on_busy)
         with self._changed:
-            if len(self._under_way) < self._settings.in_flight:
-                return True
-            steps = [pending.step for pending in self._under_way]
-            if on_busy == "skip":
-                self.stats.skipped += 1
-                return False
-            if on_busy == "error":
-                raise BusyError(
-                    f"the saves of steps {steps} are on their way: save less often, or wait() first"
-                )
-            self._wait_until(
-                lambda: len(self._under_way) < self._settings.in_flight, self._settings.timeout_s
-            )
-        self.raise_fault()
+            self._wait_until(lambda: len(self._under_way) < self._settings.in_flight, self._settings.timeout_s)
         return True
+
+    def decline(self, on_busy: OnBusy) -> bool:
+        """There is no room, and nobody waits for it."""
+        with self._changed:
+            steps = [pending.step for pending in self._under_way]
+            if on_busy == "error":
+                raise BusyError(f"the saves of steps {steps} are on their way: save less often, or wait() first")
+            self.stats.skipped += 1
+        return False
+
+    def check_new(self, step: int) -> None:
+        with self._changed:
+            if any(pending.step == step for pending in self._under_way):
+                raise BusyError(f"step {step} is being saved already: save under another number")
+
+    def busy(self) -> bool:
+        with self._changed:
+            return bool(self._under_way)
 
     def add(self, pending: PendingSave) -> None:
         with self._changed:
@@ -94,9 +109,11 @@ class Pipeline:
             self._under_way.append(pending)
         self._queue.put(pending)
 
-    def refuse(self, number: int, step: int, error: CheckpointError) -> None:
+    def refuse(self, number: int, step: int, error: Exception, started: bool) -> None:
         """This rank has no such save; the others, who wait for its shard, are told why."""
-        self._queue.put(_Refused(number, step, error))
+        if not isinstance(error, CheckpointError):
+            error = CheckpointError(f"{type(error).__name__}: {error}")
+        self._queue.put(_Refused(number, step, error, started))
 
     def wait(self, timeout_s: float) -> None:
         with self._changed:
@@ -110,10 +127,6 @@ class Pipeline:
         if fault is not None:
             raise fault
 
-    def busy(self) -> bool:
-        with self._changed:
-            return bool(self._under_way)
-
     def progress(self) -> tuple[int, int, int]:
         with self._changed:
             return self._progress()
@@ -122,16 +135,17 @@ class Pipeline:
         parts = [pending.job.progress() for pending in self._under_way]
         return (sum(p[0] for p in parts), sum(p[1] for p in parts), sum(p[2] for p in parts))
 
-    def close(self, timeout_s: float) -> None:
+    def close(self, timeout_s: float, stop: Callable[[], None]) -> None:
+        """`stop`: ends what waits for other ranks, when time is over."""
         try:
             self.wait(timeout_s)
         finally:
             with self._changed:
                 late = list(self._under_way)
             for pending in late:
-                pending.staged.fail(
-                    CheckpointError(f"step {pending.step} was on its way when the Checkpointer closed")
-                )
+                pending.staged.fail(CheckpointError(f"step {pending.step} was on its way when the Checkpointer closed"))
+            if late:
+                stop()
             self._queue.put(None)
             self._thread.join()
 
@@ -150,18 +164,17 @@ class Pipeline:
     def _work(self) -> None:
         while (pending := self._queue.get()) is not None:
             if isinstance(pending, _Refused):
-                with suppress(CheckpointError):
+                with suppress(Exception):  # the caller has the error
                     self._level.commit(pending.number, pending.step, pending.error)
-                self._level.abandon(pending.step)
+                if pending.started:
+                    self._level.abandon(pending.step)
                 continue
             try:
                 info = self._finish(pending)
             except CheckpointError as error:
                 self._failed(pending, error)
             except Exception as error:  # ours; the training must not end by it
-                self._failed(
-                    pending, CheckpointError(f"step {pending.step}: {type(error).__name__}: {error}")
-                )
+                self._failed(pending, CheckpointError(f"step {pending.step}: {type(error).__name__}: {error}"))
             else:
                 with self._changed:
                     self.stats.add(info)
@@ -194,7 +207,7 @@ class Pipeline:
             pending.staged.waited_s,
             staged_s,
             durable_s,
-            receipt.bytes,
+            receipt.file_bytes,
             receipt.direct,
         )
 
@@ -206,8 +219,8 @@ class Pipeline:
             receipt = pending.job.wait_durable(self._settings.timeout_s)
             if receipt is None:
                 raise CheckpointError(
-                    f"step {pending.step}: the disk did not take it within {self._settings.timeout_s:g} s; "
-                    "it is given up, earlier steps stay"
+                    f"step {pending.step}: the disk did not take it within {self._settings.timeout_s:g} s; it is "
+                    "given up, earlier steps stay"
                 )
         except CheckpointError as error:
             return error

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import StateError
 from . import bounded_json, limits, manifest_body, names
 from .bounded_json import Json
-from .boxes import Box
+from .boxes import Box, intersect
 from .manifest import Manifest, Piece, Shard, Tensor
 
 
@@ -63,8 +64,10 @@ def merge(
     world: int,
     block_bytes: int = limits.BLOCK_BYTES,
     notes: Mapping[str, str] | None = None,
+    prefer: Container[int] = (),
 ) -> Manifest:
-    """The manifest of a step that `world` ranks wrote. A box that several ranks saved is the lowest one's.
+    """The manifest of a step that `world` ranks wrote. What several ranks saved is taken from those of `prefer`
+    (whose files are in the same folder), then from the lowest.
 
     Raises StateError where a rank is missing or there twice, where two describe a tensor or a common object
     differently, and (from `manifest.encode`) where pieces do not cover a tensor.
@@ -74,30 +77,43 @@ def merge(
         raise StateError(
             f"records of ranks {[record.rank for record in ordered]}, not of each of {world} once"
         )
+    index: dict[int, int] = {}
     shards: list[Shard] = []
+    for record in ordered:
+        if record.shard is not None:
+            index[record.rank] = len(shards)
+            shards.append(record.shard)
     joined: dict[str, tuple[Tensor, dict[Box, Piece]]] = {}
     objects: dict[str, Json] = {}
-    for record in ordered:
+    for record in sorted(ordered, key=lambda record: record.rank not in prefer):
         for name, tensor in record.tensors.items():
             known, pieces = joined.setdefault(name, (tensor, {}))
             _expect_equal(name, known, tensor, record.rank)
             for piece in tensor.pieces:
-                pieces.setdefault(piece.box, replace(piece, shard=len(shards)))
+                pieces.setdefault(piece.box, replace(piece, shard=index[record.rank]))
         for name, value in record.objects.items():
             if name in objects and objects[name] != value:
                 raise StateError(
                     f"rank {record.rank} has another {names.shown(name)}: save it as a private part"
                 )
             objects[name] = value
-        if record.shard is not None:
-            shards.append(record.shard)
-    tensors = {
-        name: replace(tensor, pieces=tuple(found.values())) for name, (tensor, found) in joined.items()
-    }
+    tensors = {name: replace(tensor, pieces=_once(tensor, found)) for name, (tensor, found) in joined.items()}
     private = {record.rank: record.private for record in ordered if record.private}
     return Manifest(
         step, time, world, block_bytes, tuple(shards), tensors, objects, private, dict(notes or {})
     )
+
+
+def _once(tensor: Tensor, found: Mapping[Box, Piece]) -> tuple[Piece, ...]:
+    """Without pieces of what others before them have: replicas may be divided in several ways."""
+    pieces = tuple(found.values())
+    if sum(box.size for box in found) <= math.prod(tensor.shape):
+        return pieces
+    kept: list[Piece] = []
+    for piece in pieces:
+        if all(intersect(piece.box, other.box) is None for other in kept):
+            kept.append(piece)
+    return tuple(kept)
 
 
 def _expect_equal(name: str, known: Tensor, more: Tensor, rank: int) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..errors import StateError
+from ..errors import DamagedError, StateError
 from ..state.boxed import Boxed
 from . import boxes, dtypes, native
 from .manifest import Manifest
@@ -33,6 +33,7 @@ def read_tensors(
             memory = _host_memory(box.tensor, after)
             _add_runs(runs, manifest, name, box, memory)
             total += memory.nbytes
+    _expect_files(folder, manifest, runs)
     for number, asked in sorted(runs.items()):
         shard = manifest.shards[number]
         native.read_verified(
@@ -48,6 +49,16 @@ def read_tensors(
         for target, memory in after:
             target.copy_(memory)
     return total
+
+
+def _expect_files(folder: Path, manifest: Manifest, numbers: Iterable[int]) -> None:
+    missing = [manifest.shards[n].file for n in sorted(numbers) if not (folder / manifest.shards[n].file).exists()]
+    if missing:
+        raise DamagedError(
+            f"{folder} has not {', '.join(missing[:8])}{' ...' if len(missing) > 8 else ''}, which this rank needs "
+            f"of step {manifest.step}: copy them here from the hosts that have them, or load with the ranks and "
+            "hosts that saved it"
+        )
 
 
 def _host_memory(tensor: Tensor, after: list[tuple[Tensor, Tensor]]) -> Tensor:

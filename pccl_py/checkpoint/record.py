@@ -33,7 +33,7 @@ def record_of(
     for alias in aliases:
         saved[alias.name] = saved[alias.of]
     tensors = {name: _tensor(name, box, saved) for name, box in taken.boxes.items()}
-    shard = Shard(file, receipt.bytes, len(plan.header), receipt.block_crcs)
+    shard = Shard(file, receipt.file_bytes, len(plan.header), receipt.block_crcs)
     return RankRecord(rank, shard, tensors, taken.shared, taken.private)
 
 

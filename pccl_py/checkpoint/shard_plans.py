@@ -1,23 +1,48 @@
-"""The plan of a rank's shard file, made once and kept while names, shapes and dtypes stay."""
+"""The plan of a rank's shard file, made once and kept while names, shapes, dtypes and memory stay."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
+from ..state.boxed import Boxed
+from ..state.train_state import Taken
 from . import safetensors_header
-from .pieces import Piece
+from .pieces import Alias, Piece, pieces_of
+
+
+@dataclass(frozen=True, slots=True)
+class ShardContent:
+    """The pieces in the file's order, second names of some, and where each comes to lie."""
+
+    pieces: list[Piece]
+    aliases: list[Alias]
+    plan: safetensors_header.ShardPlan
 
 
 class ShardPlans:
     """Keeps the last plan. Called on the thread that saves a state, never in the background."""
 
     def __init__(self) -> None:
-        self._key: list[tuple[str, str, tuple[int, ...]]] = []
-        self._plan: safetensors_header.ShardPlan | None = None
+        self._boxes: list[Boxed] = []
+        self._owners: dict[str, int] = {}
+        self._content: ShardContent | None = None
 
-    def plan(self, pieces: Sequence[Piece]) -> safetensors_header.ShardPlan:
-        key = [(piece.name, piece.dtype, piece.shape) for piece in pieces]
-        if self._plan is None or key != self._key:
+    def content(self, taken: Taken) -> ShardContent:
+        content = self._content
+        if content is None or not self._same(taken):
+            pieces, aliases = pieces_of(taken)
             entries = [(piece.name, piece.dtype, piece.shape, piece.rows.nbytes) for piece in pieces]
-            self._key, self._plan = key, safetensors_header.plan(entries)
-        return self._plan
+            content = ShardContent(pieces, aliases, safetensors_header.plan(entries))
+            self._boxes, self._owners = list(taken.boxes.values()), dict(taken.owners)
+            # A piece that was copied is of one moment: such a state is planned anew each time.
+            self._content = None if any(piece.copied for piece in pieces) else content
+        return content
+
+    def _same(self, taken: Taken) -> bool:
+        """Boxes are the same objects where the state found the same memory under the same name."""
+        boxes = self._boxes
+        return (
+            len(boxes) == len(taken.boxes)
+            and all(now is before for now, before in zip(taken.boxes.values(), boxes, strict=True))
+            and taken.owners == self._owners
+        )

@@ -35,7 +35,7 @@ from .upload_round import Round
 
 logger = logging.getLogger("pccl_py")
 WAITING_MAX = 2  # steps that wait; more of them are saves that the remote cannot follow
-EXCHANGE_S = 60.0  # then it is asked again, until the Checkpointer closes
+EXCHANGE_S = 30 * 86400.0  # a remote may be away for long; closing ends it
 
 
 class UploadQueue:
@@ -50,7 +50,7 @@ class UploadQueue:
         stats: Stats,
     ) -> None:
         self._level, self._remote, self._settings, self.stats = level, remote, settings, stats
-        self._coordination = coordination.apart("upload")
+        self._coordination = coordination
         self._leads = coordination.world.rank == 0
         self._closing = threading.Event()
         self._changed = threading.Condition()
@@ -111,10 +111,16 @@ class UploadQueue:
         self._closing.set()
         with self._changed:
             self._changed.notify_all()
+        if self._thread.is_alive() and not self._at_rest:
+            self._coordination.stop()
         self._thread.join()
-        self._coordination.close()
         if faults:
             raise faults[0]
+
+    @property
+    def _at_rest(self) -> bool:
+        with self._changed:
+            return self._idle()
 
     def _idle(self) -> bool:
         return not self._busy and not self._waiting
@@ -129,7 +135,10 @@ class UploadQueue:
 
     def _work(self) -> None:
         with suppress(Closing):
-            self._waiting_from_before()
+            try:
+                self._waiting_from_before()
+            except CheckpointError as error:
+                self._set_fault(error)
             while True:
                 step = self._next()
                 try:
@@ -301,14 +310,12 @@ class UploadQueue:
 
     def _exchange(self, what: str, words: bytes) -> list[bytes]:
         """As long as it takes: another rank may wait for a remote that is away."""
-        key = f"upload/{self._rounds}/{what}"
-        while True:
-            try:
-                return self._coordination.exchange(key, words, EXCHANGE_S)
-            except CheckpointError as error:
-                if self._closing.is_set():
-                    raise Closing from None
-                logger.info("%s", error)
+        try:
+            return self._coordination.exchange(f"upload/{self._rounds}/{what}", words, EXCHANGE_S)
+        except CheckpointError:
+            if self._closing.is_set():
+                raise Closing from None
+            raise
 
     def _heard(self, text: str | None, helps: bool) -> None:
         """Of the store, from any thread that uses it."""

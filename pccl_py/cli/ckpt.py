@@ -34,6 +34,14 @@ def add_parser(subparsers: Any) -> None:
         action.add_argument("--json", action="store_true", help="objects of JSON, one per line")
     for name in ("inspect", "verify"):
         actions.choices[name].add_argument("--step", type=int, help="of a folder of steps, this one")
+    gc = add("gc", "retire the steps of a folder that need not stay, and what crashes left", "path")
+    gc.add_argument("--keep", type=int, required=True, help="so many newest steps stay")
+    gc.add_argument("--keep-every", type=int, help="steps that this divides stay, too")
+    again = add("reshard", "write a step anew, in another number of shard files", "path", "target")
+    again.add_argument("--shards", type=int, required=True, help="that number")
+    again.add_argument("--step", type=int, help="of a folder of steps, this one")
+    for action in (gc, again):
+        action.add_argument("--json", action="store_true", help="an object of JSON at the end")
     add("format", "print the one page that describes the format")
     _add_conversions(add)
 
@@ -59,7 +67,7 @@ def _add_conversions(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from . import ckpt_check, ckpt_convert, ckpt_show
+    from . import ckpt_change, ckpt_check, ckpt_convert, ckpt_show
 
     actions: dict[str, Run] = {
         "ls": ckpt_show.ls,
@@ -67,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
         "format": ckpt_show.show_format,
         "verify": ckpt_check.verify,
         "diff": ckpt_check.diff,
+        "gc": ckpt_change.gc,
+        "reshard": ckpt_change.reshard,
         "import": ckpt_convert.import_,
         "export": ckpt_convert.export,
     }

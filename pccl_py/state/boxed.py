@@ -7,6 +7,7 @@ first dimension, so that all write at once and nobody writes the same bytes twic
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,10 +22,19 @@ DIVIDED_FROM_BYTES = 1 << 20
 
 
 class World(NamedTuple):
-    """Which of how many ranks saves or loads together with the others."""
+    """Which of how many ranks saves or loads together with the others.
+
+    beside   the ranks that share what they hold alike, this one too: those who see the same folder. (): all
+    """
 
     rank: int
     size: int
+    beside: tuple[int, ...] = ()
+
+    def place(self, ranks: Iterable[int]) -> tuple[int, int]:
+        """This rank's place among those of `ranks`, who hold the same, that are beside it."""
+        sharing = [rank for rank in ranks if rank in self.beside] if self.beside else list(ranks)
+        return sharing.index(self.rank), len(sharing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +72,10 @@ def boxed(value: Tensor, path: str, world: World, *, private: bool) -> Boxed:
     a reduction.
     """
     if _is_dtensor(value):
-        return _of_dtensor(value, path)
+        return _of_dtensor(value, path, world)
     tensor = value.detach()
     _check_dense(tensor, path)
-    holder, holders = (0, 1) if private else (world.rank, world.size)
+    holder, holders = (0, 1) if private else world.place(range(world.size))
     shape = tuple(tensor.shape)
     return Boxed(tensor, dtype_name(tensor, path), shape, (0,) * len(shape), holder, holders)
 
@@ -90,8 +100,7 @@ def _is_dtensor(value: Tensor) -> bool:
     return isinstance(value, DTensor)
 
 
-def _of_dtensor(value: Any, path: str) -> Boxed:
-    from torch.distributed.tensor import Replicate
+def _of_dtensor(value: Any, path: str, world: World) -> Boxed:
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
     mesh, placements = value.device_mesh, value.placements
@@ -108,12 +117,25 @@ def _of_dtensor(value: Any, path: str) -> Boxed:
             f"{path}: the local part is {tuple(tensor.shape)}, {placements} on {mesh} says "
             f"{tuple(local_shape)}"
         )
-    holder, holders = 0, 1
-    for place, size, placement in zip(coordinate, mesh.shape, placements, strict=True):
-        if isinstance(placement, Replicate):
-            holder, holders = holder * size + place, holders * size
+    holder, holders = _place(mesh, placements, coordinate, world)
     shape = tuple(value.shape)
     return Boxed(tensor, dtype_name(tensor, path), shape, tuple(start), holder, holders)
+
+
+def _place(mesh: Any, placements: Any, coordinate: Any, world: World) -> tuple[int, int]:
+    """Among the ranks of the mesh that hold the same box."""
+    from torch.distributed.tensor import Replicate
+
+    holder, holders, alike = 0, 1, []
+    for place, size, placement in zip(coordinate, mesh.shape, placements, strict=True):
+        free = isinstance(placement, Replicate)
+        alike.append(slice(None) if free else place)
+        if free:
+            holder, holders = holder * size + place, holders * size
+    if not world.beside or holders == 1:
+        return holder, holders
+    ranks = mesh.mesh[tuple(alike)].reshape(-1).tolist()
+    return world.place(ranks) if world.rank in ranks else (holder, holders)
 
 
 def share(box: Boxed, name_number: int) -> tuple[int, int]:

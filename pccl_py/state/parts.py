@@ -148,7 +148,7 @@ def part_of(name: str, value: Any) -> AnyPart:
     if isinstance(value, ModulePart | OptimizerPart | StatefulPart | PlainPart | RandomPart):
         return value
     if isinstance(value, torch.nn.Module):
-        return ModulePart(value)
+        return ModulePart(_unwrapped(value))
     if isinstance(value, torch.optim.Optimizer):
         return OptimizerPart(value)
     if callable(getattr(value, "state_dict", None)) and callable(getattr(value, "load_state_dict", None)):
@@ -159,3 +159,14 @@ def part_of(name: str, value: Any) -> AnyPart:
         f"{name} is a {type(value).__qualname__}: pass a module, an optimizer, a dict or list, or anything "
         "with state_dict() and load_state_dict()"
     )
+
+
+def _unwrapped(module: torch.nn.Module) -> torch.nn.Module:
+    """The user's own module: names in a checkpoint do not say how it was run."""
+    while True:
+        inner = getattr(module, "_orig_mod", None)  # of torch.compile
+        if inner is None and isinstance(module, torch.nn.parallel.DistributedDataParallel):
+            inner = module.module
+        if not isinstance(inner, torch.nn.Module):
+            return module
+        module = inner

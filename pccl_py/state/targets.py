@@ -26,11 +26,13 @@ class Targets:
 
     missing      names of the state that the checkpoint does not have; whole parts too
     unexpected   names of the checkpoint, of the parts asked for, that the state does not have
+    begun        private parts of a rank that was not there when the step was saved: they begin
     """
 
     boxes: dict[str, list[Boxed]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
+    begun: list[str] = field(default_factory=list)
     _takes: list[tuple[AnyPart, Any]] = field(default_factory=list)
 
     def take(self) -> None:
@@ -50,7 +52,8 @@ def targets_of(
         saved = manifest.private.get(world.rank, {}) if private else manifest.objects
         root = (f"@{world.rank}", name) if private else (name,)
         if name not in saved:
-            targets.missing.append(names.join(root))
+            new_rank = private and world.rank >= manifest.world  # it had none to save
+            (targets.begun if new_rank else targets.missing).append(names.join(root))
             continue
         _PartTargets(part, root, manifest, world, private, mapping, targets).add(saved[name])
     return targets

@@ -59,6 +59,7 @@ class Household {
   void apply(effect::HangUp&) {}
   void apply(effect::DropAttempt& e);
   void apply(effect::StartAttempt& e);
+  void apply(effect::FailedEarly& e) { exchange.failed_early(e.key); }
   void apply(effect::ViewChanged&) { exchange.view_changed(); }
   void apply(effect::Deliver& e);
   void apply(effect::Elected& e);

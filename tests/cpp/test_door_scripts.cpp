@@ -12,7 +12,7 @@ TEST(an_island_that_comes_again_waits_until_the_old_one_is_gone) {
     > p5,p6: not in the run yet: island 'island-1' is in the run already (process 3 on sim); this one ...
     > m1: island 'island-1' is in the run already (process 3 on sim); this one comes in when that one is gone
     after 1s
-    > m1: view 2 of 2 peers: peer 3 was silent for 2 s; peer 4 was silent for 2 s
+    > m1: view 2 of 2 peers: peer 3 was silent for 2 s (heartbeats_missed_max=4); peer 4 was silent for 2 s (heartbeats_missed_max=4)
     > p1,p2 view 0.2[p1,p2]
     > p5,p6: not in the run yet: members let newcomers in at their next update_topology()
     > m1: island island-1 waits at the door for the members' next update_topology()

@@ -24,7 +24,7 @@ TEST(kill_during_all_reduce_that_must_not_be_retried) {
     > m1: view 2 of 2 peers: peer 3 is gone (its connections broke: connection reset)
     > p1,p2 aborts call 0 of group 0
     > p1,p2 view 0.2[p1,p2]
-    > p1,p2 delivers call 0 of group 0: a peer left during all_reduce, call 0 of group 0; inputs are intact
+    > p1,p2 delivers call 0 of group 0: peer 3 left during all_reduce, call 0 of group 0; ...: call it again
   )");
 }
 
@@ -109,7 +109,7 @@ TEST(silent_peer) {
     after 1s
     > p1,p2: waiting in all_reduce, call 0 of group 0 for peer 3 (island peer-3)
     after 2s
-    > m1: view 2 of 2 peers: peer 3 was silent for 2 s
+    > m1: view 2 of 2 peers: peer 3 was silent for 2 s (heartbeats_missed_max=4)
     > p1,p2 aborts call 0 of group 0
     > p1,p2 view 0.2[p1,p2]
     > p1,p2 delivers call 0 of group 0: p1,p2, waiting 0

@@ -75,6 +75,50 @@ TEST(windows_with_a_pause_tell_no_more_than_how_fast_it_is_at_least) {
   CHECK_EQ(*bounded, 97'000'000u);
 }
 
+// Of a line of 100 MB/s: what passes of all that may leave.
+namespace {
+struct Paced : Line {
+  double may = 1e8;
+  void window(double line, double lost, Duration queue = 0) {
+    const auto bytes = std::uint64_t(std::min(line, may) / 10);
+    const auto bound = pass(rtt, bytes, std::uint64_t(double(bytes) / 1000 * lost), queue);
+    if (bound) may = double(*bound);
+  }
+};
+}  // namespace
+
+TEST(after_an_outage_it_is_soon_as_fast_as_before) {
+  Paced line;
+  line.seen.at_once = 8 * 14480;
+  line.begin();
+  line.window(1e8, 0, 60 * millisecond);
+  CHECK_EQ(line.may, 97e6);
+  for (int i = 0; i < 40; ++i) line.window(1e6, 0.5);
+  CHECK(line.may >= 1e6);  // what new streams would begin with
+  for (int i = 0; i < 30; ++i) line.window(1e8, 0);
+  CHECK(line.may >= 8e7);
+}
+
+TEST(what_is_lost_at_any_speed_slows_nothing_down) {
+  Paced line;
+  line.begin();
+  for (int i = 0; i < 300; ++i) {
+    line.window(1e8, 0.03);
+    CHECK(line.may >= 7e7);
+  }
+  line.window(1e8, 0.03, 80 * millisecond);  // a queue does
+  line.window(1e8, 0.03, 80 * millisecond);
+  line.window(1e8, 0.03, 80 * millisecond);
+  CHECK(line.may < 1e8);
+}
+
+TEST(where_nothing_arrived_there_is_a_bound_all_the_same) {
+  Paced line;
+  line.begin();
+  for (int i = 0; i < 10; ++i) line.window(0, 0, 60 * millisecond);
+  CHECK(line.may >= 1 && line.may < 1e8);
+}
+
 // The sums are smaller then than they were.
 TEST(a_stripe_that_broke_says_nothing) {
   Line line;

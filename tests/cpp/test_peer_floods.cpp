@@ -45,6 +45,76 @@ TEST(what_is_sent_again_is_parked_once) {
   for (const auto& [id, frame] : home.parked) CHECK_EQ(frame.second.attempt, 19);
 }
 
+constexpr std::uint32_t mebibytes_of_a_head_start = limits::head_start_bytes >> 20;
+
+// What leaves over a long path before this peer has asked for it.
+void head_start(Household& home, ViewId view, const OpKey& key) {
+  wire::DataHeader header;
+  header.view = view;
+  header.key = key;
+  header.bytes = 1u << 20;
+  for (header.chunk = 0; header.chunk < mebibytes_of_a_head_start; ++header.chunk) {
+    REQUIRE(home.exchange.may_park(1, header.bytes));
+    home.frame(1, header);
+  }
+  home.drain();
+}
+
+// A peer gives up call after call, while this one has not come to the first of them.
+TEST(what_was_sent_for_calls_that_failed_is_not_kept) {
+  Household home;
+  home.enter(3);
+  const auto view = home.session.view().id;
+  for (std::uint32_t i = 0; i < 20; ++i) {
+    const OpKey key{Scope::group, 0, {0, 1, i}};
+    head_start(home, view, key);
+    CHECK(home.exchange.on_ready(1, {view, key, reduce(100)}));
+    CHECK_EQ(home.parked.size(), mebibytes_of_a_head_start);
+    home.hear(Failed{i + 1, {key, view, ErrorCode::timeout, 0, false, {}, "too late"}});
+    CHECK(home.parked.empty());
+    head_start(home, view, key);  // what was under way still
+    CHECK(home.parked.empty());
+  }
+  for (int i = 0; i < 20; ++i) home.post(reduce(100), 1);  // each fails as soon as it comes
+  CHECK_EQ(home.delivered, 20u);
+}
+
+// The others have gone through views that this peer will hear of in a moment.
+TEST(what_was_sent_in_views_that_are_over_is_not_kept) {
+  Household home;
+  home.enter(3);
+  const OpKey key{Scope::group, 0, {0, 1, 0}};
+  auto view = home.session.view().id;
+  for (int i = 0; i < 20; ++i, ++view.number) head_start(home, view, key);
+  CHECK_EQ(home.parked.size(), mebibytes_of_a_head_start);
+  for (const auto& [id, frame] : home.parked) CHECK_EQ(frame.second.view.number, view.number - 1);
+  --view.number;
+  wire::DataHeader late;
+  late.view = {view.incarnation, view.number - 1};
+  late.key = key;
+  home.frame(1, late);
+  CHECK_EQ(home.parked.size(), mebibytes_of_a_head_start);
+  home.frame(3, late);  // another may be a view behind
+  CHECK_EQ(home.parked.size(), mebibytes_of_a_head_start + 1);
+  home.change_view([&](View& next) { next.id = view; });
+  CHECK_EQ(home.parked.size(), mebibytes_of_a_head_start);  // kept until the call comes
+  home.post(reduce(100), 1);
+  CHECK(home.parked.empty());
+}
+
+TEST(who_is_far_is_asked_for_each_attempt) {
+  Household home;
+  home.enter(3);
+  bool far = false;
+  home.exchange.ask_distance([&](PeerId peer) { return far && peer == 3; });
+  home.post(reduce(1u << 20), 1);
+  CHECK(!home.exchange.next(1) && !home.exchange.next(3));  // they have not asked for it
+  far = true;                                               // as the kernel knows after a while
+  home.change_view([](View&) {});
+  CHECK(!home.exchange.next(1));
+  CHECK(home.exchange.next(3).has_value());
+}
+
 TEST(parked_announcements_are_bounded) {
   Household home;
   home.enter(3);

@@ -65,6 +65,8 @@ TEST(a_recv_from_anybody_ends_with_its_time_its_caller_or_a_death) {
   const auto dropped = start(*peers[0], no_peer, me, 0, false, 1);
   peers[0]->cancel(dropped->handle, "not wanted any more");
   CHECK(end_of(*dropped) == ErrorCode::cancelled);
+  CHECK_EQ(dropped->handle->result.get().outcome.error.text,
+           "peer " + std::to_string(me) + " cancelled recv from any peer, tag 0: not wanted any more");
   const auto anybody = start(*peers[0], no_peer, me, 0, false, 1);
   const auto named = start(*peers[0], third, me, 0, false, 1);
   peers[2].reset();

@@ -146,7 +146,7 @@ def test_an_evicted_peer_learns_why(master: Master, spawn: Spawn) -> None:
         assert stopped.stdin is not None
         print("go", file=stopped.stdin, flush=True)
         told = expect(stopped, "told")
-        assert f"peer {victim} was silent for 1 s" in told and "rejoin()" in told
+        assert f"peer {victim} was silent for 1 s (heartbeats_missed_max=10)" in told and "rejoin()" in told
         for _ in range(4):
             assert expect(stopped, "asked") == "Evicted True"
         comm.wait_for(2, timeout=30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from functools import partial
@@ -132,6 +133,36 @@ def test_peers_that_do_not_agree(master: Master) -> None:
     together(master.address, 2, play)
 
 
+def test_a_call_before_and_after_a_death_says_the_same(master: Master, spawn: Spawn) -> None:
+    idle = "comm = Communicator(address, min_islands=3, config=config); say('in', comm.id); time.sleep(60)"
+    victim = spawn("-c", PEER + idle, master.address)
+    waiting = threading.Event()
+
+    def early(comm: Communicator) -> str:
+        with pytest.raises(PeerLost) as caught:
+            work = comm.all_gather(np.ones(2), np.ones(6), async_op=True)
+            waiting.set()
+            work.wait(20)
+        return str(caught.value)
+
+    def late(comm: Communicator) -> str:
+        small, large = np.ones(2), np.ones(6)
+        lost = expect(victim, "in")
+        waiting.wait(20)
+        victim.kill()
+        with pytest.raises(PeerLost) as caught:
+            comm.all_gather(small, large, timeout=20)
+        assert f"peer {lost} has left: all_gather, call 0 of group 0 is for 3 peers" in str(caught.value)
+        return str(caught.value)
+
+    def play(role: int) -> str:
+        with Communicator(master.address, min_islands=3, config=QUICK) as comm:
+            return late(comm) if role else early(comm)
+
+    first, second = in_threads([partial(play, 0), partial(play, 1)])
+    assert first == second
+
+
 LOOP = """
 comm = Communicator(address, min_islands=3, config=config)
 say("in")
@@ -170,8 +201,13 @@ def test_a_killed_peer_is_lost_for_all(master: Master, spawn: Spawn, count: int)
             while after < 20 and time.monotonic() < deadline:
                 try:
                     after += round_of(comm) == 2
-                except PeerLost:
+                except PeerLost as error:  # the same words, whether it came to the call before or after
                     lost += 1
+                    assert re.fullmatch(
+                        r"peer \d+ has left: (all_to_all|reduce_scatter), call \d+ of group 0 is for 3 "
+                        "peers, and there are 2 now; inputs are intact: call it again with tensors for these",
+                        str(error),
+                    ), error
                 # The group changed after it was looked at; then one began its round before the other.
                 except (UsageError, MismatchError):
                     assert comm.world_size == 2

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from pccl_py import Communicator, Master
+from pccl_py import Communicator, Config, Master
 from tests.conftest import Spawn
 
 from .peers import PEER, QUICK, expect
@@ -43,3 +44,31 @@ def test_many_tiny_operations_in_place(master: Master, spawn: Spawn) -> None:
         assert expect(process, "right") == "True"
         assert expect(process, "world") == "2"
         comm.barrier()
+
+
+# ADDRESS: more large operations than a peer may offer chunks of at a time, by the second peer in the opposite
+# order, and by the third before the others, so that both may send to it whatever they like.
+OPPOSITE = """
+patient = Config(heartbeats_missed_max=40)
+with Communicator(address, min_islands=3, config=patient, transport=sys.argv[2]) as comm:
+    data, tags = pccl_py.share(np.full(3 << 16, comm.id, np.float32)), range(1, 1201)
+    out = np.empty((3 << 16,), np.float32)
+    if comm.id != 3: comm.barrier()
+    works = [comm.all_reduce(data, out=out, tag=tag, async_op=True, algorithm="direct", timeout=40)
+             for tag in (reversed(tags) if comm.id == 2 else tags)]
+    if comm.id == 3: comm.barrier()
+    for work in works: work.wait()
+    say("end", bool((out == 6).all()), max(work.info.attempts for work in works))
+    comm.barrier()
+"""
+
+
+@pytest.mark.deadline(150)
+@pytest.mark.parametrize("transport", ["cma", "shm"])
+def test_many_in_opposite_order(spawn: Spawn, transport: str) -> None:
+    """Parts of sums stay where they are until all of them are there, but not so many that the parts which
+    they wait for may not be offered any more.
+    """
+    with Master("127.0.0.1:0", config=Config(heartbeats_missed_max=40)) as master:
+        peers = [spawn("-c", PEER + OPPOSITE, master.address, transport) for _ in range(3)]
+        assert [expect(peer, "end") for peer in peers] == ["True 1"] * 3

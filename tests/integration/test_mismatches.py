@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pccl_py import Communicator, Master, MismatchError, OrderError, UsageError
+from pccl_py import Communicator, Master, MismatchError, OrderError, QuantConfig, UsageError
 
 from .peers import together
 
@@ -20,6 +20,33 @@ MISMATCHES: list[tuple[Any, Any, dict[str, Any], dict[str, Any]]] = [
     (np.ones(300_000), np.ones(300_001), {}, {}),
     (np.ones(8), np.ones(8), {"on_loss": "raise"}, {}),
 ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "names"),
+    [
+        ("int8", None, {"int8 in blocks of 256", "none"}),
+        (QuantConfig("int8", 64), "int8", {"int8 in blocks of 64", "int8 in blocks of 256"}),
+        (
+            QuantConfig("int8", non_finite="skip"),
+            "int8",
+            {"int8 in blocks of 256, non_finite=skip", "int8 in blocks of 256"},
+        ),
+    ],
+)
+def test_other_quantization_is_named(master: Master, first: Any, second: Any, names: set[str]) -> None:
+    """Not what follows from it: other plans and chunks."""
+
+    def play(comm: Communicator, index: int) -> str:
+        with pytest.raises(MismatchError) as caught:
+            comm.all_reduce(
+                np.ones(5000, np.float32), "avg", quantization=second if comm.rank else first, timeout=20
+            )
+        return str(caught.value)
+
+    for text in together(master.address, 2, play):
+        assert "plans" not in text
+        assert set(text.split("; the quantization is ")[1].split(", and ")) == names
 
 
 @pytest.mark.parametrize(("one", "other", "first", "second"), MISMATCHES)

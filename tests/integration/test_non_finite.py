@@ -118,11 +118,24 @@ def test_if_nobody_is_left_all_are_told(master: Master, peers: int) -> None:
     together(master.address, peers, play)
 
 
+def test_who_has_it_and_what_would_help(master: Master) -> None:
+    def play(comm: Communicator, index: int) -> None:
+        tensor = np.full(100, np.nan if comm.rank == 1 else 1.0, np.float32)
+        who = comm.peers()[1].id
+        with pytest.raises(NonFiniteError) as caught:
+            comm.all_reduce(tensor, "avg", quantization="int8")
+        assert f"peer {who} has values in tensor 0 of call 0 of group 0" in str(caught.value)
+        assert 'QuantConfig(non_finite="skip")' in str(caught.value)
+
+    together(master.address, 2, play)
+
+
 def test_a_sum_that_overflows_is_nobodys_fault(master: Master) -> None:
     def play(comm: Communicator, index: int) -> None:
         tensor = np.full(100, 3e38, np.float32)
-        with pytest.raises(NonFiniteError, match="the sum of tensor 0"):
+        with pytest.raises(NonFiniteError, match="the sum of tensor 0") as caught:
             comm.all_reduce(tensor, "avg", quantization=skipping())
+        assert "QuantConfig" not in str(caught.value), "which would not help"
 
     together(master.address, 2, play)
 

@@ -132,13 +132,14 @@ def test_what_does_not_agree(master: Master) -> None:
             assert np.all(out == 2.5)
             with pytest.raises(OperationTimeout):
                 comm.recv(out, 0, tag=5)
+        by_name = f"peer {comm.peers()[0].id} cancelled send and recv, call 3"
         if rank == 0:
             work = comm.send(np.ones(3), 1, async_op=True)
             work.cancel()
-            with pytest.raises(Cancelled):
+            with pytest.raises(Cancelled, match=by_name):
                 work.wait(10)
         else:
-            with pytest.raises(Cancelled):
+            with pytest.raises(Cancelled, match=by_name):
                 comm.recv(out, 0)
         comm.barrier()
 

@@ -108,7 +108,9 @@ def test_every_flipped_bit_is_found(tmp_path_factory: pytest.TempPathFactory, bi
     path.write_bytes(flipped)
     block = bit // 8 // BLOCK
     begin, end = block * BLOCK, min((block + 1) * BLOCK, len(DATA))
-    with pytest.raises(DamagedError, match=rf"flipped is damaged in block {block} \(bytes {begin} to {end}\)"):
+    with pytest.raises(
+        DamagedError, match=rf"flipped is damaged in block {block} \(bytes {begin} to {end}\)"
+    ):
         read_whole(_core.Disk(), path, DATA)
     # Other blocks are none the worse: what does not touch this one is read.
     to = np.zeros(len(DATA), np.uint8)
@@ -140,7 +142,9 @@ def test_a_file_of_another_length(tmp_path: Path, change: int) -> None:
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(DamagedError, match=r"gone: No such file or directory; the file is gone: load an older"):
+    with pytest.raises(
+        DamagedError, match=r"gone: No such file or directory; the file is gone: load an older"
+    ):
         read_whole(_core.Disk(), tmp_path / "gone", DATA)
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
@@ -223,7 +227,9 @@ def test_plans_that_contradict_themselves(shard: Path) -> None:
         read(_core.Disk(), shard, 2**64 - 1, CRCS, [])
 
 
-@pytest.mark.parametrize("script", ["pwrite", "pwrite 0 EIO", "nix 1 EIO", "open 2-1 EIO", "open 1 E", "pread 1 cut"])
+@pytest.mark.parametrize(
+    "script", ["pwrite", "pwrite 0 EIO", "nix 1 EIO", "open 2-1 EIO", "open 1 E", "pread 1 cut"]
+)
 def test_a_script_that_says_nothing(script: str) -> None:
     with pytest.raises(UsageError, match="no fault of a disk"):
         _core.InjectedDisk(script)

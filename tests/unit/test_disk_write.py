@@ -22,7 +22,7 @@ WITHOUT_DIRECT = "direct * EINVAL"
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """On the disk of the working tree, where direct writing mostly works: a temporary folder may be in memory."""
+    """On the disk of the working tree, where direct writing mostly works: elsewhere it may be memory."""
     path = Path(__file__).resolve().parents[2] / "build" / f"test-disk-{os.getpid()}"
     path.mkdir(parents=True)
     yield path
@@ -123,7 +123,9 @@ def test_every_call_may_fail(folder: Path, fault: str, always: str, recycle: boo
 
 @pytest.mark.parametrize("call", ["pwrite", "fdatasync", "truncate", "close"])
 def test_an_error_says_what_and_what_next(folder: Path, call: str) -> None:
-    with pytest.raises(CheckpointError, match=r"shard\.part: No space left on device; free space, keep fewer"):
+    with pytest.raises(
+        CheckpointError, match=r"shard\.part: No space left on device; free space"
+    ):
         write(_core.InjectedDisk(f"{call} 1+ ENOSPC"), folder / "shard.part", noise(5000))
     assert os.listdir(folder) == []
 
@@ -159,7 +161,13 @@ def test_abandoned_files_are_gone(folder: Path) -> None:
 
 def test_parts_that_are_none(folder: Path) -> None:
     data, path = noise(8192), str(folder / "shard.part")
-    for offset, address, count in [(1, 0, 4096), (0, 8, 4096), (4096, 0, 100), (8192, 0, 4096), (2**64 - 4096, 0, 4096)]:
+    for offset, address, count in [
+        (1, 0, 4096),
+        (0, 8, 4096),
+        (4096, 0, 100),
+        (8192, 0, 4096),
+        (2**64 - 4096, 0, 4096),
+    ]:
         writer = _core.ShardWriter(_core.Disk(), path, 10_000)
         writer.write(offset, data.ctypes.data + address, count)
         with pytest.raises(UsageError, match="no part that can be written"):

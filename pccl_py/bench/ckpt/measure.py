@@ -19,11 +19,16 @@ from ..report import titles
 from ..units import GIB, bytes_text
 
 OURS = ("ours", "ours_quarter")
-GROUPS = {"dcp": ("dcp", "dcp_staged"), "torch": ("torch",), "safetensors": ("safetensors",)}
+GROUPS = {
+    "dcp": ("dcp", "dcp_staged"),
+    "torch_checkpointing": ("torch_checkpointing",),
+    "torch": ("torch",),
+    "safetensors": ("safetensors",),
+}
 WORKER_SECONDS = 900
 HEAD = titles(
     "method:14 state:8 cores:5 blocked_ms:10 first_lost_s:12 lost_s:7 durable_s:9 load_s:7 extra_MiB:9 "
-    "cpu_s/GiB:9"
+    "cpu_s/GiB:9 each_x:6"
 )
 
 
@@ -33,6 +38,7 @@ class CkptRow:
 
     lost_s    what the training lost by one save: the call, and what its steps took longer until it was
               durable
+    each_s    some iterations with a save of each, until the last is durable; `plain_s`: as many without
     ratios    for each other method: how many times ours is sooner or cheaper (only in the row of "ours")
     """
 
@@ -46,6 +52,8 @@ class CkptRow:
     load_s: float
     extra_bytes: int
     cpu_s: float
+    each_s: float
+    plain_s: float
     right: bool
     ratios: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -62,8 +70,8 @@ class CkptRow:
             f"{self.method:>14} {bytes_text(self.bytes >> 20 << 20):>8} {self.threads:5} "
             f"{self.blocked_s * 1e3:10.2f} {self.first_lost_s:12.3f} {self.lost_s:7.3f} "
             f"{self.durable_s:9.2f} "
-            f"{self.load_s:7.2f} {self.extra_bytes >> 20:9} {per_gib:9.2f}"
-            + ("" if self.right else "  WRONG")
+            f"{self.load_s:7.2f} {self.extra_bytes >> 20:9} {per_gib:9.2f} "
+            f"{self.each_s / self.plain_s:6.2f}" + ("" if self.right else "  WRONG")
         )
         for other, ratios in self.ratios.items():
             text += f"\n{'':>15}against {other}: " + ", ".join(
@@ -156,6 +164,8 @@ def _one(method: str, size: int, threads: int, repeats: int, folder: Path) -> Ck
         statistics.median(last["loads"]),
         last["extra_bytes"],
         median("cpu_s"),
+        last["each_s"],
+        last["plain_s"],
         last["right"],
     )
 
@@ -178,6 +188,7 @@ def _with_ratios(row: CkptRow, rows: dict[str, CkptRow]) -> CkptRow:
                 ("durable", "durable_s"),
                 ("load", "load_s"),
                 ("cpu", "cpu_s"),
+                ("each", "each_s"),
             )
         }
     return CkptRow(**{name: getattr(row, name) for name in row.__slots__ if name != "ratios"}, ratios=ratios)

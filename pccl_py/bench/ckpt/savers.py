@@ -12,6 +12,7 @@ from torch import nn
 
 from ...checkpoint.checkpointer import Checkpointer
 from ...errors import UsageError
+from ...staging import fence
 from .state import tensors_of
 
 
@@ -21,6 +22,9 @@ class Saver(Protocol):
     def begin(self, number: int) -> None: ...
     def done(self) -> bool: ...
     def finish(self) -> None: ...
+    def update(self) -> None:
+        """What has to come before the state may be changed."""
+
     def load(self) -> None: ...
     def close(self) -> None: ...
 
@@ -40,6 +44,9 @@ class Ours:
 
     def finish(self) -> None:
         self._saver.wait()
+
+    def update(self) -> None:
+        fence.before_write()
 
     def load(self) -> None:
         self._saver.load(self._state)
@@ -74,6 +81,7 @@ class Dcp:
             self._state(), storage_writer=writer, async_stager=self._stager, no_dist=True
         )
         self._future = getattr(future, "upload_completion", future)
+        self._copied = getattr(future, "staging_completion", None)
         if previous != self._folder:
             shutil.rmtree(previous)
 
@@ -83,11 +91,62 @@ class Dcp:
     def finish(self) -> None:
         self._future.result()
 
+    def update(self) -> None:
+        if self._copied is not None:
+            self._copied.result()
+
     def load(self) -> None:
         self._dcp.load(self._state(), storage_reader=self._dcp.FileSystemReader(self._last), no_dist=True)
 
     def close(self) -> None:
         self._stager.close()
+
+
+class TorchCheckpointing:
+    """The package of that name (PyPI), asynchronous, set so that it works without a GPU and on
+    ext4; its saver process is started before the first save. It never fsyncs: durable is what it says."""
+
+    def __init__(self, folder: Path, model: nn.Module, optimizer: Any) -> None:
+        from importlib import import_module
+
+        tc: Any = import_module("torch_checkpointing")
+        staging: Any = import_module("torch_checkpointing.staging")
+        storage: Any = import_module("torch_checkpointing.storage.filesystem")
+        stager = staging.CheckpointStagerConfig(use_pinned_memory=False, use_non_blocking_copy=False)
+        self._manager = tc.CheckpointManager(
+            tc.CheckpointManager.Config(
+                save=tc.AsyncCheckpointSaverConfig(staging_config=stager),
+                storage_config=storage.LocalFileSystemStorageConfig(use_direct_io=False),
+            )
+        )
+        self._folder, self._model, self._optimizer = folder, model, optimizer
+        self._future: Any = None
+        self._last: Path | None = None
+
+    def _state(self) -> dict[str, Any]:
+        return {"state": tensors_of(self._model, self._optimizer)}
+
+    def begin(self, number: int) -> None:
+        before, self._last = self._last, self._folder / f"step-{number}"
+        self._future = self._manager.save(str(self._last), self._state())
+        if before is not None:
+            shutil.rmtree(before, ignore_errors=True)
+
+    def done(self) -> bool:
+        return bool(self._future.done())
+
+    def finish(self) -> None:
+        self._future.result()
+
+    def update(self) -> None:
+        with self._manager.lock():
+            pass
+
+    def load(self) -> None:
+        self._manager.load(str(self._last), into=self._state())
+
+    def close(self) -> None:
+        self._manager.close()
 
 
 class _Synchronous:
@@ -111,6 +170,9 @@ class _Synchronous:
         return True
 
     def finish(self) -> None:
+        pass
+
+    def update(self) -> None:
         pass
 
     def close(self) -> None:
@@ -146,7 +208,7 @@ def _copy_in(model: nn.Module, optimizer: Any, saved: dict[str, torch.Tensor]) -
             tensor.copy_(saved[name])
 
 
-METHODS = ("ours", "ours_quarter", "dcp", "dcp_staged", "torch", "safetensors")
+METHODS = ("ours", "ours_quarter", "dcp", "dcp_staged", "torch_checkpointing", "torch", "safetensors")
 
 
 def saver(method: str, folder: Path, model: nn.Module, optimizer: Any) -> Saver:
@@ -156,6 +218,8 @@ def saver(method: str, folder: Path, model: nn.Module, optimizer: Any) -> Saver:
         return Ours(folder, model, optimizer, 0.25)
     if method in ("dcp", "dcp_staged"):
         return Dcp(folder, model, optimizer, method == "dcp_staged")
+    if method == "torch_checkpointing":
+        return TorchCheckpointing(folder, model, optimizer)
     if method == "torch":
         return TorchSave(folder, model, optimizer)
     if method == "safetensors":

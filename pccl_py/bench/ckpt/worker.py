@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 
-from .savers import saver
+from .savers import Saver, saver
 from .state import Training, state_of, tensors_of
 
 WARM_STEPS = 20
 BASE_SECONDS = 1.5
-AFTER_STEPS = 3
+ITERATIONS = 6
+DISK_BYTES_PER_S = 2e9
 
 
 class PeakMemory:
@@ -71,6 +72,7 @@ def main(method: str, size: int, threads: int, repeats: int, folder: Path) -> No
     ours = saver(method, folder, model, optimizer)
     for number in range(repeats + 1):  # the first is printed apart: nothing is warm yet
         print(json.dumps(measured_save(ours, training, number)), flush=True)
+    each_s, plain_s = iterations(ours, training, repeats + 1, size)
     extra = memory.extra()
     before = {name: tensor.clone() for name, tensor in tensors_of(model, optimizer).items()}
     loads = []
@@ -88,23 +90,51 @@ def main(method: str, size: int, threads: int, repeats: int, folder: Path) -> No
     ours.close()
     print(
         json.dumps(
-            {"loads": loads, "extra_bytes": extra, "right": right, "bytes": total, "tensors": len(before)}
+            {
+                "loads": loads,
+                "extra_bytes": extra,
+                "right": right,
+                "bytes": total,
+                "each_s": each_s,
+                "plain_s": plain_s,
+            }
         )
     )
 
 
-def measured_save(ours: object, training: Training, number: int) -> dict[str, float]:
+def iterations(ours: Saver, training: Training, number: int, size: int) -> tuple[float, float]:
+    """Seconds of some iterations with a save of each, until the last is durable, and of as many without.
+    An iteration is as long as a common disk takes for the state, and ends with a write to it."""
+    steps = max(round(size / DISK_BYTES_PER_S / base_step(training)), 1)
+
+    def run(save: bool) -> float:
+        begun = time.perf_counter()
+        for turn in range(ITERATIONS):
+            if save:
+                ours.begin(number + turn)
+            for _ in range(steps):
+                training.step()
+            ours.update()
+        if save:
+            ours.finish()
+        return time.perf_counter() - begun
+
+    plain = run(False)
+    return run(True), plain
+
+
+def measured_save(ours: Saver, training: Training, number: int) -> dict[str, float]:
     """One save beside the training. `lost_s`: the call, and what steps took longer until it was durable."""
     base = base_step(training)
     cpu, own = time.process_time(), time.thread_time()
     begun = time.perf_counter()
-    ours.begin(number)  # type: ignore[attr-defined]
+    ours.begin(number)
     blocked = time.perf_counter() - begun
     blocked_cpu = time.thread_time() - own
     lost, worst, durable = blocked, 0.0, 0.0
     spent = 0.0
     while True:
-        if ours.done():  # type: ignore[attr-defined]
+        if ours.done():
             durable = time.perf_counter() - begun
             break
         mark = time.thread_time()
@@ -113,7 +143,7 @@ def measured_save(ours: object, training: Training, number: int) -> dict[str, fl
         lost += took - base
         worst = max(worst, took)
     cpu_s = time.process_time() - cpu - spent
-    ours.finish()  # type: ignore[attr-defined]
+    ours.finish()
     return {
         "blocked_s": blocked,
         "lost_s": lost,

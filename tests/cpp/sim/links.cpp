@@ -79,7 +79,6 @@ void Links::raise(LinkIndex index, std::uint16_t side) {
   end.state = LinkEnd::State::up;
   process.links[peer] = index;
   process.session.on_link_up(peer, process.now());
-  process.exchange.set_distant(peer, process.world().scenario.head_start_kib != 0);
   process.exchange.on_link_up(peer);
   process.states.on_link_up(peer);
   process.drain();

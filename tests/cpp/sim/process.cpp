@@ -25,7 +25,9 @@ Process::Process(World& world, std::uint32_t number, Join join)
       exchange(session, world.scenario.rules, exchange_limits(world.scenario)),
       data(*this),
       states(*this),
-      world_(world) {}
+      world_(world) {
+  exchange.ask_distance([this](PeerId) { return world_.scenario.head_start_kib != 0; });
+}
 
 Instant Process::now() const { return world_.now(); }
 

@@ -65,6 +65,7 @@ class Process {
   void apply(effect::HangUp& e);
   void apply(effect::DropAttempt& e);
   void apply(effect::StartAttempt& e);
+  void apply(effect::FailedEarly& e) { exchange.failed_early(e.key); }
   void apply(effect::ViewChanged& e);
   void apply(effect::Deliver& e);
   void apply(effect::Elected& e);

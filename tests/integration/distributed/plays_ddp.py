@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from pccl_py.distributed import invitation
+
 from .gang import say
 
 STEPS, KILL_STEP = 7, 3
@@ -53,11 +55,30 @@ def init(backend: str, rank: int, ranks: int, path: str) -> None:
     dist.init_process_group(backend, init_method=f"file://{path}", rank=rank, world_size=ranks)
 
 
+def init_by_env(rank: int, ranks: int, port: int) -> None:
+    """As torchrun sets it: rank 0 has the store that they meet in, and starts the master."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PCCL_ORPHAN_S": "1"}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks)}
+    dist.init_process_group("pccl")
+
+
 def train(
-    *, rank: int, ranks: int, path: str, backend: str, victim: int = -1, where: str = "", **options: Any
+    *,
+    rank: int,
+    ranks: int,
+    path: str,
+    backend: str,
+    victim: int = -1,
+    where: str = "",
+    port: int = 0,
+    **options: Any,
 ) -> None:
     """Seven steps; the victim dies in the fourth, at `where`. The same DDP object trains on."""
-    init(backend, rank, ranks, path)
+    if port:
+        init_by_env(rank, ranks, port)
+        say(master=invitation(path + f"-secret{rank}").partition("//")[2].partition("?")[0])
+    else:
+        init(backend, rank, ranks, path)
     net = model()
     ddp = DistributedDataParallel(net, bucket_cap_mb=0.001, **options)  # three buckets
     inner = optimizer(net)

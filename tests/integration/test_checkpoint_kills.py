@@ -1,0 +1,41 @@
+"""Savers of checkpoints that are killed at random instants, and a whole run that is killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def stress(*words: str) -> dict[str, int]:
+    done = subprocess.run(
+        [sys.executable, "-m", "stress", "checkpoint", *words, "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    found: dict[str, int] = json.loads(done.stdout)
+    assert (done.returncode == 0) == (not found["wrong_values"] and not found["survivor_deaths"]), done.stderr
+    return found
+
+
+def test_what_was_durable_is_loaded_whenever_a_saver_is_killed() -> None:
+    found = stress("--kills", "50", "--seed", "7")
+    assert found["kills"] == 50 and found["loads_checked"] >= 45
+    assert found["wrong_values"] == found["survivor_deaths"] == found["hangs"] == 0, found["details"]
+
+
+def test_a_saver_that_lies_about_durability_is_found() -> None:
+    found = stress("--kills", "12", "--seed", "7", "--sabotage", "durable")
+    assert found["wrong_values"] > 0
+
+
+def test_the_example_resumes_on_as_many_ranks_and_on_another_number() -> None:
+    command = [sys.executable, "examples/checkpoint_resume.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 rank(s) went on" in done.stdout and "all as if nobody had been killed" in done.stdout
