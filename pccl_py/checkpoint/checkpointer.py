@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from ..errors import CheckpointError, UsageError
 from ..staging import fence
@@ -19,18 +21,31 @@ from .foreign import foreign, lock_pages, unlock_pages
 from .load import Loader
 from .local_level import LocalLevel
 from .pending import PendingSave, Pipeline
+from .remote_level import RemoteLevel
+from .remote_settings import RemoteSettings
+from .remote_source import RemoteSource
+from .remote_url import is_url, open_store
 from .save import StagedSave, addresses
 from .settings import OnBusy, Settings
 from .shard_plans import ShardContent, ShardPlans
 from .staging_pool import make_pool
 from .stats import LoadInfo, SaveInfo, Stats
+from .upload import Compression
+from .upload_queue import UploadQueue
 from .verify import Report
+
+Level = Literal["local", "remote"]
 
 
 class Checkpointer:
     """`Checkpointer("/nvme/run7", keep=3)`; with `every=200`, call `step(n, state)` after each step.
 
-    path         folder for the steps; made where there is none. One saver at a time owns it
+    With a remote: `Checkpointer("s3://bucket/run7", local="/nvme/run7")`: what is durable in the local folder is
+    uploaded behind the training, and what the local folder has lost is loaded from there.
+
+    path         folder for the steps; made where there is none. One saver at a time owns it. Or a URL of any
+                 store that fsspec knows, which is then the remote; one run at a time owns it
+    local        the folder, where `path` is a URL
     every        `step()` saves at steps that this divides; None: only `save()` saves
     keep         so many newest steps stay; older ones are retired, and the room of one is used again
     keep_every   steps that this divides stay, too
@@ -44,7 +59,14 @@ class Checkpointer:
                  initialised. "alone": this process by itself. (rank, world): processes without a group, that
                  hear of each other through `path` alone, which all of them see. A Communicator of its own
                  (another run_name than the training's, min_islands= and start_rank= set): over that one
-    timeout_s    seconds that a copy, the disk or another rank may take
+    timeout_s    seconds that a copy, the disk or another rank may take; and that the remote may be away before a
+                 call says so, once. Uploads are tried on all the same
+    remote_every         steps that this divides are uploaded; None: every one that is saved, unless the remote
+                         cannot follow: then the newest ones
+    remote_keep, remote_keep_every    as keep and keep_every, at the remote; None: all stay
+    remote_bandwidth     bytes per second that uploads of this rank may take
+    compression          "zstd": objects are compressed in the background, where it is worth it
+    remote_options       of fsspec for that kind of store: {"endpoint_url": ..., "key": ..., "secret": ...}
 
     Several ranks all make it, and all make the same calls of save, load, gc and close. `path` is one folder
     for all, or one on each host. A step exists when the shards of all ranks are durable, and for none before.
@@ -58,6 +80,7 @@ class Checkpointer:
         self,
         path: str | os.PathLike[str],
         *,
+        local: str | os.PathLike[str] | None = None,
         every: int | None = None,
         keep: int = 2,
         keep_every: int | None = None,
@@ -69,7 +92,14 @@ class Checkpointer:
         write_threads: int = 2,
         in_flight: int = 2,
         timeout_s: float = 600.0,
+        remote_every: int | None = None,
+        remote_keep: int | None = None,
+        remote_keep_every: int | None = None,
+        remote_bandwidth: float | None = None,
+        compression: Compression | None = None,
+        remote_options: Mapping[str, Any] | None = None,
     ) -> None:
+        url, root = _places(path, local)
         self._settings = Settings(
             every,
             keep,
@@ -82,10 +112,21 @@ class Checkpointer:
             timeout_s,
             lazy,
         )
-        self._coordination: Coordination = coordination_of(process_group, Path(path), timeout_s)
+        self._coordination: Coordination = coordination_of(process_group, root, timeout_s)
         self._disk = native.Disk()
-        self._level = LocalLevel(Path(path), self._coordination, keep, keep_every, timeout_s)
-        self._pipeline = Pipeline(self._level, self._settings)
+        wishes = RemoteSettings(
+            remote_every, remote_keep, remote_keep_every, remote_bandwidth, compression, timeout_s
+        )
+        remote = None if url is None else RemoteLevel(open_store(url, remote_options), remote_keep, remote_keep_every)
+        self.stats = Stats()
+        self._level = LocalLevel(root, self._coordination, keep, keep_every, timeout_s)
+        self._source: RemoteSource | None = None
+        self._uploads: UploadQueue | None = None
+        if remote is not None:
+            self._source = RemoteSource(self._level, remote, self.stats, timeout_s, self.wait)
+            self._uploads = UploadQueue(self._level, remote, self._coordination, wishes, self.stats)
+        added = None if self._uploads is None else self._uploads.add
+        self._pipeline = Pipeline(self._level, self._settings, self.stats, added)
         self._plans = ShardPlans()
         self._pool: native.StagingPool | None = None
         self._locked = False  # its pages, for devices
@@ -105,7 +146,7 @@ class Checkpointer:
         number, started = self._saves, False
         try:
             if self._alone:
-                self._pipeline.raise_fault()
+                self._raise_fault()
             state = self._as_state(state)
             self._level.check_new(step)
             self._pipeline.check_new(step)
@@ -120,7 +161,7 @@ class Checkpointer:
             raise
         self._pipeline.add(pending)
         if not self._alone:
-            self._pipeline.raise_fault()  # others have begun this save: so has this rank, whatever was before
+            self._raise_fault()  # others have begun this save: so has this rank, whatever was before
         return True
 
     @property
@@ -188,9 +229,16 @@ class Checkpointer:
             raise UsageError("step() of a Checkpointer without every=: pass it, or call save()")
         return step % every == 0 and self.save(step, state)
 
-    def wait(self, timeout_s: float | None = None) -> SaveInfo | None:
-        """Until nothing is on its way; the newest durable save. Raises what went wrong, also lateness."""
-        self._pipeline.wait(self._settings.timeout_s if timeout_s is None else timeout_s)
+    def wait(self, timeout_s: float | None = None, *, level: Level = "local") -> SaveInfo | None:
+        """Until nothing is on its way to that level; the newest durable save. Raises what went wrong, or that time
+        is over. level="remote": until it is uploaded, too."""
+        most = self._settings.timeout_s if timeout_s is None else timeout_s
+        begun = time.monotonic()
+        self._pipeline.wait(most)
+        if level == "remote":
+            self._need_remote()
+            if self._uploads is not None:
+                self._uploads.wait(max(most - (time.monotonic() - begun), 0.0))
         return self.stats.last
 
     def load(
@@ -214,22 +262,32 @@ class Checkpointer:
         """
         self._open_only()
         if self._alone:
-            self._pipeline.raise_fault()
+            self._raise_fault()
         fence.before_write()
         self._loads += 1
-        loader = Loader(self._level, self._disk, self._coordination, self._loads, self._settings.timeout_s)
+        loader = Loader(
+            self._level, self._disk, self._coordination, self._loads, self._settings.timeout_s, self._source
+        )
         return loader.load(as_state(state), step, strict=strict, parts=parts, mapping=mapping)
 
     def latest(self) -> int | None:
-        """The newest complete step, None: there is none."""
+        """The newest complete step, of the folder or the remote; None: there is none."""
         return max(self.steps(), default=None)
 
-    def steps(self) -> list[int]:
-        """All complete steps, rising."""
-        return self._level.steps()
+    def steps(self, *, level: Level | None = None) -> list[int]:
+        """All complete steps, rising; of one level or, None, of both."""
+        if level == "remote":
+            self._need_remote()
+        here = [] if level == "remote" else self._level.steps()
+        there = [] if level == "local" or self._source is None else self._source.steps()
+        return sorted({*here, *there})
 
-    def verify(self, step: int | str = "latest") -> Report:
-        """Reads all of a step again. `sound`, or each damaged block and the tensors that have bytes there."""
+    def verify(self, step: int | str = "latest", *, level: Level = "local") -> Report:
+        """Reads all of a step again. `sound`, or every damaged block with the tensors that have bytes there."""
+        if level == "remote":
+            self._need_remote()
+            if self._source is not None:
+                return self._source.verify(step)
         return self._level.verify(step)
 
     def gc(self) -> list[int]:
@@ -238,10 +296,6 @@ class Checkpointer:
         self._open_only()
         self._pipeline.wait(self._settings.timeout_s)
         return self._level.gc()
-
-    @property
-    def stats(self) -> Stats:
-        return self._pipeline.stats
 
     def busy(self) -> bool:
         """Whether a save is on its way."""
@@ -256,15 +310,15 @@ class Checkpointer:
         if self._closed:
             return
         self._closed = True
-        try:
+        with ExitStack() as last:
+            for closed in (self._coordination, self._level, self._pool):
+                if closed is not None:
+                    last.callback(closed.close)
+            if self._pool is not None and self._locked:
+                last.callback(unlock_pages, self._pool.address)
+            if self._uploads is not None:
+                last.callback(self._uploads.close, self._settings.timeout_s)
             self._pipeline.close(self._settings.timeout_s, self._coordination.stop)
-        finally:
-            if self._pool is not None:
-                if self._locked:
-                    unlock_pages(self._pool.address)
-                self._pool.close()
-            self._level.close()
-            self._coordination.close()
 
     def __enter__(self) -> Self:
         return self
@@ -285,6 +339,15 @@ class Checkpointer:
         if self._closed:
             raise UsageError("this Checkpointer is closed: make a new one")
 
+    def _raise_fault(self) -> None:
+        self._pipeline.raise_fault()
+        if self._uploads is not None:
+            self._uploads.raise_fault()
+
+    def _need_remote(self) -> None:
+        if self._source is None:
+            raise UsageError("this Checkpointer has no remote: give a URL first, and the folder as local=")
+
     def _pool_for(self, content: ShardContent, *, warm: bool = False) -> native.StagingPool:
         if self._pool is None:
             devices = foreign(content.pieces)
@@ -294,3 +357,16 @@ class Checkpointer:
             self._locked = bool(devices) and lock_pages(self._pool.address, self._pool.bytes)
             self.stats.pool_bytes = self._pool.bytes
         return self._pool
+
+
+def _places(path: str | os.PathLike[str], local: str | os.PathLike[str] | None) -> tuple[str | None, Path]:
+    """The URL of the remote, if there is one, and the local folder."""
+    if not is_url(path):
+        if local is not None:
+            raise UsageError(f"local={local!r} is for a remote: give its URL first, such as s3://bucket/run7")
+        return None, Path(path)
+    if local is None:
+        raise UsageError(f"{path} is a remote: give the folder where steps are written first, as local=")
+    if is_url(local):
+        raise UsageError(f"local={local!r}: a folder of this host")
+    return str(path), Path(local)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import CheckpointError, DamagedError, NoCheckpointError, StateError
 from ..state.targets import Mapped, Targets, targets_of
@@ -14,9 +16,12 @@ from . import folder, native
 from .coordination import Coordination
 from .local_level import LocalLevel
 from .read import read_tensors
+from .remote_source import RemoteSource
 from .stats import LoadInfo
 
 _SHOWN = 8
+FETCHES = 10  # times the usual patience: one rank may fetch a whole step for all
+T = TypeVar("T")
 
 
 class Loader:
@@ -29,11 +34,14 @@ class Loader:
         coordination: Coordination,
         number: int,
         timeout_s: float,
+        remote: RemoteSource | None = None,
     ) -> None:
-        self._level, self._disk = level, disk
+        self._level, self._disk, self._remote = level, disk, remote
         self._coordination, self._timeout_s = coordination, timeout_s
         self._number, self._round = number, 0
         self._elsewhere = ""
+        self._why = ""
+        self._there: set[int] = set()  # steps at the remote
 
     def load(
         self,
@@ -46,23 +54,48 @@ class Loader:
     ) -> LoadInfo:
         begun = time.perf_counter()
         skipped: list[tuple[int, str]] = []
+        latest = step == "latest"
+
+        def read() -> tuple[Path, Targets, int]:
+            found = self._level.step(candidate)
+            targets = self._targets(state, found, strict, parts, mapping)
+            return found.path, targets, read_tensors(self._disk, found.path, _manifest(found), targets.boxes)
+
         for candidate in self._candidates(step):
-            fault: Exception | None = None
-            targets, count, path = None, 0, self._level.root
-            try:
-                found = self._level.step(candidate)
-                path = found.path
-                targets = self._targets(state, found, strict, parts, mapping)
-                count = read_tensors(self._disk, path, _manifest(found), targets.boxes)
-            except Exception as error:  # whatever it is: the others wait to hear of it
-                fault = error
-            why = self._agreed(fault, latest=step == "latest")
-            if why is None and targets is not None:
+            with self._level.holds.held(candidate):
+                result, fault = _tried(read)
+                fetched, remote = 0, self._remote_for(candidate, latest)
+                why = self._agreed(fault, latest=latest or remote is not None)
+                if why is not None and remote is not None:
+                    fetched = self._fetched(remote, candidate, why, latest)
+                    if fetched >= 0:
+                        result, fault = _tried(read)
+                        why = self._agreed(fault, latest=latest)
+            if why is None and result is not None:
+                path, targets, count = result
                 targets.take()
-                return _info(candidate, path, count, begun, targets, skipped)
+                return _info(candidate, path, count, begun, targets, skipped, fetched)
             self._level.give_up(candidate)
-            skipped.append((candidate, str(why)))
+            skipped.append((candidate, self._why or str(why)))
         raise NoCheckpointError(_nothing(self._level.root, skipped, self._elsewhere))
+
+    def _remote_for(self, candidate: int, latest: bool) -> RemoteSource | None:
+        """By what rank 0 saw there, or because the step was asked for."""
+        self._why = ""
+        return self._remote if not latest or candidate in self._there else None
+
+    def _fetched(self, remote: RemoteSource, candidate: int, why: str, latest: bool) -> int:
+        """Bytes that came from the remote; -1: the step is not there either, and an older one may do."""
+        count, fault = _tried(partial(remote.fetch, candidate))
+        if isinstance(fault, CheckpointError) and not isinstance(fault, DamagedError):
+            fault = NoCheckpointError(str(fault))  # an older step may do, whatever kept this one away
+        missing = self._agreed(fault, latest=True, times=FETCHES)
+        if missing is None:
+            return count or 0
+        self._why = f"{why}; nor does it come from the remote: {missing}"
+        if not latest:
+            raise (DamagedError if isinstance(fault, DamagedError) else NoCheckpointError)(self._why)
+        return -1
 
     def _candidates(self, step: int | str) -> list[int]:
         """Newest first; on several ranks those of which all have the same manifest."""
@@ -70,12 +103,16 @@ class Loader:
             return [step]
         if step != "latest":
             raise StateError(f"step {step!r}: a number, or 'latest'")
-        own = ",".join(self._level.held())
-        given = self._coordination.exchange(self._key("steps"), own.encode(), self._timeout_s)
-        held = [set(words.decode().split(",")) - {""} for words in given]
+        said: dict[str, list[Any]] = {"here": list(self._level.held())}
+        if self._remote is not None and self._coordination.world.rank == 0:
+            said["there"] = self._remote.steps()
+        given = self._coordination.exchange(self._key("steps"), json.dumps(said).encode(), self._timeout_s)
+        told = [json.loads(words) for words in given]
+        held = [set(words["here"]) for words in told]
         common = set.intersection(*held)
         self._elsewhere = _lacking(held, common)
-        return sorted((int(word.partition(":")[0]) for word in common), reverse=True)
+        self._there = set(told[0].get("there", []))
+        return sorted({int(word.partition(":")[0]) for word in common} | self._there, reverse=True)
 
     def _targets(
         self,
@@ -94,12 +131,13 @@ class Loader:
             )
         return targets
 
-    def _agreed(self, fault: Exception | None, *, latest: bool) -> str | None:
+    def _agreed(self, fault: Exception | None, *, latest: bool, times: int = 1) -> str | None:
         """What stops any rank from reading this step; None: nothing. Raises, on all ranks, what another step
         would not mend: damage only, where it is to be the latest one."""
         mends = isinstance(fault, DamagedError | NoCheckpointError)
         words = {} if fault is None else {"mends": mends, "kind": type(fault).__name__, "text": str(fault)}
-        given = self._coordination.exchange(self._key("read"), json.dumps(words).encode(), self._timeout_s)
+        wait_s = self._timeout_s * times
+        given = self._coordination.exchange(self._key("read"), json.dumps(words).encode(), wait_s)
         said = {rank: heard for rank, text in enumerate(given) if (heard := json.loads(text))}
         if not said:
             return None
@@ -125,19 +163,26 @@ def _manifest(found: folder.StepFolder) -> Any:
     return found.manifest
 
 
+def _tried(action: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    """What it returns, or why not, whatever it is: the others wait to hear of it."""
+    try:
+        return action(), None
+    except Exception as error:
+        return None, error
+
+
 def _info(
-    step: int, path: Path, count: int, begun: float, targets: Targets, skipped: list[tuple[int, str]]
+    step: int,
+    path: Path,
+    count: int,
+    begun: float,
+    targets: Targets,
+    skipped: list[tuple[int, str]],
+    fetched: int,
 ) -> LoadInfo:
     seconds = time.perf_counter() - begun
-    return LoadInfo(
-        step,
-        str(path),
-        count,
-        seconds,
-        (*targets.missing, *targets.begun),
-        tuple(targets.unexpected),
-        tuple(skipped),
-    )
+    missing, unexpected = (*targets.missing, *targets.begun), tuple(targets.unexpected)
+    return LoadInfo(step, str(path), count, seconds, missing, unexpected, tuple(skipped), fetched)
 
 
 def _lacking(held: list[set[str]], common: set[str]) -> str:

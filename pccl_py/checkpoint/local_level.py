@@ -12,13 +12,15 @@ import json
 import os
 import threading
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import BusyError, CheckpointError, NoCheckpointError, UsageError
 from . import folder, host_folders, limits
 from .coordination import Coordination, Missing
 from .files import PART, explained, sync_folder
+from .holds import Holds
 from .manifest import FILE_NAME, Manifest
 from .manifest_body import is_shard_file, shard_file
 from .rank_record import RankRecord, decode_record, encode_record, merge
@@ -48,6 +50,7 @@ class LocalLevel:
         self._coordination, self.world = coordination, coordination.world
         self._keep, self._keep_every, self._timeout_s = keep, keep_every, timeout_s
         self._spares: list[Path] = []  # retired shard files of this rank, to be written over
+        self.holds = Holds()
         self._void: set[int] = set()  # steps that are there and cannot be loaded, the same on all ranks
         self._in_doubt: set[int] = set()  # steps that may exist although this rank did not hear of it
         self._emptying: set[Path] = set()  # folders of retired steps
@@ -64,7 +67,7 @@ class LocalLevel:
         self._open()
 
     @property
-    def _leads(self) -> bool:
+    def leads(self) -> bool:
         """Whether this rank writes the manifest into this folder, and retires steps from it."""
         return self.world.rank == self._folder_ranks[0]
 
@@ -76,7 +79,7 @@ class LocalLevel:
     def _open(self) -> None:
         fault: CheckpointError | None = None
         try:
-            if self._leads:
+            if self.leads:
                 self._held.enter_context(folder.hold(self.root))
         except CheckpointError as error:
             fault = error
@@ -84,7 +87,7 @@ class LocalLevel:
             self._raise_for_all("open/held", fault)
             if not self.shared:
                 self._void = host_folders.agree(self.root, self._coordination, self._leaders, self._timeout_s)
-            if self._leads:
+            if self.leads:
                 folder.sweep(self.root)
                 found = folder.scan(self.root).steps
                 self._present = {step.step: step.path for step in found if self._whole(step)}
@@ -112,6 +115,29 @@ class LocalLevel:
             return step.complete
         own = {shard_file(rank, self.world.size) for rank in self._folder_ranks}
         return step.manifest.world != self.world.size or not own & set(step.missing)
+
+    def whole_steps(self) -> list[int]:
+        """Those that are complete as far as this folder's ranks go."""
+        found = folder.scan(self.root).steps
+        return [step.step for step in found if step.manifest is not None and not step.faults]
+
+    @contextmanager
+    def coming(self, step: int) -> Iterator[None]:
+        """The step comes back from elsewhere: nothing else happens to its folder meanwhile. All ranks, none of
+        which has a save under way."""
+        path = folder.step_path(self.root, step)
+        with self._changing:
+            self._spares = [spare for spare in self._spares if spare.parent != path]
+            self._under_way[path] = path
+            self._emptying.discard(path)
+            self._void.discard(step)
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._under_way.pop(path, None)
+                if self.leads and (path / FILE_NAME).exists():
+                    self._present[step] = path
 
     def step(self, step: int) -> folder.StepFolder:
         return folder.find(self.root, step)
@@ -152,7 +178,7 @@ class LocalLevel:
 
     def _clear(self, step: int, path: Path) -> None:
         """A step that cannot be loaded makes room for another one of its number: on all ranks at once."""
-        if self._leads and path.exists():
+        if self.leads and path.exists():
             folder.retire(path)
         self._void.discard(step)
         self._agains += 1
@@ -172,7 +198,7 @@ class LocalLevel:
         outcomes = self._outcomes(number, step, outcome, words)
         faults = [str(one["fault"]) for one in outcomes if "fault" in one]
         if faults:
-            if self._leads and "fault" not in outcome:
+            if self.leads and "fault" not in outcome:
                 with self._changing:
                     folder.retire(path)
                     self._present.pop(step, None)
@@ -200,7 +226,7 @@ class LocalLevel:
             given = self._coordination.exchange(
                 f"save/{number}/shard", words, self._timeout_s, readers=self._leaders
             )
-            if self._leads:
+            if self.leads:
                 own = {shard_file(rank, self.world.size) for rank in self._folder_ranks}
                 with self._changing:
                     folder.commit(path, self._merged(step, given), own)
@@ -215,7 +241,7 @@ class LocalLevel:
     def _outcomes(
         self, number: int, step: int, outcome: dict[str, str], words: bytes
     ) -> list[dict[str, str]]:
-        wait_s = self._timeout_s if self._leads else self._timeout_s * LEADER_SHARE + 1
+        wait_s = self._timeout_s if self.leads else self._timeout_s * LEADER_SHARE + 1
         try:
             said = self._coordination.exchange(
                 f"save/{number}/done", json.dumps(outcome).encode(), wait_s, writers=self._leaders
@@ -223,7 +249,7 @@ class LocalLevel:
         except CheckpointError as error:
             if words[:1] == b"R" and "fault" not in outcome:
                 self._in_doubt.add(step)
-            if isinstance(error, Missing) and not self._leads:
+            if isinstance(error, Missing) and not self.leads:
                 raise CheckpointError(
                     f"step {step}: rank {self._leaders[0]}, which commits it, did not say within "
                     f"{wait_s:g} s "
@@ -254,7 +280,7 @@ class LocalLevel:
         """By the leader of each folder, now that all of them have the new step; its ranks hear what is
         free."""
         words = b"[]"
-        if self._leads:
+        if self.leads:
             with self._changing, suppress(CheckpointError):  # then they stay until the next time
                 words = json.dumps([str(path) for path in self._retire()]).encode()
         try:
@@ -267,7 +293,7 @@ class LocalLevel:
 
     def _retire(self) -> list[Path]:
         """Folders of steps that need not stay: they have lost their manifest, their files are free."""
-        stay = keepers(self._present, self._keep, self._keep_every)
+        stay = keepers(self._present, self._keep, self._keep_every) | self.holds.steps()
         gone = [path for step, path in sorted(self._present.items()) if step not in stay]
         for path in gone:
             folder.retire(path)
@@ -282,7 +308,7 @@ class LocalLevel:
                 self._spares.append(path / name)
         for path in map(Path, paths):
             self._emptying.add(path)
-            if self._leads:
+            if self.leads:
                 self._remove_strangers(path)
             if self._spares and path == self._spares[0].parent:
                 continue
@@ -302,7 +328,7 @@ class LocalLevel:
     def _remove_emptied(self) -> None:
         """Folders of retired steps, once all ranks have taken their files. Never one that another rank fills:
         an empty folder may be the next step's."""
-        if not self._leads:
+        if not self.leads:
             return
         for path in self._emptying - self._in_use():
             with suppress(OSError):  # not empty: a file to be written over
@@ -331,7 +357,7 @@ class LocalLevel:
         self._gcs += 1
         self._coordination.exchange(f"gc/{self._gcs}/begin", b"", self._timeout_s)
         gone: list[int] = []
-        if self._leads:
+        if self.leads:
             with self._changing:
                 for path in self._retire():
                     folder.remove(path)

@@ -52,11 +52,17 @@ NOTICE_S = 5.0  # a caller that waits longer is told for what
 
 
 class Pipeline:
-    """`add` on the thread that trains; the rest happens on the thread of this object."""
+    """`add` on the thread that trains; the rest happens on the thread of this object, `committed` too."""
 
-    def __init__(self, level: LocalLevel, settings: Settings) -> None:
-        self._level, self._settings = level, settings
-        self.stats = Stats()
+    def __init__(
+        self,
+        level: LocalLevel,
+        settings: Settings,
+        stats: Stats,
+        committed: Callable[[int], None] | None = None,
+    ) -> None:
+        self._level, self._settings, self._committed = level, settings, committed
+        self.stats = stats
         self._queue: queue.SimpleQueue[PendingSave | _Refused | None] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._under_way: list[PendingSave] = []
@@ -200,6 +206,8 @@ class Pipeline:
             receipt,
         )
         self._level.commit(pending.number, pending.step, record)
+        if self._committed is not None:
+            self._committed(pending.step)
         durable_s = time.perf_counter() - pending.begun
         return SaveInfo(
             pending.step,

@@ -26,7 +26,14 @@ class SaveInfo:
 
 @dataclass(slots=True)
 class Stats:
-    """Of a Checkpointer since it was made. `last`: the newest durable save."""
+    """Of a Checkpointer since it was made. `last`: the newest durable save.
+
+    uploaded         steps that are at the remote now;    uploaded_step: the newest;    uploaded_s: how long it took
+    uploaded_bytes   sent, resent ones too;    resumed_bytes: that an earlier process had sent
+    uploading        the step under way;    upload_skipped: steps left out, because newer ones waited
+    upload_retries   calls that the remote did not answer well;    remote_fault: why, as long as it lasts
+    fetched_bytes    of shard files that came from the remote
+    """
 
     saves: int = 0
     skipped: int = 0
@@ -36,6 +43,18 @@ class Stats:
     bytes: int = 0
     pool_bytes: int = 0
     last: SaveInfo | None = None
+    uploaded: int = 0
+    uploaded_step: int | None = None
+    uploaded_s: float = 0.0
+    uploaded_bytes: int = 0
+    resumed_bytes: int = 0
+    uploading: int | None = None
+    upload_skipped: int = 0
+    upload_failed: int = 0
+    upload_retries: int = 0
+    remote_fault: str | None = None
+    remote_retired: int = 0
+    fetched_bytes: int = 0
 
     def add(self, info: SaveInfo) -> None:
         self.saves += 1
@@ -44,6 +63,12 @@ class Stats:
         self.bytes += info.bytes
         self.last = info
 
+    def add_upload(self, step: int, sent: int, kept: int, seconds: float) -> None:
+        self.uploaded += 1
+        self.uploaded_step, self.uploaded_s = step, seconds
+        self.uploaded_bytes += sent
+        self.resumed_bytes += kept
+
 
 @dataclass(frozen=True, slots=True)
 class LoadInfo:
@@ -51,6 +76,7 @@ class LoadInfo:
 
     missing      names that the state has and the checkpoint does not;    unexpected: the other way round
     skipped      newer steps that could not be read, each with the reason
+    fetched      bytes of shard files that came from the remote first
     """
 
     step: int
@@ -60,3 +86,4 @@ class LoadInfo:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     skipped: tuple[tuple[int, str], ...] = ()
+    fetched: int = 0

@@ -37,7 +37,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    path: Path
+    path: Path | str  # a folder, or a URL
     step: int
     bytes_read: int
     damages: tuple[Damage, ...]

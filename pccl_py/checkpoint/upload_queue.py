@@ -1,0 +1,351 @@
+"""Committed steps on their way to the remote, one after the other, on a thread of their own.
+
+On several ranks each sends the shards that it has, and rank 0 the manifest after all. Every committed step that is
+to be uploaded is one round for every rank, in the order of commits; rank 0 may say in it that the step is left
+out, because newer ones wait. Steps that wait or are under way are held: retirement leaves them alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+from ..errors import BusyError, CheckpointError
+from . import folder
+from . import manifest as manifests
+from .bandwidth import Bandwidth
+from .coordination import Coordination
+from .lease import Lease, taken
+from .local_level import LocalLevel
+from .manifest import Manifest
+from .patience import Closing, Patience
+from .remote_level import RemoteLevel
+from .remote_settings import RemoteSettings
+from .retention import keepers
+from .run_name import run_name
+from .stats import Stats
+from .upload import Counts, Uploader
+from .upload_journal import Journal
+from .upload_round import Round
+
+logger = logging.getLogger("pccl_py")
+WAITING_MAX = 2  # steps that wait; more of them are saves that the remote cannot follow
+EXCHANGE_S = 30 * 86400.0  # a remote may be away for long; closing ends it
+
+
+class UploadQueue:
+    """`add` and `wait` on other threads; all else on the thread of this object."""
+
+    def __init__(
+        self,
+        level: LocalLevel,
+        remote: RemoteLevel,
+        coordination: Coordination,
+        settings: RemoteSettings,
+        stats: Stats,
+    ) -> None:
+        self._level, self._remote, self._settings, self.stats = level, remote, settings, stats
+        self._coordination = coordination
+        self._leads = coordination.world.rank == 0
+        self._closing = threading.Event()
+        self._changed = threading.Condition()
+        self._waiting: deque[int] = deque()
+        self._busy = True  # until it is known what an earlier process left
+        self._fault: CheckpointError | None = None
+        self._down_since: float | None = None
+        self._told = False
+        self._rounds = 0
+        self._swept = False
+        self._patience = Patience(self._closing, self._heard)
+        self._lease = Lease(remote.store, run_name(level.root))
+        self._journal = Journal(level.root, coordination.world.rank)
+        bandwidth = Bandwidth(settings.bandwidth, self._closing)
+        self._uploader = Uploader(
+            remote.store, self._journal, bandwidth, self._patience, settings.compression, self._tick
+        )
+        self._present = [step for step in level.whole_steps() if settings.wants(step)]
+        for step in self._present:
+            level.holds.add(step)
+        self._thread = threading.Thread(target=self._work, name="pccl-upload", daemon=True)
+        self._thread.start()
+
+    def add(self, step: int) -> None:
+        """It is committed here; from the thread that commits."""
+        if self._settings.wants(step):
+            self._level.holds.add(step)
+            with self._changed:
+                self._waiting.append(step)
+                self._changed.notify_all()
+
+    def wait(self, timeout_s: float) -> None:
+        """Until all is there. Raises what went wrong, or that time is over."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._idle() or self._fault is not None, timeout_s):
+                raise CheckpointError(self._late(timeout_s))
+        self.raise_fault()
+
+    def raise_fault(self) -> None:
+        """What went wrong since the last call, once."""
+        with self._changed:
+            fault, self._fault = self._fault, None
+        if fault is not None:
+            raise fault
+
+    def close(self, timeout_s: float) -> None:
+        """Gives the uploads so much time; what is not there then, the next Checkpointer goes on with."""
+        ended = time.monotonic() + timeout_s
+        faults: list[CheckpointError] = []
+        while True:
+            try:
+                self.wait(max(ended - time.monotonic(), 0.0))
+                break
+            except CheckpointError as error:
+                faults.append(error)
+                if time.monotonic() >= ended or isinstance(error, BusyError):
+                    break
+        self._closing.set()
+        with self._changed:
+            self._changed.notify_all()
+        if self._thread.is_alive() and not self._at_rest:
+            self._coordination.stop()
+        self._thread.join()
+        if faults:
+            raise faults[0]
+
+    @property
+    def _at_rest(self) -> bool:
+        with self._changed:
+            return self._idle()
+
+    def _idle(self) -> bool:
+        return not self._busy and not self._waiting
+
+    def _late(self, timeout_s: float) -> str:
+        steps = ", ".join(map(str, [*([self.stats.uploading] if self.stats.uploading is not None else []), *self._waiting]))
+        why = f": {self.stats.remote_fault}" if self.stats.remote_fault else ""
+        return (
+            f"step {steps or '?'} is not at {self._remote.store.url} after {timeout_s:.0f} s{why}; it stays in "
+            f"{self._level.root}, and uploading goes on, also by the next Checkpointer on that folder"
+        )
+
+    def _work(self) -> None:
+        with suppress(Closing):
+            try:
+                self._waiting_from_before()
+            except CheckpointError as error:
+                self._set_fault(error)
+            while True:
+                step = self._next()
+                try:
+                    self._upload(step)
+                except CheckpointError as error:
+                    self._failed(step, error)
+                except Closing:
+                    raise
+                except Exception as error:  # ours; the training must not end by it
+                    self._failed(step, CheckpointError(f"upload of step {step}: {type(error).__name__}: {error}"))
+                finally:
+                    self.stats.uploading = None
+                    self._level.holds.release(step)
+        if self._leads and self._lease.owned and self._idle():
+            with suppress(Exception):  # the next run need not wait then
+                self._lease.give_back()
+
+    def _next(self) -> int:
+        while True:
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._waiting or self._closing.is_set(), self._lease.beat_s)
+                if self._closing.is_set():
+                    raise Closing
+                if self._waiting:
+                    self._busy = True
+                    return self._waiting.popleft()
+            self._beat_idle()
+
+    def _beat_idle(self) -> None:
+        if not self._leads or not self._lease.owned:
+            return
+        try:
+            self._lease.beat()
+        except BusyError as error:
+            self._set_fault(error)
+        except Exception as error:  # the remote is away; the next upload says so
+            logger.debug("the remote did not take a sign of life: %s", error)
+
+    def _waiting_from_before(self) -> None:
+        """Steps that an earlier process had committed here and not there; rank 0 says which."""
+        words = b""
+        if self._leads:
+            there = self._patience.call(f"list {self._remote.store.url}", self._remote.steps)
+            words = json.dumps(self._unsent(there)).encode()
+        unsent = json.loads(self._exchange("begin", words)[0])
+        with self._changed:
+            self._waiting.extendleft(reversed([step for step in unsent if step in self._present]))
+        for step in self._present:
+            if step not in unsent:
+                self._level.holds.release(step)
+
+    def _unsent(self, there: list[int]) -> list[int]:
+        stay = keepers([*there, *self._present], self._settings.keep, self._settings.keep_every)
+        newest = max(there, default=-1)
+        return [step for step in self._present if step in stay and step > newest]
+
+    def _upload(self, step: int) -> None:
+        self._rounds += 1
+        self.stats.uploading = step
+        begun = time.perf_counter()
+        path = folder.step_path(self._level.root, step)
+        found = folder.read_step(path)
+        made = found.manifest if found is not None else None
+        plan = self._agree(step, made, [] if found is None else [*found.missing])
+        if plan is None or made is None:
+            return
+        data = manifests.encode(made)
+        counts = Counts()
+        fault = ""
+        try:
+            counts = self._uploader.send(path, made, plan.seal, plan.shards)
+        except CheckpointError as error:
+            fault = str(error)
+        self._all_fine("sent", step, fault)
+        fault = ""
+        if self._leads:
+            try:
+                self._publish(step, data)
+            except CheckpointError as error:
+                fault = str(error)
+        self._all_fine("done", step, fault)
+        self._journal.forget()
+        with self._changed:
+            self.stats.add_upload(step, counts.sent, counts.kept, time.perf_counter() - begun)
+
+    def _agree(self, step: int, made: Manifest | None, missing: list[str]) -> Round | None:
+        """What this rank sends; None: nobody sends this step, since it is there, or newer ones wait."""
+        mine: dict[str, Any] = {"has": []}
+        if made is not None:
+            mine["has"] = [i for i, shard in enumerate(made.shards) if shard.file not in missing]
+        if self._leads:
+            mine |= self._decision(step, made)
+        words = [json.loads(text) for text in self._exchange("plan", json.dumps(mine).encode())]
+        if fault := words[0].get("fault"):
+            raise CheckpointError(fault)
+        if words[0].get("skip"):
+            self.stats.upload_skipped += 1
+            return None
+        if words[0].get("there") or made is None:
+            return None
+        return Round.of(step, made, [said["has"] for said in words], self._coordination.world.rank)
+
+    def _decision(self, step: int, made: Manifest | None) -> dict[str, Any]:
+        with self._changed:
+            newer = len(self._waiting)
+        if newer > WAITING_MAX and not self._settings.stays(step):
+            return {"skip": True}
+        if made is None:
+            return {"fault": f"step {step} is not in {self._level.root} any more, and not uploaded"}
+        try:
+            self._own()
+            there = self._patience.call(f"look for step {step}", lambda: self._remote.seal(step))
+            if there == manifests.encode(made):
+                return {"there": True}
+            if there is not None:
+                self._patience.call(f"replace step {step}", lambda: self._remote.make_way(step))
+        except CheckpointError as error:
+            return {"fault": str(error)}
+        return {}
+
+    def _own(self) -> None:
+        """Until the URL is this run's."""
+        told = False
+        while (holder := self._patience.call("take the URL", self._take)) is not None:
+            with self._changed:
+                self.stats.remote_fault = f"{self._remote.store.url} {taken(holder)}"
+                if not told:
+                    self._fault = self._fault or BusyError(self.stats.remote_fault)
+                    self._changed.notify_all()
+            told = True
+            self._closing.wait(self._lease.beat_s)
+        if told:
+            self._heard(None, True)
+
+    def _take(self) -> str | None:
+        if self._lease.owned:
+            with suppress(BusyError):
+                self._lease.beat(at_once=True)
+                return None
+        return self._lease.take()
+
+    def _tick(self) -> None:
+        if self._leads:
+            try:
+                self._lease.beat()
+            except BusyError:
+                raise
+            except Exception as error:  # the upload itself will say it
+                logger.debug("the remote did not take a sign of life: %s", error)
+
+    def _publish(self, step: int, data: bytes) -> None:
+        self._patience.call("keep the URL", lambda: self._lease.beat(at_once=True))
+        self._patience.call(f"publish step {step}", lambda: self._remote.publish(step, data))
+        gone = self._patience.call("retire steps", lambda: self._remote.retire(step))
+        if not self._swept:  # what killed processes left; nothing of ours is half sent now, on any rank
+            self._patience.call("sweep", self._remote.sweep)
+            self._swept = True
+        with self._changed:
+            self.stats.remote_retired += len(gone)
+
+    def _all_fine(self, what: str, step: int, fault: str) -> None:
+        given = self._exchange(what, fault.encode())
+        for rank, text in enumerate(given):
+            if text:
+                of = f"rank {rank}: " if len(given) > 1 else ""
+                raise CheckpointError(f"step {step} is not uploaded: {of}{text.decode()}")
+
+    def _exchange(self, what: str, words: bytes) -> list[bytes]:
+        """As long as it takes: another rank may wait for a remote that is away."""
+        try:
+            return self._coordination.exchange(f"upload/{self._rounds}/{what}", words, EXCHANGE_S)
+        except CheckpointError:
+            if self._closing.is_set():
+                raise Closing from None
+            raise
+
+    def _heard(self, text: str | None, helps: bool) -> None:
+        """Of the store, from any thread that uses it."""
+        with self._changed:
+            self.stats.remote_fault = text
+            if text is None:
+                self._down_since, self._told = None, False
+                return
+            self.stats.upload_retries += 1
+            now = time.monotonic()
+            if self._down_since is None:
+                self._down_since = now
+            long = now - self._down_since > self._settings.timeout_s
+            if (long or not helps) and not self._told:
+                self._told = True
+                waited = f" for {now - self._down_since:.0f} s" if long else ""
+                logger.warning("%s%s", text, waited)
+                self._fault = self._fault or CheckpointError(
+                    f"{text}{waited}; steps stay in {self._level.root}, and uploading is tried on"
+                )
+                self._changed.notify_all()
+
+    def _set_fault(self, error: CheckpointError) -> None:
+        with self._changed:
+            self._fault = self._fault or error
+            self._changed.notify_all()
+
+    def _failed(self, step: int, error: CheckpointError) -> None:
+        logger.warning("step %d: %s", step, error)
+        self._swept = False
+        with self._changed:
+            self.stats.upload_failed += 1
+        self._set_fault(error)
