@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,7 +38,7 @@ def main() -> None:
     parser.add_argument("address")
     parser.add_argument("name")
     parser.add_argument("folder")
-    parser.add_argument("--windows", type=int, default=12)
+    parser.add_argument("--windows", type=int, default=12, help="0: as the file `end` says")
     parser.add_argument("--founders", type=int, default=1)
     parser.add_argument("--die-at", type=int, default=-1, help="position in the data")
     options = parser.parse_args()
@@ -77,7 +79,10 @@ def train(
     saver: pccl.Checkpointer,
 ) -> None:
     saves = 0
-    while outer.windows < options.windows:
+    end = Path(options.folder) / "end"
+    while True:
+        if outer.windows >= (options.windows or (int(end.read_text()) if end.exists() else sys.maxsize)):
+            return
         time.sleep(0.02)
         if data.at == options.die_at:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -18,20 +18,22 @@ MODULE = "tests.integration.protected_peer"
 
 def test_a_killed_peer_resumes_part_by_part(master: Master, spawn: Spawn, tmp_path: Path) -> None:
     run = Run(spawn, master.address, MODULE)
-    run.start("A", str(tmp_path), "--founders", "2", "--windows", "60")
-    run.start("B", str(tmp_path), "--founders", "2", "--windows", "60", "--die-at", "14")
+    run.start("A", str(tmp_path), "--founders", "2", "--windows", "0")
+    run.start("B", str(tmp_path), "--founders", "2", "--windows", "0", "--die-at", "14")
     run.until("window", "B", number=3)
     run.processes["B"].wait(30)
     saved = run.of("B", "saved")[-1]
     assert saved["step"] == saved["at"] == 12
     run.until("window", "A", number=8)  # goes on alone
-    run.start("C", str(tmp_path / "nobody"), "--windows", "60")  # a newcomer without a checkpoint
+    run.start("C", str(tmp_path / "nobody"), "--windows", "0")  # a newcomer without a checkpoint
     first = run.until("begins", "C")
     run.processes.pop("C").kill()
     run.processes["B, killed"] = run.processes.pop("B")
     run.said.pop("B")
-    run.start("B", str(tmp_path), "--windows", "60")
+    run.start("B", str(tmp_path), "--windows", "0")
     begins = run.until("begins", "B")
+    (tmp_path / "end.part").write_text(str(begins["outer"] + 40))
+    (tmp_path / "end.part").rename(tmp_path / "end")
     run.finish(killed={"B, killed"})
 
     assert first["told"]["model"][0] == "live peers" and "program" in first["told"]["inner"]
