@@ -114,7 +114,12 @@ def verify(level: RemoteLevel, args: argparse.Namespace) -> int:
         report = verify_remote(level, Downloader(level, _patience()), step)
         sound &= report.sound
         if args.json:
-            known = {"path": str(report.path), "step": step, "sound": report.sound, "bytes": report.bytes_read}
+            known = {
+                "path": str(report.path),
+                "step": step,
+                "sound": report.sound,
+                "bytes": report.bytes_read,
+            }
             print(json.dumps(known | {"damages": [asdict(damage) for damage in report.damages]}))
         elif report.sound:
             print(f"step {step}: sound, {size(report.bytes_read)} read")
@@ -136,5 +141,6 @@ def gc(level: RemoteLevel, args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"removed": gone, "kept": kept, "leftovers": swept}))
     else:
-        print(f"steps removed: {', '.join(map(str, gone)) or 'none'}; kept: {', '.join(map(str, kept)) or 'none'}")
+        shown = [", ".join(map(str, steps)) or "none" for steps in (gone, kept)]
+        print(f"steps removed: {shown[0]}; kept: {shown[1]}")
     return 0
