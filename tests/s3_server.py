@@ -39,7 +39,11 @@ class S3Server:
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"endpoint_url": f"http://127.0.0.1:{self._door.getsockname()[1]}", "key": "key", "secret": "secret"}
+        return {
+            "endpoint_url": f"http://127.0.0.1:{self._door.getsockname()[1]}",
+            "key": "key",
+            "secret": "secret",
+        }
 
     @property
     def straight(self) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Byte planes: all first bytes of the elements, then all second ones, ...: exponents side by side compress."""
+"""Byte planes: all first bytes of the elements, then all second ones, ...: exponents side by side
+compress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A step of the remote comes back into the local folder, through the same commit; every block is checked first."""
+"""A step of the remote comes back into the local folder, through the same commit; every block is checked
+first."""
 
 from __future__ import annotations
 
@@ -33,9 +34,11 @@ class Downloader:
         self._level, self._store, self._patience = level, level.store, patience
 
     def fetch(self, root: Path, step: int) -> int:
-        """Whatever of the step is missing or damaged in its folder; returns the bytes of shard files that came.
+        """Whatever of the step is missing or damaged in its folder; returns the bytes of shard files that
+        came.
 
-        Raises NoCheckpointError, DamagedError that names the object, CheckpointError; then the step exists here
+        Raises NoCheckpointError, DamagedError that names the object, CheckpointError; then the step exists
+        here
         only if it did before.
         """
         found = self._call(f"list step {step}", lambda: self._level.look(step))
@@ -61,9 +64,13 @@ class Downloader:
     def _expect_room(self, path: Path, count: int, made: Manifest) -> None:
         """Before anything is written: what a stranger's manifest asks for has to be there."""
         if made.block_bytes > BLOCK_BYTES_MAX:
-            raise DamagedError(f"{path}: blocks of {made.block_bytes} bytes; at most {BLOCK_BYTES_MAX} are fetched")
+            raise DamagedError(
+                f"{path}: blocks of {made.block_bytes} bytes; at most {BLOCK_BYTES_MAX} are fetched"
+            )
         if (free := shutil.disk_usage(path).free) < count:
-            raise CheckpointError(f"{path} needs {count} bytes, and its disk has {free}: free space, or use another")
+            raise CheckpointError(
+                f"{path} needs {count} bytes, and its disk has {free}: free space, or use another"
+            )
 
     def _shard(self, path: Path, found: RemoteStep, manifest: Manifest, shard: Shard) -> None:
         part = path / f"{shard.file}{PART}"
@@ -88,13 +95,15 @@ class Downloader:
             begin = number * manifest.block_bytes
             if zlib.crc32(data) != shard.crc(number):
                 raise DamagedError(
-                    f"{self._object(found, shard)}: block {number} (bytes {begin} to {begin + len(data)} of the shard) "
+                    f"{self._object(found, shard)}: block {number} (bytes {begin} to "
+                    f"{begin + len(data)} of the shard) "
                     "is not what was saved; take another step"
                 )
             yield data
 
     def portions(self, found: RemoteStep, manifest: Manifest, shard: Shard) -> Iterator[tuple[int, bytes]]:
-        """Block by block, not checked. Raises DamagedError where the object as a whole cannot be the shard's."""
+        """Block by block, not checked. Raises DamagedError where the object as a whole cannot be the
+        shard's."""
         held = bytearray()
         number, size = 0, manifest.block_bytes
         for data in self._bytes(found, shard):
@@ -180,7 +189,8 @@ def _whole(data: bytes, begin: int, end: int) -> bytes:
 
 
 def _here(path: Path, made: Manifest) -> bool:
-    """Whether the step's own manifest is in the local folder already. Raises CheckpointError for another one."""
+    """Whether the step's own manifest is in the local folder already. Raises CheckpointError for another
+    one."""
     with explained(f"read {path}"):
         try:
             with opened(path, FILE_NAME) as (file, size):
@@ -195,7 +205,9 @@ def _here(path: Path, made: Manifest) -> bool:
             (path / FILE_NAME).unlink()
             sync_folder(path)
             return False
-    raise CheckpointError(f"{path} is another step of this number than that of the remote, and is not replaced")
+    raise CheckpointError(
+        f"{path} is another step of this number than that of the remote, and is not replaced"
+    )
 
 
 def _sound(path: Path, manifest: Manifest, shard: Shard) -> bool:
@@ -205,7 +217,9 @@ def _sound(path: Path, manifest: Manifest, shard: Shard) -> bool:
             if size != shard.bytes:
                 return False
             for number, begin in enumerate(range(0, size, manifest.block_bytes)):
-                if zlib.crc32(read_at(file, begin, min(manifest.block_bytes, size - begin))) != shard.crc(number):
+                if zlib.crc32(read_at(file, begin, min(manifest.block_bytes, size - begin))) != shard.crc(
+                    number
+                ):
                     return False
     except (OSError, DamagedError):
         return False

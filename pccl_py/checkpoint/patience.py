@@ -51,7 +51,9 @@ class Patience:
             except Exception as error:  # whatever a store raises
                 text = f"cannot {what}: {said(error)}"
                 if self._give_up_s is not None and time.monotonic() - begun + pause > self._give_up_s:
-                    raise CheckpointError(f"{text}; given up after {time.monotonic() - begun:.0f} s") from error
+                    raise CheckpointError(
+                        f"{text}; given up after {time.monotonic() - begun:.0f} s"
+                    ) from error
                 logger.info("%s; tried again in %.1f s", text, pause)
                 self._heard(text, not isinstance(error, PermissionError | FileNotFoundError))
                 failed = True

@@ -3,7 +3,8 @@
     frame ... frame | index: per frame <stored bytes u32, coding u8, width u8, 0 u16> | trailer of 32 bytes
 
 Each frame is `frame_bytes` of the shard file (the last one shorter): as it is (coding 0), or one zstd frame
-(coding 1) of its byte planes of `width`. Little-endian. Decoders MUST check all of the trailer and of the index
+(coding 1) of its byte planes of `width`. Little-endian. Decoders MUST check all of the trailer and of the
+index
 before they read a frame, and a frame's declared size before they decode it; that the bytes are right, the
 checksums of the manifest say.
 """
@@ -114,7 +115,9 @@ def _trailer(data: bytes, raw_bytes: int, what: str) -> tuple[int, int, int, int
     if version != VERSION:
         _refuse(what, f"version {version} of compressed shards, and this release reads {VERSION}")
     if not 0 < frame_bytes <= FRAME_BYTES_MAX or not total == raw_bytes <= INT_MAX:
-        _refuse(what, f"frames of {frame_bytes} bytes of a shard of {total}, where the manifest says {raw_bytes}")
+        _refuse(
+            what, f"frames of {frame_bytes} bytes of a shard of {total}, where the manifest says {raw_bytes}"
+        )
     if frames != -(-total // frame_bytes):
         _refuse(what, f"{frames} frames of {frame_bytes} bytes cannot be {total} bytes")
     return version, frame_bytes, total, frames, crc

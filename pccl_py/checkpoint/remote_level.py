@@ -31,7 +31,9 @@ class RemoteStep:
     def names(self) -> list[str]:
         """Of all objects, the manifest first: without it the step has stopped to exist."""
         place = step_folder(self.step)
-        return [f"{place}/{name}" for name in sorted(self.objects, key=lambda name: (name != FILE_NAME, name))]
+        return [
+            f"{place}/{name}" for name in sorted(self.objects, key=lambda name: (name != FILE_NAME, name))
+        ]
 
 
 class RemoteLevel:
@@ -57,7 +59,9 @@ class RemoteLevel:
     def look(self, step: int) -> RemoteStep:
         """Raises NoCheckpointError."""
         place = step_folder(step)
-        names = {name: size for name, size in self.store.listing(place).items() if object_of(name) is not None}
+        names = {
+            name: size for name, size in self.store.listing(place).items() if object_of(name) is not None
+        }
         found = RemoteStep(step, {name.rpartition("/")[2]: size for name, size in names.items()})
         if not found.exists:
             raise NoCheckpointError(f"no step {step} at {self.store.url}")
@@ -94,7 +98,8 @@ class RemoteLevel:
         """
         if not any(other != step for other in self.steps()):
             raise CheckpointError(
-                f"{self.where(step, FILE_NAME)} is another step of this number, and the only one there: save under "
+                f"{self.where(step, FILE_NAME)} is another step of this number, and the only one "
+                f"there: save under "
                 "another number, or remove it"
             )
         self.remove(self.look(step))
@@ -126,7 +131,8 @@ class RemoteLevel:
         self.store.delete(names[step.exists :])
 
     def sweep(self) -> list[int]:
-        """Removes steps that have no manifest, and parts that nobody will finish; while nothing is under way."""
+        """Removes steps that have no manifest, and parts that nobody will finish; while nothing is under
+        way."""
         gone = [step for step in self.scan().values() if not step.exists]
         for step in gone:
             self.remove(step)

@@ -1,4 +1,5 @@
-"""The remote as a source of loading: what is not here, or damaged here, is fetched. On the caller's thread."""
+"""The remote as a source of loading: what is not here, or damaged here, is fetched. On the caller's
+thread."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ class RemoteSource:
             return []
 
     def fetch(self, step: int) -> int:
-        """The step is whole in the local folder; returns the bytes that came for it. Raises as Downloader does."""
+        """The step is whole in the local folder; returns the bytes that came for it. Raises as Downloader
+        does."""
         self._settle()
         with self._level.coming(step):
             count = self._downloader.fetch(self._level.root, step) if self._level.leads else 0

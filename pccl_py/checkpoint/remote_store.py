@@ -35,7 +35,8 @@ class Sending(Protocol):
     mark: str  # resumes it in another process; "": that store cannot
 
     def part(self, number: int, data: bytes) -> str:
-        """Sends part `number`, from 1; any thread, any order where `parallel` > 1. Returns what `finish` asks."""
+        """Sends part `number`, from 1; any thread, any order where `parallel` > 1. Returns what `finish`
+        asks."""
 
     def finish(self, tags: list[str]) -> None: ...
 
@@ -61,7 +62,8 @@ class RemoteStore(Protocol):
     def put(self, name: str, data: bytes) -> None: ...
 
     def put_if(self, name: str, data: bytes, was: str | None) -> str | None:
-        """Puts it where the object has the tag `was` (None: where there is none) and returns the new tag; None:
+        """Puts it where the object has the tag `was` (None: where there is none) and returns the new tag;
+        None:
         it is not so, and nothing was put."""
 
     def delete(self, names: list[str]) -> None:

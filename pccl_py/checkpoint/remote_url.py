@@ -23,7 +23,8 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 def open_store(url: str, options: Mapping[str, Any] | None = None) -> RemoteStore:
     """The store at a URL; nothing is sent yet.
 
-    options: those of fsspec for this kind of store, such as {"endpoint_url": "http://...", "key": ..., "secret": ...}
+    options: those of fsspec for this kind of store, such as {"endpoint_url": "http://...", "key": ...,
+    "secret": ...}
     Raises UsageError for what is no URL of a known kind, CheckpointError where a package is missing.
     """
     match = _SCHEME.match(url)

@@ -6,8 +6,8 @@ import zlib
 from collections.abc import Iterator
 
 from ..errors import CheckpointError, DamagedError
-from .dtypes import itemsize
 from .download import Downloader
+from .dtypes import itemsize
 from .manifest import FILE_NAME, Manifest, Shard
 from .remote_level import RemoteLevel, RemoteStep
 from .verify import Damage, Progress, Report
@@ -48,7 +48,10 @@ def _check(
                 damage = Damage(shard.file, number, begin, end, "its checksum differs", names)
             yield damage, len(data)
     except CheckpointError as error:
-        yield Damage(shard.file, None, end, shard.bytes, str(error), _names(manifest, index, end, shard.bytes)), 0
+        yield (
+            Damage(shard.file, None, end, shard.bytes, str(error), _names(manifest, index, end, shard.bytes)),
+            0,
+        )
 
 
 def _names(manifest: Manifest, index: int, begin: int, end: int) -> tuple[str, ...]:

@@ -57,7 +57,9 @@ class S3Store(FsspecStore):
     def delete(self, names: list[str]) -> None:
         for begin in range(0, len(names), DELETED_AT_ONCE):
             keys = [{"Key": self._key(name)} for name in names[begin : begin + DELETED_AT_ONCE]]
-            answer = self.fs.call_s3("delete_objects", Bucket=self._bucket, Delete={"Objects": keys, "Quiet": True})
+            answer = self.fs.call_s3(
+                "delete_objects", Bucket=self._bucket, Delete={"Objects": keys, "Quiet": True}
+            )
             if errors := answer.get("Errors"):
                 raise OSError(f"cannot delete {errors[0].get('Key')}: {errors[0].get('Message')}")
 
@@ -69,7 +71,8 @@ class S3Store(FsspecStore):
         return InParts(self, name, mark)
 
     def finished(self, name: str, tags: list[str]) -> bool:
-        """By the tag that S3 gives to what is made of parts; other tags are not known again, and sent again."""
+        """By the tag that S3 gives to what is made of parts; other tags are not known again, and sent
+        again."""
         try:
             sums = b"".join(bytes.fromhex(tag.strip('"')) for tag in tags)
             there = self.fs.info(self.path(name), refresh=True)["ETag"]
@@ -83,7 +86,9 @@ class S3Store(FsspecStore):
             return self._call(method, name, **arguments)
         except Exception as error:
             code = code_of(error)
-            if code == "NoSuchUpload" or (code and method != "list_parts" and not self._known(name, arguments)):
+            if code == "NoSuchUpload" or (
+                code and method != "list_parts" and not self._known(name, arguments)
+            ):
                 raise Gone(name) from None
             raise
 
@@ -117,7 +122,9 @@ class InParts:
         self._store, self._name, self.mark = store, name, mark
 
     def part(self, number: int, data: bytes) -> str:
-        answer = self._store.of_upload("upload_part", self._name, UploadId=self.mark, PartNumber=number, Body=data)
+        answer = self._store.of_upload(
+            "upload_part", self._name, UploadId=self.mark, PartNumber=number, Body=data
+        )
         return str(answer["ETag"])
 
     def finish(self, tags: list[str]) -> None:

@@ -51,7 +51,9 @@ class Uploader:
         progress = self._journal.read(self._store.url, manifest.step, seal)
         counts = Counts()
         place = step_folder(manifest.step)
-        there = self._patience.call(f"list {place}", lambda: self._store.listing(place)) if progress.done else {}
+        there = (
+            self._patience.call(f"list {place}", lambda: self._store.listing(place)) if progress.done else {}
+        )
         for shard in shards:
             name = f"{place}/{manifest.shards[shard].file}{PACKED if self._compression else ''}"
             if name in progress.done and there.get(name) == progress.done[name]:
@@ -121,7 +123,9 @@ class Uploader:
         return sending
 
     def _source(self, folder: Path, manifest: Manifest, shard: int, progress: Progress) -> Iterator[Part]:
-        size = max(part_bytes(manifest.shards[shard].bytes, self._store.parts_max), self._store.part_bytes_min)
+        size = max(
+            part_bytes(manifest.shards[shard].bytes, self._store.parts_max), self._store.part_bytes_min
+        )
         if self._compression is None:
             return plain_parts(folder, manifest, shard, progress.raw, size)
         frames = [Frame(*frame) for frame in progress.frames]

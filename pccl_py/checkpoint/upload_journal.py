@@ -1,6 +1,7 @@
 """What this rank has sent of a step, in a small file beside the steps: a killed upload goes on from there.
 
-Lost or unreadable, it costs sending again, never a wrong object: the manifest's checksums judge what was sent.
+Lost or unreadable, it costs sending again, never a wrong object: the manifest's checksums judge what was
+sent.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A local shard file as the parts of its object: read once, checked against the manifest before they are sent."""
+"""A local shard file as the parts of its object: read once, checked against the manifest before they are
+sent."""
 
 from __future__ import annotations
 
@@ -73,7 +74,9 @@ class _Checked:
         self._folder, self._shard = folder, manifest.shards[shard]
         self.block_bytes, self.bytes = manifest.block_bytes, self._shard.bytes
         if self.block_bytes > BLOCK_BYTES_MAX:
-            raise StateError(f"{folder}: blocks of {self.block_bytes} bytes; at most {BLOCK_BYTES_MAX} are uploaded")
+            raise StateError(
+                f"{folder}: blocks of {self.block_bytes} bytes; at most {BLOCK_BYTES_MAX} are uploaded"
+            )
 
     def read(self, begin: int, count: int) -> bytes:
         name = self._shard.file
@@ -84,7 +87,8 @@ class _Checked:
             block = (begin + offset) // self.block_bytes
             if zlib.crc32(view[offset : offset + self.block_bytes]) != self._shard.crc(block):
                 raise DamagedError(
-                    f"{self._folder / self._shard.file}: block {block} (from byte {begin + offset}) is not what was "
+                    f"{self._folder / self._shard.file}: block {block} (from byte {begin + offset}) "
+                    f"is not what was "
                     "saved; the step is not uploaded, save another one"
                 )
         return data

@@ -1,7 +1,9 @@
 """Committed steps on their way to the remote, one after the other, on a thread of their own.
 
-On several ranks each sends the shards that it has, and rank 0 the manifest after all. Every committed step that is
-to be uploaded is one round for every rank, in the order of commits; rank 0 may say in it that the step is left
+On several ranks each sends the shards that it has, and rank 0 the manifest after all. Every committed step
+that is
+to be uploaded is one round for every rank, in the order of commits; rank 0 may say in it that the step is
+left
 out, because newer ones wait. Steps that wait or are under way are held: retirement leaves them alone.
 """
 
@@ -62,7 +64,7 @@ class UploadQueue:
         self._rounds = 0
         self._swept = False
         self._patience = Patience(self._closing, self._heard)
-        self._lease = Lease(remote.store, run_name(level.root))
+        self._lease = Lease(remote.store, run_name(level.root) if self._leads else "")
         self._journal = Journal(level.root, coordination.world.rank)
         bandwidth = Bandwidth(settings.bandwidth, self._closing)
         self._uploader = Uploader(
@@ -126,10 +128,13 @@ class UploadQueue:
         return not self._busy and not self._waiting
 
     def _late(self, timeout_s: float) -> str:
-        steps = ", ".join(map(str, [*([self.stats.uploading] if self.stats.uploading is not None else []), *self._waiting]))
+        steps = ", ".join(
+            map(str, [*([self.stats.uploading] if self.stats.uploading is not None else []), *self._waiting])
+        )
         why = f": {self.stats.remote_fault}" if self.stats.remote_fault else ""
         return (
-            f"step {steps or '?'} is not at {self._remote.store.url} after {timeout_s:.0f} s{why}; it stays in "
+            f"step {steps or '?'} is not at {self._remote.store.url} after {timeout_s:.0f} s{why}; "
+            f"it stays in "
             f"{self._level.root}, and uploading goes on, also by the next Checkpointer on that folder"
         )
 
@@ -148,7 +153,9 @@ class UploadQueue:
                 except Closing:
                     raise
                 except Exception as error:  # ours; the training must not end by it
-                    self._failed(step, CheckpointError(f"upload of step {step}: {type(error).__name__}: {error}"))
+                    self._failed(
+                        step, CheckpointError(f"upload of step {step}: {type(error).__name__}: {error}")
+                    )
                 finally:
                     self.stats.uploading = None
                     self._level.holds.release(step)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.remote_url import is_url
+
 Run = Callable[[argparse.Namespace], int]
 
 
@@ -15,14 +17,15 @@ def add_parser(subparsers: Any) -> None:
         "ckpt",
         help="list, check, compare and convert checkpoints",
         description="PATH is a folder of checkpoints (its newest complete step is meant), a step's folder, "
-        "or where it says so a safetensors file.",
+        "or where it says so a safetensors file; ls, inspect, verify and gc take URLs such as s3://bucket/run7, too.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     def add(name: str, about: str, *paths: str) -> argparse.ArgumentParser:
         action = actions.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
         for path in paths:
-            action.add_argument(path, type=Path, metavar=path.upper())
+            action.add_argument(path, type=_place, metavar=path.upper())
+        action.set_defaults(option=[])
         return action
 
     for action in (
@@ -37,6 +40,11 @@ def add_parser(subparsers: Any) -> None:
     gc = add("gc", "retire the steps of a folder that need not stay, and what crashes left", "path")
     gc.add_argument("--keep", type=int, required=True, help="so many newest steps stay")
     gc.add_argument("--keep-every", type=int, help="steps that this divides stay, too")
+    gc.add_argument("--force", action="store_true", help="of a URL whose run was killed")
+    for name in ("ls", "inspect", "verify", "gc"):
+        actions.choices[name].add_argument(
+            "--option", action="append", metavar="KEY=VALUE", help="of a URL's store, such as endpoint_url=..."
+        )
     again = add("reshard", "write a step anew, in another number of shard files", "path", "target")
     again.add_argument("--shards", type=int, required=True, help="that number")
     again.add_argument("--step", type=int, help="of a folder of steps, this one")
@@ -66,7 +74,16 @@ def _add_conversions(add: Callable[..., argparse.ArgumentParser]) -> None:
         action.add_argument("--json", action="store_true", help="an object of JSON at the end")
 
 
+def _place(text: str) -> Path | str:
+    """A path, or the URL of a remote."""
+    return text if is_url(text) else Path(text)
+
+
 def run(args: argparse.Namespace) -> int:
+    if isinstance(getattr(args, "path", None), str):
+        from . import ckpt_remote
+
+        return ckpt_remote.run(args)
     from . import ckpt_change, ckpt_check, ckpt_convert, ckpt_show
 
     actions: dict[str, Run] = {

@@ -1,5 +1,7 @@
-"""usage: remote_kills ENDPOINT URL FOLDER KILLS SEED - savers with a remote, killed at random instants; sometimes
-their local folder is lost with them. Prints a line of JSON: what was promised and not kept, and what was done.
+"""usage: remote_kills ENDPOINT URL FOLDER KILLS SEED - savers with a remote, killed at random instants;
+sometimes
+their local folder is lost with them. Prints a line of JSON: what was promised and not kept, and what was
+done.
 
 Each saver is forked from this process, which has imported everything and has no thread yet.
 """
@@ -25,7 +27,7 @@ import numpy as np
 import s3fs  # noqa: F401 (before the forks)
 import torch
 
-import pccl_py.checkpoint.checkpointer  # noqa: F401
+import pccl_py.checkpoint.checkpointer
 import pccl_py.checkpoint.s3_store  # noqa: F401
 from pccl_py import Checkpointer
 from pccl_py.checkpoint import lease, upload_parts
@@ -50,7 +52,8 @@ def saver(url: str, local: Path, endpoint: str, out: int, only_load: bool, compr
     upload_parts.PART_BYTES = 5 * MIB
     options = {"endpoint_url": endpoint, "key": "key", "secret": "secret"}
     with Checkpointer(
-        url, local=local, remote_options=options, keep=2, remote_keep=2, remote_bandwidth=BANDWIDTH, timeout_s=40.0,
+        url, local=local, remote_options=options, keep=2, remote_keep=2, remote_bandwidth=BANDWIDTH,
+        timeout_s=40.0,
         compression=compression,
     ) as saving:  # fmt: skip
         state = {"w": torch.zeros(ELEMENTS)}
@@ -87,7 +90,8 @@ def say(out: int, *words: Any) -> None:
 
 
 def one(arguments: list[str], words_first: int, delay: float | None, compression: Any) -> list[list[Any]]:
-    """What a saver says until it is killed: so many words after it has loaded, and then `delay` seconds (None: it
+    """What a saver says until it is killed: so many words after it has loaded, and then `delay` seconds
+    (None: it
     ends by itself)."""
     endpoint, url, folder = arguments[:3]
     reading, writing = os.pipe()

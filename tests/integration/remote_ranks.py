@@ -1,4 +1,5 @@
-"""usage: remote_ranks RANK WORLD PORT ENDPOINT URL FOLDER WORD - a rank of a run with a remote; its folder may be its
+"""usage: remote_ranks RANK WORLD PORT ENDPOINT URL FOLDER WORD - a rank of a run with a remote; its folder
+may be its
 host's own (the folder then has {rank} in it). `save`: saves, uploads; `load`: loads and checks."""
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ def main(rank: int, world: int, port: int, endpoint: str, url: str, folder: str,
     mesh = init_device_mesh("cpu", (world,))
     options = {"endpoint_url": endpoint, "key": "key", "secret": "secret"}
     whole = torch.arange(ROWS * 512.0).reshape(ROWS, 512)
-    with Checkpointer(url, local=Path(folder.format(rank=rank)), remote_options=options, timeout_s=50.0) as saving:
+    with Checkpointer(
+        url, local=Path(folder.format(rank=rank)), remote_options=options, timeout_s=50.0
+    ) as saving:
         if word == "save":
             for step in (1, 2):
                 saving.save(step, {"x": {"w": distribute_tensor(whole * step, mesh, [Shard(0)])}})

@@ -1,9 +1,9 @@
-"""Checkpoints at a remote: a real S3 server in its own process, lost local folders, lost and damaged objects."""
+"""Checkpoints at a remote: a real S3 server in its own process, lost local folders, lost and damaged
+objects."""
 
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +35,9 @@ def url(request: pytest.FixtureRequest) -> str:
 
 def tensors(step: int, count: int = 2, elements: int = MIB) -> dict[str, torch.Tensor]:
     return {
-        f"w{index}": torch.from_numpy(np.random.default_rng([step, index]).standard_normal(elements, np.float32))
+        f"w{index}": torch.from_numpy(
+            np.random.default_rng([step, index]).standard_normal(elements, np.float32)
+        )
         for index in range(count)
     }
 
@@ -78,7 +80,9 @@ def test_what_the_local_folder_has_lost_comes_back(
     ]
     shutil.rmtree(tmp_path / "a")
     with saver(url, tmp_path / "b", server) as loading:
-        assert loading.steps() == [10, 20, 30] and loading.latest() == 30 and loading.steps(level="local") == []
+        assert (
+            loading.steps() == [10, 20, 30] and loading.latest() == 30 and loading.steps(level="local") == []
+        )
         state = blank()
         info = loading.load({"x": state})
         assert info.step == 30 and info.fetched > 8 * MIB and equal(state, tensors(30))
@@ -90,7 +94,9 @@ def test_what_the_local_folder_has_lost_comes_back(
             loading.load({"x": state}, 25)
 
 
-def test_a_damaged_or_lost_local_file_is_mended_from_the_remote(server: S3Server, url: str, tmp_path: Path) -> None:
+def test_a_damaged_or_lost_local_file_is_mended_from_the_remote(
+    server: S3Server, url: str, tmp_path: Path
+) -> None:
     with saver(url, tmp_path, server) as saving:
         saving.save(1, {"x": tensors(1)})
         saving.save(2, {"x": tensors(2)})
@@ -101,7 +107,9 @@ def test_a_damaged_or_lost_local_file_is_mended_from_the_remote(server: S3Server
         shard.write_bytes(data)
         state = blank()
         info = saving.load({"x": state})
-        assert info.step == 2 and info.fetched == len(data) and equal(state, tensors(2)) and info.skipped == ()
+        assert (
+            info.step == 2 and info.fetched == len(data) and equal(state, tensors(2)) and info.skipped == ()
+        )
         shard.unlink()
         assert saving.load({"x": state}).fetched == len(data) and equal(state, tensors(2))
         (tmp_path / "step-000000000002" / "manifest.json").write_bytes(b"{}")
@@ -166,7 +174,12 @@ def test_names_that_lead_elsewhere_are_left_alone(server: S3Server, url: str, tm
         saving.wait(level="remote")
     fs, place = server.fs(), url.removeprefix("s3://")
     body = fs.cat_file(f"{place}/step-000000000001/manifest.json")
-    fs.call_s3("put_object", Bucket=BUCKET, Key=f"{place.partition('/')[2]}/step-000000000009/../../../etc/x", Body=b"x")
+    fs.call_s3(
+        "put_object",
+        Bucket=BUCKET,
+        Key=f"{place.partition('/')[2]}/step-000000000009/../../../etc/x",
+        Body=b"x",
+    )
     fs.pipe_file(f"{place}/step-000000000007/manifest.json", body)  # of another step
     import hashlib
     import json
@@ -244,7 +257,11 @@ def test_a_remote_that_is_away_ends_no_training_and_is_caught_up(
         saving.wait(30, level="remote")
         assert saving.stats.remote_fault is None and saving.stats.upload_failed == 0
         newest = saving.latest()
-        assert newest is not None and newest in saving.steps(level="remote") and 1 in saving.steps(level="remote")
+        assert (
+            newest is not None
+            and newest in saving.steps(level="remote")
+            and 1 in saving.steps(level="remote")
+        )
         saving.save(1000, {"x": tensors(1000, 1, 1000)})
         saving.wait(level="remote")
         assert saving.steps(level="local") == [1000]  # nothing is held any more
@@ -257,7 +274,10 @@ def test_a_remote_that_is_away_ends_no_training_and_is_caught_up(
 
 def test_a_store_that_lost_everything_gets_it_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "LONGEST_PAUSE_S", 0.5)
-    with S3Server() as server, saver(f"s3://{BUCKET}/lost", tmp_path, server, remote_bandwidth=20 * MIB) as saving:
+    with (
+        S3Server() as server,
+        saver(f"s3://{BUCKET}/lost", tmp_path, server, remote_bandwidth=20 * MIB) as saving,
+    ):
         saving.save(1, {"x": tensors(1, 4, 2 * MIB)})
         saving.wait()
         time.sleep(0.9)
@@ -270,7 +290,9 @@ def test_a_store_that_lost_everything_gets_it_anew(tmp_path: Path, monkeypatch: 
         assert saving.verify(1, level="remote").sound and saving.stats.upload_retries > 0
 
 
-def test_two_runs_on_one_url(server: S3Server, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runs_on_one_url(
+    server: S3Server, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lease, "LEASE_S", 2.0)
     first = saver(url, tmp_path / "a", server)
     first.save(1, {"x": tensors(1)})
@@ -289,7 +311,9 @@ def test_two_runs_on_one_url(server: S3Server, url: str, tmp_path: Path, monkeyp
     second.close()
 
 
-def test_an_upload_goes_on_where_the_last_process_was_killed(server: S3Server, url: str, tmp_path: Path) -> None:
+def test_an_upload_goes_on_where_the_last_process_was_killed(
+    server: S3Server, url: str, tmp_path: Path
+) -> None:
     """Eight parts; the first process is one that closes in the middle, the second sends the rest alone."""
     first = pccl.Checkpointer(
         url, local=tmp_path, remote_options=server.options, timeout_s=3.0, remote_bandwidth=16 * MIB
@@ -301,7 +325,10 @@ def test_an_upload_goes_on_where_the_last_process_was_killed(server: S3Server, u
     with saver(url, tmp_path, server) as second:
         second.wait(level="remote")
         assert second.stats.resumed_bytes >= 24 * MIB
-        assert second.stats.uploaded_bytes + second.stats.resumed_bytes == second.stats.fetched_bytes + 64 * MIB + 4096
+        assert (
+            second.stats.uploaded_bytes + second.stats.resumed_bytes
+            == second.stats.fetched_bytes + 64 * MIB + 4096
+        )
         assert server.sent - sent < 64 * MIB - second.stats.resumed_bytes + MIB
         assert second.verify(1, level="remote").sound
 

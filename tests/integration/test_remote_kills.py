@@ -19,7 +19,11 @@ def run(tmp_path: Path, kills: int, seed: int, limit_s: float) -> None:
         endpoint = server.straight["endpoint_url"]
         command = [sys.executable, "-m", "tests.integration.remote_kills", endpoint, f"s3://{BUCKET}/run"]
         result = subprocess.run(
-            [*command, str(tmp_path), str(kills), str(seed)], cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=limit_s
+            [*command, str(tmp_path), str(kills), str(seed)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=limit_s,
         )
     found = json.loads(result.stdout)
     assert found["faults"] == [], found

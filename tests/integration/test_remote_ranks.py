@@ -1,4 +1,5 @@
-"""Ranks that save together with a remote: each sends its shard, the first the manifest; any number of them loads."""
+"""Ranks that save together with a remote: each sends its shard, the first the manifest; any number of them
+loads."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ def run(server: S3Server, world: int, url: str, folder: str, word: str) -> list[
     rest = [port, server.straight["endpoint_url"], url, folder, word]
     command = [sys.executable, "-m", "tests.integration.remote_ranks"]
     ranks = [
-        subprocess.Popen([*command, str(rank), str(world), *rest], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, str(rank), str(world), *rest], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
         for rank in range(world)
     ]
     try:
@@ -45,7 +48,9 @@ def test_ranks_lose_their_folders(server: S3Server, tmp_path: Path, folder: str)
     place = str(tmp_path / folder)
     run(server, 2, url, place, "save")
     names = [name.rpartition("/")[2] for name in server.fs().find(url.removeprefix("s3://"))]
-    assert sorted(names) == sorted(2 * [f"shard-0000{rank}-of-00002.safetensors" for rank in range(2)] + 2 * ["manifest.json"])
+    assert sorted(names) == sorted(
+        2 * [f"shard-0000{rank}-of-00002.safetensors" for rank in range(2)] + 2 * ["manifest.json"]
+    )
     for lost in tmp_path.iterdir():
         shutil.rmtree(lost)
     run(server, 3, url, place, "load")
