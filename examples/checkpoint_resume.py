@@ -2,8 +2,9 @@
 
     python examples/checkpoint_resume.py
 
-Two ranks train a small transformer with FSDP2 and save beside the training. All are killed in the middle of it and
-start again: every later loss is that of a run that nobody killed. Then the same checkpoint is resumed by one rank.
+Two ranks train a small transformer with FSDP2 and save beside the training. All are killed in the middle of
+it and start again: every later loss is that of a run that nobody killed. Then the same checkpoint is resumed
+by one rank.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def train(rank: int, ranks: int, store: str, folder: str, log: str, pause: float
         fully_shard(part)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     state = pccl.TrainState(model=model, inner=optimizer)
-    with pccl.protect(state, checkpoints=pccl.Checkpointer(folder, every=EVERY, keep=3)) as run, open(log, "a") as out:
+    saver = pccl.Checkpointer(folder, every=EVERY, keep=3)
+    with pccl.protect(state, checkpoints=saver) as run, open(log, "a") as out:
         print(json.dumps({"resumed_from": run.resumed_from["model"].step}), file=out, flush=True)
         while run.step < STEPS:
             generator = torch.Generator().manual_seed(run.step)
@@ -110,7 +112,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, kind in (("rank", int), ("ranks", int), ("store", str), ("folder", str), ("log", str)):
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
     parser.add_argument("--pause", type=float, default=0.0, help=argparse.SUPPRESS)

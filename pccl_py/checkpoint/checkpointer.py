@@ -40,8 +40,8 @@ Level = Literal["local", "remote"]
 class Checkpointer:
     """`Checkpointer("/nvme/run7", keep=3)`; with `every=200`, call `step(n, state)` after each step.
 
-    With a remote: `Checkpointer("s3://bucket/run7", local="/nvme/run7")`: what is durable in the local folder is
-    uploaded behind the training, and what the local folder has lost is loaded from there.
+    With a remote: `Checkpointer("s3://bucket/run7", local="/nvme/run7")`: what is durable in the local folder
+    is uploaded behind the training, and what the local folder has lost is loaded from there.
 
     path         folder for the steps; made where there is none. One saver at a time owns it. Or a URL of any
                  store that fsspec knows, which is then the remote; one run at a time owns it
@@ -59,9 +59,9 @@ class Checkpointer:
                  initialised. "alone": this process by itself. (rank, world): processes without a group, that
                  hear of each other through `path` alone, which all of them see. A Communicator of its own
                  (another run_name than the training's, min_islands= and start_rank= set): over that one
-    timeout_s    seconds that a copy, the disk or another rank may take; and that the remote may be away before a
-                 call says so, once. Uploads are tried on all the same
-    remote_every         steps that this divides are uploaded; None: every one that is saved, unless the remote
+    timeout_s    seconds that a copy, the disk or another rank may take; the remote may be away so long before
+                 a call says so, once. Uploads are tried on all the same
+    remote_every         steps that this divides are uploaded; None: all that are saved, unless the remote
                          cannot follow: then the newest ones
     remote_keep, remote_keep_every    as keep and keep_every, at the remote; None: all stay
     remote_bandwidth     bytes per second that uploads of this rank may take
@@ -117,7 +117,9 @@ class Checkpointer:
         wishes = RemoteSettings(
             remote_every, remote_keep, remote_keep_every, remote_bandwidth, compression, timeout_s
         )
-        remote = None if url is None else RemoteLevel(open_store(url, remote_options), remote_keep, remote_keep_every)
+        remote = None
+        if url is not None:
+            remote = RemoteLevel(open_store(url, remote_options), remote_keep, remote_keep_every)
         self.stats = Stats()
         self._level = LocalLevel(root, self._coordination, keep, keep_every, timeout_s)
         self._source: RemoteSource | None = None
@@ -230,8 +232,8 @@ class Checkpointer:
         return step % every == 0 and self.save(step, state)
 
     def wait(self, timeout_s: float | None = None, *, level: Level = "local") -> SaveInfo | None:
-        """Until nothing is on its way to that level; the newest durable save. Raises what went wrong, or that time
-        is over. level="remote": until it is uploaded, too."""
+        """Until nothing is on its way to that level; the newest durable save. Raises what went wrong, or that
+        time is over. level="remote": until it is uploaded, too."""
         most = self._settings.timeout_s if timeout_s is None else timeout_s
         begun = time.monotonic()
         self._pipeline.wait(most)
@@ -283,7 +285,7 @@ class Checkpointer:
         return sorted({*here, *there})
 
     def verify(self, step: int | str = "latest", *, level: Level = "local") -> Report:
-        """Reads all of a step again. `sound`, or every damaged block with the tensors that have bytes there."""
+        """Reads all of a step again. `sound`, or each damaged block and the tensors that have bytes there."""
         if level == "remote":
             self._need_remote()
             if self._source is not None:

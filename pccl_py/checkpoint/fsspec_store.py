@@ -7,7 +7,7 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-import fsspec
+import fsspec  # type: ignore[import-untyped]
 
 from ..errors import UsageError
 

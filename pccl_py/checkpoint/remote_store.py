@@ -1,7 +1,7 @@
 """What the remote level asks of a store: objects by name below one URL, some of them sent in parts.
 
-Names are relative to the URL, "/" between folder and object. Every call may raise any exception of the store's
-own; `patience` decides what is tried again.
+Names are relative to the URL, "/" between folder and object. Every call may raise any exception of the
+store's own; `patience` decides what is tried again.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import fsspec.asyn
+import fsspec.asyn  # type: ignore[import-untyped]
 
 from .fsspec_store import FsspecStore
 from .remote_store import Gone
@@ -63,7 +63,7 @@ class S3Store(FsspecStore):
             if errors := answer.get("Errors"):
                 raise OSError(f"cannot delete {errors[0].get('Key')}: {errors[0].get('Message')}")
 
-    def send(self, name: str, mark: str = "") -> InParts:
+    def send(self, name: str, mark: str = "") -> InParts:  # type: ignore[override]
         if mark:
             self.of_upload("list_parts", name, UploadId=mark, MaxParts=1)
         else:

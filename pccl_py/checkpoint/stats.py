@@ -28,7 +28,8 @@ class SaveInfo:
 class Stats:
     """Of a Checkpointer since it was made. `last`: the newest durable save.
 
-    uploaded         steps that are at the remote now;    uploaded_step: the newest;    uploaded_s: how long it took
+    uploaded         steps that are at the remote now;    uploaded_step: the newest
+    uploaded_s       how long that one took
     uploaded_bytes   sent, resent ones too;    resumed_bytes: that an earlier process had sent
     uploading        the step under way;    upload_skipped: steps left out, because newer ones waited
     upload_retries   calls that the remote did not answer well;    remote_fault: why, as long as it lasts

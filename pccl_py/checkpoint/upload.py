@@ -157,7 +157,7 @@ class Uploader:
         counts.sent += len(part.data)
         progress.tags.append(tag)
         progress.raw, progress.stored = part.raw, progress.stored + len(part.data)
-        progress.frames += [tuple(frame) for frame in part.frames]
+        progress.frames += part.frames
         if sending.mark:
             self._journal.write(progress)
         self._tick()

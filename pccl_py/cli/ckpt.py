@@ -17,7 +17,7 @@ def add_parser(subparsers: Any) -> None:
         "ckpt",
         help="list, check, compare and convert checkpoints",
         description="PATH is a folder of checkpoints (its newest complete step is meant), a step's folder, "
-        "or where it says so a safetensors file; ls, inspect, verify and gc take URLs such as s3://bucket/run7, too.",
+        "or where it says so a safetensors file; ls, inspect, verify and gc take URLs such as s3://bucket/run7.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
     gc.add_argument("--force", action="store_true", help="of a URL whose run was killed")
     for name in ("ls", "inspect", "verify", "gc"):
         actions.choices[name].add_argument(
-            "--option", action="append", metavar="KEY=VALUE", help="of a URL's store, such as endpoint_url=..."
+            "--option", action="append", metavar="KEY=VALUE", help="of a URL's store: endpoint_url=..."
         )
     again = add("reshard", "write a step anew, in another number of shard files", "path", "target")
     again.add_argument("--shards", type=int, required=True, help="that number")

@@ -123,9 +123,7 @@ def test_every_call_may_fail(folder: Path, fault: str, always: str, recycle: boo
 
 @pytest.mark.parametrize("call", ["pwrite", "fdatasync", "truncate", "close"])
 def test_an_error_says_what_and_what_next(folder: Path, call: str) -> None:
-    with pytest.raises(
-        CheckpointError, match=r"shard\.part: No space left on device; free space"
-    ):
+    with pytest.raises(CheckpointError, match=r"shard\.part: No space left on device; free space"):
         write(_core.InjectedDisk(f"{call} 1+ ENOSPC"), folder / "shard.part", noise(5000))
     assert os.listdir(folder) == []
 
