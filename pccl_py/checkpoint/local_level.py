@@ -123,8 +123,8 @@ class LocalLevel:
 
     @contextmanager
     def coming(self, step: int) -> Iterator[None]:
-        """The step comes back from elsewhere: nothing else happens to its folder meanwhile. All ranks call it,
-        and none of them has a save under way."""
+        """The step comes back from elsewhere: nothing else happens to its folder meanwhile. All ranks call
+        it, and none of them has a save under way."""
         path = folder.step_path(self.root, step)
         with self._changing:
             self._spares = [spare for spare in self._spares if spare.parent != path]
