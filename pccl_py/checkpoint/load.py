@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from .read import read_tensors
 from .stats import LoadInfo
 
 _SHOWN = 8
+_HALF = "The state has values of a step that cannot be used: make it anew, it is not what it was."
 
 
 class Loader:
@@ -34,6 +36,8 @@ class Loader:
         self._coordination, self._timeout_s = coordination, timeout_s
         self._number, self._round = number, 0
         self._elsewhere = ""
+        self._filled: dict[int, str] = {}  # tensors of the state that a step has reached; by address, names
+        self._half = False  # on any rank
 
     def load(
         self,
@@ -53,16 +57,27 @@ class Loader:
                 found = self._level.step(candidate)
                 path = found.path
                 targets = self._targets(state, found, strict, parts, mapping)
-                count = read_tensors(self._disk, path, _manifest(found), targets.boxes)
+                count = read_tensors(self._disk, path, _manifest(found), targets.boxes, partial(self._filled.update, targets.live))
             except Exception as error:  # whatever it is: the others wait to hear of it
                 fault = error
             why = self._agreed(fault, latest=step == "latest")
             if why is None and targets is not None:
+                self._expect_nothing_left(candidate, targets)
                 targets.take()
                 return _info(candidate, path, count, begun, targets, skipped)
             self._level.give_up(candidate)
             skipped.append((candidate, str(why)))
-        raise NoCheckpointError(_nothing(self._level.root, skipped, self._elsewhere))
+        text = _nothing(self._level.root, skipped, self._elsewhere)
+        raise DamagedError(f"{text}. {_HALF}") if self._half else NoCheckpointError(text)
+
+    def _expect_nothing_left(self, step: int, targets: Targets) -> None:
+        """Of a newer step that was damaged and has tensors that this one does not have."""
+        left = [name for address, name in self._filled.items() if address not in targets.live]
+        if left:
+            raise DamagedError(
+                f"step {step} is whole and does not have {_some(left)}, which a newer, damaged step has filled. "
+                f"{_HALF} Then load step {step}"
+            )
 
     def _candidates(self, step: int | str) -> list[int]:
         """Newest first; on several ranks those of which all have the same manifest."""
@@ -98,9 +113,13 @@ class Loader:
         """What stops any rank from reading this step; None: nothing. Raises, on all ranks, what another step
         would not mend: damage only, where it is to be the latest one."""
         mends = isinstance(fault, DamagedError | NoCheckpointError)
-        words = {} if fault is None else {"mends": mends, "kind": type(fault).__name__, "text": str(fault)}
+        words: dict[str, Any] = {"half": bool(self._filled)}
+        if fault is not None:
+            words |= {"mends": mends, "kind": type(fault).__name__, "text": str(fault)}
         given = self._coordination.exchange(self._key("read"), json.dumps(words).encode(), self._timeout_s)
-        said = {rank: heard for rank, text in enumerate(given) if (heard := json.loads(text))}
+        heard_of = [json.loads(text) for text in given]
+        self._half = any(heard["half"] for heard in heard_of)
+        said = {rank: heard for rank, heard in enumerate(heard_of) if "kind" in heard}
         if not said:
             return None
         if fault is not None and not (latest and mends):

@@ -15,6 +15,7 @@ from xxhash import xxh3_64_hexdigest
 
 from ..errors import UsageError
 from ..shared_state import SharedState
+from ..staging import fence
 from .fragments import balanced
 from .model_parameters import ModelParameters
 from .options import OuterFactory
@@ -178,6 +179,7 @@ class OuterState:
         self._store(slice(None), split(self.start, self._shapes))
 
     def _store(self, chosen: slice, source: list[Tensor], keep: float = 0.0) -> None:
+        fence.before_write()
         for local, view in zip(self.model.local()[chosen], source[chosen], strict=True):
             local.copy_(torch.lerp(view, local.to(view), keep) if keep else view)
         self.model.reshard()
@@ -196,6 +198,7 @@ class OuterState:
     @torch.no_grad()
     def rebase(self, fragment: Fragment, old: Tensor) -> None:
         """Moves the model by what the outer step moved the outer parameters, so that its own delta stays."""
+        fence.before_write()
         moved = self.parameters[fragment.begin : fragment.end] - old
         local = self.model.local()[fragment.first : fragment.last]
         for value, view in zip(local, self.of(moved, fragment), strict=True):
@@ -312,6 +315,7 @@ class OuterState:
             raise UsageError(
                 "the saved state is of another model, of another outer optimizer or of other settings"
             )
+        fence.before_write()
         for name, view in zip(self.names, self._views, strict=True):
             view.copy_(saved["parameters"][name])
         for key, buffer in self.optimizer.buffers.items():
