@@ -22,6 +22,7 @@ from xxhash import xxh3_128_digest
 from .errors import ProtocolError, from_code
 from .hashing import CHUNK_BYTES, address_of, digest_at, hash_all, put_digest, root_of
 from .shared_state import Entry, SyncInfo, readable
+from .staging import fence
 from .work import CANCEL_S
 
 RECEIVE_ONLY = 3  # wire/types.hpp Strategy
@@ -224,6 +225,7 @@ class StateSync:
     # ---- what to fetch -------------------------------------------------------------------------------------
 
     def _find_stale(self, stale: Stale) -> None:
+        fence.before_write()  # its chunks will be written, by this thread and by the core's
         self._stale[stale.index] = stale
         if stale.entry.chunks == 1:  # its digest follows from the chunk: the root is all that must be known
             stale.knows_digests = True

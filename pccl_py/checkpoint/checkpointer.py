@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -158,7 +158,7 @@ class Checkpointer:
                 hook(optimizer)
             started = True
             pending = self._start(number, step, state, begun)
-        except Exception as error:
+        except BaseException as error:
             self._pipeline.refuse(number, step, error, started)
             raise
         self._pipeline.add(pending)
@@ -259,13 +259,15 @@ class Checkpointer:
         mapping   {name in the state: name in the checkpoint}, or a function of the first (None: leave it),
                   for tensors of modules, dicts and lists; plain values of those dicts and lists stay
 
-        On several ranks all call it, with any layout: each reads what it holds. Raises NoCheckpointError,
+        Waits for saves under way, so that none of them retires what is being read. On several ranks all call
+        it, with any layout: each reads what it holds. Raises NoCheckpointError,
         DamagedError for a step asked for that is damaged, StateError for what does not fit.
         """
         self._open_only()
         if self._alone:
             self._raise_fault()
         fence.before_write()
+        self._pipeline.settle(self._settings.timeout_s)
         self._loads += 1
         loader = Loader(
             self._level, self._disk, self._coordination, self._loads, self._settings.timeout_s, self._source
@@ -313,14 +315,20 @@ class Checkpointer:
             return
         self._closed = True
         with ExitStack() as last:
-            for closed in (self._coordination, self._level, self._pool):
-                if closed is not None:
-                    last.callback(closed.close)
-            if self._pool is not None and self._locked:
-                last.callback(unlock_pages, self._pool.address)
+            last.callback(self._give_back_pool)
+            last.callback(self._coordination.close)
+            last.callback(self._level.close)
             if self._uploads is not None:
                 last.callback(self._uploads.close, self._settings.timeout_s)
             self._pipeline.close(self._settings.timeout_s, self._coordination.stop)
+
+    def _give_back_pool(self) -> None:
+        if self._pool is None:
+            return
+        if self._locked:
+            unlock_pages(self._pool.address)
+        with suppress(UsageError):  # a disk that hangs still has slabs: memory goes with that save
+            self._pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -333,9 +341,10 @@ class Checkpointer:
     ) -> None:
         try:
             self.close()
-        except CheckpointError:
+        except CheckpointError as lost:
             if error is None:
-                raise  # else the error that ends the training is the one to see
+                raise
+            error.add_note(f"And a checkpoint was lost: {lost}")  # the one that ends the training is raised
 
     def _open_only(self) -> None:
         if self._closed:

@@ -26,6 +26,17 @@ from .manifest_body import is_shard_file
 
 LOCK_FILE = ".saver.lock"
 _STEP = re.compile("step-([0-9]{12})")
+_locks: set[int] = set()  # descriptors of roots that this process holds
+
+
+def _let_go_of_locks() -> None:
+    """In a forked child: a worker that outlives its parent must not hold the root for it."""
+    while _locks:
+        with suppress(OSError):
+            os.close(_locks.pop())
+
+
+os.register_at_fork(after_in_child=_let_go_of_locks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,8 @@ def hold(root: Path) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         lock = os.open(root / LOCK_FILE, flags, 0o644)
+    process = os.getpid()
+    _locks.add(lock)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,7 +100,10 @@ def hold(root: Path) -> Iterator[None]:
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
-        os.close(lock)
+        if os.getpid() == process:  # else it is closed already
+            _locks.discard(lock)
+            fcntl.flock(lock, fcntl.LOCK_UN)  # a child that was forked just now has it, too
+            os.close(lock)
 
 
 def scan(root: Path) -> Scan:

@@ -22,6 +22,7 @@ from .stats import LoadInfo
 _SHOWN = 8
 FETCHES = 10  # times the usual patience: one rank may fetch a whole step for all
 T = TypeVar("T")
+_HALF = "The state has values of a step that cannot be used: make it anew, it is not what it was."
 
 
 class Loader:
@@ -42,6 +43,8 @@ class Loader:
         self._elsewhere = ""
         self._why = ""
         self._there: set[int] = set()  # steps at the remote
+        self._filled: dict[int, str] = {}  # tensors of the state that a step has reached; by address, names
+        self._half = False  # on any rank
 
     def load(
         self,
@@ -59,7 +62,9 @@ class Loader:
         def read() -> tuple[Path, Targets, int]:
             found = self._level.step(candidate)
             targets = self._targets(state, found, strict, parts, mapping)
-            return found.path, targets, read_tensors(self._disk, found.path, _manifest(found), targets.boxes)
+            begins = partial(self._filled.update, targets.live)
+            count = read_tensors(self._disk, found.path, _manifest(found), targets.boxes, begins)
+            return found.path, targets, count
 
         for candidate in self._candidates(step):
             with self._level.holds.held(candidate):
@@ -73,11 +78,22 @@ class Loader:
                         why = self._agreed(fault, latest=latest)
             if why is None and result is not None:
                 path, targets, count = result
+                self._expect_nothing_left(candidate, targets)
                 targets.take()
                 return _info(candidate, path, count, begun, targets, skipped, fetched)
             self._level.give_up(candidate)
             skipped.append((candidate, self._why or str(why)))
-        raise NoCheckpointError(_nothing(self._level.root, skipped, self._elsewhere))
+        text = _nothing(self._level.root, skipped, self._elsewhere)
+        raise DamagedError(f"{text}. {_HALF}") if self._half else NoCheckpointError(text)
+
+    def _expect_nothing_left(self, step: int, targets: Targets) -> None:
+        """Of a newer step that was damaged and has tensors that this one does not have."""
+        left = [name for address, name in self._filled.items() if address not in targets.live]
+        if left:
+            raise DamagedError(
+                f"step {step} is whole and does not have {_some(left)}, which a newer, damaged step has filled. "
+                f"{_HALF} Then load step {step}"
+            )
 
     def _remote_for(self, candidate: int, latest: bool) -> RemoteSource | None:
         """By what rank 0 saw there, or because the step was asked for."""
@@ -135,10 +151,14 @@ class Loader:
         """What stops any rank from reading this step; None: nothing. Raises, on all ranks, what another step
         would not mend: damage only, where it is to be the latest one."""
         mends = isinstance(fault, DamagedError | NoCheckpointError)
-        words = {} if fault is None else {"mends": mends, "kind": type(fault).__name__, "text": str(fault)}
+        words: dict[str, Any] = {"half": bool(self._filled)}
+        if fault is not None:
+            words |= {"mends": mends, "kind": type(fault).__name__, "text": str(fault)}
         wait_s = self._timeout_s * times
         given = self._coordination.exchange(self._key("read"), json.dumps(words).encode(), wait_s)
-        said = {rank: heard for rank, text in enumerate(given) if (heard := json.loads(text))}
+        heard_of = [json.loads(text) for text in given]
+        self._half = any(heard["half"] for heard in heard_of)
+        said = {rank: heard for rank, heard in enumerate(heard_of) if "kind" in heard}
         if not said:
             return None
         if fault is not None and not (latest and mends):

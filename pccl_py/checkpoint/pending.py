@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +25,15 @@ from .settings import OnBusy, Settings
 from .stats import SaveInfo, Stats
 
 logger = logging.getLogger("pccl_py")
+
+AT_EXIT_S = 60.0  # a process that ends without close() waits so long for its saves
+_open: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+
+
+@atexit.register
+def _finish_all() -> None:
+    for pipeline in list(_open):
+        pipeline.finish_at_exit()
 
 
 @dataclass(slots=True)
@@ -69,6 +81,17 @@ class Pipeline:
         self._fault: CheckpointError | None = None
         self._thread = threading.Thread(target=self._work, name="pccl-checkpoint", daemon=True)
         self._thread.start()
+        self._process = os.getpid()
+        _open.add(self)
+
+    def finish_at_exit(self) -> None:
+        """Nobody is left who could be told by an error: what is lost is logged."""
+        if os.getpid() != self._process:
+            return
+        try:
+            self.wait(min(self._settings.timeout_s, AT_EXIT_S))
+        except CheckpointError as error:
+            logger.error("a checkpoint is lost as this process ends, without close(): %s", error)
 
     @property
     def full(self) -> bool:
@@ -113,16 +136,20 @@ class Pipeline:
             self._under_way.append(pending)
         self._queue.put(pending)
 
-    def refuse(self, number: int, step: int, error: Exception, started: bool) -> None:
+    def refuse(self, number: int, step: int, error: BaseException, started: bool) -> None:
         """This rank has no such save; the others, who wait for its shard, are told why."""
         if not isinstance(error, CheckpointError):
             error = CheckpointError(f"{type(error).__name__}: {error}")
         self._queue.put(_Refused(number, step, error, started))
 
     def wait(self, timeout_s: float) -> None:
+        self.settle(timeout_s)
+        self.raise_fault()
+
+    def settle(self, timeout_s: float) -> None:
+        """`wait`, which leaves what went wrong for the next call."""
         with self._changed:
             self._wait_until(lambda: not self._under_way, timeout_s)
-        self.raise_fault()
 
     def raise_fault(self) -> None:
         """What went wrong since the last call, once."""
@@ -141,6 +168,7 @@ class Pipeline:
 
     def close(self, timeout_s: float, stop: Callable[[], None]) -> None:
         """`stop`: ends what waits for other ranks, when time is over."""
+        _open.discard(self)
         try:
             self.wait(timeout_s)
         finally:
@@ -189,6 +217,7 @@ class Pipeline:
             with self._changed:
                 self._under_way.remove(pending)
                 self._changed.notify_all()
+            del pending  # with the tensors it holds: the next one may come late
 
     def _finish(self, pending: PendingSave) -> SaveInfo:
         outcome = self._durable(pending)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,11 +19,15 @@ THREADS = 3
 
 
 def read_tensors(
-    disk: native.Disk, folder: Path, manifest: Manifest, wanted: Mapping[str, Sequence[Boxed]]
+    disk: native.Disk,
+    folder: Path,
+    manifest: Manifest,
+    wanted: Mapping[str, Sequence[Boxed]],
+    begin: Callable[[], None] = lambda: None,
 ) -> int:
     """Fills the local parts; returns the bytes they have. Every block is verified before it is copied.
 
-    Raises DamagedError that names file and block; what was filled until then is undefined.
+    `begin` is called before the first one is. Raises DamagedError that names file and block; what was filled until then is undefined.
     """
     runs: dict[int, list[boxes.Run]] = defaultdict(list)
     after: list[tuple[Tensor, Tensor]] = []
@@ -34,6 +38,7 @@ def read_tensors(
             _add_runs(runs, manifest, name, box, memory)
             total += memory.nbytes
     _expect_files(folder, manifest, runs)
+    begin()
     for number, asked in sorted(runs.items()):
         shard = manifest.shards[number]
         native.read_verified(

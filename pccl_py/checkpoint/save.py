@@ -54,8 +54,8 @@ class StagedSave:
                 self._wait(anybodys)
                 with self._lock:
                     self._check(None)
-        except CheckpointError as error:
-            self.fail(error)
+        except BaseException as error:  # also an interrupt of the training: nobody else knows this save
+            self.fail(error if isinstance(error, CheckpointError) else CheckpointError(f"save(): {error!r}"))
             raise
 
     def pass_fence(self, owner: int | None) -> None:
@@ -85,6 +85,8 @@ class StagedSave:
             with self._lock:
                 for owner in list(self._owned):
                     self._check(owner)
+        except CheckpointError as error:
+            raise (self.fault or error) from None  # who gave it up knows why
         finally:
             fence.release(self)
             if self._copier is not None:
@@ -105,9 +107,9 @@ class StagedSave:
             time.sleep(LOOK_S)
             looks += 1
             if looks % LOOKS_PER_TEST == 0:
-                self._job.wait_staged(0.0)  # raises where the save has ended
                 if self._copier is not None:
                     self._copier.raise_fault()
+                self._job.wait_staged(0.0)  # raises where the save has ended
             if time.monotonic() > until:
                 raise self._late()
 

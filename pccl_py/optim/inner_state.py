@@ -16,6 +16,7 @@ from xxhash import xxh3_64_intdigest
 from ..errors import Cancelled, CollectiveError
 from ..parallel.island_layout import local, parameters_of
 from ..parallel.optimizer_shards import OptimizerShards
+from ..staging import fence
 from .islands import Ranks
 from .reduction import SLOTS, Comm
 from .residual_heirs import PeerId
@@ -89,6 +90,7 @@ class InnerCopy:
         comm.recv([digest, *found], PeerId(giver))
         if not torch.equal(digest, expected):
             raise CollectiveError("the inner optimizers there and here are built differently")
+        fence.before_write()
         for tensor, value in zip(tensors.values(), found, strict=True):
             tensor.copy_(value.view(tensor.dtype).view(tensor.shape))
         shards.take()

@@ -315,6 +315,7 @@ class OuterState:
             raise UsageError(
                 "the saved state is of another model, of another outer optimizer or of other settings"
             )
+        fence.before_write()
         for name, view in zip(self.names, self._views, strict=True):
             view.copy_(saved["parameters"][name])
         for key, buffer in self.optimizer.buffers.items():

@@ -17,6 +17,7 @@ from ..arguments import Op
 from ..communicator import Communicator
 from ..errors import Evicted, IslandLost, MismatchError, UsageError
 from ..shared_state import SharedState, SyncInfo
+from ..staging import fence
 from ..work import OpInfo
 from .island_bond import DONE, OUT_OF_RUN, REJOINS_MAX, Bond, join_together
 from .island_layout import forget_pass, local_shards
@@ -232,6 +233,7 @@ class Island:
 
     def average_parameters(self, weight: float | None = None, **options: Any) -> OpInfo:
         """The (weighted) mean of the islands' parameters, on the local shards, as one operation."""
+        fence.before_write()
         return self._average([s for s in self.local_shards().values() if s.numel()], weight, options)
 
     def _average(self, shards: list[Tensor], weight: float | None, options: dict[str, Any]) -> OpInfo:

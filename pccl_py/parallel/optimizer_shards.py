@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..staging import fence
 from .island_layout import local, shortened
 
 Parameter = torch.nn.Parameter
@@ -85,6 +86,7 @@ class OptimizerShards:
         before = {p: {k: _copy(v) for k, v in state[p].items()} for p in self._held if p in state}
         groups = [{k: deepcopy(v) for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
         kept = [(p, local(p).clone(), p.grad) for p in self._held]
+        fence.before_write()  # its hook is among those that do not run
         try:
             with torch.no_grad(), _without_hooks(optimizer):
                 for p in self._held:

@@ -88,6 +88,11 @@ def local_of(value: Any) -> Tensor:
 def _check_dense(tensor: Tensor, path: str) -> None:
     if tensor.layout != torch.strided or tensor.is_quantized:
         raise StateError(f"{path} is a {tensor.layout} tensor: save its parts as dense tensors")
+    if tensor.is_conj() or tensor.is_neg():
+        raise StateError(
+            f"{path} is a conjugated or negated view, whose memory has other values: save a copy of it "
+            "(resolve_conj().resolve_neg()), or what it is a view of"
+        )
     if tensor.device.type == "meta":
         raise StateError(f"{path} is on the meta device and has no values: materialize it first")
 

@@ -79,6 +79,19 @@ class OptimizerPart:
         if not isinstance(groups, list) or len(groups) != len(ours):
             raise StateError("the saved optimizer has other parameter groups: build it as it was saved")
         self.optimizer.load_state_dict(tree)
+        self._keep_dtypes(tree["state"])
+
+    def _keep_dtypes(self, saved: Mapping[Any, Any]) -> None:
+        """torch casts what it is given to the parameter's dtype: float32 moments of a bfloat16 parameter
+        would lose what they were kept in float32 for."""
+        for number, parameter in self._parameters().items():
+            held = self.optimizer.state.get(parameter)
+            if not isinstance(held, dict):
+                continue
+            for key, value in saved.get(number, {}).items():
+                cast = held.get(key)
+                if isinstance(value, Tensor) and isinstance(cast, Tensor) and cast.dtype != value.dtype:
+                    held[key] = value
 
 
 class StatefulPart:

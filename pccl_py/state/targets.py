@@ -26,12 +26,14 @@ class Targets:
 
     missing      names of the state that the checkpoint does not have; whole parts too
     unexpected   names of the checkpoint, of the parts asked for, that the state does not have
+    live         the state's own tensors among them, by address: their names
     begun        private parts of a rank that was not there when the step was saved: they begin
     """
 
     boxes: dict[str, list[Boxed]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
+    live: dict[int, str] = field(default_factory=dict)
     begun: list[str] = field(default_factory=list)
     _takes: list[tuple[AnyPart, Any]] = field(default_factory=list)
 
@@ -85,7 +87,9 @@ class _PartTargets:
         def note(path: tagged.Path, value: Any) -> str | None:
             if not isinstance(value, Tensor):
                 return None
-            live[name := names.join(path)] = value
+            if (name := names.join(path)) in live:
+                raise StateError(f"two tensors of the state have the name {name}: rename one")
+            live[name] = value
             return name
 
         tagged.encode(self._part.tree(), path=self._root, tensor=note)
@@ -116,7 +120,7 @@ class _PartTargets:
     def _elsewhere(self, name: str, tensor: Tensor) -> None:
         """A name that this part's tree does not have: of another part by a mapping, or missing."""
         if name in self._manifest.tensors:
-            self._read(name, tensor)
+            self._read(name, tensor, live=True)
         else:
             self._targets.missing.append(name)
 
@@ -131,14 +135,14 @@ class _PartTargets:
                 self._targets.unexpected.append(name)
                 return None
             tensor = self._new(name, dtypes.to_torch(entry.dtype), entry.shape)
-        return self._read(name, tensor)
+        return self._read(name, tensor, live=name in live)
 
     def _new(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-        path = tuple(int(word) if word.isdigit() else word for word in names.split(name)[len(self._root) :])
+        path = tuple(int(word) if word.isdecimal() else word for word in names.split(name)[len(self._root) :])
         made = self._part.blank(path, dtype, shape)
         return torch.empty(shape, dtype=dtype) if made is None else made
 
-    def _read(self, name: str, tensor: Tensor) -> Tensor:
+    def _read(self, name: str, tensor: Tensor, *, live: bool) -> Tensor:
         entry = self._manifest.tensors[name]
         box = boxed(tensor, name, self._world, private=self._private)
         if box.shape != entry.shape or box.dtype != entry.dtype:
@@ -147,4 +151,6 @@ class _PartTargets:
                 "checkpoint: build the state as it was saved, or leave it out by a mapping"
             )
         self._targets.boxes.setdefault(name, []).append(box)
+        if live and box.tensor.numel():
+            self._targets.live[box.tensor.data_ptr()] = name
         return tensor

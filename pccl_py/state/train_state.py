@@ -13,7 +13,8 @@ from ..checkpoint import names, tagged
 from ..errors import StateError
 from .boxed import Boxed, World, boxed, local_of
 from .fingerprint import Fingerprint
-from .parts import AnyPart, ModulePart, OptimizerPart, RandomPart, part_of
+from .owners import Written, extent, owners_of
+from .parts import AnyPart, OptimizerPart, RandomPart, part_of
 
 # Of each rank its own: saved for every rank, given back to the same one.
 PRIVATE = frozenset({"data", "rng"})
@@ -50,6 +51,7 @@ class TrainState:
     def __init__(self, *, rng: bool = True, private: Iterable[str] = (), **parts: Any) -> None:
         self._parts: dict[str, AnyPart] = {}
         for name, value in parts.items():
+            _check_name(name)
             if value is not None:
                 self._parts[name] = part_of(name, value)
         if rng and "rng" not in self._parts:
@@ -112,26 +114,13 @@ class TrainState:
         return taken
 
     def _find_owners(self, boxes: Mapping[str, Boxed]) -> dict[str, int]:
-        owned = self._owned()
-        found = {name: owned.get(box.tensor.data_ptr()) for name, box in boxes.items()}
-        return {name: owner for name, owner in found.items() if owner is not None}
-
-    def _owned(self) -> dict[int, int]:
-        """{address of a tensor: id of the optimizer that writes it}, of the optimizers in this state; and 0
-        for frozen parameters, which nobody writes."""
-        owned: dict[int, int] = {}
-        for part in self._parts.values():
-            if isinstance(part, ModulePart):
-                for parameter in part.module.parameters():
-                    if not parameter.requires_grad:
-                        owned[local_of(parameter).data_ptr()] = 0
-        for part in self._parts.values():
-            if isinstance(part, OptimizerPart):
-                owner = id(part.optimizer)
-                for tensor in part.written():
-                    owned[local_of(tensor).data_ptr()] = owner
-        owned.pop(0, None)  # the address of what has no elements
-        return owned
+        written = [
+            Written(*extent(local_of(tensor)), id(part.optimizer))
+            for part in self._parts.values()
+            if isinstance(part, OptimizerPart)
+            for tensor in part.written()
+        ]
+        return owners_of({name: extent(box.tensor) for name, box in boxes.items()}, written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +133,12 @@ class _Walked:
     words: Any
 
 
+def _check_name(name: str) -> None:
+    if not name or name.startswith("@"):
+        raise StateError(f"{name!r} is no name for a part: a word that does not begin with @, please")
+    names.join((name,))
+
+
 def _walk(tree: Any, path: tuple[str, ...], world: World, private: bool) -> _Walked:
     boxes: dict[str, Boxed] = {}
 
@@ -151,6 +146,10 @@ def _walk(tree: Any, path: tuple[str, ...], world: World, private: bool) -> _Wal
         if not isinstance(value, Tensor):
             return None  # a numpy array stays among the plain values
         name = names.join(where)
+        if name in boxes:
+            raise StateError(
+                f"two tensors of the state have the name {name}: a key 1 and a key '1'? Rename one"
+            )
         boxes[name] = boxed(value, name, world, private=private)
         return name
 

@@ -57,7 +57,7 @@ def test_a_parameter_that_an_optimizer_gets_later_becomes_its_own() -> None:
     module[1].requires_grad_(False)
     optimizer = torch.optim.SGD(module[0].parameters(), lr=0.1)
     state = TrainState(model=module, inner=optimizer, rng=False)
-    assert state.take(ALONE).owners["model/1.weight"] == 0
+    assert "model/1.weight" not in state.take(ALONE).owners  # written by hand, perhaps
     module[1].requires_grad_(True)
     optimizer.add_param_group({"params": list(module[1].parameters())})
     assert state.take(ALONE).owners["model/1.weight"] == id(optimizer)
