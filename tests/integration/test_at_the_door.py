@@ -130,6 +130,7 @@ for ask in ("rank", "world_size", "islands", "peers"):
         say("asked Evicted", "silent" in str(error))
 comm.rejoin(timeout=30)
 say("back", comm.world_size)
+comm.barrier()  # until the other one has seen it
 """
 
 
@@ -151,6 +152,7 @@ def test_an_evicted_peer_learns_why(master: Master, spawn: Spawn) -> None:
             assert expect(stopped, "asked") == "Evicted True"
         comm.wait_for(2, timeout=30)
         assert expect(stopped, "back") == "2"
+        comm.barrier()
 
 
 def test_how_many_islands_are_missing(master: Master) -> None:
