@@ -28,21 +28,6 @@ TEST(kill_during_all_reduce_that_must_not_be_retried) {
   )");
 }
 
-// Not one that left before, where an operation of the run loses somebody of another group.
-TEST(who_left_is_who_left_now) {
-  plays(R"(
-    islands 2x2
-    join other 0 1
-    update_topology on 1,2,3,4
-    > ...
-    kill on 4
-    > ...
-    all_reduce on 1,2 scope=run on_loss=raise
-    kill on 5
-    > ...
-  )");
-}
-
 TEST(withdrawal_while_the_master_is_out_of_reach) {
   plays(R"(
     peers 3
