@@ -30,6 +30,7 @@ from pccl_py.optim import AsyncDiLoCo, DiLoCo, LocalSGD, StreamingDiLoCo
 SHAPE = Shape(layers=2, heads=2, width=64, context=64)
 BATCH = 8
 PATIENT = pccl.Config(heartbeat_ms=1000, heartbeats_missed_max=60)  # all peers share this process
+NESTEROV = partial(torch.optim.SGD, lr=0.7, momentum=0.9, nesterov=True)  # DiLoCo's default
 Make = Callable[[Any, GPT, torch.optim.Optimizer, int], Any]
 
 
@@ -43,9 +44,10 @@ OPTIMIZERS: dict[str, Make | None] = {
     "diloco": member(DiLoCo),
     "diloco int8": member(DiLoCo, quantization="int8"),
     "diloco int4": member(DiLoCo, quantization="int4"),
-    "streaming": member(StreamingDiLoCo, num_fragments=4, outer_optimizer=partial(
-        torch.optim.SGD, lr=0.7, momentum=0.9, nesterov=True)),
-    "streaming delay 5": member(StreamingDiLoCo, num_fragments=4, fragment_sync_delay=5),
+    "streaming": member(StreamingDiLoCo, num_fragments=4, outer_optimizer=NESTEROV),
+    "streaming delay 5": member(
+        StreamingDiLoCo, num_fragments=4, fragment_sync_delay=5, outer_optimizer=NESTEROV
+    ),
     "async": member(AsyncDiLoCo),
     "async gap": member(AsyncDiLoCo, staleness="gap"),
     "async eager": member(AsyncDiLoCo, staleness="eager"),

@@ -46,46 +46,59 @@ def train(folder: Path, name: str) -> None:
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     step = torch.zeros(1, dtype=torch.int64)
     joined = init(folder, name)
-
-    def wrap() -> DistributedDataParallel:
-        """A collective call: all ranks get rank 0's parameters, step and optimizer state."""
-        wrapped = DistributedDataParallel(net)
-        dist.broadcast(step, 0)
-        state = optimizer_state(optimizer)
-        state.revision = int(step)
-        elastic.communicator().sync_shared_state(state, "receive_only" if joined else "enforce_popular")
-        return wrapped
-
-    model, end = wrap(), int(step) + STEPS_TOGETHER if joined else None
-    joined = False
+    model, end, came = None, None, False
     while end is None or step < end:
-        if elastic.update_topology():  # a step boundary, and somebody came: all ranks hear the same
-            model, end = wrap(), int(step) + STEPS_TOGETHER
-        x = torch.randn(32, 20, generator=torch.Generator().manual_seed(int(step) * 100 + dist.get_rank()))
-        loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
-        if name == "a" and step == KILLED_AT:
-            os.kill(os.getpid(), signal.SIGKILL)
         try:
+            if model is None or elastic.update_topology():  # a step boundary: somebody came, and all hear it
+                came, model = came or joined or model is not None, None
+                model = wrap(net, optimizer, step, joined)
+                end = int(step) + STEPS_TOGETHER if came else end
+                came = joined = False
+            if name == "a" and step == KILLED_AT:
+                os.kill(os.getpid(), signal.SIGKILL)
+            seed = int(step) * 100 + dist.get_rank()
+            x = torch.randn(32, 20, generator=torch.Generator().manual_seed(seed))
+            loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
             loss.backward()
-        except RuntimeError as error:
-            print(
-                f"{name}: step {int(step)} again: {str(error).splitlines()[0].partition('PeerLost: ')[2]}",
-                flush=True,
-            )
+        except RuntimeError as error:  # somebody died: nobody has stepped
+            reason = str(error).splitlines()[0].partition("PeerLost: ")[2]
+            print(f"{name}: step {int(step)} again: {reason or error}", flush=True)
             optimizer.zero_grad()
             continue
         optimizer.step()
         optimizer.zero_grad()
         step += 1
-        time.sleep(0.05)  # so that a person can follow
-        if dist.get_rank() == 0 and step % 10 == 0:
-            print(
-                f"{name}: step {int(step)}, {dist.get_world_size()} ranks, loss {loss.item():.3f}", flush=True
-            )
-        if dist.get_rank() == 0 and step == INVITED_AT:
-            part = folder / "invitation.part"
-            part.write_text(elastic.invitation(folder / "secret"))
-            part.rename(folder / "invitation")
+        tell(folder, name, int(step), loss.item())
+    finish(name, net)
+
+
+def wrap(
+    net: torch.nn.Module, optimizer: torch.optim.Optimizer, step: torch.Tensor, joined: bool
+) -> DistributedDataParallel:
+    """A collective call: all ranks get rank 0's parameters, step and optimizer state. Where somebody dies in
+    it, it raises on all others, who call it again."""
+    wrapped = DistributedDataParallel(net)
+    dist.broadcast(step, 0)
+    state = optimizer_state(optimizer)
+    state.revision = int(step)
+    elastic.communicator().sync_shared_state(state, "receive_only" if joined else "enforce_popular")
+    return wrapped
+
+
+def tell(folder: Path, name: str, step: int, loss: float) -> None:
+    """Behind a step: how it goes, and once an invitation."""
+    time.sleep(0.05)  # so that a person can follow
+    if dist.get_rank() != 0:
+        return
+    if step % 10 == 0:
+        print(f"{name}: step {step}, {dist.get_world_size()} ranks, loss {loss:.3f}", flush=True)
+    if step == INVITED_AT:
+        part = folder / "invitation.part"
+        part.write_text(elastic.invitation(folder / "secret"))
+        part.rename(folder / "invitation")
+
+
+def finish(name: str, net: torch.nn.Module) -> None:
     bits = b"".join(parameter.detach().numpy().tobytes() for parameter in net.parameters())
     print(
         f"{name}: done, rank {dist.get_rank()} of {dist.get_world_size()}, sha256 "

@@ -44,7 +44,9 @@ class StateOperation(Protocol):
         serve: list[tuple[int, int, int, int]],
         keep: object,
     ) -> None: ...
-    def fetch(self, donor: int, entry: int, hashes: bool, offset: int, bytes: int, address: int) -> None: ...
+    def fetch(
+        self, donor: int, entry: int, hashes: bool, offset: int, bytes: int, address: int, as_bytes: bool
+    ) -> None: ...
     def complete(self) -> None: ...
     def cancel(self) -> None: ...
 
@@ -59,11 +61,13 @@ class Block(NamedTuple):
 
 @dataclass
 class Request:
-    """A block that a donor was asked for, and where it lands."""
+    """A block that a donor was asked for, and where it lands. as_bytes: it is sent, also inside a host, where
+    it may else be read in the donor's memory."""
 
     donor: int
     size: int
     buffer: bytearray
+    as_bytes: bool
 
 
 @dataclass
@@ -262,13 +266,16 @@ class StateSync:
         load, donor = min((self._load.get(donor, 0), donor) for donor in candidates)
         return donor if load < REQUESTS_PER_DONOR else None
 
-    def _fetch(self, stale: Stale, block: Block, donor: int) -> None:
+    def _fetch(self, stale: Stale, block: Block, donor: int, as_bytes: bool = False) -> None:
         whole = len(stale.digests) if block.hashes else stale.entry.host.bytes
         size = min(CHUNK_BYTES, whole - block.offset)
         buffer = self._free.pop() if self._free else self._new_buffer()
-        self._requests[block] = Request(donor, size, buffer)
+        request = Request(donor, size, buffer, as_bytes or block.hashes)
+        self._requests[block] = request
         self._load[donor] = self._load.get(donor, 0) + 1
-        self._operation.fetch(donor, block.entry, block.hashes, block.offset, size, address_of(buffer))
+        entry, hashes, offset = block
+        address = address_of(buffer)
+        self._operation.fetch(donor, entry, hashes, offset, size, address, request.as_bytes)
 
     def _new_buffer(self) -> bytearray:
         self._buffers.append(bytearray(CHUNK_BYTES))
@@ -299,6 +306,8 @@ class StateSync:
                 late.pop()  # it was the answer to an older request, which lands elsewhere
                 return
             self._settled(block, request)
+            if not request.as_bytes:  # read where the donor may have ended, and changed it, meanwhile
+                return self._fetch(stale, block, request.donor, as_bytes=True)
             self._exclude(stale, request.donor, "a chunk that it sent does not match its hash")
             stale.missing -= 1
             self._ask(stale, [block])

@@ -23,6 +23,7 @@ py::dict status(const MasterRuntime& self) {
   all["peers"] = peers;
   all["waiting"] = s.waiting;
   all["runs"] = s.peers;
+  all["departures"] = s.departures;
   return all;
 }
 

@@ -83,9 +83,9 @@ void offer(StateObject& self, std::uint64_t revision, int strategy, const std::v
 }
 
 void fetch(StateObject& self, PeerId donor, std::uint32_t entry, bool hashes, std::uint64_t offset,
-           std::uint32_t bytes, std::uintptr_t address) {
+           std::uint32_t bytes, std::uintptr_t address, bool as_bytes) {
   if (bytes > limits::chunk_bytes_max) raise({ErrorCode::usage, "a block has at most 4 MiB"});
-  self.runtime->fetch_block(self.handle, donor, {{}, {}, entry, hashes, offset, bytes},
+  self.runtime->fetch_block(self.handle, donor, {{}, {}, entry, hashes, offset, bytes, as_bytes},
                             reinterpret_cast<std::uint8_t*>(address));
 }
 
@@ -97,7 +97,7 @@ void bind_state(py::module_& module) {
       .def("offer", &offer, py::arg("revision"), py::arg("strategy"), py::arg("entries"), py::arg("serve"),
            py::arg("keep"))
       .def("fetch", &fetch, py::arg("donor"), py::arg("entry"), py::arg("hashes"), py::arg("offset"),
-           py::arg("bytes"), py::arg("address"))
+           py::arg("bytes"), py::arg("address"), py::arg("as_bytes"))
       .def("complete", [](StateObject& self) { self.runtime->complete_state(self.handle); })
       .def("cancel", [](StateObject& self) { self.runtime->cancel_state(self.handle); });
 }

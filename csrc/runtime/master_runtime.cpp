@@ -1,7 +1,5 @@
 #include "runtime/master_runtime.hpp"
 
-#include <pthread.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -69,10 +67,7 @@ MasterStatus MasterRuntime::status() const {
 }
 
 void MasterRuntime::run() {
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);
-  pthread_setname_np(pthread_self(), "pccl-master");
+  begin_own_thread("pccl-master");
   while (!stop_) {
     const auto now = monotonic_now();
     for (auto& [name, run] : runs_) run->tick(now);
@@ -218,7 +213,7 @@ void MasterRuntime::drain(MasterRun& run) {
     for (auto& e : effects) std::visit([&](auto& x) { apply(run, x); }, e);
   const std::lock_guard lock(status_mutex_);
   auto& peers = status_.peers[run.name];
-  somebody_went_ |= master.peers() < peers;
+  if (master.peers() < peers) somebody_went_ = true, ++status_.departures;
   peers = master.peers();
   if (!run.name.empty()) return;
   status_.waiting = master.waiting();

@@ -24,6 +24,7 @@ struct MasterStatus {
   View view;  // of the run without a name, as `waiting`
   std::uint32_t waiting = 0;
   std::map<std::string, std::size_t> peers;  // by run: members and those at the door
+  std::uint64_t departures = 0;              // how often peers were fewer than before
 };
 
 class MasterRuntime final : net::Connection::Handler {

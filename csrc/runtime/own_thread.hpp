@@ -19,4 +19,12 @@ template <class Run> Result<std::unique_ptr<std::thread>> start_thread(Run run) 
   }
 }
 
+// First of all in a thread of the library's: what it is called, and that signals are for the user's threads.
+void begin_own_thread(const char* name);
+
+// Whether this thread is let in sooner, for shorter turns, and for no more time in all. A newcomer's state
+// travels while all cores compute: each block would wait some milliseconds for them, several times. Where
+// little is computed it is no gain, and small operations wait longer. Linux 6.12; before, nothing changes.
+void take_short_slices(bool take);
+
 }  // namespace pccl

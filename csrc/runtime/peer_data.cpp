@@ -179,14 +179,8 @@ bool PeerRuntime::link_payload_end(PeerId peer, net::Connection& stripe) {
     session_->note_moved(incoming.header.key);
     exchange_->arrived(incoming.header, incoming.slot);
     gather(incoming.header);
-  } else if (const auto state = states_.find(incoming.block.key); state != states_.end()) {
-    StateEvent event(StateEvent::Kind::block);
-    event.entry = incoming.block.entry;
-    event.hashes = incoming.block.hashes;
-    event.offset = incoming.block.offset;
-    event.bytes = incoming.block.bytes;
-    state->second->events.push(std::move(event));
-    session_->note_moved(incoming.block.key);
+  } else {
+    block_arrived(incoming.block);
   }
   drain();
   return true;

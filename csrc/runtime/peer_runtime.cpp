@@ -2,8 +2,6 @@
 // in peer_calls.cpp.
 #include "runtime/peer_runtime.hpp"
 
-#include <pthread.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -91,12 +89,11 @@ void PeerRuntime::close() {
 }
 
 void PeerRuntime::run() {
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);  // signals are for the user's threads
-  pthread_setname_np(pthread_self(), "pccl-io");
+  begin_own_thread("pccl-io");
   give_up_dialling_ = monotonic_now() + options_.timing.master_lost;
+  bool short_slices = false;
   while (!stop_) {
+    if (short_slices == states_.empty()) take_short_slices(short_slices = !short_slices);
     tick();
     for (const auto& more : std::exchange(unfinished_, {})) exchange_->go_on(more.key, more.attempt);
     drain();

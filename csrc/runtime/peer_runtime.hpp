@@ -186,6 +186,9 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void report_skipped(const OpKey& key, const Running& running, OperationResult& result);
   void serve_block(PeerId peer, const BlockRequest& request);
   void send_fetches(PeerId donor);
+  std::vector<Fetch>::iterator fetch_of(PeerId donor, const wire::BlockHeader& block);
+  void take_block(PeerId donor, const BlockAt& block);
+  void block_arrived(const wire::BlockHeader& block);
   void stop_using(const OpKey& key);  // no frame reads or writes its memory any more
   void forget_in_flight(PeerId peer);
   void unland(Incoming incoming);

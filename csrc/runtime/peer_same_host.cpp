@@ -105,6 +105,8 @@ bool PeerRuntime::host_message(PeerId peer, const BetweenPeers& message) {
     same_host_.on_segment_gone(peer, *gone);
   } else if (const auto* taken = std::get_if<ChunksTaken>(&message)) {
     chunks_taken(peer, *taken);
+  } else if (const auto* block = std::get_if<BlockAt>(&message)) {
+    take_block(peer, *block);
   } else if (const auto* chunk = std::get_if<ChunkAt>(&message)) {
     return hear_of(peer, *chunk);
   } else {

@@ -124,6 +124,10 @@ std::optional<SameHost::Offer> SameHost::offer(PeerId peer, const std::uint8_t* 
   return Offer{0, reinterpret_cast<std::uintptr_t>(data), std::nullopt};
 }
 
+bool SameHost::may_read(PeerId peer, std::size_t bytes) const {
+  return bytes >= offer_from && (ways(peer) & read_process) != 0;
+}
+
 void SameHost::show_again(PeerId peer) {
   if (const auto it = neighbours_.find(peer); it != neighbours_.end()) it->second.shown.clear();
 }

@@ -43,6 +43,8 @@ class SameHost {
     std::optional<SegmentAt> show;
   };
   std::optional<Offer> offer(PeerId peer, const std::uint8_t* data, std::size_t bytes);
+  // Whether the peer reads so many bytes where they are, in private memory too.
+  bool may_read(PeerId peer, std::size_t bytes) const;
   void show_again(PeerId peer);               // what was said may have been lost
   void failing(PeerId peer, LocalWays ways);  // it could not take what was offered like this
   // Segments that are no more, for those who were shown them.

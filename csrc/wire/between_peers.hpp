@@ -58,7 +58,10 @@ struct BlockRequest {
   bool hashes = false;
   std::uint64_t offset = 0;
   std::uint32_t bytes = 0;
-  template <class V> void fields(V&& v) { v(key), v(view), v(entry), v(hashes), v(offset), v(bytes); }
+  bool as_bytes = false;  // on one host too, where it would be told by its place
+  template <class V> void fields(V&& v) {
+    v(key), v(view), v(entry), v(hashes), v(offset), v(bytes), v(as_bytes);
+  }
 };
 
 struct BlockFailed {

@@ -14,7 +14,8 @@ using ToMaster = std::variant<Join, Register, Heartbeat, Reachable, Done, Broken
                               EnterBoundary, Abandon, Leave, StateOffer, LinkReport, Probed>;
 using ToPeer = std::variant<Welcome, Refused, Prove, ViewMessage, Commit, Failed, Passed, Evicted, Missing,
                             Pulse, StatePlan, Suspended, Probe>;
-using BetweenPeers = std::variant<LinkHello, Ready, BlockRequest, BlockFailed, StripeLost, Received,
-                                  HostHello, HostAnswer, SegmentAt, SegmentGone, ChunkAt, ChunksTaken>;
+using BetweenPeers =
+    std::variant<LinkHello, Ready, BlockRequest, BlockFailed, StripeLost, Received, HostHello, HostAnswer,
+                 SegmentAt, SegmentGone, ChunkAt, ChunksTaken, BlockAt>;
 
 }  // namespace pccl

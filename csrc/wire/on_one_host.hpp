@@ -71,4 +71,16 @@ struct ChunksTaken {
   }
 };
 
+// A block of shared state that was asked for, by the place where it lies until the synchronization has ended.
+// Nobody tells that it was read: its digest shows whether it was in time.
+struct BlockAt {
+  static constexpr MessageId id = MessageId::block_at;
+  wire::BlockHeader header;
+  std::uint64_t at = 0;  // address in the sender's private memory
+  template <class V> void fields(V&& v) {
+    v(header.key), v(header.view), v(header.entry), v(header.hashes), v(header.offset), v(header.bytes),
+        v(at);
+  }
+};
+
 }  // namespace pccl

@@ -8,7 +8,7 @@
 
 namespace pccl {
 
-inline constexpr std::uint16_t protocol_version = 2;
+inline constexpr std::uint16_t protocol_version = 3;
 enum class MessageId : std::uint8_t {
   join = 1,
   register_ = 2,
@@ -49,6 +49,7 @@ enum class MessageId : std::uint8_t {
   segment_gone = 83,
   chunk_at = 84,
   chunks_taken = 85,
+  block_at = 86,
 };
 
 using Digest = std::array<std::uint8_t, 16>;

@@ -25,11 +25,11 @@ class MemoryPeer(Peer):
         fill(result, tile(0, array.size))  # so that its pages are there
         own = tile(index, array.size)
         fill(array, own)
-        before, shared_before = _resident("VmRSS"), _resident("RssShmem")
+        before, shared_before = resident("VmRSS"), resident("RssShmem")
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")  # the peak counts from here
         self.comm.all_reduce(array, out=result if out else None)
-        peak = _resident("VmHWM") - (_resident("RssShmem") - shared_before)
+        peak = resident("VmHWM") - (resident("RssShmem") - shared_before)
         expected = sum_of(range(peers), array.size)
         return {"extra": max(0, peak - before), "right": holds(result, expected)}
 
@@ -50,7 +50,7 @@ def measure(peers: int, size: int = SIZE, **settings: Any) -> Iterator[Figure]:
         yield Figure("memory", name, extra, "B", GOAL_BYTES if out else None, {"peers": peers}, right)
 
 
-def _resident(name: str) -> int:
+def resident(name: str) -> int:
     """VmRSS, VmHWM or RssShmem of this process in bytes."""
     with open("/proc/self/status") as status:
         line = next(line for line in status if line.startswith(f"{name}:"))

@@ -29,7 +29,7 @@ class CannotMeasure(PcclError):
 def measure(options: Options) -> Iterator[Row]:
     """Rows as they are measured, in the order of sizes. Raises UsageError, CannotMeasure or WorkerFailed."""
     check(options)
-    with _network(options) as net, Crew() as crew:
+    with network(options) as net, Crew() as crew:
         workers = _start(crew, net, options)
         for size in options.sizes:
             yield _measure_size(workers, net, options, size)
@@ -48,7 +48,7 @@ def check(options: Options) -> None:
         raise UsageError("--loss is a share below 1; rates and times are not negative")
 
 
-def _network(options: Options) -> Any:
+def network(options: Options) -> Any:
     """An Emulator, the master's namespace being the last."""
     tree = _emulator()
     shared = options.rate_of == "peer"

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..bench import ddp, heal, join, kill, memory, pause, plot, sync, topology
+from ..bench import ddp, heal, join, kill, memory, optim, pause, plot, sync, topology
 from ..bench.group import GLOO, Group
 from ..bench.report import Figure, print_figures
 from . import bench_arguments as arguments
@@ -33,6 +33,11 @@ def add_all(benches: Any) -> None:
     arguments.size(bench, heal.SIZE)
     arguments.count(bench, "--batch", heal.BATCH, "samples of all peers: how long a step is")
     arguments.path(bench)
+    bench = _add(benches, "optim", "what the optimizers cost, and what they hide", _optim)
+    about = "peers 100 ms and 100 Mbit/s apart; as bench wan, it takes root"
+    bench.add_argument("--overlap", action="store_true", help=about)
+    arguments.count(bench, "--repeats", 9, "of what is short, of which the shortest counts")
+    arguments.size(bench, optim.SIZE)
     bench = _add(benches, "join", "a newcomer in a running group of 2", _join)
     arguments.count(bench, "--repeats", 30, "newcomers")
     arguments.path(bench)
@@ -78,6 +83,10 @@ def _ddp(args: argparse.Namespace) -> Iterable[Figure]:
 
 def _heal(args: argparse.Namespace) -> Iterable[Figure]:
     return heal.measure(args.repeats, args.size, args.batch, **arguments.settings_of(args))
+
+
+def _optim(args: argparse.Namespace) -> Iterable[Figure]:
+    return optim.overlap() if args.overlap else optim.measure(args.repeats, args.size)
 
 
 def _join(args: argparse.Namespace) -> Iterable[Figure]:

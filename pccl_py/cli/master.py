@@ -76,11 +76,12 @@ def wait_while_needed(
     if held_fd is not None:
         holder.register(held_fd, 0)
     alone_since, patience = time.monotonic(), max(orphan_s, FIRST_PEER_S)
+    departures = 0  # of runs that are over before anybody looks, too
     while signal.sigtimedwait(signals, min(1.0, max(0.05, orphan_s / 4))) is None:
-        now = time.monotonic()
+        now, status = time.monotonic(), master.status()
         held = held_fd is not None and not holder.poll(0)
-        if held or any(master.status()["runs"].values()):
-            alone_since, patience = now, orphan_s
+        if held or any(status["runs"].values()) or status["departures"] != departures:
+            departures, alone_since, patience = status["departures"], now, orphan_s
         elif now - alone_since >= patience:
             return
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..errors import OperationTimeout
+from . import whole_calls
 from .process_group import PcclProcessGroup
 from .torch_names import dist
 from .torch_work import PcclWork, seconds_of
@@ -218,7 +219,7 @@ def monitored_barrier(
         return
     limit = seconds_of(timeout)
     try:
-        resolve(group).group.barrier(limit).wait()
+        whole_calls.barrier(resolve(group).group, limit).wait()
     except OperationTimeout as error:
         raise RuntimeError(f"monitored_barrier: not all ranks came within {limit:g} s. {error}") from error
 

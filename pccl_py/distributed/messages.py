@@ -38,7 +38,7 @@ def recv_any(group: Group, tensors: Sequence[torch.Tensor], tag: int) -> Message
 
 
 def _other(group: Group, rank: int) -> int:
-    peer = group._root(rank)
+    peer = group.peer_of(rank)
     if peer == group.id:
         raise UsageError(f"rank {rank} is this one: it cannot send to itself")
     return peer
@@ -48,9 +48,9 @@ def _post(group: Group, tensors: Sequence[torch.Tensor], ends: tuple[int, int], 
     if not 0 <= tag <= TAG_MAX:
         raise UsageError(f"tag={tag}: messages have tags from 0 to {TAG_MAX}")
     sent = ends[0] == group.id
-    with group._lock:  # messages of one tag travel in the order of the calls
+    with group.lock:  # messages of one tag travel in the order of the calls
         lent = [lend(tensor, "the message", reduced=False, written=not sent) for tensor in tensors]
         work = group.member.message([tensor for tensor, _ in lent], ends, tag, timeout=group.timeout_s)
         message = Message(group, work, tensors, [back for _, back in lent if back is not None])
-        group._keep(message)
+        group.keep(message)
     return message

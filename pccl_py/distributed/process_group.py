@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import PcclError
+from . import in_blocks, whole_calls
 from .errors import translated
 from .group import Group
 from .messages import recv, recv_any, send
@@ -198,65 +199,65 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
     # ---- whole tensors -------------------------------------------------------------------------------------
 
     def allreduce(self, tensors: Any, opts: Any = None, timeout: timedelta | None = None) -> PcclWork:
-        return self._begin(self.group.all_reduce, _listed(tensors), _op(opts), _limit(opts, timeout))
+        return self._begin(
+            whole_calls.all_reduce, self.group, _listed(tensors), _op(opts), _limit(opts, timeout)
+        )
 
     allreduce_coalesced = allreduce
 
     def reduce(self, tensors: Any, opts: Any, op: Any = None, timeout: timedelta | None = None) -> PcclWork:
         """(tensors, options) or (tensor, root, op)."""
         how = _op(opts) if hasattr(opts, "reduceOp") else _op(op)
-        return self._begin(self.group.reduce, _listed(tensors), _root(opts), how, _limit(opts, timeout))
+        return self._begin(
+            whole_calls.reduce, self.group, _listed(tensors), _root(opts), how, _limit(opts, timeout)
+        )
 
     def broadcast(self, tensors: Any, opts: Any, timeout: timedelta | None = None) -> PcclWork:
-        return self._begin(self.group.broadcast, _listed(tensors), _root(opts), _limit(opts, timeout))
+        return self._begin(
+            whole_calls.broadcast, self.group, _listed(tensors), _root(opts), _limit(opts, timeout)
+        )
 
     def barrier(self, opts: Any = None, timeout: timedelta | None = None) -> PcclWork:
-        return self._begin(self.group.barrier, _limit(opts, timeout))
+        return self._begin(whole_calls.barrier, self.group, _limit(opts, timeout))
 
     # ---- in blocks -----------------------------------------------------------------------------------------
 
     def allgather(self, outputs: Any, inputs: Any, opts: Any = None) -> PcclWork:
         """(lists of outputs, inputs) or (outputs, input)."""
         lists = outputs if outputs and isinstance(outputs[0], list | tuple) else [outputs]
-        return self._begin(self.group.all_gather_lists, lists, _listed(inputs), _limit(opts))
+        return self._begin(in_blocks.all_gather_lists, self.group, lists, _listed(inputs), _limit(opts))
 
     def allgather_coalesced(self, outputs: Sequence[Tensors], inputs: Tensors, opts: Any = None) -> PcclWork:
         """outputs[r][i]: input i of rank r, the other way round than with allgather."""
         by_input = [list(each) for each in zip(*outputs, strict=True)]
-        return self._begin(self.group.all_gather_lists, by_input, inputs, _limit(opts))
+        return self._begin(in_blocks.all_gather_lists, self.group, by_input, inputs, _limit(opts))
 
     def all_gather_single(self, output: torch.Tensor, own: torch.Tensor, opts: Any = None) -> PcclWork:
-        return self._begin(self.group.all_gather, [output], [own], _limit(opts))
+        return self._begin(in_blocks.all_gather, self.group, [output], [own], _limit(opts))
 
     _allgather_base = all_gather_single
 
     def all_gather_single_coalesced(self, outputs: Tensors, inputs: Tensors, opts: Any = None) -> PcclWork:
-        return self._begin(self.group.all_gather, outputs, inputs, _limit(opts))
+        return self._begin(in_blocks.all_gather, self.group, outputs, inputs, _limit(opts))
 
     allgather_into_tensor_coalesced = all_gather_single_coalesced
 
     def reduce_scatter(self, outputs: Any, inputs: Any, opts: Any = None) -> PcclWork:
         """(outputs, lists of inputs) or (output, inputs)."""
         lists = inputs if inputs and isinstance(inputs[0], list | tuple) else [inputs]
-        return self._begin(self._reduce_scatter_lists, _listed(outputs), lists, _op(opts), _limit(opts))
-
-    def _reduce_scatter_lists(
-        self, outputs: Tensors, lists: Sequence[Tensors], op: Any, limit: float | None
-    ) -> Pending:
-        for output, each in zip(outputs, lists, strict=True):
-            self.group._check_list(each, output, "reduce_scatter")
-        packed = [torch.cat([tensor.detach().reshape(-1) for tensor in each]) for each in lists]
-        return self.group.reduce_scatter(outputs, packed, op, limit)
+        return self._begin(
+            in_blocks.reduce_scatter_lists, self.group, _listed(outputs), lists, _op(opts), _limit(opts)
+        )
 
     def reduce_scatter_single(self, output: torch.Tensor, own: torch.Tensor, opts: Any = None) -> PcclWork:
-        return self._begin(self.group.reduce_scatter, [output], [own], _op(opts), _limit(opts))
+        return self._begin(in_blocks.reduce_scatter, self.group, [output], [own], _op(opts), _limit(opts))
 
     _reduce_scatter_base = reduce_scatter_single
 
     def reduce_scatter_single_coalesced(
         self, outputs: Tensors, inputs: Tensors, opts: Any = None
     ) -> PcclWork:
-        return self._begin(self.group.reduce_scatter, outputs, inputs, _op(opts), _limit(opts))
+        return self._begin(in_blocks.reduce_scatter, self.group, outputs, inputs, _op(opts), _limit(opts))
 
     reduce_scatter_tensor_coalesced = reduce_scatter_single_coalesced
 
@@ -264,13 +265,17 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
         """(lists of outputs, inputs, options) or (outputs, input, root)."""
         lists = outputs[0] if outputs and isinstance(outputs[0], list | tuple) else outputs
         own = _listed(inputs)[0]
-        return self._begin(self.group.gather, lists or None, own, _root(opts), _limit(opts, timeout))
+        return self._begin(
+            in_blocks.gather, self.group, lists or None, own, _root(opts), _limit(opts, timeout)
+        )
 
     def scatter(self, outputs: Any, inputs: Any, opts: Any, timeout: timedelta | None = None) -> PcclWork:
         """(outputs, lists of inputs, options) or (output, inputs, root)."""
         lists = inputs[0] if inputs and isinstance(inputs[0], list | tuple) else inputs
         out = _listed(outputs)[0]
-        return self._begin(self.group.scatter, out, lists or None, _root(opts), _limit(opts, timeout))
+        return self._begin(
+            in_blocks.scatter, self.group, out, lists or None, _root(opts), _limit(opts, timeout)
+        )
 
     def all_to_all_single(
         self,
@@ -282,22 +287,15 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
     ) -> PcclWork:
         """Splits along the first dimension; without them, equal blocks."""
         if not output_splits and not input_splits:
-            return self._begin(self.group.all_to_all, output, own, _limit(opts))
-        return self._begin(self._all_to_all_split, output, own, output_splits, input_splits, _limit(opts))
+            return self._begin(in_blocks.all_to_all, self.group, output, own, _limit(opts))
+        return self._begin(
+            in_blocks.all_to_all_split, self.group, output, own, output_splits, input_splits, _limit(opts)
+        )
 
     alltoall_base = all_to_all_single
 
-    def _all_to_all_split(
-        self, output: torch.Tensor, own: torch.Tensor, out_splits: list[int], in_splits: list[int], limit: Any
-    ) -> Pending:
-        outputs, inputs = (
-            list(torch.split(tensor, list(splits) or tensor.shape[0] // self.group.size))
-            for tensor, splits in ((output, out_splits), (own, in_splits))
-        )
-        return self.group.all_to_all_uneven(outputs, inputs, limit)
-
     def alltoall(self, outputs: Tensors, inputs: Tensors, opts: Any = None) -> PcclWork:
-        return self._begin(self.group.all_to_all_uneven, outputs, inputs, _limit(opts))
+        return self._begin(in_blocks.all_to_all_uneven, self.group, outputs, inputs, _limit(opts))
 
     # ---- between two ---------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -10,6 +10,7 @@ from ..errors import UsageError
 from ..tensors import check_torch, torch_code
 
 Back = Callable[[], None]
+Tensors = Sequence[torch.Tensor]
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
@@ -72,3 +73,51 @@ def joined(tensors: list[torch.Tensor]) -> torch.Tensor | None:
         address += tensor.numel() * tensor.element_size()
     count = sum(tensor.numel() for tensor in tensors)
     return first.detach().as_strided((count,), (1,))
+
+
+def one_dtype(tensors: Tensors, what: str) -> torch.dtype:
+    dtypes = {tensor.dtype for tensor in tensors}
+    if len(dtypes) != 1:
+        raise UsageError(f"{what}: tensors of one dtype, please; these are {sorted(map(str, dtypes))}")
+    return dtypes.pop()
+
+
+def lend_all(
+    tensors: Tensors, what: str, *, reduced: bool, written: bool = True
+) -> tuple[list[torch.Tensor], list[Back]]:
+    pairs = [lend(tensor, what, reduced=reduced, written=written) for tensor in tensors]
+    return [tensor for tensor, _ in pairs], [back for _, back in pairs if back is not None]
+
+
+def apart(source: torch.Tensor, targets: list[torch.Tensor]) -> torch.Tensor:
+    """A copy where the input lies in an output, as torch allows."""
+    begin, end = source.data_ptr(), source.data_ptr() + source.numel() * source.element_size()
+    for target in targets:
+        first = target.data_ptr()
+        if begin < first + target.numel() * target.element_size() and first < end:
+            return source.clone()
+    return source
+
+
+def spread(tensors: Tensors) -> tuple[torch.Tensor, Back | None]:
+    """(flat memory for all of them, what copies it to them): without a copy where they lie in a row."""
+    flat = joined(list(tensors))
+    if flat is not None:
+        return flat, None
+    first, count = tensors[0], sum(t.numel() for t in tensors)
+    flat = torch.empty(count, dtype=first.dtype, device=first.device)
+
+    def pour() -> None:
+        offset = 0
+        for tensor in tensors:
+            tensor.detach().copy_(flat[offset : offset + tensor.numel()].view(tensor.shape))
+            offset += tensor.numel()
+
+    return flat, pour
+
+
+def packed(tensors: Tensors) -> torch.Tensor:
+    flat = joined(list(tensors))
+    if flat is not None:
+        return flat
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])

@@ -57,7 +57,8 @@ class Master:
 
     def status(self) -> dict[str, Any]:
         """Of the run without a name: `{"view": number, "peers": [(peer, island, group), ...], "waiting":
-        islands at the door}`, and of all runs `"runs": {name: peers in it and at its door}`."""
+        islands at the door}`, and of all runs `"runs": {name: peers in it and at its door}` and
+        `"departures"`: how often they have become fewer."""
         return dict(self._core.status())
 
     def stop(self) -> None:

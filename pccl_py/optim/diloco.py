@@ -47,13 +47,15 @@ class DiLoCo(Engine):
     weighting            "uniform"; "tokens": by what add_tokens() was told; "rarity": see local_steps; or a
                          function of a Progress that returns 0, or 2**-64 to 2**64
     merge                "mean"; "rda": mean of the norms times direction of the mean direction, for each
-                         parameter but embeddings (arXiv 2604.21428)
+                         parameter but embeddings (arXiv 2604.21428); for each flat one of FSDP1
     outer_momentum_clip  the longest outer step, in units of the outer learning rate (CO2); None: no limit
     backup_device        where the outer state lives; None: on the host
     pin_memory           outer state in page-locked memory; None: where the model is on a GPU
     bucket_cap_mb        a difference is handed over as tensors of at most this size; it is one operation
     inner_state_on_join  what a peer that joins a running run, or comes back, does with the state of its inner
-                         optimizer: "keep" or "zero"
+                         optimizer: "keep", "zero", or "copy": it goes on with that of a member, learning
+                         rates included; zeros where nobody has any, or who gives it dies. Nobody else waits
+                         for it. The same on all peers
     verify_every         compare the outer state between peers after so many windows, and repair it; 0: never.
                          Costs a hash of it and no data
 

@@ -113,11 +113,16 @@ class Engine(Membership):
         former = signal.getsignal(number)
 
         def asked(signum: int, frame: Any) -> None:
-            self._leave_asked = "finish" if finish else "drop"
+            self.ask_to_leave(finish=finish)
             if callable(former):
                 former(signum, frame)
 
         signal.signal(number, asked)
+
+    def ask_to_leave(self, *, finish: bool = True) -> None:
+        """What leave_on()'s signal does. Where this is known before the window ends, and averages do not
+        overlap, a peer that stays gets what quantization has held back of this one's deltas."""
+        self._leave_asked = "finish" if finish else "drop"
 
     @property
     def should_leave(self) -> bool:
@@ -240,7 +245,7 @@ class Engine(Membership):
         self._pace.step()
         if self._flight is not None:
             self._staleness += 1
-        if self._position < self._next_event() and not self._pace.over:
+        if self._position < self._next_event() and not self._called_in():
             return
         if self._entered:
             self.sync()

@@ -67,12 +67,18 @@ class Membership(Windows):
         changed = bool(info.donors) or info.revision != offered
         if changed or (joining and not self._loaded):
             self._start_from_outer(mid_run=bool(phase))
-        if joining and info.revision > 0 and changed and self._settings.inner_on_join == "zero":
+        came = joining and info.revision > 0 and changed
+        if came and self._settings.inner_on_join == "zero":
             self._inner.state.clear()
         self._note(info, time.monotonic() - began, repaired=changed and not joining)
         self._was_member, self._mixed = True, False
         self._weight_seen = float(max(1, len(info.contributors)))
+        if self._inner_copy is not None:
+            self._inner_copy.wanted |= came
+            self._inner_copy.settle(self._slot())
         self._stage = self._resumed(joining, phase)
+        if self._inner_copy is not None:
+            self._inner_copy.exchange()
 
     def _start_from_outer(self, mid_run: bool) -> None:
         outer = self._outer

@@ -10,9 +10,14 @@ from torch import Tensor
 _CHUNK = 1 << 18
 
 
-@torch.no_grad()
 def exact_norm(flat: Tensor) -> float:
-    """L2 norm of float32 [n]. Squares are exact in float64; halves are added elementwise, chunk by chunk."""
+    """L2 norm of float32 [n]."""
+    return math.sqrt(exact_square(flat))
+
+
+@torch.no_grad()
+def exact_square(flat: Tensor) -> float:
+    """Of the L2 norm. Squares are exact in float64; halves are added elementwise, chunk by chunk."""
     total = 0.0
     for chunk in torch.split(flat, _CHUNK):
         squares = chunk.double().square_()
@@ -22,4 +27,4 @@ def exact_norm(flat: Tensor) -> float:
             squares = squares[:half] + squares[half : 2 * half]
             squares[: rest.numel()] += rest
         total += float(squares.sum())
-    return math.sqrt(total)
+    return total

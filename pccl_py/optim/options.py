@@ -1,4 +1,4 @@
-"""The arguments that the whole family shares: checked here, and refused where their part is not built yet."""
+"""The arguments that the whole family shares, checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal, TypedDict
 
 import torch
 
-from ..errors import NotBuilt, UsageError
+from ..errors import UsageError
 from ..quantization import QuantConfig, numbers_of
 from .fragments import Schedule
 from .pace import PaceRules
@@ -54,6 +54,7 @@ class Settings:
     """Checked arguments.
 
     pipelined   the average of a window is applied at the end of the next one
+    lookahead   a window starts where the outer step would lead if the own delta were the average
     pace        how many steps a peer takes in a window, and how long it is waited for
     alpha       share of a model's own values that stays when a fragment is applied
     feedback    what quantization loses is added to the next delta
@@ -70,6 +71,7 @@ class Settings:
     pipelined: bool = False
     alpha: float = 0.0
     staleness: str = "none"
+    lookahead: bool = False
     feedback: bool = False
     non_finite: str = "raise"
     device: torch.device | None = None
@@ -89,6 +91,7 @@ def settings(
     alpha: float = 0.0,
     pipelined: bool = False,
     staleness: str = "none",
+    lookahead: bool = False,
     quantization: str | QuantConfig | None = None,
     error_feedback: bool | None = None,
     non_finite: NonFinite = "raise",
@@ -105,7 +108,7 @@ def settings(
     min_peers: int | None = None,
     grace_ms: float = 0,
 ) -> Settings:
-    """Raises UsageError, or NotBuilt for what waits for a part that does not exist yet."""
+    """Raises UsageError."""
     schedule = Schedule(
         count(sync_every, "sync_every", 1),
         count(num_fragments, "num_fragments", 1),
@@ -136,6 +139,7 @@ def settings(
         delay,
         alpha,
         staleness,
+        lookahead,
         numbers_of(code),
         chunk,
         merge,
@@ -149,17 +153,18 @@ def settings(
         schedule=schedule,
         outer=outer,
         how=How(together=plain, overlaps=overlaps, quantization=code, chunk=chunk and max(1, chunk)),
-        rules=Rules(merge=merge, gap=staleness == "gap", clip=clip),
+        rules=Rules(merge=merge, gap=staleness == "gap", clip=clip, shares=weighting == "rarity"),
         weighting=weighting_of(weighting),
-        described=f"{shared} {described(weighting)} {non_finite}",
+        described=f"{shared} {described(weighting)} {non_finite}" + " copy" * (inner_state_on_join == "copy"),
         pipelined=pipelined,
         alpha=share(alpha, "fragment_update_alpha"),
         staleness=staleness,
+        lookahead=lookahead,
         feedback=feedback,
         non_finite=non_finite,
         device=None if backup_device is None else _device(backup_device),
         pin_memory=pin_memory,
-        inner_on_join=_inner_state_on_join(inner_state_on_join),
+        inner_on_join=one_of(inner_state_on_join, "inner_state_on_join", ("keep", "zero", "copy")),
         verify_every=count(verify_every, "verify_every", 0),
         pace=pace,
     )
@@ -171,14 +176,6 @@ def _quantization(value: str | QuantConfig | None, non_finite: str) -> QuantConf
     numbers_of(value)
     code = QuantConfig(value) if isinstance(value, str) else value  # type: ignore[arg-type]  # checked
     return replace(code, non_finite="skip") if non_finite == "skip" else code
-
-
-def _inner_state_on_join(value: str) -> str:
-    if value == "copy":
-        raise NotBuilt("inner_state_on_join='copy' waits for copies of private state; pass 'keep' or 'zero'")
-    if value not in ("keep", "zero"):
-        raise UsageError(f"inner_state_on_join={value!r}: it is 'keep', 'zero' or 'copy'")
-    return value
 
 
 def _device(value: str | torch.device) -> torch.device:

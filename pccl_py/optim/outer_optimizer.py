@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from .options import OuterFactory
+from .plain_sgd import is_plain, step_in_blocks
 
 
 class Slot(NamedTuple):
@@ -91,6 +92,8 @@ class OuterOptimizer:
 
     def step(self, parameters: list[torch.nn.Parameter]) -> None:
         """`parameters`: those that have a gradient."""
+        if is_plain(self.torch, parameters):
+            return step_in_blocks(self.torch, {id(p) for p in parameters})
         self.torch.step()
         state, stepped = self.torch.state, {id(p) for p in parameters}
         for p, key, view, _ in self._slots:

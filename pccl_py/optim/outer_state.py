@@ -21,7 +21,8 @@ from .options import OuterFactory
 from .outer_optimizer import OuterOptimizer, split
 
 _COUNTERS = ("windows", "outer_step", "inner_step", "tokens")
-PENDING_COUNTS = 5  # weight; steps, tokens and number of those who trained; of those who go on
+_SWAPPED = 1 << 20  # elements that change places at a time
+PENDING_COUNTS = 6  # weight; steps, tokens and number of those who trained; of those who go on; of either
 
 
 class Fragment(NamedTuple):
@@ -142,16 +143,41 @@ class OuterState:
             self.start.copy_(self.parameters)
 
     @torch.no_grad()
-    def store_to_model(self, fragment: Fragment | None = None, keep: float = 0.0, ahead: float = 0.0) -> None:
-        """Of one fragment, or of all. keep: the share of the model's own values that stays (alpha). ahead:
-        what the outer step made of this peer's own delta would be about `ahead` times it."""
+    def store_to_model(self, fragment: Fragment | None = None, keep: float = 0.0) -> None:
+        """Of one fragment, or of all. keep: the share of the model's own values that stays (alpha)."""
         chosen = slice(None) if fragment is None else slice(fragment.first, fragment.last)
         source = self._views
         if self.start is not None:
             self.start.copy_(self.parameters)
-            if ahead:
-                self.start.sub_(self.delta, alpha=ahead)
-            source = split(self.start, self._shapes)
+        self._store(chosen, source, keep)
+
+    @torch.no_grad()
+    def store_ahead(self, lead: float) -> None:
+        """The model starts ahead by `lead` times this peer's own delta."""
+        assert self.start is not None
+        torch.sub(self.parameters, self.delta, alpha=lead, out=self.start)
+        self._store(slice(None), split(self.start, self._shapes))
+
+    @torch.no_grad()
+    def store_looking_ahead(self) -> None:
+        """The model starts where the outer optimizer would lead if this peer's own delta were the average.
+        Neither the outer parameters nor the optimizer change. Where no average waits."""
+        assert self.start is not None and not self.has_pending
+        before = {key: buffer.clone() for key, buffer in self.optimizer.buffers.items()}
+        self.start.copy_(self.parameters)
+        self._step(self.pending.copy_(self.delta))  # some write to gradients, and the delta travels
+        for ahead, now in zip(
+            torch.split(self.parameters, _SWAPPED), torch.split(self.start, _SWAPPED), strict=True
+        ):
+            kept = now.clone()
+            now.copy_(ahead)
+            ahead.copy_(kept)
+        for key, buffer in self.optimizer.buffers.items():
+            buffer.copy_(before[key])
+        self._restore()
+        self._store(slice(None), split(self.start, self._shapes))
+
+    def _store(self, chosen: slice, source: list[Tensor], keep: float = 0.0) -> None:
         for local, view in zip(self.model.local()[chosen], source[chosen], strict=True):
             local.copy_(torch.lerp(view, local.to(view), keep) if keep else view)
         self.model.reshard()
@@ -163,9 +189,9 @@ class OuterState:
         base = self.parameters if self.start is None else self.start
         delta = self.delta[: fragment.size]
         local = self.model.local()[fragment.first : fragment.last]
-        for view, value in zip(self.of(delta, fragment), local, strict=True):
-            view.copy_(value)
-        torch.sub(base[fragment.begin : fragment.end], delta, out=delta)
+        starts = self.of(base[fragment.begin : fragment.end], fragment)
+        for view, start, value in zip(self.of(delta, fragment), starts, local, strict=True):
+            torch.sub(start, value.to(start), out=view)
 
     @torch.no_grad()
     def rebase(self, fragment: Fragment, old: Tensor) -> None:
@@ -189,7 +215,7 @@ class OuterState:
     @property
     def pending_counts(self) -> list[float]:
         """Of the pending average: sum of weights; inner steps, tokens and number of the peers that trained
-        for it; number of those that go on."""
+        for it; number of those that go on, and of those that did or do."""
         return [float(value) for value in self._pending_counts[1:]]
 
     def commit(self, counts: list[float]) -> None:
@@ -205,16 +231,19 @@ class OuterState:
 
     def apply(self, steps: int, tokens: int) -> None:
         """Takes the outer step with the pending average. steps: the mean over peers, tokens: their sum."""
+        self._step(self.average())
+        self._fragment_steps[self.fragment.number] += 1
+        self._counters += torch.tensor([1, 1, steps, tokens])
+        self._applied()
+
+    def _step(self, gradient: Tensor) -> None:
         fragment = self.fragment
         outer = self._outer[fragment.first : fragment.last]
-        for parameter, gradient in zip(outer, self.of(self.average(), fragment), strict=True):
-            parameter.grad = gradient
+        for parameter, part in zip(outer, self.of(gradient, fragment), strict=True):
+            parameter.grad = part
         self.optimizer.step(outer)
         for parameter in outer:
             parameter.grad = None
-        self._fragment_steps[fragment.number] += 1
-        self._counters += torch.tensor([1, 1, steps, tokens])
-        self._applied()
 
     def skip(self) -> None:
         """A window in which nobody had trained: counted, and nothing else changes."""

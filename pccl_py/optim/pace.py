@@ -7,6 +7,7 @@ each peer finds by itself (FedFix: arXiv 2206.10189).
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ class PaceRules:
     least: int = 1
     quorum: int | None = None
     grace_s: float = 0.0
+
+    @property
+    def timed(self) -> bool:
+        """Whether what a peer does depends on clocks."""
+        return self.dynamic or self.quorum is not None
 
     def steps_at(self, speed: float, speeds: Sequence[float]) -> int:
         """For a peer of that speed, in steps per second; 0: unknown."""
@@ -62,7 +68,7 @@ class Pace:
     def measure(self) -> float:
         if self._counted and self._trained_s > 0:
             now = self._counted / self._trained_s
-            self.speed = now if not self.speed else (self.speed + now) / 2
+            self.speed = _as_sent(now if not self.speed else (self.speed + now) / 2)
             self._trained_s, self._counted = 0.0, 0
         return self.speed
 
@@ -78,3 +84,8 @@ class Pace:
         if limit is None or not self.speed or self.steps / self.speed <= limit:
             return False
         return time.monotonic() - self._began >= limit
+
+
+def _as_sent(speed: float) -> float:
+    """Of the bits that the others get of it: all shall find the same."""
+    return float(struct.unpack("f", struct.pack("f", speed))[0])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..error_feedback import Residual
-from ..errors import Cancelled, CollectiveError, NonFiniteError, PcclError
+from ..errors import Cancelled, CollectiveError, NonFiniteError
 from ..quantization import QuantConfig
 from ..shared_state import SharedState, SyncInfo
 from ..work import OpInfo
@@ -19,7 +19,10 @@ from ..work import OpInfo
 logger = logging.getLogger("pccl_py.optim")
 
 SLOTS = 64  # a peer's own place in a vector that is summed: its id modulo this
-TOTALS = 4  # steps, tokens, peers, going on
+TOTALS = 7  # steps, tokens, peers that trained, going on, either, weight, weight of what is not finite
+MARKS_EACH = 8  # slots that one float64 marks: three bits each for bad and leaving, up to 7 peers of a slot
+MARKS = -(-SLOTS // MARKS_EACH)
+COUNTS, DELTA = 0, 1
 
 
 class Comm(Protocol):
@@ -40,6 +43,7 @@ class Own:
     trained          1.0 where there were steps
     goes_on          1.0 unless it is in finalize()
     speed            inner steps per second; 0 while unknown
+    leaving          this is its last delta, and what quantization held back is to be had
     finite           False: its delta held NaN or infinity, and is zeros now
     extra            numbers whose weighted sum is wanted, as many on all peers
     """
@@ -50,22 +54,38 @@ class Own:
     goes_on: float
     speed: float = 0.0
     finite: bool = True
+    leaving: bool = False
     extra: list[float] = field(default_factory=list)
 
-    def counts(self, slot: int) -> Tensor:
-        own = torch.zeros(TOTALS + 2 * SLOTS + len(self.extra), dtype=torch.float64)
-        own[:TOTALS] = torch.tensor([self.steps, self.tokens, self.steps > 0, self.goes_on])
-        own[TOTALS + slot] = 0.0 if self.finite else self.weight
-        own[TOTALS + SLOTS + slot] = self.speed
-        own[TOTALS + 2 * SLOTS :] = torch.tensor(self.extra, dtype=torch.float64) * self.weight
-        return own
+    def counts(self, slot: int) -> list[Tensor]:
+        """float64 [TOTALS + MARKS + extra], and every slot's speed, float32: summed over the peers."""
+        numbers = torch.zeros(TOTALS + MARKS + len(self.extra), dtype=torch.float64)
+        bad = self.weight if not self.finite else 0.0
+        either = self.steps > 0 or self.goes_on > 0
+        totals = [self.steps, self.tokens, self.steps > 0, self.goes_on, either, self.weight, bad]
+        numbers[:TOTALS] = torch.tensor(totals)
+        marks = (bad > 0) + 8 * self.leaving
+        numbers[TOTALS + slot // MARKS_EACH] = marks * 64.0 ** (slot % MARKS_EACH)
+        numbers[TOTALS + MARKS :] = torch.tensor(self.extra, dtype=torch.float64) * self.weight
+        speeds = torch.zeros(SLOTS)
+        speeds[slot] = self.speed
+        return [numbers, speeds]
+
+
+def marked(numbers: list[float]) -> tuple[set[int], set[int]]:
+    """The slots that the MARKS numbers call bad, and leaving."""
+    digits = [round(number) >> 6 * place & 63 for number in numbers for place in range(MARKS_EACH)]
+    bad = {slot for slot, digit in enumerate(digits) if digit & 7}
+    return bad, {slot for slot, digit in enumerate(digits) if digit >> 3}
 
 
 @dataclass(frozen=True)
 class Landed:
     """A committed average: its operation, and the sums over all peers of what they counted.
 
-    bad      weights of those whose delta was not finite, by slot
+    totals   steps, tokens, peers that trained, peers that go on, peers that did or do
+    bad      slots of those whose delta was not finite; bad_weight: the sum of their weights
+    leaving  slots of those that leave after it
     speeds   inner steps per second, by slot
     extra    the weighted means of what Own.extra brought
     bytes_sent, bytes_received    tensor data of this peer, in all that belongs to it
@@ -74,7 +94,9 @@ class Landed:
     info: OpInfo
     weight: float
     totals: list[float]
-    bad: list[float]
+    bad: set[int]
+    leaving: set[int]
+    bad_weight: float
     speeds: list[float]
     extra: list[float]
     bytes_sent: int
@@ -84,7 +106,8 @@ class Landed:
 @dataclass(frozen=True)
 class How:
     """The same on all peers. together: one operation for both, which needs weights of 0 and 1 and values as
-    they are; else two, which peers may leave between, so that their last tokens are not counted.
+    they are; else two: the counts, and the delta where somebody has a weight. Who leaves between is not
+    counted.
 
     overlaps   they run while the peer trains
     chunk      elements of the tensors that a delta is handed over as; None: one tensor
@@ -108,66 +131,93 @@ class Reduction:
         self._counts = own.counts(slot)
         self._works: list[Any] = []
         self._done: list[OpInfo | None] = [None, None]
+        self._bytes = [0, 0]
+
+    @property
+    def begun(self) -> bool:
+        """Whether a part of it is committed."""
+        return self._done != [None, None]
+
+    @property
+    def posted(self) -> bool:
+        """Whether a part of it is under way, or committed."""
+        return self.begun or any(self._works)
 
     @property
     def committed(self) -> bool:
         """Whether the average is there, if not all that belongs to it."""
-        return self._done[0] is not None
+        return self._done[DELTA] is not None
 
     def start(self) -> None:
         if self._how.overlaps and not self._works:
             # Whoever drops a Work cancels it on all peers: so both are kept, whatever becomes of the second.
             self._works = [None, None]
-            for index in range(2):
+            for index in (COUNTS, DELTA):
                 if self._done[index] is None:
                     self._works[index] = self._post(index, async_op=True)
 
     def wait(self) -> Landed:
         if self._how.together:
             return self._wait_together()
-        while None in self._done:
+        while True:
             try:
                 self._wait_apart()
+                return self._landed(self._counts)
             except Cancelled as error:
                 logger.warning("%s; reducing again", error)
-        return self._landed(self._counts)
 
     def _wait_together(self) -> Landed:
         # Divided by the weight, so that the weighted average times the sum of weights is a plain sum.
         self._counts = self._own.counts(self._slot)
         weight = self._own.weight
-        counts = self._counts / weight if weight else torch.zeros_like(self._counts)
-        tensors = [*self._deltas, counts]
+        counts = [count / weight if weight else torch.zeros_like(count) for count in self._counts]
+        tensors = [*self._deltas, *counts]
         while True:  # another peer was interrupted in it and may leave; we lose no window
             try:
                 info = self._comm.all_reduce(tensors, "avg", scope="run", weight=weight, on_loss="retry")
                 break
             except Cancelled as error:
                 logger.warning("%s; reducing again", error)
-        self._done[0] = info
-        return self._landed(counts * (info.weight or 0.0))
+        self._note(DELTA, info)
+        return self._landed([count * (info.weight or 0.0) for count in counts])
 
     def _wait_apart(self) -> None:
-        """The second one is waited for even where the first one failed: whether it counts is known then."""
+        """Where both are under way, the second one is waited for even where the first one failed: whether it
+        counts is known then. Else the delta leaves only if it has a weight anywhere."""
         self.start()
-        failure: PcclError | None = None
-        for index in range(2):
-            if self._done[index] is not None:
+        failure: CollectiveError | None = None
+        for index in (COUNTS, DELTA):
+            if self._done[index] is not None or (index == DELTA and not self._works and self._weightless):
                 continue
             try:
                 work = self._works[index] if self._works else None
-                self._done[index] = work.wait() if work else self._post(index, async_op=False)
+                self._note(index, work.wait() if work else self._post(index, async_op=False))
             except CollectiveError as error:
+                if not self._works:
+                    raise
                 if failure is None or isinstance(error, NonFiniteError):
                     failure = error
         self._works = []
         if failure is not None:
             raise failure
+        counts, delta = self._done
+        if counts and delta and set(counts.contributors) - set(delta.contributors):
+            self._done[COUNTS] = None
+            self._note(COUNTS, self._post(COUNTS, async_op=False))
+
+    @property
+    def _weightless(self) -> bool:
+        return self._done[COUNTS] is not None and not float(self._counts[0][5])
+
+    def _note(self, index: int, info: OpInfo) -> None:
+        self._done[index] = info
+        self._bytes = [self._bytes[0] + info.bytes_sent, self._bytes[1] + info.bytes_received]
 
     def _post(self, index: int, *, async_op: bool) -> Any:
         options: dict[str, Any] = {"async_op": True} if async_op else {}
-        if index:
-            self._counts.copy_(self._own.counts(self._slot))
+        if index == COUNTS:
+            for count, own in zip(self._counts, self._own.counts(self._slot), strict=True):
+                count.copy_(own)
             return self._comm.all_reduce(self._counts, "sum", scope="run", on_loss="retry", **options)
         if self._how.quantization is not None:
             options |= {"quantization": self._how.quantization}
@@ -178,12 +228,14 @@ class Reduction:
             self._deltas, "avg", scope="run", weight=weight, on_loss="retry", **options
         )
 
-    def _landed(self, counts: Tensor) -> Landed:
-        info = self._done[0]
-        assert info is not None
-        sums, total = [float(value) for value in counts], info.weight or 0.0
-        bad, rest = sums[TOTALS : TOTALS + SLOTS], sums[TOTALS + SLOTS :]
-        extra = [value / total if total else 0.0 for value in rest[SLOTS:]]
-        sent = sum(done.bytes_sent for done in self._done if done)
-        received = sum(done.bytes_received for done in self._done if done)
-        return Landed(info, total, sums[:TOTALS], bad, rest[:SLOTS], extra, sent, received)
+    def _landed(self, counts: list[Tensor]) -> Landed:
+        """Nobody had a weight: the counts alone."""
+        info, skipped = self._done[DELTA], self._done[COUNTS]
+        sums, speeds = counts[0].tolist(), counts[1].tolist()
+        weight = (info.weight or 0.0) if info else 0.0
+        total = sums[5]
+        extra = [value / total if total else 0.0 for value in sums[TOTALS + MARKS :]]
+        found = info or skipped
+        assert found is not None
+        bad, leaving = marked(sums[TOTALS : TOTALS + MARKS])
+        return Landed(found, weight, sums[:5], bad, leaving, sums[6], speeds, extra, *self._bytes)

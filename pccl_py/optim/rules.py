@@ -5,23 +5,33 @@ Each is a pure function of the average and of the outer state, computed with the
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .norms import exact_norm
+from .norms import exact_square
 
 EPSILON = 1e-12
+Joint = Callable[[list[float]], list[float]]  # sums of squares of what is here -> of the whole tensors
+
+
+def alone(squares: list[float]) -> list[float]:
+    """Every tensor is whole here."""
+    return squares
 
 
 @dataclass(frozen=True)
 class Rules:
-    """merge: "mean" | "rda"; gap: the penalty of CO2; clip: its threshold, or None."""
+    """merge: "mean" | "rda"; gap: the penalty of CO2; clip: its threshold, or None; shares: a delta counts
+    for its weight among all peers, those included whose deltas are late."""
 
     merge: str = "mean"
     gap: bool = False
     clip: float | None = None
+    shares: bool = False
 
     @property
     def needs_old(self) -> bool:
@@ -29,39 +39,42 @@ class Rules:
         return self.gap or self.clip is not None
 
 
-def directions(delta: list[Tensor], exempt: list[bool]) -> Tensor:
-    """Replaces each tensor by its direction, and returns their norms, float64 [tensors]; 1 where exempt."""
-    norms = torch.ones(len(delta), dtype=torch.float64)
-    for index, (tensor, skip) in enumerate(zip(delta, exempt, strict=True)):
+def lengths(tensors: list[Tensor], joint: Joint) -> list[float]:
+    return [math.sqrt(square) for square in joint([exact_square(t.reshape(-1)) for t in tensors])]
+
+
+def directions(delta: list[Tensor], exempt: list[bool], joint: Joint = alone) -> list[float]:
+    """Replaces each tensor by its direction, and returns their norms; 1 where exempt."""
+    norms = lengths(delta, joint)
+    for tensor, norm, skip in zip(delta, norms, exempt, strict=True):
         if not skip:
-            norms[index] = exact_norm(tensor.reshape(-1))
-            tensor.div_(max(float(norms[index]), EPSILON))
-    return norms
+            tensor.div_(max(norm, EPSILON))
+    return [1.0 if skip else norm for norm, skip in zip(norms, exempt, strict=True)]
 
 
-def radial(average: list[Tensor], norms: list[float], exempt: list[bool]) -> None:
+def radial(average: list[Tensor], norms: list[float], exempt: list[bool], joint: Joint = alone) -> None:
     """Radial-directional averages (arXiv 2604.21428): the mean norm times the direction of the mean
     direction, per tensor. `average`: of directions; `norms`: the (weighted) mean norms."""
-    for tensor, norm, skip in zip(average, norms, exempt, strict=True):
+    now = lengths(average, joint)
+    for tensor, norm, length, skip in zip(average, norms, now, exempt, strict=True):
         if not skip:
-            length = exact_norm(tensor.reshape(-1))
             tensor.mul_(norm / length if length > EPSILON else 0.0)
 
 
-def gap_penalty(average: Tensor, update_norm: float) -> float:
-    """1 / Lambda with Lambda = 1 + |theta_t - theta_{t-1}| / |g|: the average was taken one update ago (CO2,
-    arXiv 2401.16265). `average` is multiplied by it."""
-    norm = exact_norm(average)
-    factor = norm / (norm + update_norm) if norm > 0 else 1.0
+def gap_penalty(average: Tensor, norm: float, gap: float) -> float:
+    """1 / Lambda with Lambda = 1 + gap / |g|, gap: from where the average was measured to where it is applied
+    (CO2, arXiv 2401.16265). `average` is multiplied by it; norm: its length."""
+    factor = norm / (norm + gap) if norm > 0 else 1.0
     average.mul_(factor)
     return factor
 
 
-def clip_update(new: Tensor, old: Tensor, limit: float) -> float:
-    """Shortens the step from `old` to `new` to the length `limit`; returns the length that it has then."""
+def clip_update(
+    new: Tensor, old: Tensor, limit: float, norm_of: Callable[[Tensor], float]
+) -> tuple[float, float]:
+    """Shortens the step from `old` to `new` to the length `limit`. Its length before and after."""
     update = new - old
-    norm = exact_norm(update)
-    if norm <= limit:
-        return norm
-    torch.add(old, update, alpha=limit / norm, out=new)
-    return limit
+    norm = norm_of(update)
+    if norm > limit:
+        torch.add(old, update, alpha=limit / norm, out=new)
+    return norm, min(norm, limit)

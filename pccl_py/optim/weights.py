@@ -35,8 +35,8 @@ def by_tokens(progress: Progress) -> float:
 
 
 def by_rarity(progress: Progress) -> float:
-    """A peer that is in every n-th average counts n times there, so that in the long run all count alike
-    (FedFix, arXiv 2206.10189)."""
+    """A peer that is in every n-th average counts n times there, and the average for as much as is in it of
+    all peers; so that in the long run all count alike (FedFix, arXiv 2206.10189)."""
     return float(progress.windows)
 
 

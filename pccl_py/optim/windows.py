@@ -11,20 +11,25 @@ import time
 import weakref
 from dataclasses import replace
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..error_feedback import ErrorFeedback
-from ..errors import NonFiniteError, UsageError
+from ..errors import CollectiveError, NonFiniteError, UsageError
 from . import claims, rules
 from .islands import Ranks
+from .norms import exact_norm, exact_square
 from .options import Settings
 from .outer_state import Fragment, OuterState
 from .pace import Pace
 from .reduction import SLOTS, Comm, Landed, Own, Reduction
+from .residual_heirs import ResidualHeirs
 from .stats import Stats, Window
 from .track import Track
+
+if TYPE_CHECKING:
+    from .inner_state import InnerCopy
 
 logger = logging.getLogger("pccl_py.optim")
 
@@ -53,7 +58,7 @@ class Windows:
         self._inner = inner
         self._settings = settings
         self._schedule = settings.schedule
-        self._ranks = Ranks(comm, settings)
+        self._ranks = Ranks(comm)
         self._outer = OuterState(
             model,
             settings.outer,
@@ -63,11 +68,13 @@ class Windows:
             settings=settings.described,
             overlaps=settings.how.overlaps,
             pipelined=settings.pipelined,
-            own_start=settings.staleness == "eager",
+            own_start=settings.staleness == "eager" or settings.lookahead,
         )
         self._overlaps = settings.how.overlaps
         self._how = self._ranks.how(settings.how)
         self._feedback = ErrorFeedback() if settings.feedback else None
+        self._heirs = self._residual_heirs()
+        self._inner_copy = self._copier(model) if settings.inner_on_join == "copy" else None
         self._stage = Stage.OUTSIDE
         self._was_member = False  # of this run or, through a loaded state, of an earlier one
         self._mixed = False  # of old and elected content, since a synchronization broke off
@@ -94,6 +101,17 @@ class Windows:
         self.stats = Stats()
         claims.claim(inner, self)
         self._hook = inner.register_step_post_hook(claims.counting(weakref.ref(self)))
+
+    def _residual_heirs(self) -> ResidualHeirs | None:
+        """None also where averages are applied later: who leaves does not wait for that."""
+        if self._feedback is None or self._overlaps:
+            return None
+        return ResidualHeirs(self._comm, self._feedback, self._outer.fragments, self._how.chunk)
+
+    def _copier(self, model: torch.nn.Module) -> InnerCopy:
+        from .inner_state import InnerCopy  # and torch.distributed with it
+
+        return InnerCopy(self._comm, self._ranks, model, self._inner)
 
     # ---- a window ------------------------------------------------------------------------------------------
 
@@ -127,19 +145,29 @@ class Windows:
         delta = outer.delta[: fragment.size]
         self._delta_norm = _norm(delta)
         steps, tokens = (0, 0) if self._late else (self._steps, self._tokens)
-        own = Own(weight, steps, tokens, float(not self._finalizing), self._pace.measure())
+        speed = self._pace.measure()
+        if self._pace.rules.timed:
+            speed = self._pace.speed = self._ranks.first(speed)
+        own = Own(weight, steps, tokens, float(not self._finalizing), speed)
+        if self._heirs is not None and not self._late:
+            own.leaving = self._ranks.all(self._leave_asked == "finish")
         if self._how.quantization is None or self._ranks.size > 1:  # else the operation sees to it
             finite = math.isfinite(self._delta_norm) or bool(torch.isfinite(delta).all())
             own.finite = self._ranks.all(finite)
         if not own.finite or weight == 0:
             delta.zero_()
         if self._settings.rules.merge == "rda":
-            own.extra = rules.directions(outer.of(delta, fragment), self._exempt(fragment)).tolist()
+            parts, joint = outer.of(delta, fragment), self._joint(fragment)
+            own.extra = rules.directions(parts, self._exempt(fragment), joint)
         self._own = own
 
     def _is_late(self) -> bool:
         """Called to a window that it has not finished: it takes part without weight, and goes on with it."""
-        return 0 < self._position < self._next_event() and self._pace.over and not self._finalizing
+        return 0 < self._position < self._next_event() and self._called_in() and not self._finalizing
+
+    def _called_in(self) -> bool:
+        """Whether the others do not wait for this peer any longer. One clock decides for an island."""
+        return self._pace.rules.quorum is not None and self._ranks.first(self._pace.over) > 0
 
     def _depart(self) -> None:
         assert self._own is not None
@@ -150,8 +178,14 @@ class Windows:
         try:
             self._flight.start()
         except BaseException:
-            self._flight = None
+            if not self._flight.posted:
+                self._flight = None
+                raise
+            self._departed(fragment)  # the rest is posted when it is waited for
             raise
+        self._departed(fragment)
+
+    def _departed(self, fragment: Fragment) -> None:
         self._stage = Stage.TRAINING if self._settings.pipelined else Stage.FLYING
         if self._overlaps and not self._settings.pipelined:
             self._consume(fragment)
@@ -173,12 +207,16 @@ class Windows:
         except NonFiniteError:
             self._lose_flight()
             raise
-        except BaseException:
+        except CollectiveError:  # on all peers alike
             if not self._overlaps and not self._flight.committed:
                 self._lose_flight()  # and takes its delta anew, which may have more steps by then
             raise
+        except BaseException:  # the others wait for what is left of it
+            if not self._overlaps and not self._flight.begun:
+                self._lose_flight()
+            raise
         waited, self._flight = time.monotonic() - began, None
-        weight = landed.weight - sum(landed.bad)
+        weight = landed.weight - landed.bad_weight
         self._landed = landed, self._window(landed, weight, skipped, waited)
         self._outer.commit([weight, *landed.totals])
         self.stats.speeds = landed.speeds
@@ -191,10 +229,9 @@ class Windows:
     def _check_finite(self, landed: Landed, average: torch.Tensor) -> tuple[int, ...]:
         """Ids of the peers whose deltas were left out. Where their zeros were averaged, they are taken out of
         the mean. NonFiniteError on all peers alike, if it is to be raised."""
-        bad = {slot for slot, weight in enumerate(landed.bad) if weight > 0}
-        if not bad:
+        if not landed.bad:
             return landed.info.skipped
-        ids = tuple(peer for peer in landed.info.contributors if peer % SLOTS in bad)
+        ids = tuple(peer for peer in landed.info.contributors if peer % SLOTS in landed.bad)
         names = ", ".join(str(peer) for peer in ids)
         text = f"the delta of peer {names} holds NaN or infinity"
         if self._settings.non_finite == "raise":
@@ -202,7 +239,7 @@ class Windows:
                 f"{text}: drop_window() there, then sync() on all peers; or non_finite='skip'"
             )
         logger.warning("%s, and is left out of the average", text)
-        left = landed.weight - sum(landed.bad)
+        left = landed.weight - landed.bad_weight
         if left > 0:
             average.mul_(landed.weight / left)
         return ids
@@ -245,7 +282,7 @@ class Windows:
         if arrived:
             self._apply(fragment, landed[0].extra if landed else [])
         if settings.pipelined:
-            outer.store_to_model(ahead=self._lookahead())
+            self._start_window()
         elif not self._late:
             outer.store_to_model(fragment, keep=0.0 if self._finalizing else settings.alpha)
         track = self._tracks[fragment.number]
@@ -259,39 +296,64 @@ class Windows:
             waiting = landed[1].waiting
         self._staleness = 0
         self._stage = self._after_window(waiting, arrived)
+        if landed is not None and landed[0].leaving and self._heirs is not None and self._own is not None:
+            self._heirs.settle(landed[0].info.contributors, landed[0].leaving, self._own.weight)
 
     def _apply(self, fragment: Fragment, norms: list[float]) -> None:
         outer, settings = self._outer, self._settings
-        weight, steps, tokens, peers, going_on = outer.pending_counts
+        weight, steps, tokens, peers, going_on, everybody = outer.pending_counts
         self._trained = round(peers)
         self._through = self._through + 1 if round(going_on) == 0 else 0
         if weight <= 0:
             return outer.skip()
         self._weight_seen = weight
         if settings.rules.merge == "rda" and norms:
-            rules.radial(outer.of(outer.average(), fragment), norms, self._exempt(fragment))
+            parts, joint = outer.of(outer.average(), fragment), self._joint(fragment)
+            rules.radial(parts, norms, self._exempt(fragment), joint)
+        if settings.rules.shares and round(everybody):
+            outer.average().mul_(weight / round(everybody))
         if settings.rules.gap:
-            rules.gap_penalty(outer.average(), float(outer.update_norm))
+            average = outer.average()
+            rules.gap_penalty(average, self._norm_of(average, fragment), float(outer.update_norm))
         flat = outer.parameters[fragment.begin : fragment.end]
         old = flat.clone() if settings.rules.needs_old or self._late else None
         outer.apply(round(steps / max(peers, 1)), round(tokens))
         if old is not None and settings.rules.needs_old:
-            self._limit(flat, old)
+            self._limit(flat, old, fragment)
         if old is not None and self._late:
             outer.rebase(fragment, old)
 
-    def _limit(self, flat: torch.Tensor, old: torch.Tensor) -> None:
+    def _limit(self, flat: torch.Tensor, old: torch.Tensor, fragment: Fragment) -> None:
         outer, settings = self._outer, self._settings
         limit = math.inf
         if settings.rules.clip is not None:
             limit = settings.rules.clip * outer.optimizer.learning_rates[0]
-        outer.update_norm.fill_(rules.clip_update(flat, old, limit))
+        length, applied = rules.clip_update(flat, old, limit, lambda t: self._norm_of(t, fragment))
+        outer.update_norm.fill_(length - applied if settings.lookahead else applied)
 
-    def _lookahead(self) -> float:
-        """Eager updates: what this peer's own part of the average under way will do, about."""
-        if self._settings.staleness != "eager" or self._own is None or not self._own.weight:
-            return 0.0
-        return self._outer.optimizer.learning_rates[0] * self._own.weight / self._weight_seen
+    def _joint(self, fragment: Fragment) -> rules.Joint:
+        parameters = self._outer.model.parameters[fragment.first : fragment.last]
+        return lambda squares: self._ranks.sums(squares, parameters)
+
+    def _norm_of(self, flat: torch.Tensor, fragment: Fragment) -> float:
+        """Of a fragment, over all ranks of the island."""
+        if self._ranks.size == 1:
+            return exact_norm(flat)
+        parts = self._outer.of(flat, fragment)
+        return math.sqrt(math.fsum(self._joint(fragment)([exact_square(p.reshape(-1)) for p in parts])))
+
+    def _start_window(self) -> None:
+        """Ahead of the outer parameters by what this peer knows of the average that is to travel."""
+        outer, settings, own = self._outer, self._settings, self._own
+        finite = math.isfinite(self._delta_norm)
+        if own is None or not own.weight or not own.finite or not finite or self._finalizing:
+            outer.store_to_model()
+        elif settings.lookahead:
+            outer.store_looking_ahead()
+        elif settings.staleness == "eager":
+            outer.store_ahead(outer.optimizer.learning_rates[0] * own.weight / self._weight_seen)
+        else:
+            outer.store_to_model()
 
     def _after_window(self, waiting: int, arrived: bool) -> Stage:
         """By what all peers know alike. Whether somebody was admitted is not: a joiner may die at once."""

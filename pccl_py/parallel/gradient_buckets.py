@@ -105,12 +105,13 @@ def plan_buckets(parameters: Sequence[torch.nn.Parameter], cap_bytes: int) -> li
 
 
 def buffer_like(tensor: Tensor, size: int) -> Tensor:
-    """[size] of its dtype on its device; on the host in memory that peers of this host read in place."""
+    """[size] zeros of its dtype on its device; on the host in memory that peers of this host read in place.
+    Written to at once: a newcomer's pages are there before its first step, for which the others wait."""
     if tensor.device.type == "cpu":
         found = empty(size, tensor.dtype)
         assert isinstance(found, Tensor)
-        return found
-    return torch.empty(size, dtype=tensor.dtype, device=tensor.device)
+        return found.zero_()
+    return torch.zeros(size, dtype=tensor.dtype, device=tensor.device)
 
 
 def scaled(tensor: Tensor, factor: float, out: Tensor) -> None:

@@ -244,6 +244,10 @@ class Island:
 
     # What an optimizer such as DiLoCo calls of a Communicator, in place of which it takes an Island.
 
+    def told(self, values: Sequence[float]) -> list[list[float]]:
+        """Those of all ranks of this island, by rank; as many on each. Raises IslandLost."""
+        return self._bond.tell_all(list(values))
+
     def update_topology(self, timeout: float | None = None) -> bool:
         """Communicator.update_topology(), with one outcome for all ranks of the island."""
         changed = self._bond.jointly(lambda: self.comm.update_topology(timeout))

@@ -106,6 +106,13 @@ class Bond:
         except IslandLost as error:
             raise self._lost(error) from error
 
+    def tell_all(self, values: list[float]) -> list[list[float]]:
+        """As tell(), of as many values on all ranks."""
+        try:
+            return self._siblings.tell_all(values)
+        except IslandLost as error:
+            raise self._lost(error) from error
+
     def rejoin(self, timeout: float | None) -> None:
         """All ranks together. Raises IslandLost where a sibling does not come, and what the others raise."""
         self._end_watch()

@@ -15,44 +15,30 @@ from torch.distributed.tensor import DTensor
 
 from ..errors import UsageError
 from ..shared_state import SharedState
+from .counter import Counter
 from .island_layout import fsdp1_units, layout_of, local, local_shards, parameters_of, shortened
 from .optimizer_shards import OptimizerShards
 
-_COUNTERS = ("steps", "admissions")
 # A line of the layout as an error text about shared states names it: it is the name of an empty tensor.
 _AROUND = ("the run goes on without this peer: ", "; call rejoin() to come back as a new one")
 _LINE = re.compile(r"'layout: (.*?)(?: float32\[0\])?'(?: \(float32\[0\]\))?")
 
 
 class IslandState:
-    """`extra`: tensors of the user's that healing brings too."""
+    """`extra`: tensors of the user's that healing brings too.
+    admissions: synchronizations of a running run, each of which may have healed an island."""
+
+    steps, admissions = Counter(0), Counter(1)
 
     def __init__(
         self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None, extra: Mapping[str, Tensor]
     ) -> None:
         self._model = model
         self._extra = dict(extra)
-        self._counters = torch.zeros(len(_COUNTERS), dtype=torch.int64)
+        self.counters = torch.zeros(2, dtype=torch.int64)
         self._optimizer = optimizer
         self._inner: OptimizerShards | None = None
         self.model_layout = layout_of(model)
-
-    @property
-    def steps(self) -> int:
-        return int(self._counters[0])
-
-    @steps.setter
-    def steps(self, value: int) -> None:
-        self._counters[0] = value
-
-    @property
-    def admissions(self) -> int:
-        """Synchronizations of a running run, each of which may have healed an island."""
-        return int(self._counters[1])
-
-    @admissions.setter
-    def admissions(self, value: int) -> None:
-        self._counters[1] = value
 
     def shared(self) -> SharedState:
         """With revision 0, over the memory that the model and the optimizer have now."""
@@ -82,7 +68,7 @@ class IslandState:
         tensors = {f"model {name}": shard for name, shard in local_shards(self._model).items()}
         tensors |= inner.tensors() if inner is not None else {}
         tensors |= {f"extra {name}": local(tensor) for name, tensor in self._extra.items()}
-        return tensors | {"counters": self._counters}
+        return tensors | {"counters": self.counters}
 
     def _layout(self, lines: list[str]) -> dict[str, Tensor]:
         return {f"layout: {line}": torch.empty(0) for line in self.model_layout + lines}

@@ -56,11 +56,25 @@ class Siblings:
         try:
             dist.all_gather(numbers, torch.tensor([number]), group=self._group)
         except RuntimeError as error:
-            raise IslandLost(
-                f"rank {self.rank} of the island cannot reach all others, or one did not come within "
-                f"{self.limit_s:g} s: {str(error).splitlines()[0]}"
-            ) from error
+            raise self._gone(error) from error
         return [int(each) for each in numbers]
+
+    def tell_all(self, values: list[float]) -> list[list[float]]:
+        """As tell(), of as many values on all ranks."""
+        if self._group is None:
+            return [values]
+        found = [torch.zeros(len(values), dtype=torch.float64) for _ in range(self.size)]
+        try:
+            dist.all_gather(found, torch.tensor(values, dtype=torch.float64), group=self._group)
+        except RuntimeError as error:
+            raise self._gone(error) from error
+        return [each.tolist() for each in found]
+
+    def _gone(self, error: RuntimeError) -> IslandLost:
+        return IslandLost(
+            f"rank {self.rank} of the island cannot reach all others, or one did not come within "
+            f"{self.limit_s:g} s: {str(error).splitlines()[0]}"
+        )
 
     def close(self) -> None:
         """Of this rank; the others notice when they talk next."""

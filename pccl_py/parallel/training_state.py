@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import UsageError
 from ..shared_state import SharedState
 from ..tensors import describe
+from .counter import Counter
 from .elastic_sampler import ElasticSampler
 from .fsdp_gradients import local_of
 from .leaves import copied, plain_of, tensors_of, with_plain
@@ -38,6 +39,8 @@ class TrainingState:
     model: not wrapped in DDP.    extra: by name.
     """
 
+    steps = Counter(0)
+
     def __init__(
         self,
         model: torch.nn.Module,
@@ -50,20 +53,12 @@ class TrainingState:
         self._sampler = sampler
         self._extra = dict(extra)
         self._extra_states: dict[str, dict[str, Any]] = {}
-        self._counters = np.full(1, 0 if sampler is None else sampler.step, np.int64)
+        self.counters = np.full(1, 0 if sampler is None else sampler.step, np.int64)
         self._plain: np.ndarray[Any, np.dtype[np.uint8]] = np.zeros(0, np.uint8)
         self._rehearsed: set[int] = set()  # parameters whose state means nothing yet
         self.member = False  # of this run
         self.incomplete = False  # numbers are the run's, tensors are on their way
         self.torn = False
-
-    @property
-    def steps(self) -> int:
-        return int(self._counters[0])
-
-    @steps.setter
-    def steps(self, value: int) -> None:
-        self._counters[0] = value
 
     @property
     def revision(self) -> int:
@@ -142,7 +137,7 @@ class TrainingState:
 
     def numbers(self) -> dict[str, Any]:
         """The rest, persistent buffers included; and, as names of nothing, what tensors() are."""
-        found: dict[str, Any] = {"steps": self._counters, "plain values": self._plain}
+        found: dict[str, Any] = {"steps": self.counters, "plain values": self._plain}
         for name, tensor in self.tensors().items():
             found[f"{name}: {describe(tensor)}"] = np.zeros(0, np.uint8)
         for name, buffer in self._persistent_buffers().items():

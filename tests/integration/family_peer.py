@@ -20,6 +20,8 @@ from pccl_py.optim import AsyncDiLoCo, DiLoCo, StreamingDiLoCo
 from .diloco_peer import PULL, H, say, start, target
 
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "diloco": (DiLoCo, {}),
+    "copy": (DiLoCo, {"inner_state_on_join": "copy"}),
     "int8": (DiLoCo, {"quantization": "int8"}),
     "int4": (DiLoCo, {"quantization": "int4"}),
     "streaming": (StreamingDiLoCo, {"num_fragments": 2, "fragment_sync_delay": 1}),
@@ -30,6 +32,70 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "async": (AsyncDiLoCo, {}),
     "gap": (AsyncDiLoCo, {"staleness": "gap"}),
 }
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Calling(Communicator):
+    """Dies, or is interrupted, in a reduction."""
+
+    outer: Any = None
+    told: Any = None
+
+    def arm(self, outer: Any, options: argparse.Namespace) -> None:
+        self.outer, self.told = outer, options
+        if options.die_in in ("outer", "model"):
+            state = outer._outer
+            places = {"outer": (state.optimizer, "step"), "model": (state, "store_to_model")}
+            holder, name = places[options.die_in]
+            real = getattr(holder, name)
+
+            def dying(*arguments: Any, **named: Any) -> Any:
+                in_model = options.die_in == "model"  # when the window counts already
+                result = None if in_model else real(*arguments, **named)
+                if outer.windows >= options.die_behind + in_model:
+                    die()
+                return real(*arguments, **named) if in_model else result
+
+            setattr(holder, name, dying)
+
+    def send(self, *arguments: Any, **options: Any) -> Any:
+        if self.told is not None and self.told.die_in == "send":
+            die()
+        return super().send(*arguments, **options)
+
+    def all_reduce(self, tensors: Any, *arguments: Any, **options: Any) -> Any:
+        call = super().all_reduce
+        if self.outer is None:
+            return call(tensors, *arguments, **options)
+        counts = tensors[0].dtype == torch.float64
+        if self.told.interrupt_behind == self.outer.windows and not counts:
+            self.told.interrupt_behind = -1
+            options.pop("async_op", None)
+            work = call(tensors, *arguments, **options, async_op=True)
+            work.cancel()
+            raise KeyboardInterrupt
+        if self.told.die_behind != self.outer.windows:
+            return call(tensors, *arguments, **options)
+        phase = self.told.die_in
+        if phase == "counts" and counts:
+            call(tensors, *arguments, **options)
+            die()
+        if phase in ("quantize", "reduce") and not counts:
+            work = call(tensors, *arguments, **{**options, "async_op": True})
+            time.sleep(0.0 if phase == "quantize" else 0.003)
+            die()
+            work.wait()
+        if phase == "commit" and not counts:
+            call(tensors, *arguments, **options)
+            die()
+        return call(tensors, *arguments, **options)
+
+
+def sample(outer: Any) -> list[float]:
+    return [float(value) for part in outer.outer_parameters().values() for value in part[:25]]
 
 
 def main() -> None:
@@ -43,6 +109,10 @@ def main() -> None:
     parser.add_argument("--pace", type=float, default=0.02, help="seconds per inner step")
     parser.add_argument("--die-in-flight", type=int, default=-1, help="behind so many windows")
     parser.add_argument("--wait", action="store_true")
+    parser.add_argument("--die-in", help="a phase of test_diloco_phases.py")
+    parser.add_argument("--die-behind", type=int, default=-1, help="so many windows")
+    parser.add_argument("--leave-behind", type=int, default=-1, help="so many windows, politely")
+    parser.add_argument("--interrupt-behind", type=int, default=-1, help="so many windows")
     options = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -54,15 +124,17 @@ def main() -> None:
     parts = {"a": begin[:half], "b": begin[half:]}
     aims = {"a": aim[:half].float(), "b": aim[half:].float()}
     model = torch.nn.ParameterDict({key: torch.nn.Parameter(part.clone()) for key, part in parts.items()})
-    inner = torch.optim.SGD(model.parameters(), lr=PULL)
+    # A state worth a copy, and values as without it.
+    inner = torch.optim.SGD(model.parameters(), lr=PULL, momentum=1e-9 if options.kind == "copy" else 0.0)
     kind, settings = KINDS[options.kind]
     say("ready")
     if options.wait:
         sys.stdin.readline()
     config = Config(heartbeat_ms=100, heartbeats_missed_max=10)
-    with Communicator(options.address, min_islands=options.founders, config=config) as comm:
+    with Calling(options.address, min_islands=options.founders, config=config) as comm:
         say("member", id=comm.id, name=options.name)
         with kind(comm, model, inner, sync_every=H, **settings) as outer:
+            comm.arm(outer, options)
             say("begins", window=outer.windows, digest=outer.state_digest())
             while outer.windows < options.windows:
                 time.sleep(options.pace)
@@ -70,14 +142,25 @@ def main() -> None:
                     os.kill(os.getpid(), signal.SIGKILL)
                 for key, parameter in model.items():
                     parameter.grad = parameter.detach() - aims[key]
+                if options.die_in == "overlap" and outer.windows == options.die_behind and outer._flight:
+                    die()
+                if outer.windows == options.leave_behind:
+                    outer.ask_to_leave()
                 tell = outer.windows
-                inner.step()
+                try:
+                    inner.step()
+                except KeyboardInterrupt:
+                    say("interrupted", window=outer.windows)
+                    if kind is DiLoCo:
+                        outer.sync()
                 last = outer.stats.last
                 if outer.windows > tell and last is not None:
                     say(
                         "window", number=last.number, digest=outer.state_digest(), weight=last.weight,
-                        contributors=last.contributors, attempts=last.attempts,
+                        contributors=last.contributors, attempts=last.attempts, theta=sample(outer),
                     )  # fmt: skip
+                if outer.should_leave:
+                    return
             outer.finalize()
         theta = torch.cat([part.reshape(-1) for part in outer.outer_parameters().values()])
         say("end", theta=theta[:50].tolist(), digest=outer.state_digest(), windows=outer.windows)

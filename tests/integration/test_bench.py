@@ -258,6 +258,7 @@ def test_plots_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         pytest.param(
             "ddp", ("--peers", "2", "--sizes", "50K", "--repeats", "5", "--kills", "2"), marks=needs_torch
         ),
+        pytest.param("optim", ("--repeats", "2", "--size", "4M"), marks=needs_torch),
         ("sync", ("--repeats", "2", "--size", "3M")),
         (
             "memory",

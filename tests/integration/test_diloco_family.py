@@ -16,7 +16,7 @@ MODULE = "tests.integration.family_peer"
 
 
 @pytest.mark.deadline(100)
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"diloco", "copy"}))
 def test_a_peer_dies_under_way_and_one_joins(spawn: Spawn, master: Master, kind: str) -> None:
     windows = 16
     run = Run(spawn, master.address, MODULE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ from pccl_py import (  # noqa: E402
     MismatchError,
     UsageError,
 )
-from pccl_py.parallel import ElasticSampler, elastic_data_parallel  # noqa: E402
+from pccl_py.parallel import ElasticSampler, background_sync, elastic_data_parallel  # noqa: E402
+from pccl_py.parallel.step_reduction import synchronize  # noqa: E402
 from tests.conftest import Spawn  # noqa: E402
 from tests.threads import in_threads  # noqa: E402
 
@@ -130,10 +132,6 @@ def test_unequal_shares_are_weighted_and_newcomers_may_prepare(master: Master, z
                 inner.zero_grad(set_to_none=not zero_fill)
             run.comm.barrier()
             return flat(model), shares, run.digest()
-
-    from functools import partial
-
-    from tests.threads import in_threads
 
     found = in_threads([partial(play, None, index) for index in range(3)], 50)
     assert sorted(shares[0] for _, shares, _ in found) == [5, 5, 6]
@@ -282,6 +280,55 @@ def test_a_backward_pass_that_raised_is_done_again(master: Master) -> None:
     assert found[0][1] == found[1][1] and found[0][2] == []
 
 
+def test_no_optimizer_steps_before_the_newcomer_has_all(
+    master: Master, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only the optimizer changes travels beside a step. The newcomer is late to ask for it: nobody has
+    changed it by then, and it has the values of before that step when it begins."""
+    begun, entered = [], threading.Event()
+
+    def late(comm: Any, state: Any, tag: int) -> Any:
+        if state.revision == 0 and entered.is_set():
+            time.sleep(0.7)
+            begun.append(time.monotonic())
+        return synchronize(comm, state, tag)
+
+    monkeypatch.setattr(background_sync, "synchronize", late)
+
+    def peer(newcomer: bool) -> Any:
+        if newcomer:
+            assert entered.wait(20)
+        model, sampler = net(plain), ElasticSampler(64, global_batch=16)
+        if newcomer:
+            [p.data.fill_(7) for p in model.parameters()]
+        inner = torch.optim.AdamW(model.parameters(), lr=0.1)
+        with Communicator(master.address, config=QUICK, timeout=30) as comm:
+            run = elastic_data_parallel(model, comm, inner, sampler=sampler)
+            began, before, stepped, digests = run.steps, {}, {}, {}
+            inner.register_step_pre_hook(lambda *_: stepped.update({run.steps: time.monotonic()}))
+            for x in run.batches(Data()):
+                if (step := run.steps) == 3 and not newcomer:
+                    entered.set()
+                    while comm.waiting == 0:
+                        time.sleep(0.01)
+                before[step] = flat(model)
+                loss(model, x).backward()
+                inner.step()
+                inner.zero_grad()
+                digests[run.steps] = run.digest()
+                if step == 6:
+                    comm.barrier()
+                    return began, before, stepped, digests
+
+    member, newcomer = in_threads([partial(peer, False), partial(peer, True)], 50)
+    began = newcomer[0]
+    assert began == 4 and len(begun) == 1
+    torch.testing.assert_close(newcomer[1][began], member[1][began], rtol=0, atol=0)
+    assert not torch.equal(member[1][began], member[1][began + 1])
+    assert newcomer[3] == {step: member[3][step] for step in newcomer[3]} and len(newcomer[3]) == 3
+    assert min(member[2][began + 1], newcomer[2][began + 1]) > begun[0]
+
+
 def test_a_newcomer_with_another_model_is_refused_and_the_others_go_on(master: Master) -> None:
     entered = threading.Event()
 
@@ -309,8 +356,6 @@ def test_a_newcomer_with_another_model_is_refused_and_the_others_go_on(master: M
             sampler = ElasticSampler(64, global_batch=16)
             with pytest.raises(MismatchError, match="model 0"):
                 elastic_data_parallel(model, comm, inner, sampler=sampler)
-
-    from tests.threads import in_threads
 
     def first() -> Any:
         with Communicator(master.address, config=QUICK) as comm:

@@ -106,6 +106,7 @@ def test_embedded_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
             "peers": [(comm.id, comm.peers()[0].island, 0)],
             "waiting": 0,
             "runs": {"": 1},
+            "departures": 0,
         }
         assert master.addresses()[0] == master.address
     out: Any = capfd.readouterr()

@@ -368,6 +368,46 @@ def test_memory_that_cannot_be_read_any_more(master: Master, spawn: Spawn) -> No
     assert [expect(peer, "transport") for peer in peers] == ["cma tcp", "cma cma"]
 
 
+# The same between two synchronizations of a state that only the first of them has.
+STATE_WITHDRAWN = """
+import ctypes
+own = int(sys.argv[2])
+libc = ctypes.CDLL(None)
+if os.getuid() == 0: os.setgid(60000); os.setuid(60000)
+libc.prctl(4, 1, 0, 0, 0)
+with Communicator(address, min_islands=2, config=config, transport="cma") as comm:
+    comm.barrier()
+    received = []
+    for turn in range(2):
+        wanted = np.arange(6 << 18, dtype=np.float32) + turn
+        state = pccl_py.SharedState({"w": wanted.copy() if own == 1 else np.zeros_like(wanted)}, 2 - own)
+        if turn == 1 and own == 1: libc.prctl(4, 0, 0, 0, 0)
+        received.append(comm.sync_shared_state(state).bytes_received)
+        assert np.array_equal(state.tensors["w"], wanted)
+    comm.barrier()
+    say("received", *received)
+"""
+
+
+def test_blocks_of_a_state_that_cannot_be_read_any_more(master: Master, spawn: Spawn) -> None:
+    peers = [spawn("-c", PEER + STATE_WITHDRAWN, master.address, str(i)) for i in (1, 2)]
+    whole = 6 * MIB + 6 * 16  # and the digests of its chunks
+    assert [expect(peer, "received") for peer in peers] == ["0 0", f"{whole} {whole}"]
+
+
+@pytest.mark.parametrize("group", list(GROUPS))
+def test_a_state_arrives_by_every_way(master: Master, group: str) -> None:
+    wanted = np.arange(5 << 17, dtype=np.float64)
+
+    def play(comm: Communicator, transport: str) -> tuple[int, ...]:
+        tensor = placed(wanted.copy() if comm.rank < 2 else np.zeros_like(wanted), transport)
+        info = comm.sync_shared_state(pccl_py.SharedState({"w": tensor}, int(comm.rank < 2)))
+        assert np.array_equal(tensor, wanted)
+        return info.bytes_received, len(info.donors)
+
+    assert play_group(master, group, play) == [(0, 0), (0, 0), (5 * MIB + 5 * 16, 2)]
+
+
 def test_mixed_threads_and_sizes(master: Master) -> None:
     """Several operations at a time, some by place and some as bytes."""
 

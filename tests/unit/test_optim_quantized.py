@@ -14,6 +14,8 @@ from torch import nn
 
 import pccl_py as pccl
 from pccl_py.optim import DiLoCo, LocalSGD, Progress
+from pccl_py.optim.reduction import MARKS, SLOTS, TOTALS, Own, marked
+from pccl_py.optim.residual_heirs import heirs
 from tests.fakes import FakeComm, FakeWorld
 from tests.threads import in_threads
 from tests.toy import H, alone, batches, flat, inner_step, net, sgd
@@ -70,6 +72,40 @@ def test_bytes_and_error_of_a_quantized_window(kind: str, bits: int, block: int,
         assert torch.equal(seen[1], results[0][0][1]) and digest == results[0][2]
 
 
+def test_a_window_of_nobody_sends_no_delta() -> None:
+    """As at the end of training, where all have trained whole windows: int4's share stays 1/376 of it."""
+    peers, size, windows = 4, 100_000, 3
+
+    def job(comm: pccl.Communicator, rank: int) -> Any:
+        _, outer = play(comm, noise(rank, windows, size), quantization="int4")
+        before = outer.stats.bytes_sent
+        outer.finalize()
+        assert outer.stats.last is not None and outer.stats.last.weight == 0
+        assert outer.windows == windows + 1 and outer.outer_step == windows
+        return before, outer.stats.bytes_sent, outer.state_digest()
+
+    results = on_peers(peers, job)
+    counts = (peers - 1) * (8 * 15 + 4 * 64)
+    for before, after, digest in results:
+        wanted = windows * (2 * (peers - 1) / peers * size * (4 + 16 / 64) / 8 + counts)
+        assert abs(before - wanted) <= 0.005 * wanted and after - before <= 1.1 * counts
+        assert digest == results[0][2]
+
+
+def test_peers_that_are_not_finite_are_marked_by_slot() -> None:
+    def own(finite: bool) -> Own:
+        return Own(0.5, 1, 0, 1.0, 2.5, finite=finite)
+
+    for slots in ([], [0], [63], [5, 11, 12, 47, 63], list(range(SLOTS)), [7] * 7):
+        sums = sum(own(False).counts(slot)[0] for slot in slots) + own(True).counts(9)[0]  # type: ignore[operator]
+        assert marked(sums[TOTALS : TOTALS + MARKS].tolist()) == (set(slots), set())
+        assert float(sums[5]) == 0.5 * (1 + len(slots)) and float(sums[6]) == 0.5 * len(slots)
+        shares = (sums / 3 * 3).tolist()  # as an average gives them back
+        assert marked(shares[TOTALS : TOTALS + MARKS]) == (set(slots), set())
+    both = Own(1.0, 1, 0, 1.0, leaving=True, finite=False).counts(33)[0][TOTALS : TOTALS + MARKS].tolist()
+    assert marked(both) == ({33}, {33})
+
+
 def test_error_feedback_conserves_the_sum() -> None:
     rounds, size, peers = 12, 512, 3
 
@@ -85,6 +121,47 @@ def test_error_feedback_conserves_the_sum() -> None:
     left = torch.stack([residual for _, residual in results]).mean(0)
     torch.testing.assert_close(-results[0][0] + left, exact, rtol=0, atol=2e-5)
     assert float(left.abs().max()) > 1e-3
+
+
+def test_heirs_are_the_same_for_everybody() -> None:
+    assert heirs([3, 1, 7], {3, 7}) == [(3, 1), (7, 1)]
+    assert heirs([1, 2, 3, 4], {1}) == [(1, 2)] and heirs([1, 2], {1, 2}) == [] and heirs([1, 2], set()) == []
+    assert heirs([1, 65, 2], {1}) == [], "one of two leaves, and nobody knows which"
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "tokens"])
+def test_what_a_leaving_peer_held_back_is_not_lost(weighting: str) -> None:
+    """Sum of weights times deltas of all peers = what was applied and what is held back now, to the last."""
+    rounds, size, peers, leaves = 8, 512, 3, 5
+
+    def job(comm: pccl.Communicator, rank: int) -> Any:
+        model = given(size)
+        inner = torch.optim.SGD(model.parameters(), lr=1.0)
+        seen = [torch.zeros(size)]
+        with LocalSGD(comm, model, inner, sync_every=1, quantization="int4", weighting=weighting) as outer:  # type: ignore[arg-type]
+            for number, delta in enumerate(noise(rank, rounds, size)):
+                if rank == 1 and number == leaves - 1:
+                    outer.ask_to_leave()
+                outer.add_tokens(1 + rank)
+                model["w"].grad = delta  # type: ignore[index]
+                inner.step()
+                seen.append(flat(model))
+                if outer.should_leave:
+                    return None
+            residual = outer.state_dict()["residuals"]["0"][0]
+        return torch.stack(seen), residual, comm.id
+
+    results = on_peers(peers, job)
+    assert results[1] is None
+    weights = [1.0, 1.0, 1.0] if weighting == "uniform" else [1.0, 2.0, 3.0]
+    moved = -(results[0][0][1:] - results[0][0][:-1]).double()
+    exact, applied = torch.zeros(size).double(), torch.zeros(size).double()
+    for number in range(rounds):
+        there = [0, 1, 2] if number < leaves else [0, 2]
+        exact += sum(weights[rank] * noise(rank, rounds, size)[number] for rank in there)
+        applied += moved[number] * sum(weights[rank] for rank in there)
+    held = sum(weights[rank] * results[rank][1] for rank in (0, 2))
+    torch.testing.assert_close(applied + held, exact, rtol=0, atol=1e-4)
 
 
 def test_residual_changes_with_a_commit_only() -> None:

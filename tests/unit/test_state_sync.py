@@ -43,6 +43,7 @@ class Core:
         self.attempt = 0
         self.fetched: list[tuple[int, int, int, bool, int]] = []  # (peer, donor, entry, hashes, offset)
         self.on_fetch: Callable[[int, int, int, bool, int], str | None] = lambda *_: None
+        self.as_bytes: list[tuple[int, int]] = []  # (donor, offset) of chunks that had to be sent
         self.ended = False
         self.strategies: list[tuple[int, int, int]] = []  # (attempt, peer, strategy)
         self.new_view()
@@ -136,9 +137,12 @@ class FakeOperation:
             if self.seen == self.core.attempt:
                 self.core.offer(self.peer, (revision, entries, serve), strategy)
 
-    def fetch(self, donor: int, entry: int, hashes: bool, offset: int, bytes: int, address: int) -> None:
+    def fetch(
+        self, donor: int, entry: int, hashes: bool, offset: int, bytes: int, address: int, as_bytes: bool
+    ) -> None:
         with self.core.lock:
             if self.seen == self.core.attempt:
+                self.core.as_bytes += [(donor, offset)] * (as_bytes and not hashes)
                 self.core.fetch(self.peer, donor, entry, hashes, offset, bytes, address)
 
     def complete(self) -> None:
@@ -241,6 +245,23 @@ def test_garbage_never_reaches_the_tensor_and_another_donor_is_asked() -> None:
     info = infos(synchronize([SharedState(t, r) for t, r in zip(tensors, (1, 1, 0), strict=True)], core))
     assert info[2].donors == (2,)
     assert np.array_equal(tensors[2]["a"], good)
+
+
+def test_a_chunk_that_was_read_too_late_is_sent_by_the_same_donor() -> None:
+    """Inside a host it is read where it lies, and its owner may have ended and changed it by then."""
+    good = counting(20)
+    tensors = [{"a": good.copy()}, {"a": good + 1}]
+    core = Core(2)
+
+    def changed(peer: int, donor: int, entry: int, hashes: bool, offset: int) -> str | None:
+        first = sum(block == (2, 1, 0, False, 3 * CHUNK) for block in core.fetched) == 1
+        return "spoil" if not hashes and offset == 3 * CHUNK and first else None
+
+    core.on_fetch = changed
+    info = infos(synchronize([SharedState(t, r) for t, r in zip(tensors, (1, 0), strict=True)], core))
+    assert np.array_equal(tensors[1]["a"], good)
+    assert core.as_bytes == [(1, 3 * CHUNK)]
+    assert info[1].attempts == 1
 
 
 def test_a_wrong_list_of_hashes_is_noticed() -> None:

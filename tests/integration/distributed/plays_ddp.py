@@ -12,6 +12,9 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+import pccl_py.distributed as ours
+from pccl_py.distributed import invitation
+
 from .gang import say
 
 STEPS, KILL_STEP = 7, 3
@@ -53,11 +56,30 @@ def init(backend: str, rank: int, ranks: int, path: str) -> None:
     dist.init_process_group(backend, init_method=f"file://{path}", rank=rank, world_size=ranks)
 
 
+def init_by_env(rank: int, ranks: int, port: int) -> None:
+    """As torchrun sets it: rank 0 has the store that they meet in, and starts the master."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PCCL_ORPHAN_S": "1"}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks)}
+    dist.init_process_group("pccl")
+
+
 def train(
-    *, rank: int, ranks: int, path: str, backend: str, victim: int = -1, where: str = "", **options: Any
+    *,
+    rank: int,
+    ranks: int,
+    path: str,
+    backend: str,
+    victim: int = -1,
+    where: str = "",
+    port: int = 0,
+    **options: Any,
 ) -> None:
     """Seven steps; the victim dies in the fourth, at `where`. The same DDP object trains on."""
-    init(backend, rank, ranks, path)
+    if port:
+        init_by_env(rank, ranks, port)
+        say(master=invitation(path + f"-secret{rank}").partition("//")[2].partition("?")[0])
+    else:
+        init(backend, rank, ranks, path)
     net = model()
     ddp = DistributedDataParallel(net, bucket_cap_mb=0.001, **options)  # three buckets
     inner = optimizer(net)
@@ -91,3 +113,18 @@ def train(
     if backend == "gloo":
         kept.append(ddp)
     dist.destroy_process_group()
+
+
+def by_tcp(*, rank: int, ranks: int, path: str, port: int, door: str) -> None:
+    """A sum, by torch's functions or by ours; the store of tcp:// is in the process of rank 0."""
+    url = f"tcp://127.0.0.1:{port}"
+    if door == "torch":
+        dist.init_process_group("pccl", init_method=url, rank=rank, world_size=ranks)
+        functions: Any = dist
+    else:
+        ours.init_process_group(init_method=url, rank=rank, world_size=ranks)
+        functions = ours
+    tensor = torch.full((1000,), float(rank + 1))
+    functions.all_reduce(tensor)
+    say(values=tensor.unique().tolist(), world=functions.get_world_size())
+    functions.destroy_process_group()

@@ -18,7 +18,7 @@ from torch.distributed.tensor import Shard
 
 import pccl_py
 from pccl_py import Communicator, Config
-from pccl_py.optim import DiLoCo
+from pccl_py.optim import AsyncDiLoCo, DiLoCo
 from pccl_py.parallel import Island
 from pccl_py.parallel.island_layout import local_shards
 
@@ -284,6 +284,53 @@ def windows(
     except pccl_py.IslandLost as error:
         Path(path + "-lost").touch()
         say(lost=str(error))
+    os._exit(0)
+
+
+RULES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "rda": (DiLoCo, {"merge": "rda"}),
+    "clip": (DiLoCo, {"outer_momentum_clip": 0.02}),
+    "gap": (AsyncDiLoCo, {"staleness": "gap", "lookahead": False, "outer_momentum_clip": 0.02}),
+    "lookahead": (AsyncDiLoCo, {"staleness": "gap"}),
+    "dynamic": (DiLoCo, {"local_steps": "dynamic"}),
+    "quorum": (DiLoCo, {"min_peers": 1, "grace_ms": 5, "weighting": "rarity"}),
+    "copy": (DiLoCo, {"inner_state_on_join": "copy"}),
+}
+
+
+def ruled(
+    *, rank: int, ranks: int, path: str, address: str, case: str, sharding: str = "fsdp2", outputs: int = 3
+) -> None:
+    """Two islands, or the same as two peers that are whole (sharding ""), with rules that look at norms or
+    clocks. The second one is slower, one rank of it most of all."""
+    kind, options = RULES[case]
+    size = SIZE if sharding else 1
+    number, place = divmod(rank, size)
+    if sharding:
+        join_island(rank, path)
+    whole = net(0)
+    if outputs != 3:  # one: the second rank's shard of that bias is empty
+        whole[2] = torch.nn.Linear(12, outputs)
+    model = sharded(whole, sharding) if sharding else whole
+    inner = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
+    timed = case in ("dynamic", "quorum")
+    taken: list[int] = []
+    with Island(address, model, name="ab"[number], config=CALM, min_islands=2, inner_timeout=20) as island:
+        with kind(island, model, inner, sync_every=8 if timed else 3, **options) as outer:
+            count = 0
+            while outer.windows < 6:
+                if timed:
+                    time.sleep((0.004, 0.02)[number] * (1 + place))
+                loss_of(model, count, number).backward()
+                count += 1
+                before = outer.windows
+                inner.step()
+                inner.zero_grad()
+                if outer.windows > before:
+                    taken.append(count)
+                    say(window=outer.windows, of=2, digest=outer.state_digest())
+            outer.finalize()
+        say(end=outer.state_digest(), steps=taken, values=values(model), norm=float(outer._outer.update_norm))
     os._exit(0)
 
 

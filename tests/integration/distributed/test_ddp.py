@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from typing import Any
 
 import pytest
@@ -45,6 +47,33 @@ def test_losses_and_weights_are_those_of_gloo(gang: Gang) -> None:
 )
 def test_a_killed_rank_costs_the_others_one_step(gang: Gang, victim: int, where: str) -> None:
     said = gang.play("plays_ddp:train", 3, killed=(victim,), backend="pccl", victim=victim, where=where)
+    check_survivors(said, victim, where)
+
+
+@pytest.mark.parametrize("where", ["before", "backward"])
+def test_with_env_rank_0_is_not_special(gang: Gang, free_port: int, where: str) -> None:
+    """It had torch's store in its process, and started the master, which ends soon after the last rank."""
+    said = gang.play("plays_ddp:train", 3, killed=(0,), backend="pccl", victim=0, where=where, port=free_port)
+    check_survivors(said, 0, where)
+    (address,) = {line["master"] for lines in said for line in lines if "master" in line}
+    host, _, port = address.rpartition(":")
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        try:
+            socket.create_connection((host, int(port)), 1).close()
+        except ConnectionRefusedError:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the master outlives its ranks")
+
+
+@pytest.mark.parametrize("door", ["torch", "ours"])
+def test_ranks_meet_by_tcp(gang: Gang, free_port: int, door: str) -> None:
+    said = gang.play("plays_ddp:by_tcp", 3, port=free_port, door=door)
+    assert [last(lines) for lines in said] == [{"values": [6.0], "world": 3}] * 3
+
+
+def check_survivors(said: list[list[dict[str, Any]]], victim: int, where: str) -> None:
     killed_at = next(line["killed_at"] for line in said[victim] if "killed_at" in line)
     survivors = [rank for rank in range(3) if rank != victim]
     done = KILL_STEP + (where == "optimizer")  # all gradients of the step were there before it died

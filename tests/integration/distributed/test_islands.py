@@ -150,6 +150,52 @@ def test_diloco_on_islands_survives_a_death(
     assert "is gone" in the(said[5 - victim], "lost")
 
 
+@pytest.mark.parametrize(
+    ("case", "sharding", "outputs"),
+    [
+        *((case, "fsdp2", 3) for case in ("rda", "clip", "gap", "lookahead")),
+        ("clip", "fsdp1", 3),
+        ("gap", "fsdp1", 3),
+        ("rda", "fsdp2", 1),
+        ("gap", "fsdp2", 1),
+    ],
+)
+def test_rules_that_look_at_norms_see_the_whole_model(
+    gang: Gang, master: Master, case: str, sharding: str, outputs: int
+) -> None:
+    """Islands of two ranks get what two peers with whole models get, from the same batches."""
+    play = partial(gang.play, "plays_islands:ruled", address=master.address, case=case, outputs=outputs)
+    parts = play(4, sharding=sharding)
+    check_alike(parts, [0, 1, 2, 3], "window")
+    whole = play(2, sharding="")
+    wanted = torch.tensor(the(whole[0], "values"))
+    assert the(whole[0], "values") == the(whole[1], "values")
+    if sharding == "fsdp2":
+        layout = [p.detach().chunk(2) for p in _like(wanted, outputs)]
+        for place in (0, 1):
+            mine = torch.cat([part[place].reshape(-1) for part in layout if len(part) > place])
+            torch.testing.assert_close(torch.tensor(the(parts[place], "values")), mine, rtol=1e-4, atol=1e-5)
+    assert len({the(lines, "norm") for lines in parts}) == 1
+    total = sum(torch.tensor(the(lines, "values")).square().sum() for lines in parts[:2])
+    torch.testing.assert_close(total, wanted.square().sum(), rtol=1e-4, atol=0)
+
+
+def _like(flat: torch.Tensor, outputs: int) -> list[torch.Tensor]:
+    model = net(0)
+    model[2] = torch.nn.Linear(12, outputs)
+    torch.nn.utils.vector_to_parameters(flat, model.parameters())
+    return list(model.parameters())
+
+
+@pytest.mark.parametrize("case", ["dynamic", "quorum", "copy"])
+def test_ranks_of_an_island_take_the_same_steps(gang: Gang, master: Master, case: str) -> None:
+    said = gang.play("plays_islands:ruled", 4, address=master.address, case=case)
+    check_alike(said, [0, 1, 2, 3], "window")
+    steps = [the(lines, "steps") for lines in said]
+    assert steps[0] == steps[1] and steps[2] == steps[3]
+    assert (steps[0] == steps[2]) == (case == "copy"), "the second island is slower"
+
+
 def test_diloco_on_an_evicted_island_rejoins(gang: Gang, quick_master: Master) -> None:
     said = gang.play("plays_islands:windows", 4, address=quick_master.address, kind="fsdp2", paused=2)
     check_alike(said, [0, 1, 2, 3], "window")
