@@ -107,8 +107,8 @@ class Pace {
   std::array<double, 8> rates_{};  // of the last windows
   std::size_t next_ = 0;
   double bound_ = no_bound;
-  int steps_ = 0;   // up, since it was slowed down
-  int slowed_ = 0;  // times in a row, for losses where no queue stood
+  int steps_ = 0;                       // up, since it was slowed down
+  int slowed_ = 0;                      // times in a row, for losses where no queue stood
   double least_lost_ = 0, chance_ = 0;  // in these times, and at any speed: of segments
 };
 

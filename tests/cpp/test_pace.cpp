@@ -123,7 +123,8 @@ TEST(where_nothing_arrived_there_is_a_bound_all_the_same) {
 }
 
 namespace {
-// A line that links share, with a queue; what each sends unbounded would fill it. Nothing but paces holds back.
+// A line that links share, with a queue; what each sends unbounded would fill it. Nothing but paces holds
+// back.
 struct Shared {
   double bytes_per_second;
   Duration rtt, queue_most;
