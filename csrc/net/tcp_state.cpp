@@ -31,8 +31,7 @@ void keep_unsent_low(const Socket& socket) {
 }
 
 void limit_rate(const Socket& socket, std::uint64_t bytes_per_second) {
-  constexpr std::uint64_t least = 64 << 10;
-  const auto rate = std::max(bytes_per_second, least);
+  const auto rate = std::max(bytes_per_second, rate_least);
   ::setsockopt(socket.fd(), SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof rate);
 }
 

@@ -18,7 +18,9 @@ TcpState tcp_state(const Socket& socket);
 // chunks go where there is room.
 void keep_unsent_low(const Socket& socket);
 
-// Bytes per second that the kernel sends at most on this stream, spread evenly.
+// Bytes per second that the kernel sends at most on this stream, spread evenly. Less than `rate_least` would
+// stop it.
+inline constexpr std::uint64_t rate_least = 64 << 10;
 void limit_rate(const Socket& socket, std::uint64_t bytes_per_second);
 
 // Descriptors of this process: how many there may be, and are.

@@ -9,6 +9,22 @@ namespace {
 std::string call_text(const Operation& operation) {
   return std::string(name(operation.descriptor.call)) + ", " + describe(operation.key);
 }
+
+std::vector<PeerId> gone_between(const View& before, const View& after) {
+  std::vector<PeerId> gone;
+  for (const auto& m : before.members)
+    if (after.find(m.peer) == nullptr) gone.push_back(m.peer);
+  return gone;
+}
+
+std::string in_words(const std::vector<PeerId>& peers) {
+  std::string who;
+  for (std::size_t i = 0; i < peers.size(); ++i) {
+    if (i == limits::names_told_max) return who + " and others";
+    who += (i == 0 ? "peer " : ", peer ") + std::to_string(peers[i]);
+  }
+  return who.empty() ? "a peer" : who;
+}
 }  // namespace
 
 std::vector<Operation*> Session::in_posted_order() {
@@ -115,21 +131,15 @@ std::string Session::missing_peer(const Operation& operation) const {
 }
 
 void Session::note_departures(const View& before) {
-  std::vector<PeerId> departed;
-  for (const auto& m : before.members)
-    if (m.group == join_.group && m.role == Role::trainer && view_.find(m.peer) == nullptr)
-      departed.push_back(m.peer);
-  if (!departed.empty()) departed_ = std::move(departed);
+  auto gone = gone_between(before, view_);
+  std::erase_if(gone, [&](PeerId peer) {
+    const auto* member = before.find(peer);
+    return member->group != join_.group || member->role != Role::trainer;
+  });
+  if (!gone.empty()) departed_ = std::move(gone);
 }
 
-std::string Session::departed() const {
-  std::string who;
-  for (std::size_t i = 0; i < departed_.size(); ++i) {
-    if (i == limits::names_told_max) return who + " and others";
-    who += (i == 0 ? "peer " : ", peer ") + std::to_string(departed_[i]);
-  }
-  return who.empty() ? "a peer" : who;
-}
+std::string Session::departed() const { return in_words(departed_); }
 
 // What an operation for so many peers says to another number of them, whether it began before or after.
 std::string Session::other_shape(const Operation& operation) const {
@@ -152,16 +162,16 @@ void Session::drop_attempt(Operation& operation) {
 
 // Every operation that is not committed starts again in the new view, whether or not the master knew of it.
 void Session::restart_operations(const View& before, Instant now) {
-  const bool lost = std::any_of(before.members.begin(), before.members.end(),
-                                [&](const Member& m) { return view_.find(m.peer) == nullptr; });
+  const auto gone = gone_between(before, view_);
   for (auto* operation : in_posted_order()) {
     if (operation->state == OperationState::abandoned) {
       if (before.id.incarnation != view_.id.incarnation) to_master(operation->abandon);
     } else if (operation->state == OperationState::posted) {
-      if (lost && operation->descriptor.on_loss == OnLoss::raise && other_shape(*operation).empty())
+      if (!gone.empty() && operation->descriptor.on_loss == OnLoss::raise && other_shape(*operation).empty())
         ask_abandon(
             *operation, ErrorCode::peer_lost,
-            departed() + " left during " + call_text(*operation) + "; inputs are intact: call it again", now);
+            in_words(gone) + " left during " + call_text(*operation) + "; inputs are intact: call it again",
+            now);
       else
         begin_attempt(*operation, now);
     }

@@ -5,10 +5,6 @@
 
 namespace pccl {
 
-namespace {
-constexpr std::uint64_t first_window = 10 * 1448;  // of each stream: ten segments (RFC 6928)
-}  // namespace
-
 // ---- receiving ----
 
 bool Links::on_message(net::Connection& c, ByteView body) {
@@ -91,7 +87,7 @@ void Links::keep_pace(Link& link) {
   if (changed) link.bound = *changed;
   link.busy_at = now;
   share_stripes(now, seen->rtt_least);
-  const auto carriers = std::min<std::size_t>(link.alive(), link.bulk_stripes);
+  const auto carriers = link.carriers();
   if (link.bound == 0 || (!changed && link.paced_for == carriers)) return;
   link.paced_for = carriers;
   for (const auto& stripe : link.stripes)
@@ -115,7 +111,7 @@ std::optional<Pace::Seen> Links::seen_of(const Link& link) {
   }
   if (count == 0) return std::nullopt;
   seen.rtt = sum / count;
-  seen.at_once = std::uint64_t(count) * first_window;
+  seen.at_least = net::rate_least * link.carriers();
   return seen;
 }
 

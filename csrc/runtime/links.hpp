@@ -140,6 +140,7 @@ class Links : public net::Connection::Handler {
     std::uint8_t bulk_stripes = limits::stripes_max;  // that share the chunks of a large operation
     Instant since = 0;
     std::size_t alive() const;
+    std::size_t carriers() const { return std::min<std::size_t>(alive(), bulk_stripes); }
     std::size_t sockets() const;  // those that are being opened as well
     net::Connection* any() const;
   };

@@ -18,7 +18,7 @@ class Pace {
     std::uint64_t delivered = 0;  // bytes, since they were opened
     std::uint64_t segments = 0, segments_again = 0;
     Duration rtt_least = 0, rtt = 0;  // without queues, and now
-    std::uint64_t at_once = 0;        // bytes that they send without having heard of any
+    std::uint64_t at_least = 0;       // bytes per second below which they cannot be bounded
   };
 
   // There is nothing to send: what is measured across such a moment says no more than how fast it is at
@@ -56,7 +56,7 @@ class Pace {
   // After so many steps in a row it is far from what the path can take, as after an outage.
   static constexpr int small_steps = 4;
   static constexpr double large_step = 1.3;
-  // What is still lost when it has been slowed down so often is not lost for its speed.
+  // What is still lost when it has been slowed down so often is not lost for its speed. More than that is.
   static constexpr int slowed_in_vain = 4;
   static constexpr double no_bound = 0;
 
@@ -67,10 +67,9 @@ class Pace {
   std::optional<std::uint64_t> adapt(double rate, double lost, const Seen& seen) {
     const auto before = bound_;
     const auto queue = seen.rtt - seen.rtt_least;
-    const bool queued = queue > std::max(queue_least, seen.rtt_least / 2), loses = lost > overflow;
     if (std::exchange(waits_, false)) return std::nullopt;
-    if (!loses || queued) slowed_ = 0;
-    if (queued || (loses && slowed_ < slowed_in_vain))
+    const bool queued = queue > std::max(queue_least, seen.rtt_least / 2);
+    if (queued || (too_much(lost, queued) && !in_vain()))
       slow_down(seen);
     else if (bound_ != no_bound && rate > 0.8 * bound_)
       bound_ *= ++steps_ > small_steps ? large_step : step;
@@ -78,11 +77,25 @@ class Pace {
     return std::uint64_t(bound_);
   }
 
-  // Never below what it would begin with on a path that it knows nothing of.
+  // More than what chance takes on this path; where a queue stands, that tells enough.
+  bool too_much(double lost, bool queued) {
+    if (lost < chance_) chance_ += (lost - chance_) / 4;
+    const bool loses = !queued && lost > overflow + chance_;
+    if (!loses) slowed_ = 0;
+    least_lost_ = slowed_ == 0 ? lost : std::min(least_lost_, lost);
+    return loses;
+  }
+
+  bool in_vain() {
+    if (slowed_ < slowed_in_vain) return false;
+    chance_ = least_lost_;
+    slowed_ = 0;
+    return true;
+  }
+
+  // Not to nothing: it would not come back from there.
   void slow_down(const Seen& seen) {
-    const auto least =
-        seen.rtt_least > 0 ? double(seen.at_once) * double(second) / double(seen.rtt_least) : 0;
-    bound_ = std::max({back * best(), least, 1.0});
+    bound_ = std::max({back * best(), double(seen.at_least), 1.0});
     waits_ = true;
     steps_ = 0;
     ++slowed_;
@@ -94,8 +107,9 @@ class Pace {
   std::array<double, 8> rates_{};  // of the last windows
   std::size_t next_ = 0;
   double bound_ = no_bound;
-  int steps_ = 0;   // up, since it was slowed down
-  int slowed_ = 0;  // times in a row, for losses where no queue stood
+  int steps_ = 0;                       // up, since it was slowed down
+  int slowed_ = 0;                      // times in a row, for losses where no queue stood
+  double least_lost_ = 0, chance_ = 0;  // in these times, and at any speed: of segments
 };
 
 }  // namespace pccl

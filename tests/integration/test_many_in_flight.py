@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import numpy as np
 import pytest
 
 from pccl_py import Communicator, Config, Master
 from tests.conftest import Spawn
 
-from .peers import PEER, QUICK, expect
+from .peers import PEER, expect
 
 COUNT = 1000
+# What is looked at here takes a busy machine its time: nobody is lost over that.
+PATIENT = Config(heartbeats_missed_max=40)
 
 SOURCE = f"""
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-comm = Communicator(address, min_islands=2, config=config)
+comm = Communicator(address, min_islands=2, config=Config(heartbeats_missed_max=40))
 comm.all_reduce(np.ones(16))
 arrays = [np.full(16, float(tag)) for tag in range({COUNT})]
 before = resident()
@@ -31,9 +35,14 @@ comm.barrier()
 """
 
 
-def test_many_tiny_operations_in_place(master: Master, spawn: Spawn) -> None:
-    process = spawn("-c", PEER + SOURCE, master.address)
-    with Communicator(master.address, min_islands=2, config=QUICK) as comm:
+def test_many_tiny_operations_in_place(spawn: Spawn) -> None:
+    with Master("127.0.0.1:0", config=PATIENT) as master:
+        process = spawn("-c", PEER + SOURCE, master.address)
+        run_with(process, master.address)
+
+
+def run_with(process: subprocess.Popen[str], address: str) -> None:
+    with Communicator(address, min_islands=2, config=PATIENT) as comm:
         comm.all_reduce(np.ones(16))
         arrays = [np.full(16, 1000.0) for _ in range(COUNT)]
         works = [comm.all_reduce(array, tag=tag, async_op=True) for tag, array in enumerate(arrays)]
@@ -69,6 +78,6 @@ def test_many_in_opposite_order(spawn: Spawn, transport: str) -> None:
     """Parts of sums stay where they are until all of them are there, but not so many that the parts which
     they wait for may not be offered any more.
     """
-    with Master("127.0.0.1:0", config=Config(heartbeats_missed_max=40)) as master:
+    with Master("127.0.0.1:0", config=PATIENT) as master:
         peers = [spawn("-c", PEER + OPPOSITE, master.address, transport) for _ in range(3)]
         assert [expect(peer, "end") for peer in peers] == ["True 1"] * 3

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+import pccl_py.distributed as ours
 from pccl_py.distributed import invitation
 
 from .gang import say
@@ -112,3 +113,18 @@ def train(
     if backend == "gloo":
         kept.append(ddp)
     dist.destroy_process_group()
+
+
+def by_tcp(*, rank: int, ranks: int, path: str, port: int, door: str) -> None:
+    """A sum, by torch's functions or by ours; the store of tcp:// is in the process of rank 0."""
+    url = f"tcp://127.0.0.1:{port}"
+    if door == "torch":
+        dist.init_process_group("pccl", init_method=url, rank=rank, world_size=ranks)
+        functions: Any = dist
+    else:
+        ours.init_process_group(init_method=url, rank=rank, world_size=ranks)
+        functions = ours
+    tensor = torch.full((1000,), float(rank + 1))
+    functions.all_reduce(tensor)
+    say(values=tensor.unique().tolist(), world=functions.get_world_size())
+    functions.destroy_process_group()

@@ -67,6 +67,12 @@ def test_with_env_rank_0_is_not_special(gang: Gang, free_port: int, where: str) 
     raise AssertionError("the master outlives its ranks")
 
 
+@pytest.mark.parametrize("door", ["torch", "ours"])
+def test_ranks_meet_by_tcp(gang: Gang, free_port: int, door: str) -> None:
+    said = gang.play("plays_ddp:by_tcp", 3, port=free_port, door=door)
+    assert [last(lines) for lines in said] == [{"values": [6.0], "world": 3}] * 3
+
+
 def check_survivors(said: list[list[dict[str, Any]]], victim: int, where: str) -> None:
     killed_at = next(line["killed_at"] for line in said[victim] if "killed_at" in line)
     survivors = [rank for rank in range(3) if rank != victim]
