@@ -91,8 +91,8 @@ class Loader:
         left = [name for address, name in self._filled.items() if address not in targets.live]
         if left:
             raise DamagedError(
-                f"step {step} is whole and does not have {_some(left)}, which a newer, damaged step has filled. "
-                f"{_HALF} Then load step {step}"
+                f"step {step} is whole and does not have {_some(left)}, which a newer, damaged step has "
+                f"filled. {_HALF} Then load step {step}"
             )
 
     def _remote_for(self, candidate: int, latest: bool) -> RemoteSource | None:

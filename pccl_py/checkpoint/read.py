@@ -27,7 +27,8 @@ def read_tensors(
 ) -> int:
     """Fills the local parts; returns the bytes they have. Every block is verified before it is copied.
 
-    `begin` is called before the first one is. Raises DamagedError that names file and block; what was filled until then is undefined.
+    `begin` is called before the first one is. Raises DamagedError that names file and block; what was filled
+    until then is undefined.
     """
     runs: dict[int, list[boxes.Run]] = defaultdict(list)
     after: list[tuple[Tensor, Tensor]] = []
