@@ -191,9 +191,9 @@ def read(body: Json, what: str) -> Manifest:
 
 
 def check_places(manifest: Manifest, reader: Reader) -> None:
-    """Pieces lie in their shards' data and cover their tensors. Those of two tensors are the same bytes (tied
-    weights) or have none in common."""
-    spans: list[tuple[int, int, int, str]] = []
+    """Pieces lie in their shards' data and cover their tensors. Two pieces are the same bytes, by their
+    checksums too (tied weights, equal replicas), or have none in common."""
+    spans: list[tuple[int, int, int, int, str]] = []
     work = [-16 * sum(len(tensor.pieces) for tensor in manifest.tensors.values())]  # what any grid needs, and
     # once for all tensors what irregular cuts may take
     for name, tensor in manifest.tensors.items():
@@ -203,13 +203,13 @@ def check_places(manifest: Manifest, reader: Reader) -> None:
             end = piece.offset + piece.box.size * item
             if piece.offset < shard.data_offset or end > shard.bytes:
                 reader.refuse(f"a piece of {names.shown(name)} lies outside of the data of {shard.file}")
-            spans.append((piece.shard, piece.offset, end, name))
+            spans.append((piece.shard, piece.offset, end, piece.crc32, name))
         if not _covers(tensor, reader, name, work):
             reader.refuse(f"the pieces of {names.shown(name)} overlap, or do not cover it")
     spans.sort()
-    for (shard_a, first, end, a), (shard_b, begin, last, b) in pairwise(spans):
-        tied = (first, end) == (begin, last) and a != b
-        if shard_a == shard_b and begin < end and not tied:
+    for (shard_a, first, end, sum_a, a), (shard_b, begin, last, sum_b, b) in pairwise(spans):
+        same = (first, end, sum_a) == (begin, last, sum_b)
+        if shard_a == shard_b and begin < end and not same:
             reader.refuse(f"pieces of {names.shown(a)} and {names.shown(b)} share bytes of a shard")
 
 
