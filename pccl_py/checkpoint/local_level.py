@@ -368,6 +368,10 @@ class LocalLevel:
         found = self._coordination.exchange(f"gc/{self._gcs}/end", json.dumps(gone).encode(), self._timeout_s)
         return list(json.loads(found[self._folder_ranks[0]]))
 
+    def stop(self) -> None:
+        """Ends what waits for other ranks. Any thread."""
+        self._coordination.stop()
+
     def close(self) -> None:
         self._held.close()
 

@@ -85,11 +85,12 @@ class Pipeline:
         _open.add(self)
 
     def finish_at_exit(self) -> None:
-        """Nobody is left who could be told by an error: what is lost is logged."""
+        """Nobody is left who could be told by an error: what is lost is logged. The thread ends here, too:
+        one that meets the interpreter's end within the core would abort the process."""
         if os.getpid() != self._process:
             return
         try:
-            self.wait(min(self._settings.timeout_s, AT_EXIT_S))
+            self.close(min(self._settings.timeout_s, AT_EXIT_S), self._level.stop)
         except CheckpointError as error:
             logger.error("a checkpoint is lost as this process ends, without close(): %s", error)
 
