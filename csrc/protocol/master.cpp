@@ -151,6 +151,9 @@ void Master::broadcast_pulse() {
 }
 
 void Master::tick(Instant now) {
+  // This process's own pause is nobody else's silence: what they said meanwhile is read before the next turn.
+  const bool paused = now - ticked_ > 2 * timing_.heartbeat;
+  ticked_ = now;
   if (now >= pulse_at_) {
     pulse_at_ = now + timing_.heartbeat;
     broadcast_pulse();
@@ -158,7 +161,7 @@ void Master::tick(Instant now) {
   }
   if (now >= door_news_at_) tell_door(now);
   if (phase_ != Phase::serving) return try_recover(now);
-  check_silence(now);
+  if (!paused) check_silence(now);
   judge_links(now);
   answer_askers(now);
   judge_deadlines(now);

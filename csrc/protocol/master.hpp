@@ -244,6 +244,7 @@ class Master {
   std::uint32_t probe_round_ = 0;  // counted for ever: an answer belongs to one
   Instant pulse_at_ = 0;           // soon, when who waits at the door has changed
   Instant liveness_at_ = 0;        // nobody's time is over before
+  Instant ticked_ = 0;             // the last turn
   std::deque<Duration> durations_;
   std::optional<Stored> stored_;
   Instant listen_until_ = never;

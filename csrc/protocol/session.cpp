@@ -271,7 +271,9 @@ void Session::pass_boundary(std::uint32_t boundaries, bool skipped) {
 
 void Session::tick(Instant now) {
   if (stage_ == Stage::gone) return;
-  check_master(now);
+  const bool paused = now - ticked_ > 2 * timing_.heartbeat;  // what was said meanwhile is not read yet
+  ticked_ = now;
+  check_master(now, paused);
   if (stage_ == Stage::gone) return;
   check_door(now);
   check_proof(now);
@@ -298,13 +300,13 @@ std::string Session::why_boundary_timed_out() const {
   return text;
 }
 
-void Session::check_master(Instant now) {
+void Session::check_master(Instant now, bool paused) {
   if (master_up_) {
     if (me_ != no_peer && now >= heartbeat_at_) {
       to_master(Heartbeat{verdicts_seen_});
       heartbeat_at_ = now + timing_.heartbeat;
     }
-    if (me_ != no_peer && now - master_heard_ > timing_.heartbeat * timing_.heartbeats_missed_max) {
+    if (me_ != no_peer && !paused && now - master_heard_ > timing_.heartbeat * timing_.heartbeats_missed_max) {
       master_heard_ = now;
       emit(effect::ReconnectMaster{});
     }

@@ -164,7 +164,7 @@ class Session {
   void check_door(Instant now);
   std::string why_boundary_timed_out() const;
   void check_operations(Instant now);
-  void check_master(Instant now);
+  void check_master(Instant now, bool paused);
   void send_waiting(Instant now);
   Register registration() const;
   // A failure without a reason would pass for a success.
@@ -206,6 +206,7 @@ class Session {
   bool stuck_ = false;
   bool master_up_ = false;
   Instant master_heard_ = 0, master_down_since_ = never, heartbeat_at_ = 0;
+  Instant ticked_ = 0;  // the last turn
   Instant waiting_said_at_ = 0;
   Effects effects_;
 };

@@ -67,7 +67,7 @@ TEST(the_older_of_two_captures_comes_first) {
   first->release_all_from_now();
   CHECK(younger->fence(std::nullopt, in_seconds(20)));
   b.overwrite_all();
-  CHECK(older->is_staged());
+  CHECK(older->wait_staged(in_seconds(20)));  // it has its slabs, and may still fill the last one
   CHECK(older->wait_released(in_seconds(20)));
   CHECK(younger->wait_released(in_seconds(20)));
   check_saved(*older, *first, a);
