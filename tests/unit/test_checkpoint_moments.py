@@ -206,7 +206,7 @@ def test_a_disk_that_hangs_does_not_keep_the_folder(tmp_path: Path) -> None:
 
 
 def test_an_error_that_ends_the_training_tells_of_a_lost_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="diverged") as caught:  # noqa: SIM117
+    with pytest.raises(ValueError, match="diverged") as caught:
         with pccl.Checkpointer(tmp_path) as saver:
             saver._disk = _core.InjectedDisk("fdatasync * EIO")
             saver.save(1, {"w": [torch.zeros(3)]})
