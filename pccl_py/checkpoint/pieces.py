@@ -15,7 +15,7 @@ class Piece(NamedTuple):
     """Rows of one tensor. `rows`: the memory itself, contiguous; a view of the caller's tensor where that is
     contiguous, `copied`: else a copy of this moment.
 
-    owner   id of the optimizer that alone writes it, 0: nobody does, it is a copy; None: anybody may, any time
+    owner   id of the optimizer that alone writes it, 0: nobody does, it is a copy; None: anybody may
     """
 
     name: str

@@ -147,9 +147,7 @@ def _walk(tree: Any, path: tuple[str, ...], world: World, private: bool) -> _Wal
             return None  # a numpy array stays among the plain values
         name = names.join(where)
         if name in boxes:
-            raise StateError(
-                f"two tensors of the state have the name {name}: a key 1 and a key '1'? Rename one"
-            )
+            raise StateError(f"two tensors have the name {name}: a key 1 and a key '1'? Rename one")
         boxes[name] = boxed(value, name, world, private=private)
         return name
 

@@ -272,6 +272,7 @@ def test_a_remote_that_is_away_ends_no_training_and_is_caught_up(
         assert equal(state, tensors(1, 4, 4 * MIB))
 
 
+@pytest.mark.nightly
 def test_a_store_that_lost_everything_gets_it_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "LONGEST_PAUSE_S", 0.5)
     with (

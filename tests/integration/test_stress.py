@@ -38,6 +38,7 @@ def test_churn(spawn: Spawn) -> None:
     assert report["recovery_ms"]["count"] > 10
 
 
+@pytest.mark.nightly
 @pytest.mark.deadline(120)
 def test_churn_of_islands(spawn: Spawn) -> None:
     status, report = stress(

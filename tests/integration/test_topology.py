@@ -53,6 +53,7 @@ BEST = pairs((1, 3), (3, 5), (5, 2), (2, 4), (4, 1))
 
 
 @pytest.mark.deadline(200)
+@pytest.mark.nightly
 def test_measured_order_is_as_much_faster_as_predicted(emulated: None) -> None:
     """Predictions and times are compared as ratios: a busy machine makes all of it slower."""
     with bad_ring() as (net, peers):

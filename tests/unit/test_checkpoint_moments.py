@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,10 +16,12 @@ import torch
 import pccl_py as pccl
 from pccl_py import _core
 from pccl_py.errors import CheckpointError, DamagedError, StateError
+from pccl_py.optim.outer_state import Fragment, OuterState
 from pccl_py.staging import fence
 from pccl_py.state.boxed import World
 from pccl_py.state.owners import Written, extent, owners_of
 from pccl_py.state.train_state import TrainState
+from pccl_py.state_sync import StateSync
 
 ALONE = World(0, 1)
 LARGE = 1 << 24  # elements whose copy is still under way when save() returns
@@ -206,7 +209,7 @@ def test_a_disk_that_hangs_does_not_keep_the_folder(tmp_path: Path) -> None:
 
 
 def test_an_error_that_ends_the_training_tells_of_a_lost_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="diverged") as caught:  # noqa: SIM117
+    with pytest.raises(ValueError, match="diverged") as caught:
         with pccl.Checkpointer(tmp_path) as saver:
             saver._disk = _core.InjectedDisk("fdatasync * EIO")
             saver.save(1, {"w": [torch.zeros(3)]})
@@ -291,3 +294,18 @@ def test_each_way_to_step_an_optimizer_passes_the_fence(tmp_path: Path, watched:
         loss()
         optimizer.step()
     assert watched.passed == [id(optimizer)]
+
+
+def test_the_outer_step_and_state_received_pass_the_fence(watched: Watched) -> None:
+    """Before they write: on stand-ins, that keep what is written."""
+    weight, ahead = torch.zeros(3), torch.ones(3)
+    model = SimpleNamespace(local=lambda: [weight], reshard=lambda: None)
+    outer: Any = SimpleNamespace(model=model, parameters=ahead, of=lambda flat, _: [flat])
+    OuterState._store(outer, slice(None), [ahead])
+    assert weight.tolist() == [1, 1, 1] and watched.passed == [None]
+    OuterState.rebase(outer, Fragment(0, 0, 1, 0, 3), torch.zeros(3))
+    assert weight.tolist() == [2, 2, 2] and watched.passed == [None, None]
+    sync: Any = SimpleNamespace(_stale={}, _ask=lambda *_: None)
+    stale: Any = SimpleNamespace(index=0, entry=SimpleNamespace(chunks=1))
+    StateSync._find_stale(sync, stale)
+    assert watched.passed == [None, None, None]

@@ -44,7 +44,7 @@ def test_any_layout_is_loaded_by_others_to_the_bit(
             assert bool(lines[-1]["missing"]) == (rank >= ranks)
 
 
-@pytest.mark.parametrize("victim", [0, 1, 2])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.nightly), 2])
 @pytest.mark.parametrize("ways", ["store", "folder"])
 def test_a_rank_killed_at_any_instant_leaves_whole_steps_and_named_errors(
     gang: Gang, tmp_path: Path, ways: str, victim: int
@@ -89,7 +89,7 @@ def test_values_that_should_be_the_same_on_all_ranks_are_told_where_they_differ(
         assert lines[-1]["steps"] == []
 
 
-@pytest.mark.parametrize("ways", ["store", "folder"])
+@pytest.mark.parametrize("ways", ["store", pytest.param("folder", marks=pytest.mark.nightly)])
 def test_a_rank_that_does_not_save_is_named_in_time(gang: Gang, tmp_path: Path, ways: str) -> None:
     for lines in gang.play("plays_checkpoint:absent", 3, root=str(tmp_path), ways=ways)[:2]:
         assert "rank 2 of 3 did not answer" in lines[-1]["heard"] and lines[-1]["seconds"] < 8

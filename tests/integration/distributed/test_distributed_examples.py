@@ -54,7 +54,7 @@ def test_ddp_elastic() -> None:
 
 
 @pytest.mark.deadline(180)
-@pytest.mark.parametrize("options", [[], ["--ddp"]])
+@pytest.mark.parametrize("options", [[], pytest.param(["--ddp"], marks=pytest.mark.nightly)])
 def test_elastic_training(options: list[str]) -> None:
     text = run("elastic_training", *options)
     ends = re.findall(r"(a|c|newcomer): steps (\d+) to 80, loss (\S+), sha256 (\w{16})", text)
