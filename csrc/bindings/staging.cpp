@@ -16,9 +16,9 @@ using staging::ForeignPart;
 using staging::StagingPool;
 
 std::shared_ptr<StagingPool> make_pool(std::uint64_t bytes, int fd, bool huge_pages, bool populate) {
-  auto pool =
-      without_gil([&] { return StagingPool::make(
-        {.bytes = bytes, .fd = fd, .huge_pages = huge_pages, .populate = populate}); });
+  auto pool = without_gil([&] {
+    return StagingPool::make({.bytes = bytes, .fd = fd, .huge_pages = huge_pages, .populate = populate});
+  });
   if (!pool) raise(pool.error());
   return std::move(*pool);
 }

@@ -306,7 +306,8 @@ void Session::check_master(Instant now, bool paused) {
       to_master(Heartbeat{verdicts_seen_});
       heartbeat_at_ = now + timing_.heartbeat;
     }
-    if (me_ != no_peer && !paused && now - master_heard_ > timing_.heartbeat * timing_.heartbeats_missed_max) {
+    if (me_ != no_peer && !paused &&
+        now - master_heard_ > timing_.heartbeat * timing_.heartbeats_missed_max) {
       master_heard_ = now;
       emit(effect::ReconnectMaster{});
     }

@@ -1,7 +1,7 @@
 #pragma once
-// Memory that is there before it is needed: mapped where huge pages fit and, unless the first use may do that,
-// populated; of its own or of a caller's memfd. A forked child does not have it: else its mere existence would make every page of the
-// parent's be copied at the next write. One owner.
+// Memory that is there before it is needed: mapped where huge pages fit and, unless the first use may do
+// that, populated; of its own or of a caller's memfd. A forked child does not have it: else its mere
+// existence would make every page of the parent's be copied at the next write. One owner.
 
 #include <cstddef>
 #include <cstdint>
@@ -15,8 +15,7 @@ class WarmMemory {
  public:
   // `fd`: a memfd (or another file of memory) of at least these bytes, mapped shared from its begin; it stays
   // the caller's and may be closed at once. -1: private memory.
-  static Result<std::unique_ptr<WarmMemory>> map(std::size_t bytes, int fd, bool huge_pages,
-                                                 bool populate);
+  static Result<std::unique_ptr<WarmMemory>> map(std::size_t bytes, int fd, bool huge_pages, bool populate);
   ~WarmMemory();
   WarmMemory(const WarmMemory&) = delete;
   WarmMemory& operator=(const WarmMemory&) = delete;

@@ -23,8 +23,7 @@ Result<std::shared_ptr<StagingPool>> StagingPool::make(const PoolOptions& option
   if (options.slab_bytes == 0 || options.slab_bytes % 4096 != 0)
     return Error{ErrorCode::usage, "slabs are multiples of 4096 bytes"};
   const auto slabs = (options.bytes + options.slab_bytes - 1) / options.slab_bytes;
-  auto memory = WarmMemory::map(slabs * options.slab_bytes, options.fd, options.huge_pages,
-                                options.populate);
+  auto memory = WarmMemory::map(slabs * options.slab_bytes, options.fd, options.huge_pages, options.populate);
   if (!memory) return memory.error();
   return std::shared_ptr<StagingPool>(new StagingPool(std::move(*memory), options.slab_bytes));
 }
