@@ -63,17 +63,17 @@ if TYPE_CHECKING:
     import pccl_py.optim as optim  # noqa: F401 (imported by __getattr__)
     import pccl_py.recovery as recovery  # noqa: F401
 
-    from .checkpoint.checkpointer import Checkpointer
-    from .state.protect import protect
-    from .state.resume import resume
-    from .state.train_state import TrainState
+    from .checkpoint.checkpointer import Checkpointer as Checkpointer
+    from .state.protect import protect as protect
+    from .state.resume import resume as resume
+    from .state.train_state import TrainState as TrainState
 
+# Without what needs torch: `from pccl_py import *` would load it.
 __all__ = [
     "Algorithm",
     "AuthenticationError",
     "BusyError",
     "Cancelled",
-    "Checkpointer",
     "CheckpointError",
     "ClosedError",
     "CollectiveError",
@@ -111,13 +111,10 @@ __all__ = [
     "Strategy",
     "SyncInfo",
     "TopologyReport",
-    "TrainState",
     "UsageError",
     "VersionError",
     "Work",
     "empty",
-    "protect",
-    "resume",
     "share",
     "zeros",
 ]
