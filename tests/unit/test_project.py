@@ -89,7 +89,8 @@ def test_checks_can_be_run_by_name(check: str) -> None:
 
 
 def test_import_loads_no_extra() -> None:
-    source = "import sys; from pccl_py import *; import pccl_py; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    source = "import sys; from pccl_py import *; import pccl_py; "
+    source += "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = set(run(sys.executable, "-c", source).split())
     assert "pccl_py" in loaded
     assert not loaded & {"torch", "rich", "matplotlib", "pytest", "hypothesis"}
