@@ -55,6 +55,7 @@ def test_a_killed_peer_resumes_part_by_part(master: Master, spawn: Spawn, tmp_pa
     assert ends[0]["digest"] == ends[1]["digest"] and [end["failed"] for end in ends] == [0, 0]
 
 
+@pytest.mark.nightly
 def test_all_peers_killed_and_started_again(master: Master, spawn: Spawn, tmp_path: Path) -> None:
     """Nobody lives: both take their newest checkpoints, and the further one's outer state is everybody's."""
     run = Run(spawn, master.address, MODULE)

@@ -291,6 +291,7 @@ def test_a_store_that_lost_everything_gets_it_anew(tmp_path: Path, monkeypatch: 
         assert saving.verify(1, level="remote").sound and saving.stats.upload_retries > 0
 
 
+@pytest.mark.nightly
 def test_two_runs_on_one_url(
     server: S3Server, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

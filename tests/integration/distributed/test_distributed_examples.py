@@ -29,6 +29,7 @@ def run(name: str, *options: str) -> str:
     return done.stdout
 
 
+@pytest.mark.nightly
 @pytest.mark.deadline(180)
 def test_torchrun_dropin() -> None:
     text = run("torchrun_dropin")
@@ -36,6 +37,7 @@ def test_torchrun_dropin() -> None:
     assert float(text.split("the last loss is ")[1]) < 1e-3
 
 
+@pytest.mark.nightly
 @pytest.mark.deadline(180)
 def test_fsdp_islands() -> None:
     text = run("fsdp_islands")
