@@ -1,7 +1,8 @@
+#pragma once
 // One file of a checkpoint: regions of memory staged while their owner waits for nothing, written and made
 // durable behind its back under a temporary name, which becomes the file's name only then. Any thread may
 // call; destroying it cancels what is not finished and waits for that.
-#pragma once
+
 #include <condition_variable>
 #include <memory>
 #include <mutex>

@@ -1,4 +1,5 @@
 """Checkpoints on disk: the format (`format.py` documents it), its folder, and what reads and checks it.
 
-Nothing here imports torch before a torch object appears, nor the compiled core.
+What the `ckpt` command lists, checks and converts with imports neither the compiled core nor, before a torch
+object appears, torch. `checkpointer.py` and what saves and loads beside a training need both.
 """

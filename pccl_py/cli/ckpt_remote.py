@@ -8,7 +8,7 @@ import threading
 from dataclasses import asdict
 from typing import Any
 
-from ..checkpoint import dtypes, manifest_body, names
+from ..checkpoint import manifest_body, names
 from ..checkpoint.download import Downloader
 from ..checkpoint.lease import OWNER
 from ..checkpoint.manifest import Manifest
@@ -18,6 +18,7 @@ from ..checkpoint.remote_store import PACKED
 from ..checkpoint.remote_url import open_store
 from ..checkpoint.remote_verify import verify_remote
 from ..errors import BusyError, DamagedError, NoCheckpointError, UsageError
+from .ckpt_show import tensor_table
 from .tables import columns, moment, size
 
 GIVE_UP_S = 30.0
@@ -95,12 +96,7 @@ def inspect(level: RemoteLevel, args: argparse.Namespace) -> int:
         print(json.dumps(_summary(level, step) | manifest_body.write(held)))
         return 0
     print(f"step {held.step} of {moment(held.time)} UTC by {held.world} ranks")
-    rows = [("tensor", "dtype", "shape", "pieces", "size")]
-    for name, tensor in held.tensors.items():
-        total = sum(piece.box.size for piece in tensor.pieces) * dtypes.itemsize(tensor.dtype)
-        shape = "x".join(map(str, tensor.shape)) or "scalar"
-        rows.append((names.shown(name)[1:-1], tensor.dtype, shape, str(len(tensor.pieces)), size(total)))
-    print(columns(rows, right=(3, 4)))
+    print(tensor_table(held))
     print(f"\nparts: {', '.join(names.shown(part) for part in held.objects) or 'none'}")
     return 0
 

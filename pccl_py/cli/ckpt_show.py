@@ -10,6 +10,7 @@ from typing import Any
 from ..checkpoint import dtypes, folder, manifest_body, names, safetensors_header
 from ..checkpoint import format as page
 from ..checkpoint.folder import StepFolder
+from ..checkpoint.manifest import Manifest
 from ..checkpoint.safetensors_file import read_header
 from ..errors import NoCheckpointError
 from .tables import columns, moment, size
@@ -83,12 +84,7 @@ def inspect(args: argparse.Namespace) -> int:
     print(f"step {held.step} of {moment(held.time)} UTC by {held.world} ranks: {_state(step)}")
     for key, note in held.notes.items():
         print(f"{names.shown(key)}: {names.shown(note)}")
-    rows = [("tensor", "dtype", "shape", "pieces", "size")]
-    for name, tensor in held.tensors.items():
-        total = sum(piece.box.size for piece in tensor.pieces) * dtypes.itemsize(tensor.dtype)
-        shape = "x".join(map(str, tensor.shape)) or "scalar"
-        rows.append((names.shown(name)[1:-1], tensor.dtype, shape, str(len(tensor.pieces)), size(total)))
-    print(columns(rows, right=(3, 4)))
+    print(tensor_table(held))
     print(f"\n{len(held.tensors)} tensors, {size(manifest_body.tensors_bytes(held.tensors))}")
     print(f"parts: {', '.join(names.shown(part) for part in held.objects) or 'none'}")
     for rank, parts in sorted(held.private.items()):
@@ -133,3 +129,13 @@ def _inspect_file(path: Path, as_json: bool) -> int:
 def show_format(args: argparse.Namespace) -> int:
     print(page.text(), end="")
     return 0
+
+
+def tensor_table(held: Manifest) -> str:
+    """A line for each tensor of a step."""
+    rows = [("tensor", "dtype", "shape", "pieces", "size")]
+    for name, tensor in held.tensors.items():
+        total = sum(piece.box.size for piece in tensor.pieces) * dtypes.itemsize(tensor.dtype)
+        shape = "x".join(map(str, tensor.shape)) or "scalar"
+        rows.append((names.shown(name)[1:-1], tensor.dtype, shape, str(len(tensor.pieces)), size(total)))
+    return columns(rows, right=(3, 4))
