@@ -9,11 +9,12 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
+from weakref import WeakKeyDictionary
 
 from ..errors import CheckpointError, UsageError
 from ..staging import fence
 from ..staging.hooks import hook
-from ..state.train_state import TrainState, as_state
+from ..state.train_state import Taken, TrainState, as_state
 from . import native
 from .coordination import Coordination
 from .coordinations import coordination_of
@@ -129,7 +130,7 @@ class Checkpointer:
             self._uploads = UploadQueue(self._level, remote, self._coordination, wishes, self.stats)
         added = None if self._uploads is None else self._uploads.add
         self._pipeline = Pipeline(self._level, self._settings, self.stats, added)
-        self._plans = ShardPlans()
+        self._plans: WeakKeyDictionary[TrainState, ShardPlans] = WeakKeyDictionary()
         self._pool: native.StagingPool | None = None
         self._locked = False  # its pages, for devices
         self._saves = self._loads = 0
@@ -185,7 +186,7 @@ class Checkpointer:
         taken = state.take(self._level.world)
         if not self._settings.lazy:
             taken.owners.clear()
-        content = self._plans.content(taken)
+        content = self._content(state, taken)
         pieces, plan = content.pieces, content.plan
         pool = self._pool_for(content)
         path, recycle = self._level.begin(step)
@@ -209,8 +210,12 @@ class Checkpointer:
         """Makes the pool, all its pages, and the plan of this state's file, before the training begins: else
         the first save does that on its way. Takes up to half a second for each GiB."""
         self._open_only()
-        taken = self._as_state(state).take(self._level.world)
-        self._pool_for(self._plans.content(taken), warm=True)
+        state = self._as_state(state)
+        self._pool_for(self._content(state, state.take(self._level.world)), warm=True)
+
+    def _content(self, state: TrainState, taken: Taken) -> ShardContent:
+        """What is known of a state goes with it: no tensor lives longer for having been saved."""
+        return self._plans.setdefault(state, ShardPlans()).content(taken)
 
     def _as_state(self, state: Any) -> TrainState:
         """The same TrainState for a dict of the same parts: it knows what it has found in them."""
@@ -314,6 +319,8 @@ class Checkpointer:
         if self._closed:
             return
         self._closed = True
+        self._known = None
+        self._plans.clear()
         with ExitStack() as last:
             last.callback(self._give_back_pool)
             last.callback(self._coordination.close)

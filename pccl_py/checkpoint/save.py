@@ -8,12 +8,11 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from ..errors import CheckpointError, StateError
 from ..staging import fence
 from . import native
 from .foreign import ForeignCopier, foreign
+from .glimpse import Glimpse, glimpse
 from .pieces import Piece
 
 # How often the thread that saves looks whether copying has ended; it takes no part, which is for the copy
@@ -34,7 +33,7 @@ class StagedSave:
         self._pieces = pieces
         self._timeout_s = timeout_s
         self._copier = ForeignCopier(job, pieces) if foreign(pieces) else None
-        self._versions = [_version(piece.rows) for piece in pieces]
+        self._marks = [_mark(piece) for piece in pieces]
         self._owned: dict[int | None, list[int]] = defaultdict(list)
         for index, piece in enumerate(pieces):
             self._owned[piece.owner].append(index)
@@ -92,7 +91,7 @@ class StagedSave:
             if self._copier is not None:
                 self._copier.join()
             with self._lock:
-                self._pieces, self._versions = (), []
+                self._pieces, self._marks = (), []
         if self.fault is not None:
             raise self.fault
 
@@ -126,7 +125,7 @@ class StagedSave:
             return
         self._passed.add(owner)
         for index in self._owned[owner]:
-            if self._versions and _version(self._pieces[index].rows) != self._versions[index]:
+            if self._marks and _mark(self._pieces[index]) != self._marks[index]:
                 raise StateError(
                     f"{self._pieces[index].name} was written while it was saved, past the fence: step its "
                     "optimizer through step(), call pccl_py.staging.fence.before_write() before other "
@@ -134,9 +133,12 @@ class StagedSave:
                 )
 
 
-def _version(tensor: Tensor) -> int:
-    """Torch counts writes; an alarm only: numpy views and `.data` pass unnoticed."""
-    return 0 if tensor.is_inference() else tensor._version
+def _mark(piece: Piece) -> tuple[int, Glimpse | None]:
+    """What a write changes: torch's count of writes and, of what is copied in the background, some bytes, for
+    writes by `.data` and by numpy are not counted. An alarm, not a proof."""
+    tensor = piece.rows
+    version = 0 if tensor.is_inference() else tensor._version
+    return version, None if piece.owner is None or piece.copied else glimpse(tensor)
 
 
 def addresses(pieces: Sequence[Piece]) -> list[tuple[int, int]]:

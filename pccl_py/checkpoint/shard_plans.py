@@ -20,7 +20,7 @@ class ShardContent:
 
 
 class ShardPlans:
-    """Keeps the last plan. Called on the thread that saves a state, never in the background."""
+    """Keeps the last plan of one state. Called on the thread that saves a state, never in the background."""
 
     def __init__(self) -> None:
         self._boxes: list[Boxed] = []
