@@ -202,7 +202,7 @@ class Checkpointer:
             copy_threads=self._settings.copy_threads,
             write_threads=self._settings.write_threads,
         )
-        staged = StagedSave(job, pieces, self._settings.timeout_s)
+        staged = StagedSave(job, pieces, content.glimpses, self._settings.timeout_s)
         staged.start()
         return PendingSave(number, step, begun, staged, job, pieces, content.aliases, plan, taken)
 

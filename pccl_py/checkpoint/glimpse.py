@@ -1,24 +1,42 @@
-"""A few bytes of each tensor, taken when it is captured and again when it may be written: writes that torch
+"""A few bytes of tensors, taken when they are captured and again when they may be written: writes that torch
 does not count (`.data`, numpy views, memory shared with others) are seen by them, if not all of them.
 """
 
 from __future__ import annotations
 
-import ctypes
+from collections.abc import Sequence
+from ctypes import string_at
 
-from torch import Tensor
+from .pieces import Piece
 
-BYTES = 16  # at the begin, in the middle and at the end: what trains changes all of a tensor
-Glimpse = tuple[int, bytes, bytes, bytes]
-_at = ctypes.string_at
+BYTES = 16  # at the begin and in the middle: what trains changes all of a tensor
+PIECES_MAX = 256  # the largest: a look costs a third of a microsecond, and save() blocks for it
 
 
-def glimpse(tensor: Tensor) -> Glimpse | None:
-    """Of contiguous memory of the host, with its address; None: it cannot be looked at from here."""
-    size = tensor.nbytes
-    if tensor.device.type != "cpu" or size == 0 or tensor.untyped_storage().nbytes() == 0:
-        return None
-    address, count = tensor.data_ptr(), min(size, BYTES)
-    return address, _at(address, count), _at(address + (size - count) // 2, count), _at(
-        address + size - count, count
-    )
+class Glimpses:
+    """Of pieces that are copied in the background, on the host. Their memory is there while they are held."""
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        lazy = [
+            (piece.rows.nbytes, index)
+            for index, piece in enumerate(pieces)
+            if piece.owner is not None and not piece.copied and piece.rows.device.type == "cpu"
+        ]
+        self._places: dict[int, tuple[int, int, int]] = {}
+        for size, index in sorted(lazy, reverse=True)[:PIECES_MAX]:
+            address, count = pieces[index].rows.data_ptr(), min(size, BYTES)
+            if count:
+                self._places[index] = (address, address + (size - count) // 2, count)
+
+    def take(self) -> dict[int, tuple[bytes, bytes]]:
+        return {index: self._look(*place) for index, place in self._places.items()}
+
+    def differs(self, index: int, piece: Piece, before: dict[int, tuple[bytes, bytes]]) -> bool:
+        place = self._places.get(index)
+        if place is None:
+            return False
+        return piece.rows.data_ptr() != place[0] or self._look(*place) != before[index]
+
+    @staticmethod
+    def _look(first: int, middle: int, count: int) -> tuple[bytes, bytes]:
+        return string_at(first, count), string_at(middle, count)

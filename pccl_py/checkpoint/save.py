@@ -8,11 +8,13 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from ..errors import CheckpointError, StateError
 from ..staging import fence
 from . import native
 from .foreign import ForeignCopier, foreign
-from .glimpse import Glimpse, glimpse
+from .glimpse import Glimpses
 from .pieces import Piece
 
 # How often the thread that saves looks whether copying has ended; it takes no part, which is for the copy
@@ -28,12 +30,15 @@ class StagedSave:
     fence held those that train.
     """
 
-    def __init__(self, job: native.ShardSave, pieces: Sequence[Piece], timeout_s: float) -> None:
+    def __init__(
+        self, job: native.ShardSave, pieces: Sequence[Piece], glimpses: Glimpses, timeout_s: float
+    ) -> None:
         self._job = job
         self._pieces = pieces
         self._timeout_s = timeout_s
         self._copier = ForeignCopier(job, pieces) if foreign(pieces) else None
-        self._marks = [_mark(piece) for piece in pieces]
+        self._versions = [_version(piece.rows) for piece in pieces]
+        self._glimpses, self._seen = glimpses, glimpses.take()
         self._owned: dict[int | None, list[int]] = defaultdict(list)
         for index, piece in enumerate(pieces):
             self._owned[piece.owner].append(index)
@@ -91,7 +96,7 @@ class StagedSave:
             if self._copier is not None:
                 self._copier.join()
             with self._lock:
-                self._pieces, self._marks = (), []
+                self._pieces, self._versions = (), []
         if self.fault is not None:
             raise self.fault
 
@@ -125,20 +130,23 @@ class StagedSave:
             return
         self._passed.add(owner)
         for index in self._owned[owner]:
-            if self._marks and _mark(self._pieces[index]) != self._marks[index]:
+            if self._versions and self._written(index):
                 raise StateError(
                     f"{self._pieces[index].name} was written while it was saved, past the fence: step its "
                     "optimizer through step(), call pccl_py.staging.fence.before_write() before other "
                     "writes, or save with lazy=False. This checkpoint is given up, earlier ones stay"
                 )
 
+    def _written(self, index: int) -> bool:
+        piece = self._pieces[index]
+        if _version(piece.rows) != self._versions[index]:
+            return True
+        return self._glimpses.differs(index, piece, self._seen)
 
-def _mark(piece: Piece) -> tuple[int, Glimpse | None]:
-    """What a write changes: torch's count of writes and, of what is copied in the background, some bytes, for
-    writes by `.data` and by numpy are not counted. An alarm, not a proof."""
-    tensor = piece.rows
-    version = 0 if tensor.is_inference() else tensor._version
-    return version, None if piece.owner is None or piece.copied else glimpse(tensor)
+
+def _version(tensor: Tensor) -> int:
+    """Torch counts writes; an alarm only: numpy views and `.data` pass it unnoticed."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def addresses(pieces: Sequence[Piece]) -> list[tuple[int, int]]:
