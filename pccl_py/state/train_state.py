@@ -69,8 +69,8 @@ class TrainState:
         if unknown := set(private) - set(self._parts):
             raise StateError(f"private names {sorted(unknown)}, which are no parts of the state")
         modules = {name for name, part in self._parts.items() if isinstance(part, ModulePart)}
-        if unknown := self._frozen - modules:
-            raise StateError(f"frozen names {sorted(unknown)}, which are no modules of the state")
+        if strangers := self._frozen - modules:
+            raise StateError(f"frozen names {sorted(strangers)}, which are no modules of the state")
 
     @property
     def parts(self) -> Mapping[str, AnyPart]:
