@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import bounded_json, names
-from .bounded_json import Json
+from ..values import bounded_json, names
+from ..values.bounded_json import Json
 from .manifest import Manifest, Tensor
 from .plain_reader import read_piece, read_tensor
 

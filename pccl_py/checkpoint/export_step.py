@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BusyError, NoCheckpointError, StateError
-from . import names, safetensors_header, tagged
-from .dtypes import itemsize
+from ..values import names, tagged
+from ..values.dtypes import itemsize
+from . import safetensors_header
 from .files import PART, explained, sync_folder
 from .manifest import Manifest
 from .plain_reader import read_tensor

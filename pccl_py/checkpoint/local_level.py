@@ -17,7 +17,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import BusyError, CheckpointError, NoCheckpointError, UsageError
-from . import folder, host_folders, limits
+from ..values import limits
+from . import folder, host_folders
 from .coordination import Coordination, Missing
 from .files import PART, explained, sync_folder
 from .holds import Holds

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import StateError
-from . import folder, limits, names, safetensors_header
-from .bounded_json import Json
+from ..values import limits, names
+from ..values.bounded_json import Json
+from ..values.dtypes import itemsize
+from . import folder, safetensors_header
 from .boxes import Box, whole
-from .dtypes import itemsize
 from .files import PART, explained
 from .manifest import Manifest, Piece, Shard, Tensor
 from .manifest_body import shard_file
@@ -131,7 +132,7 @@ def write_step(
 
 def source_of_array(name: str, array: np.ndarray[Any, Any]) -> Source:
     """All of a numpy array. Raises StateError for a dtype that safetensors does not have."""
-    from .dtypes import of_numpy
+    from ..values.dtypes import of_numpy
 
     dtype = of_numpy(array.dtype.newbyteorder("="))
     if dtype is None:

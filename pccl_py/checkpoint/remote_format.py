@@ -18,8 +18,8 @@ from typing import NamedTuple, NoReturn
 import zstandard
 
 from ..errors import DamagedError
+from ..values.limits import INT_MAX
 from . import byte_planes
-from .limits import INT_MAX
 
 MAGIC = b"pccl-zst"
 VERSION = 1

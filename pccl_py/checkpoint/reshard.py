@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import UsageError
-from . import folder, limits
-from .bounded_json import Json
+from ..values import limits
+from ..values.bounded_json import Json
+from ..values.dtypes import itemsize
+from . import folder
 from .boxes import Box
-from .dtypes import itemsize
 from .manifest import Manifest, Tensor
 from .plain_reader import read_tensor
 from .plain_writer import Source, write_shard

@@ -8,12 +8,13 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from ..checkpoint import folder, names
+from ..checkpoint import folder
 from ..checkpoint.diff import Change, compare
 from ..checkpoint.folder import StepFolder
 from ..checkpoint.manifest import Manifest
 from ..checkpoint.verify import Report, verify_step
 from ..errors import DamagedError, NoCheckpointError
+from ..values import names
 from .ckpt_show import locate
 from .tables import size
 

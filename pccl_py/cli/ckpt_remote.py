@@ -8,7 +8,7 @@ import threading
 from dataclasses import asdict
 from typing import Any
 
-from ..checkpoint import manifest_body, names
+from ..checkpoint import manifest_body
 from ..checkpoint.download import Downloader
 from ..checkpoint.lease import OWNER
 from ..checkpoint.manifest import Manifest
@@ -18,6 +18,7 @@ from ..checkpoint.remote_store import PACKED
 from ..checkpoint.remote_url import open_store
 from ..checkpoint.remote_verify import verify_remote
 from ..errors import BusyError, DamagedError, NoCheckpointError, UsageError
+from ..values import names
 from .ckpt_show import tensor_table
 from .tables import columns, moment, size
 

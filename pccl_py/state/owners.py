@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-
 NOBODY = -1  # owns what is said to be frozen: no optimizer has this id, so none waits for it
 
 

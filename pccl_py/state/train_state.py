@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import names, tagged
 from ..errors import StateError
+from ..values import names, tagged
 from .boxed import Boxed, World, boxed, local_of
 from .fingerprint import Fingerprint
 from .owners import NOBODY, Written, extent, owners_of

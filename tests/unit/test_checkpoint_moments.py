@@ -318,7 +318,7 @@ def adapted(value: float) -> torch.nn.Sequential:
     return torch.nn.Sequential(frozen(float(value)), torch.nn.Linear(1, 1, bias=False))
 
 
-def test_a_frozen_base_is_copied_in_the_background_and_is_no_business_of_the_optimizer(tmp_path: Path) -> None:
+def test_a_frozen_base_is_copied_in_the_background_whatever_the_optimizer_does(tmp_path: Path) -> None:
     model = adapted(5)
     inner = torch.optim.SGD([model[1].weight])
     state = TrainState(rng=False, model=model, inner=inner, frozen=["model"])

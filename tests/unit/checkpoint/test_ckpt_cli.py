@@ -16,12 +16,13 @@ import pytest
 import safetensors.numpy
 
 import pccl_py
-from pccl_py.checkpoint import folder, limits, manifest_body, tagged
+from pccl_py.checkpoint import folder, manifest_body
 from pccl_py.checkpoint import format as page
 from pccl_py.checkpoint.boxes import Box
 from pccl_py.checkpoint.plain_writer import Source, source_of_array, write_step
-from pccl_py.checkpoint.tagged_decode import _FROM_PARTS, _FROM_TEXT
 from pccl_py.cli import main
+from pccl_py.values import limits, tagged
+from pccl_py.values.tagged_decode import _FROM_PARTS, _FROM_TEXT
 
 W = np.arange(600, dtype=np.float32).reshape(20, 30)
 SHARD = "shard-00000-of-00001.safetensors"

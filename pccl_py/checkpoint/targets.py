@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import dtypes, names, tagged
-from ..checkpoint.manifest import Manifest
 from ..errors import StateError
-from .boxed import Boxed, World, boxed
-from .parts import AnyPart, ModulePart, OptimizerPart, PlainPart
-from .train_state import TrainState
+from ..state.boxed import Boxed, World, boxed
+from ..state.parts import AnyPart, ModulePart, OptimizerPart, PlainPart
+from ..state.train_state import TrainState
+from ..values import dtypes, names, tagged
+from .manifest import Manifest
 
 # From the name of a tensor in the state to its name in the checkpoint; None: it is left as it is.
 Mapped = Mapping[str, str] | Callable[[str], str | None]
