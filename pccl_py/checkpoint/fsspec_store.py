@@ -96,10 +96,12 @@ class FsspecStore:
         return False
 
     def unfinished(self) -> list[tuple[str, str]]:
-        return []
+        """What a killed process had under a temporary name. Elsewhere nothing of it is seen."""
+        parts = [name for name in self.listing() if name.endswith(PART)] if self._renames else []
+        return [(name.removesuffix(PART), PART) for name in parts]
 
     def abort(self, name: str, mark: str) -> None:
-        pass
+        self.delete([name + mark])
 
     def _make_folder(self, name: str) -> None:
         folder = name.rpartition("/")[0]

@@ -39,6 +39,11 @@ class Source(NamedTuple):
     box: Box | None = None  # None: all of it
 
 
+def bytes_of(source: Source) -> int:
+    """How many it gives."""
+    return (source.box or whole(source.shape)).size * itemsize(source.dtype)
+
+
 class BlockSums:
     """CRC-32 of each block of a file that comes in any portions."""
 
@@ -66,7 +71,12 @@ class BlockSums:
 
 
 def write_shard(
-    path: Path, rank: int, world: int, sources: Sequence[Source], block_bytes: int = limits.BLOCK_BYTES
+    path: Path,
+    rank: int,
+    world: int,
+    sources: Sequence[Source],
+    block_bytes: int = limits.BLOCK_BYTES,
+    progress: Callable[[int], None] | None = None,
 ) -> RankRecord:
     """Writes and publishes a rank's shard file in the step's folder. Returns its record, without objects.
 
@@ -92,6 +102,8 @@ def write_shard(
             data = _bytes_of(source, box)
             file.write(data)
             sums.add(data)
+            if progress is not None:
+                progress(len(memoryview(data).cast("B")))
             pieces.setdefault(source.name, []).append(Piece(0, offset, box, zlib.crc32(data)))
         file.flush()
         os.fsync(file.fileno())
@@ -110,11 +122,12 @@ def write_step(
     notes: Mapping[str, str] | None = None,
     time: float | None = None,
     block_bytes: int = limits.BLOCK_BYTES,
+    progress: Callable[[int], None] | None = None,
 ) -> Manifest:
     """A whole step of one rank: begun, written, committed. Raises as its parts do, and then removes it."""
     path = folder.begin(root, step)
     try:
-        record = write_shard(path, 0, 1, sources, block_bytes)
+        record = write_shard(path, 0, 1, sources, block_bytes, progress)
         made = merge(
             [RankRecord(0, record.shard, record.tensors, dict(objects or {}))],
             step=step,

@@ -65,7 +65,7 @@ class UploadQueue:
         self._swept = False
         self._patience = Patience(self._closing, self._heard)
         self._lease = Lease(remote.store, run_name(level.root) if self._leads else "")
-        self._journal = Journal(level.root, coordination.world.rank)
+        self._journal = Journal(level.root, *coordination.world[:2])
         bandwidth = Bandwidth(settings.bandwidth, self._closing)
         self._uploader = Uploader(
             remote.store, self._journal, bandwidth, self._patience, settings.compression, self._tick
