@@ -126,6 +126,26 @@ def test_diff_compares_values_however_they_are_cut(
     )
 
 
+def test_long_commands_say_on_a_terminal_how_far_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    safetensors.numpy.save_file({"w": W}, tmp_path / "a.safetensors")
+    root, again, target = tmp_path / "root", tmp_path / "again", tmp_path / "b.safetensors"
+    for words in (
+        ("import", tmp_path / "a.safetensors", root, "--step", 3),
+        ("reshard", root, again, "--shards", 2),
+        ("diff", root, again),
+        ("export", again, target, "--to", "safetensors"),
+        ("verify", again),
+    ):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+        assert main(["ckpt", *map(str, words)]) == 0
+        shown = capsys.readouterr().err
+        assert shown.startswith("\r") and shown.endswith(f"[{'#' * 25}] 100 %\n"), (words, shown)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    assert main(["ckpt", "verify", str(root)]) == 0 and capsys.readouterr().err == ""
+
+
 def test_format_prints_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     assert out(capsys, "format") == page.text()
     assert len(page.text().splitlines()) < 100
