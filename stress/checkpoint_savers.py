@@ -89,7 +89,7 @@ def upload(task: Task) -> None:
     with told(task):
         saver = pccl.Checkpointer(
             f"file://{remote}", local=local, keep=KEEP, remote_keep=KEEP, process_group="alone",
-            pool_bytes=32 << 20, timeout_s=30.0, compression="zstd" if dice.random() < 0.5 else None,
+            pool_bytes=32 << 20, timeout_s=60.0, compression="zstd" if dice.random() < 0.5 else None,
         )  # fmt: skip
         state = blank()
         with suppress(pccl.NoCheckpointError):

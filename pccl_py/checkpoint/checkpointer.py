@@ -254,7 +254,7 @@ class Checkpointer:
         """
         self._open_only()
         if self._alone:
-            self._raise_fault()
+            self._pipeline.raise_fault()  # what uploads say waits for a save: a run must be able to begin
         fence.before_write()
         self._pipeline.settle(self._settings.timeout_s)
         self._loads += 1

@@ -37,6 +37,7 @@ from .upload_round import Round
 
 logger = logging.getLogger("pccl_py")
 WAITING_MAX = 2  # steps that wait; more of them are saves that the remote cannot follow
+SLACK = 2  # so many more are held, on all ranks
 EXCHANGE_S = 30 * 86400.0  # a remote may be away for long; closing ends it
 
 
@@ -71,18 +72,36 @@ class UploadQueue:
             remote.store, self._journal, bandwidth, self._patience, settings.compression, self._tick
         )
         self._present = [step for step in level.whole_steps() if settings.wants(step)]
+        self._held: set[int] = set()
         for step in self._present:
-            level.holds.add(step)
+            self._hold(step)
         self._thread = threading.Thread(target=self._work, name="pccl-upload", daemon=True)
         self._thread.start()
 
     def add(self, step: int) -> None:
         """It is committed here; from the thread that commits."""
         if self._settings.wants(step):
-            self._level.holds.add(step)
             with self._changed:
+                self._hold(step)
                 self._waiting.append(step)
+                self._let_go()
                 self._changed.notify_all()
+
+    def _hold(self, step: int) -> None:
+        self._held.add(step)
+        self._level.holds.add(step)
+
+    def _release(self, step: int) -> None:
+        if step in self._held:
+            self._held.discard(step)
+            self._level.holds.release(step)
+
+    def _let_go(self) -> None:
+        """Of steps that will be left out: a remote that is away for hours must not fill the disk here. Later
+        than rank 0 leaves them out, which may be some commits behind."""
+        for step in list(self._waiting)[: -WAITING_MAX - SLACK]:
+            if not self._settings.stays(step):
+                self._release(step)
 
     def wait(self, timeout_s: float) -> None:
         """Until all is there. Raises what went wrong, or that time is over."""
@@ -158,7 +177,8 @@ class UploadQueue:
                     )
                 finally:
                     self.stats.uploading = None
-                    self._level.holds.release(step)
+                    with self._changed:
+                        self._release(step)
         if self._leads and self._lease.owned and self._idle():
             with suppress(Exception):  # the next run need not wait then
                 self._lease.give_back()
@@ -197,7 +217,8 @@ class UploadQueue:
             self._waiting.extendleft(reversed([step for step in unsent if step in self._present]))
         for step in self._present:
             if step not in unsent:
-                self._level.holds.release(step)
+                with self._changed:
+                    self._release(step)
 
     def _unsent(self, there: list[int]) -> list[int]:
         stay = keepers([*there, *self._present], self._settings.keep, self._settings.keep_every)
@@ -269,17 +290,18 @@ class UploadQueue:
         return {}
 
     def _own(self) -> None:
-        """Until the URL is this run's."""
-        told = False
+        """Until the URL is this run's. A run that was killed is no error: its URL is free soon."""
+        waited = told = False
         while (holder := self._patience.call("take the URL", self._take)) is not None:
             with self._changed:
                 self.stats.remote_fault = f"{self._remote.store.url} {taken(holder)}"
-                if not told:
+                if self._lease.alive and not told:
+                    told = True
                     self._fault = self._fault or BusyError(self.stats.remote_fault)
                     self._changed.notify_all()
-            told = True
+            waited = True
             self._closing.wait(self._lease.beat_s)
-        if told:
+        if waited:
             self._heard(None, True)
 
     def _take(self) -> str | None:
