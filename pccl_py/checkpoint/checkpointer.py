@@ -74,7 +74,7 @@ class Checkpointer:
     for all, or one on each host. A step exists when the shards of all ranks are durable, and for none before.
 
     Any error in the background is raised by the next call, once (of several ranks: after the save that this
-    call is for has begun); training is never ended by it, and earlier steps stay as they are. `close()`, or
+    call is for has begun; of uploads: not by load()); training is never ended by it, and earlier steps stay as they are. `close()`, or
     leaving a `with`, waits for what is on its way.
     """
 
