@@ -74,8 +74,8 @@ class Checkpointer:
     for all, or one on each host. A step exists when the shards of all ranks are durable, and for none before.
 
     Any error in the background is raised by the next call, once (of several ranks: after the save that this
-    call is for has begun; of uploads: not by load()); training is never ended by it, and earlier steps stay as they are. `close()`, or
-    leaving a `with`, waits for what is on its way.
+    call is for has begun; of uploads: not by load()); training is never ended by it, and earlier steps stay
+    as they are. `close()`, or leaving a `with`, waits for what is on its way.
     """
 
     def __init__(
@@ -335,7 +335,7 @@ class Checkpointer:
     def _raise_fault(self) -> None:
         self._pipeline.raise_fault()
         if self._uploads is not None:
-            self._uploads.raise_fault()
+            self._uploads.faults.raise_it()
 
     def _need_remote(self) -> None:
         if self._source is None:
