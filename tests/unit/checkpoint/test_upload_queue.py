@@ -96,8 +96,11 @@ def test_what_a_killed_upload_had_begun_is_swept_with_the_next(tmp_path: Path) -
     (tmp_path / "local" / ".upload-00000.json.part").write_bytes(b"{")
     (tmp_path / "local" / ".upload-00003.json").write_bytes(b"{}")
     (tmp_path / "remote" / "mine.part").write_bytes(b"x")
+    (tmp_path / "remote" / "step-000000000008").mkdir()
+    (tmp_path / "remote" / "mine").mkdir()
     with saver(tmp_path) as saving:
         saving.save(2, {"x": {"w": torch.ones(100)}})
         saving.wait(level="remote")
-    assert not half.exists() and (tmp_path / "remote" / "mine.part").exists()
+    left = sorted(path.name for path in (tmp_path / "remote").iterdir() if not path.name.startswith("."))
+    assert left == ["mine", "mine.part", "step-000000000001", "step-000000000002"]
     assert not list((tmp_path / "local").glob(".upload-*"))
