@@ -78,7 +78,8 @@ void Master::hear(ConnectionId c, const Register& m, Instant now) {
   state.heard = now;
   state.lost_since = never;
   heard_[m.peer] = m;
-  if (phase_ == Phase::suspended) suspend();
+  if (phase_ == Phase::suspended) return suspend();
+  expect_no_more(now);
 }
 
 namespace {
@@ -89,14 +90,25 @@ std::set<std::string> islands_of(const View& view) {
 }
 }  // namespace
 
-// The last view: from the store, else the newest that anybody was told.
+// Once the whole last view is here there is nobody to wait for. Without a store a newer view may be known to
+// somebody who is still on the way.
+void Master::expect_no_more(Instant now) {
+  const auto base = last_view();
+  if (base.members.empty() || islands_here(base).size() < islands_of(base).size()) return;
+  listen_until_ = std::min(listen_until_, stored_is_last(base) ? now : now + timing_.late_registration);
+  try_recover(now);
+}
+
+// The newest that is in the store or that anybody was told.
 View Master::last_view() const {
   View base = stored_ ? stored_->view : View{};
-  if (!stored_)
-    for (const auto& [peer, r] : heard_)
-      if (r.view.id > base.id) base = r.view;
+  for (const auto& [peer, r] : heard_)
+    if (r.view.id > base.id) base = r.view;
   return base;
 }
+
+// A store that could not be written for a while may know less than those who were there.
+bool Master::stored_is_last(const View& base) const { return stored_ && stored_->view.id == base.id; }
 
 // Its islands of which every rank has registered and is still connected.
 std::set<std::string> Master::islands_here(const View& base) const {
@@ -111,7 +123,7 @@ std::set<std::string> Master::islands_here(const View& base) const {
 
 bool Master::quorum(const View& base, const std::set<std::string>& here) const {
   if (here.empty()) return false;
-  if (stored_ || !rules_.quorum) return true;
+  if (stored_is_last(base) || !rules_.quorum) return true;
   const auto smallest = std::min_element(base.members.begin(), base.members.end(),
                                          [](const auto& a, const auto& b) { return a.peer < b.peer; });
   const auto all = islands_of(base).size();
@@ -127,7 +139,7 @@ void Master::try_recover(Instant now) {
   const auto here = islands_here(base);
   if (base.members.empty() ? !heard_.empty() || !early_joins_.empty() : quorum(base, here))
     return recover(base, here, now);
-  if (!stored_ && !heard_.empty()) return suspend();
+  if (!stored_is_last(base) && !heard_.empty()) return suspend();
   // Whom the stored view does not name need not wait for those whom it names; and when even the most patient
   // of these have given up by now, the run is over and the next one may begin.
   if (now >= run_over_at_) return recover(base, here, now);

@@ -19,6 +19,7 @@ struct Timing {
   Duration verdict = 5 * second;                // from asking for a verdict to giving up on the master
   Duration master_lost = 3 * second;            // without the master for so long, operations fail
   Duration grace = 2 * second;                  // a restarted master listens before it speaks
+  Duration late_registration = 200 * millisecond;  // and so long when all whom it knows of are back
   // Deadline of an operation that all members have posted: median + k * MAD of past ones, at least the floor.
   Duration deadline_floor = 30 * second;
   double deadline_k = 16;
