@@ -123,6 +123,8 @@ class Master {
   void hold(ConnectionId c, const Join& join, Instant now);
   void let_held_in(Instant now);
   void refuse(ConnectionId c, ErrorCode code, const std::string& text);
+  void seat(PeerId peer, Instant now);
+  bool seat_again(ConnectionId c, const Register& m, Instant now);
   bool complete(const DoorIsland& island) const;
   void start_proof(const std::string& island, Instant now);
   void update_ready(DoorIsland& island, Instant now);
@@ -198,6 +200,7 @@ class Master {
   bool quorum(const View& base, const std::set<std::string>& here) const;
   void try_recover(Instant now);
   void expect_no_more(Instant now);
+  std::vector<std::pair<ConnectionId, Register>> take_from_door();
   bool stored_is_last(const View& base) const;
   void suspend();
   void evict_outsiders(const View& base);

@@ -11,11 +11,23 @@ void Master::on(ConnectionId c, PeerId, const Register& m, Instant now) {
   hear(c, m, now);
 }
 
+namespace {
+// What the last view of an honest peer may be. Incarnations and boundaries still have to be counted on from
+// it.
+bool plausible(const Register& m) {
+  return m.peer != no_peer && m.view.consistent() && m.view.id.incarnation != UINT32_MAX &&
+         m.view.boundaries != UINT32_MAX &&
+         std::all_of(m.view.members.begin(), m.view.members.end(),
+                     [&](const Member& member) { return (member.peer >> 32) <= m.view.id.incarnation; });
+}
+}  // namespace
+
 // A member, or a peer at the door, on a new connection. It hears all verdicts that it may lack, then its
 // view.
 void Master::register_again(ConnectionId c, const Register& m, Instant now) {
   const auto it = peers_.find(m.peer);
   if (it == peers_.end() || m.run != run_) {
+    if (m.run == run_ && plausible(m) && seat_again(c, m, now)) return;
     if (m.run == run_) return tell_gone(c, m.peer, ErrorCode::evicted);
     send_to(c, Evicted{ErrorCode::evicted, "this master serves another run; call rejoin() to join it"});
     return emit(master_effect::Close{c});
@@ -44,17 +56,6 @@ void Master::register_again(ConnectionId c, const Register& m, Instant now) {
   if (m.boundary_waiting != 0 && m.boundary_waiting <= view_.boundaries)
     send(m.peer, Passed{view_.id, view_.boundaries});
 }
-
-namespace {
-// What the last view of an honest peer may be. Incarnations and boundaries still have to be counted on from
-// it.
-bool plausible(const Register& m) {
-  return m.peer != no_peer && m.view.consistent() && m.view.id.incarnation != UINT32_MAX &&
-         m.view.boundaries != UINT32_MAX &&
-         std::all_of(m.view.members.begin(), m.view.members.end(),
-                     [&](const Member& member) { return (member.peer >> 32) <= m.view.id.incarnation; });
-}
-}  // namespace
 
 void Master::hear(ConnectionId c, const Register& m, Instant now) {
   const bool full = heard_.size() >= limits::members_max && !heard_.contains(m.peer);
@@ -170,7 +171,7 @@ void Master::suspend() {
 
 void Master::evict_outsiders(const View& base) {
   for (const auto& [peer, r] : heard_) {
-    if (base.find(peer) != nullptr || !peers_.contains(peer)) continue;
+    if (base.find(peer) != nullptr || !peers_.contains(peer) || r.view.id == ViewId{}) continue;
     departures_.note(peer, "it is not in the last view that the restarted master knows");
     if (const auto c = peers_.at(peer).connection; c != no_connection) tell_gone(c, peer, ErrorCode::evicted);
     forget_peer(peer);
@@ -190,13 +191,29 @@ void Master::recover(const View& base, const std::set<std::string>& islands, Ins
   liveness_at_ = now;
   for (const auto& [peer, r] : heard_)
     view_.boundaries = std::max(view_.boundaries, member(peer) ? r.view.boundaries : 0);
+  const auto at_door = take_from_door();
   evict_outsiders(view_);
   if (rules_.recover_commits_first) recover_verdicts(base);
   heard_.clear();
   stored_.reset();
   if (!view_.members.empty()) new_view(view_.members, "the master was restarted", now);
+  for (const auto& [c, registered] : at_door)
+    if (!seat_again(c, registered, now)) tell_gone(c, registered.peer, ErrorCode::evicted);
   for (const auto& [c, join] : std::exchange(early_joins_, {})) on(c, no_peer, join, now);
   form_first_view(now);
+}
+
+// Who waited there, and has never been told a view, with its connection.
+std::vector<std::pair<ConnectionId, Register>> Master::take_from_door() {
+  std::vector<std::pair<ConnectionId, Register>> found;
+  for (const auto& [peer, r] : heard_) {
+    const auto it = peers_.find(peer);
+    if (member(peer) || r.view.id != ViewId{} || it == peers_.end()) continue;
+    if (it->second.connection != no_connection) found.emplace_back(it->second.connection, r);
+    forget_peer(peer);
+  }
+  for (const auto& [c, registered] : found) heard_.erase(registered.peer);
+  return found;
 }
 
 void Master::recover_verdicts(const View& base) {

@@ -59,6 +59,7 @@ void MasterRuntime::stop() {
   hub_->call([this] { stop_ = true; });
   thread_->join();
   thread_.reset();
+  options_.store.reset();  // another master may have it now
 }
 
 MasterStatus MasterRuntime::status() const {

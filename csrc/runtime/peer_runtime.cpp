@@ -111,7 +111,7 @@ void PeerRuntime::close() {
 
 void PeerRuntime::run() {
   begin_own_thread("pccl-io");
-  give_up_dialling_ = monotonic_now() + options_.timing.master_lost;
+  give_up_dialling_ = monotonic_now() + std::min(options_.timing.first_dial, options_.timing.master_lost);
   bool short_slices = false;
   while (!stop_) {
     if (short_slices == states_.empty()) take_short_slices(short_slices = !short_slices);
