@@ -58,8 +58,8 @@ class Master:
 
     def status(self) -> dict[str, Any]:
         """Of the run without a name: `{"view": number, "peers": [(peer, island, group), ...], "waiting":
-        islands at the door}`, and of all runs `"runs": {name: peers in it and at its door}` and
-        `"departures"`: how often they have become fewer."""
+        islands at the door}`, and of all runs `"runs": {name: peers in it and at its door}`,
+        `"departures"`: how often they have become fewer, and `"fenced"`: why it serves no more, else ""."""
         return dict(self._core.status())
 
     def stop(self) -> None:
