@@ -48,7 +48,7 @@ bool write_all(int fd, ByteView bytes) {
 std::optional<Bytes> read_all(int folder, const std::string& file) {
   const int fd = openat(folder, file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0) return std::nullopt;
-  struct stat about {};
+  struct stat about{};
   std::optional<Bytes> bytes;
   if (fstat(fd, &about) == 0 && about.st_size >= 0 && std::size_t(about.st_size) <= record_bytes_max) {
     bytes.emplace(static_cast<std::size_t>(about.st_size));
@@ -118,12 +118,11 @@ Result<std::vector<Bytes>> FileStore::load() {
 
 MasterStore::Outcome FileStore::keep(const std::string& run_name, ByteView record) {
   const auto failed = [&](const char* what) {
-    return Outcome{Outcome::Kind::failed,
-                   "state_dir " + folder_ + ": cannot " + what + ": " + std::strerror(errno) +
-                       "; a restart of this master would not know the newest view"};
+    return Outcome{Outcome::Kind::failed, "state_dir " + folder_ + ": cannot " + what + ": " +
+                                              std::strerror(errno) +
+                                              "; a restart of this master would not know the newest view"};
   };
-  const int fd =
-      openat(folder_fd_, unfinished, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+  const int fd = openat(folder_fd_, unfinished, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0) return failed("write");
   const bool written = write_all(fd, record) && fsync(fd) == 0;
   const auto why = errno;

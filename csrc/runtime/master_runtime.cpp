@@ -99,12 +99,11 @@ std::optional<Error> MasterRuntime::restore_runs() {
         log_line("a record of the store is damaged or of another version: its run is forgotten");
         continue;
       }
-      start_run(record->run_name,
-                {.timing = options_.timing,
-                 .rules = {},
-                 .run = record->run,
-                 .restarted = true,
-                 .stored = Stored{record->incarnation, std::move(record->view)}});
+      start_run(record->run_name, {.timing = options_.timing,
+                                   .rules = {},
+                                   .run = record->run,
+                                   .restarted = true,
+                                   .stored = Stored{record->incarnation, std::move(record->view)}});
     }
   }
   if (runs_.contains("")) return std::nullopt;

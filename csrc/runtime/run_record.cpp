@@ -44,7 +44,8 @@ std::optional<RunRecord> decode_run_record(ByteView bytes) {
   decoder(envelope);
   const bool ours = envelope.magic_number == magic && envelope.version == protocol_version;
   if (!decoder.complete() || !ours || !envelope.view.consistent()) return std::nullopt;
-  return RunRecord{std::move(envelope.run_name), envelope.run, envelope.incarnation, std::move(envelope.view)};
+  return RunRecord{std::move(envelope.run_name), envelope.run, envelope.incarnation,
+                   std::move(envelope.view)};
 }
 
 }  // namespace pccl
