@@ -1,6 +1,6 @@
-// A master's store that is written in Python: `load() -> list[bytes]`, `keep(run_name, record)` returns None, or
-// a text: why another master serves now, `forget(run_name)`. Called on the master's thread, with the GIL. What it
-// raises is logged, and the run goes on.
+// A master's store that is written in Python: `load() -> list[bytes]`, `keep(run_name, record)` returns None,
+// or a text: why another master serves now, `forget(run_name)`. Called on the master's thread, with the GIL.
+// What it raises is logged, and the run goes on.
 #pragma once
 #include "bindings/common.hpp"
 #include "runtime/master_store.hpp"
