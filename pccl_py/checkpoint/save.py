@@ -29,7 +29,7 @@ class StagedSave:
     fence held those that train.
     """
 
-    def __init__(self, job: native.ShardSave, pieces: Sequence[Piece], timeout_s: float) -> None:
+    def __init__(self, job: native.CaptureJob, pieces: Sequence[Piece], timeout_s: float) -> None:
         self._job = job
         self._pieces = pieces
         self._timeout_s = timeout_s

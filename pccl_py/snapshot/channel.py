@@ -61,9 +61,7 @@ def receive_raw(connection: socket.socket) -> tuple[bytes, list[int]]:
     """One packet and its descriptors, which are the caller's. Empty: the other side is gone. Raises
     ProtocolError, OSError."""
     room = socket.CMSG_SPACE(limits.FDS_MAX * _FD.size)
-    data, control, flags, _ = connection.recvmsg(
-        limits.MESSAGE_BYTES_MAX, room, socket.MSG_CMSG_CLOEXEC
-    )
+    data, control, flags, _ = connection.recvmsg(limits.MESSAGE_BYTES_MAX, room, socket.MSG_CMSG_CLOEXEC)
     fds: list[int] = []
     for level, kind, raw in control:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

@@ -21,10 +21,7 @@ from .server import Server
 
 def serve(run: str, keeper: str, orphan_s: float) -> int:
     place = places.place(run, keeper)
-    lock = os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _lock(place.lock):
         return 0  # there is one
     listener = _listen(place.socket)
     server = Server(listener, run, keeper, orphan_s)
@@ -38,6 +35,22 @@ def serve(run: str, keeper: str, orphan_s: float) -> int:
         place.log.unlink(missing_ok=True)
         place.lock.unlink(missing_ok=True)
     return 0
+
+
+def _lock(path: Path) -> bool:
+    """For as long as this process lives."""
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock).st_ino == path.stat().st_ino:
+                return True
+        except BlockingIOError:
+            os.close(lock)
+            return False
+        except FileNotFoundError:
+            pass
+        os.close(lock)  # of a keeper that removed it as it ended
 
 
 def _listen(path: Path) -> socket.socket:

@@ -20,4 +20,3 @@ GREETING_S = 5.0  # a connection that says nothing for so long is closed
 EXITING_S = 10.0  # a trainer that was killed gives back its memory before its socket closes
 FILL_BYTES = 64 << 20  # of a buffer, between two looks whether it is still wanted
 MARGIN_BYTES = 64 << 20  # stays free when a buffer is made
-

@@ -78,6 +78,10 @@ def _list(of: type, most: int) -> Any:
     return field(metadata={"of": of, "most": most})
 
 
+def _optional(of: type) -> Any:
+    return field(metadata={"of": of, "optional": True})
+
+
 STATES = ("empty", "writing", "complete")
 
 
@@ -102,7 +106,7 @@ class Attach:
     trainer: str = _name()
     bytes: int = _bytes()
     orphan_s: float = _seconds()
-    handed: Slot | None = field(metadata={"of": Slot, "optional": True})
+    handed: Slot | None = _optional(Slot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +242,7 @@ def encode(message: Message) -> bytes:
 def decode(data: bytes) -> Message:
     """From anybody's bytes. Raises ProtocolError."""
     try:
-        value = bounded_json.loads(
-            data, what="a message", bytes_max=limits.MESSAGE_BYTES_MAX, depth_max=5
-        )
+        value = bounded_json.loads(data, what="a message", bytes_max=limits.MESSAGE_BYTES_MAX, depth_max=5)
     except DamagedError as error:
         raise ProtocolError(str(error)) from None
     if not isinstance(value, dict) or not isinstance(value.get("is"), str):

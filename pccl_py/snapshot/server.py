@@ -149,9 +149,7 @@ class Server:
             connection.holding.gone_since = time.monotonic()
             connection.holding = None
 
-    def _send(
-        self, connection: _Connection, message: messages.Message, fds: list[int] | None = None
-    ) -> None:
+    def _send(self, connection: _Connection, message: messages.Message, fds: list[int] | None = None) -> None:
         try:
             channel.send(connection.socket, message, fds or [])
         except OSError as error:  # also one that reads nothing: its answers are small
