@@ -42,8 +42,8 @@ def check_greeting(data: bytes, who: str) -> None:
         raise ProtocolError(f"{who} does not greet as one: something else has this socket")
     if int(found[1]) != limits.PROTOCOL:
         raise VersionError(
-            f"{who} speaks version {int(found[1])} of the protocol, this release speaks {limits.PROTOCOL}: "
-            "run the release that started it, or end it with that release's `python -m pccl_py snapshots free`"
+            f"{who} speaks version {int(found[1])} of the protocol, and this release {limits.PROTOCOL}: "
+            "run the release that started it, or end it with that one's `python -m pccl_py snapshots free`"
         )
 
 

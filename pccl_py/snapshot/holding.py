@@ -178,6 +178,6 @@ class Holding:
 
 def older(step: int, newest: int) -> str:
     return (
-        f"the keeper has step {newest} of this trainer, step {step} is not newer: restore() it, or give up what is "
-        f"newer with forget({step - 1}), or name another run"
+        f"the keeper has step {newest} of this trainer, step {step} is not newer: restore() it, or give up "
+        f"what is newer with forget({step - 1}), or name another run"
     )

@@ -23,7 +23,7 @@ from ..errors import (
     SnapshotMemoryError,
     UsageError,
 )
-from . import channel, launch, memory, messages
+from . import channel, launch, limits, memory, messages
 from .control import Control
 from .messages import SLOTS, Message
 
@@ -109,7 +109,7 @@ class Keeper:
         handed: Kept | None = None,
         start: bool = True,
     ) -> Self:
-        """Starts the keeper of `run` where there is none; `start` False: raises NoSnapshotError instead.
+        """Starts the keeper of `run` where there is none; `start` False: raises NoSnapshotError then.
 
         bytes    that each of two buffers will need, if that is known: raises SnapshotMemoryError at once where
                  they cannot be had
@@ -119,7 +119,7 @@ class Keeper:
         """
         for name in (run, trainer, keeper):
             if not messages.is_name(name):
-                raise UsageError(f"{name!r} is no name: up to 200 printable characters")
+                raise UsageError(f"{name!r} is no name: up to {limits.NAME_CHARS_MAX} printable characters")
         slot, fds = None, []
         if handed is not None:
             slot = messages.Slot("complete", 0, handed.step, handed.bytes, handed.table_bytes, handed.crc32)
@@ -127,8 +127,8 @@ class Keeper:
         connection = launch.find(run, keeper, timeout_s)
         if connection is None and not start:
             raise NoSnapshotError(
-                f"there is no keeper {keeper!r} of run {run!r} on this host: it never was, was freed, or was killed "
-                "with what it held. Load the newest checkpoint"
+                f"there is no keeper {keeper!r} of run {run!r} on this host: it never was, was freed, or was "
+                "killed with what it held. Load the newest checkpoint"
             )
         connection = connection or launch.find_or_start(run, keeper, orphan_s, timeout_s)
         try:

@@ -69,11 +69,11 @@ def find_or_start(run: str, keeper: str, orphan_s: float, timeout_s: float) -> s
 
 def _start(place: places.Place, run: str, keeper: str, orphan_s: float) -> None:
     """The child forks and ends at once: the keeper is nobody's child."""
-    words = ["--run", run, "--keeper", keeper, "--orphan-s", repr(orphan_s)]
+    asked = ["--run", run, "--keeper", keeper, "--orphan-s", repr(orphan_s)]
     log = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         subprocess.run(
-            [sys.executable, "-m", "pccl_py.snapshot.keeper", *words],
+            [sys.executable, "-m", "pccl_py.snapshot.keeper", *asked],
             env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -82,7 +82,8 @@ def _start(place: places.Place, run: str, keeper: str, orphan_s: float) -> None:
             timeout=60.0,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise SnapshotError(f"the keeper of run {run!r} cannot be started: {error}; {_last_words(place.log)}")
+        words = _last_words(place.log)
+        raise SnapshotError(f"the keeper of run {run!r} cannot be started: {error}; {words}") from None
     finally:
         os.close(log)
 

@@ -1,9 +1,10 @@
 """THE protocol between trainers and a keeper: every message as a list of bounded fields.
 
-A message is one packet: a JSON object with its fields and its name. `decode` takes any bytes.
+A message is one packet: a JSON object with its fields and its name. `decode` takes any bytes. In brackets the
+descriptors that come with it; the memory of an Attach is what a keeper that died held.
 
     trainer                     keeper
-    Attach    [memory]    ->    Attached  [control page, buffers, tables]    the memory: what a keeper that died held
+    Attach    [memory]    ->    Attached  [control page, buffers, tables]
     Reserve               ->    Reserved  [buffer]                           when it is populated
     Begin                 ->                                                 no answer: what follows is one
     Complete  [table]     ->    Completed

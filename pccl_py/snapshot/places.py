@@ -36,7 +36,8 @@ def folder() -> Path:
         ) from None
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
         raise SnapshotError(
-            f"{path} is no folder that you alone can enter: remove it, or set XDG_RUNTIME_DIR to a folder of yours"
+            f"{path} is no folder that you alone can enter: remove it, or set XDG_RUNTIME_DIR to a folder of "
+            "yours"
         )
     return path
 

@@ -1,4 +1,4 @@
-"""From a snapshot in memory into a training state: what loading a checkpoint does, with memory as the file."""
+"""From a snapshot in memory into a training state, as from a checkpoint."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def _expect_whole(targets: Targets, manifest: Manifest) -> None:
             common = [boxes.intersect(piece.box, wanted) for piece in pieces]
             if sum(one.size for one in common if one is not None) != wanted.size:
                 raise StateError(
-                    f"this trainer's snapshot has only a part of {name}: it was taken with another layout or as "
-                    "another rank; load a checkpoint"
+                    f"this trainer's snapshot has only a part of {name}: it was taken with another layout or "
+                    "as another rank; load a checkpoint"
                 )
 
 

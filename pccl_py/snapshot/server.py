@@ -213,8 +213,8 @@ class Server:
                 return
             connection.waiting = None
             channel.close_all(fds)
-            text = f"trainer {said.trainer!r} of run {self._run!r} is attached by process {before.pid}: end it, or "
-            raise Refusal("busy", f"{text}give each trainer of a host a name of its own")
+            text = f"trainer {said.trainer!r} of run {self._run!r} is attached by process {before.pid}: "
+            raise Refusal("busy", f"{text}end it, or give each trainer of a host a name of its own")
         connection.waiting = None
         try:
             self._take_in(connection, said, fds)
