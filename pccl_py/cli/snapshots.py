@@ -59,21 +59,21 @@ def _ls(as_json: bool) -> int:
     if not found:
         print("no keeper of this user is here")
         return 0
-    rows = [("run", "keeper", "pid", "trainer", "step", "age", "size", "memory", "attached")]
+    rows = [["run", "keeper", "pid", "trainer", "step", "age", "size", "memory", "attached"]]
     for _, keeper in found:
-        head = (keeper.run, keeper.keeper, str(keeper.pid))
+        head = [keeper.run, keeper.keeper, str(keeper.pid)]
         for trainer in keeper.trainers:
-            rows.append((*head, *_cells(trainer)))
+            rows.append([*head, *_cells(trainer)])
         if not keeper.trainers:
-            rows.append((*head, "none", "", "", "", "", ""))
+            rows.append([*head, "none", "", "", "", "", ""])
     print(columns(rows, right=(2, 4, 5, 6, 7)))
     return 0
 
 
-def _cells(trainer: Trainer) -> tuple[str, ...]:
+def _cells(trainer: Trainer) -> list[str]:
     step, age = ("none", "") if trainer.step < 0 else (str(trainer.step), f"{trainer.age_s:.0f} s")
     attached = f"process {trainer.pid}" if trainer.pid else f"gone for {trainer.gone_s:.0f} s"
-    return trainer.trainer, step, age, size(trainer.bytes), size(trainer.memory), attached
+    return [trainer.trainer, step, age, size(trainer.bytes), size(trainer.memory), attached]
 
 
 def _free(args: argparse.Namespace) -> int:

@@ -111,7 +111,7 @@ class Keeper:
     ) -> Self:
         """Starts the keeper of `run` where there is none; `start` False: raises NoSnapshotError then.
 
-        bytes    that each of two buffers will need, if that is known: raises SnapshotMemoryError at once where
+        bytes    that each of two buffers will need, if it is known: raises SnapshotMemoryError at once where
                  they cannot be had
         handed   the newest snapshot that this trainer holds, for a keeper that has none
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import torch
 from torch import Tensor
 
 from ..checkpoint import boxes, dtypes
+from ..checkpoint.coordination import Coordination
 from ..checkpoint.manifest import Manifest, Piece
 from ..checkpoint.stats import LoadInfo
 from ..errors import DamagedError, NoSnapshotError, ProtocolError, StateError
-from ..state.boxed import World
 from ..state.targets import Mapped, Targets, targets_of
 from ..state.train_state import TrainState
 from .keeper_client import Kept
@@ -20,58 +21,95 @@ from .verified import Verified
 _SHOWN = 8
 
 
-def restore(
-    state: TrainState,
-    kept: list[Kept],
-    world: World,
-    step: int | str,
-    where: str,
-    *,
-    strict: bool,
-    parts: list[str] | None,
-    mapping: Mapped | None,
-) -> LoadInfo:
-    """The newest of `kept` whose bytes are sound, or the step asked for. Nothing is filled from one that is
-    not. Raises NoSnapshotError, StateError."""
-    begun = time.perf_counter()
-    skipped: list[tuple[int, str]] = []
-    for one in sorted(kept, key=lambda kept: -kept.step):
-        if step != "latest" and step != one.step:
-            continue
+class Restore:
+    """One restore of this trainer, the `number`-th; all ranks do the same, step by step.
+
+    The newest step that all of them hold, and whose bytes are sound on all, is taken; nothing is filled from
+    any other. `where`: who holds `kept`, for messages.
+    """
+
+    def __init__(
+        self, kept: list[Kept], coordination: Coordination, number: int, timeout_s: float, where: str
+    ) -> None:
+        self._kept = {one.step: one for one in kept}
+        self._coordination, self._timeout_s, self._where = coordination, timeout_s, where
+        self._number, self._round = number, 0
+
+    def into(
+        self,
+        state: TrainState,
+        step: int | str,
+        *,
+        strict: bool,
+        parts: list[str] | None,
+        mapping: Mapped | None,
+    ) -> LoadInfo:
+        """Raises NoSnapshotError, on all ranks, and StateError."""
+        begun = time.perf_counter()
+        skipped: list[tuple[int, str]] = []
+        for candidate in self._candidates(step):
+            verified, why = self._verified(candidate)
+            try:
+                said = [text.decode() for text in self._exchange(why.encode())]
+                if verified is not None and not any(said):
+                    targets = self._targets(state, candidate, verified, strict, parts, mapping)
+                    count = _copy(verified.data, self._manifest(candidate, verified), targets)
+                    targets.take()
+                    return self._info(candidate, count, begun, targets, skipped)
+            finally:
+                if verified is not None:
+                    verified.close()
+            skipped.append((candidate, "; ".join(text for text in said if text)))
+        raise NoSnapshotError(_nothing(self._where, step, sorted(self._kept), skipped))
+
+    def _exchange(self, words: bytes) -> list[bytes]:
+        self._round += 1
+        return self._coordination.exchange(f"restore/{self._number}/{self._round}", words, self._timeout_s)
+
+    def _candidates(self, step: int | str) -> list[int]:
+        """Newest first: those that all ranks hold."""
+        if step != "latest" and type(step) is not int:
+            raise StateError(f"step {step!r}: a number, or 'latest'")
+        told = self._exchange(json.dumps(sorted(self._kept)).encode())
+        common = set.intersection(*(set(json.loads(words)) for words in told))
+        return sorted((one for one in common if step in ("latest", one)), reverse=True)
+
+    def _verified(self, step: int) -> tuple[Verified | None, str]:
         try:
-            with Verified(one) as verified:
-                return _fill(state, one, verified, world, where, begun, skipped, strict, parts, mapping)
+            return Verified(self._kept[step]), ""
         except (DamagedError, ProtocolError) as error:
-            skipped.append((one.step, str(error)))
-    raise NoSnapshotError(_nothing(where, step, kept, skipped))
+            return None, str(error)
 
+    @staticmethod
+    def _manifest(step: int, verified: Verified) -> Manifest:
+        return verified.table.manifest(step, 0.0, "memory")
 
-def _fill(
-    state: TrainState,
-    kept: Kept,
-    verified: Verified,
-    world: World,
-    where: str,
-    begun: float,
-    skipped: list[tuple[int, str]],
-    strict: bool,
-    parts: list[str] | None,
-    mapping: Mapped | None,
-) -> LoadInfo:
-    manifest = verified.table.manifest(kept.step, time.time(), str(kept.fd))
-    targets = targets_of(state, manifest, world, parts, mapping)
-    if strict and (targets.missing or targets.unexpected):
-        raise StateError(
-            f"the snapshot of step {kept.step} and the state differ: missing in the snapshot: "
-            f"{_some(targets.missing)}; not in the state: {_some(targets.unexpected)}. Restore with "
-            "strict=False, parts= or mapping="
-        )
-    _expect_whole(targets, manifest)
-    count = _copy(verified.data, manifest, targets)
-    targets.take()
-    seconds = time.perf_counter() - begun
-    missing = (*targets.missing, *targets.begun)
-    return LoadInfo(kept.step, where, count, seconds, missing, tuple(targets.unexpected), tuple(skipped))
+    def _targets(
+        self,
+        state: TrainState,
+        step: int,
+        verified: Verified,
+        strict: bool,
+        parts: list[str] | None,
+        mapping: Mapped | None,
+    ) -> Targets:
+        manifest = self._manifest(step, verified)
+        targets = targets_of(state, manifest, self._coordination.world, parts, mapping)
+        if strict and (targets.missing or targets.unexpected):
+            raise StateError(
+                f"the snapshot of step {step} and the state differ: missing in the snapshot: "
+                f"{_some(targets.missing)}; not in the state: {_some(targets.unexpected)}. Restore with "
+                "strict=False, parts= or mapping="
+            )
+        _expect_whole(targets, manifest)
+        return targets
+
+    def _info(
+        self, step: int, count: int, begun: float, targets: Targets, skipped: list[tuple[int, str]]
+    ) -> LoadInfo:
+        seconds = time.perf_counter() - begun
+        missing = (*targets.missing, *targets.begun)
+        return LoadInfo(step, self._where, count, seconds, missing, tuple(targets.unexpected), tuple(skipped))
 
 
 def _expect_whole(targets: Targets, manifest: Manifest) -> None:
@@ -119,12 +157,12 @@ def _part(tensor: Tensor, common: boxes.Box, of: boxes.Box) -> Tensor:
     return tensor[boxes.Box(start, common.shape).slices()] if common.shape else tensor
 
 
-def _nothing(where: str, step: int | str, kept: list[Kept], skipped: list[tuple[int, str]]) -> str:
+def _nothing(where: str, step: int | str, kept: list[int], skipped: list[tuple[int, str]]) -> str:
     if skipped:
         return "; ".join(f"step {number}: {why}" for number, why in skipped) + ". Load the newest checkpoint"
-    held = ", ".join(str(one.step) for one in kept) or "no complete snapshot"
-    asked = "" if step == "latest" else f", step {step} is not among them"
-    return f"{where} holds {held}{asked}: load the newest checkpoint"
+    held = f"steps {kept}" if kept else "no complete snapshot"
+    asked = "none that all ranks hold" if step == "latest" and kept else f"not step {step}"
+    return f"{where} holds {held}{f', {asked}' if kept else ''}: load the newest checkpoint"
 
 
 def _some(names: list[str]) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
-
-import torch
 
 from ..checkpoint.foreign import foreign
 from ..checkpoint.limits import BLOCK_BYTES
@@ -17,7 +16,8 @@ from ..checkpoint.record import record_of
 from ..checkpoint.save import StagedSave, addresses
 from ..checkpoint.shard_plans import ShardContent, ShardPlans
 from ..checkpoint.stats import LoadInfo
-from ..errors import CheckpointError, NotBuilt, SnapshotError, UsageError
+from ..checkpoint.store_coordination import of_process_group
+from ..errors import CheckpointError, NoSnapshotError, NotBuilt, SnapshotError, UsageError
 from ..staging import fence
 from ..staging.hooks import hook
 from ..state.boxed import World
@@ -26,7 +26,7 @@ from . import limits, native
 from .behind import Behind, Job
 from .buffers import Buffers
 from .holding import older
-from .restore import restore
+from .restore import Restore
 from .table import Table, encode
 
 OnBusy = Literal["wait", "skip"]
@@ -131,7 +131,10 @@ class Snapshots:
         _check(every, on_busy, copy_threads, orphan_s, timeout_s)
         self._every, self._lazy, self._on_busy = every, lazy, on_busy
         self._copy_threads, self._timeout_s = copy_threads, timeout_s
-        self._world = _world()
+        self._coordination = of_process_group(None)
+        rank, size, _ = self._coordination.world
+        self._world = World(rank, size, (rank,))  # what others hold alike may be gone with them
+        self._restores = 0
         named = run or getattr(comm, "run_name", "") or "run"
         self._buffers = Buffers(named, trainer or _trainer(self._world), keeper, orphan_s, timeout_s)
         self._behind = Behind(self._look_after_keeper)
@@ -275,34 +278,34 @@ class Snapshots:
 
         strict, parts, mapping    as Checkpointer.load
 
-        Raises NoSnapshotError where no keeper of this host has one, StateError for what does not fit.
+        On several ranks all call it, and restore the newest step that all of them hold. Raises
+        NoSnapshotError where no keeper of this host has one, StateError for what does not fit.
         """
         self._open_only()
         fence.before_write()
         self._behind.settle(self._timeout_s)
-        self._buffers.attach(start=False)
         where = f"the keeper of run {self._buffers.run!r}, trainer {self._buffers.trainer!r},"
-        return restore(
-            as_state(state),
-            self._buffers.kept,
-            self._world,
-            step,
-            where,
-            strict=strict,
-            parts=parts,
-            mapping=mapping,
-        )
+        try:
+            self._buffers.attach(start=False)
+        except NoSnapshotError as error:
+            if self._world.size == 1:
+                raise
+            where = str(error)  # the others hear of it
+        self._restores += 1
+        one = Restore(self._buffers.kept, self._coordination, self._restores, self._timeout_s, where)
+        return one.into(as_state(state), step, strict=strict, parts=parts, mapping=mapping)
 
     load = restore  # as a source of `resume`
 
+    def steps(self) -> list[int]:
+        """All complete steps, rising: the newest, and the one before until another is begun."""
+        with suppress(NoSnapshotError):
+            self._buffers.attach(start=False)
+        return sorted(one.step for one in self._buffers.kept)
+
     def latest(self) -> int | None:
         """The newest complete step; None: there is none."""
-        try:
-            self._buffers.attach(start=False)
-        except SnapshotError:
-            return None
-        newest = self._buffers.newest_step
-        return None if newest < 0 else newest
+        return max(self.steps(), default=None)
 
     def forget(self, after: int) -> None:
         """Gives up snapshots of steps beyond `after`: for a run that goes on from an older one."""
@@ -335,6 +338,7 @@ class Snapshots:
         finally:
             self._behind.stop()
             self._buffers.close(free=free)
+            self._coordination.close()
 
     def __enter__(self) -> Self:
         return self
@@ -377,14 +381,6 @@ def _check(every: int | None, on_busy: str, copy_threads: int, orphan_s: float, 
         raise UsageError(f"orphan_s={orphan_s!r}: seconds, 30 days at most")
     if not timeout_s > 0:
         raise UsageError(f"timeout_s={timeout_s!r}: seconds, more than 0")
-
-
-def _world() -> World:
-    """Every trainer keeps all that it holds: what others hold alike may be gone with them."""
-    rank, size = 0, 1
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return World(rank, size, (rank,))
 
 
 def _trainer(world: World) -> str:
