@@ -110,8 +110,8 @@ def successor(run: str, total: int) -> None:
     info = snapshots.restore(state)
     restored = time.perf_counter() - begun
     found = {"verified": verified, "restore_s": restored, "step": info.step}
+    snapshots.close(free=True)  # first: who reads the line ends this process
     print(json.dumps(found | {"digest": digest(held, optimizer)}), flush=True)
-    snapshots.close(free=True)
 
 
 if __name__ == "__main__":
