@@ -34,6 +34,7 @@ from .errors import (
     NoCheckpointError,
     NonFiniteError,
     NoQuorumError,
+    NoSnapshotError,
     NotBuilt,
     OperationTimeout,
     OrderError,
@@ -42,6 +43,8 @@ from .errors import (
     PeerLost,
     ProtocolError,
     RefusedError,
+    SnapshotError,
+    SnapshotMemoryError,
     StateError,
     UsageError,
     VersionError,
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
     import pccl_py.recovery as recovery  # noqa: F401
 
     from .checkpoint.checkpointer import Checkpointer as Checkpointer
+    from .snapshot.snapshots import Snapshots as Snapshots
     from .state.protect import protect as protect
     from .state.resume import resume as resume
     from .state.train_state import TrainState as TrainState
@@ -91,6 +95,7 @@ __all__ = [
     "MismatchError",
     "NoCheckpointError",
     "NoQuorumError",
+    "NoSnapshotError",
     "NonFiniteError",
     "NotBuilt",
     "OnLoss",
@@ -107,6 +112,8 @@ __all__ = [
     "RefusedError",
     "Scope",
     "SharedState",
+    "SnapshotError",
+    "SnapshotMemoryError",
     "StateError",
     "Strategy",
     "SyncInfo",
@@ -130,6 +137,7 @@ if _has_core and "torch.distributed" in sys.modules:
 
 _FROM_ROOMS = {
     "Checkpointer": ".checkpoint.checkpointer",
+    "Snapshots": ".snapshot.snapshots",
     "TrainState": ".state.train_state",
     "protect": ".state.protect",
     "resume": ".state.resume",

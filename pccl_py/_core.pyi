@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 import typing_extensions
-__all__: list[str] = ['Completions', 'DTYPES', 'Disk', 'InjectedDisk', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'ReadStats', 'SaveReceipt', 'ShardSave', 'ShardWriter', 'StagingPool', 'StateOperation', 'TensorMemory', 'Timing', 'crc32', 'crc32_combine', 'decode_into', 'encode_into', 'galois_multiply_add', 'instruction_sets', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'read_verified', 'reduce', 'shared_bytes']
+__all__: list[str] = ['Completions', 'DTYPES', 'Disk', 'InjectedDisk', 'Master', 'MemoryCapture', 'Operation', 'Peer', 'QUANTIZATIONS', 'ReadStats', 'SaveReceipt', 'ShardSave', 'ShardWriter', 'StagingPool', 'StateOperation', 'TensorMemory', 'Timing', 'crc32', 'crc32_combine', 'decode_into', 'encode_into', 'galois_multiply_add', 'instruction_sets', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'read_verified', 'reduce', 'shared_bytes']
 class Timing:
     def __init__(self) -> None:
         ...
@@ -235,9 +235,9 @@ class ReadStats:
         ...
 class StagingPool:
     """
-    Warm memory that saves copy into: slabs of 16 MiB, made once (`bytes` is rounded up), populated, in huge pages where the system gives them. `fd`: of a memfd of at least these bytes, mapped shared from its begin; it stays the caller's. Saves that share a pool get slabs in the order of their start(). `populate` False: pages come with the first copy, on the thread that copies.
+    Warm memory that saves copy into: slabs of 16 MiB, made once (`bytes` is rounded up), populated, in huge pages where the system gives them. `fd`: of a memfd of at least these bytes, mapped shared from its begin; it stays the caller's. Saves that share a pool get slabs in the order of their start(). `populate` False: pages come with the first copy, on the thread that copies. `in_place`: slab n takes slab n of a file, which stays there (MemoryCapture).
     """
-    def __init__(self, bytes: typing.SupportsInt | typing.SupportsIndex, *, fd: typing.SupportsInt | typing.SupportsIndex = -1, huge_pages: bool = True, populate: bool = True) -> None:
+    def __init__(self, bytes: typing.SupportsInt | typing.SupportsIndex, *, fd: typing.SupportsInt | typing.SupportsIndex = -1, huge_pages: bool = True, populate: bool = True, in_place: bool = False) -> None:
         ...
     def close(self) -> None:
         """
@@ -347,6 +347,51 @@ class ShardSave:
     def wait_staged(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> bool:
         """
         True: everything is copied and summed. The caller copies along.
+        """
+    @property
+    def staged(self) -> bool:
+        ...
+class MemoryCapture:
+    """
+    The bytes of a file, `header`, then `regions` as ShardSave takes them, copied to the begin of the pool's memory behind the caller's back, and left there. The pool is `in_place`; one capture at a time uses it.
+    """
+    def __init__(self, pool: StagingPool, header: bytes, regions: collections.abc.Sequence, *, foreign: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], block_bytes: typing.SupportsInt | typing.SupportsIndex = 1048576, copy_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> None:
+        ...
+    def cancel(self) -> None:
+        """
+        When it returns nobody reads the regions any more.
+        """
+    def fence(self, regions: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] | None, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> bool:
+        """
+        As of ShardSave.
+        """
+    def foreign_done(self, region: typing.SupportsInt | typing.SupportsIndex, offset: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def next_foreign(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> tuple[int, int, int, int] | None:
+        """
+        As of ShardSave.
+        """
+    def progress(self) -> tuple[int, int, int]:
+        """
+        Bytes copied, bytes of full slabs, all bytes.
+        """
+    def start(self) -> None:
+        """
+        Returns at once.
+        """
+    def wait_staged(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> bool:
+        """
+        True: everything is copied and summed. The caller copies along.
+        """
+    @property
+    def block_crcs(self) -> bytes:
+        """
+        CRC-32 of each block, 4 bytes each, little-endian. UsageError before all is copied.
+        """
+    @property
+    def region_crcs(self) -> bytes:
+        """
+        The same of each region's bytes.
         """
     @property
     def staged(self) -> bool:

@@ -71,5 +71,6 @@ void bind_kernels(py::module_& module);
 void bind_shared_memory(py::module_& module);
 void bind_measurements(py::module_& module);
 void bind_staging(py::module_& module);
+void bind_memory_capture(py::module_& module);
 
 }  // namespace pccl::bindings
