@@ -51,7 +51,7 @@ template <Crc32Polynomial polynomial> struct ByInstructions {
 }  // namespace
 
 const Crc32Table& armv8_crc32(Crc32Polynomial polynomial) {
-  return table_of<ByInstructions>(polynomial, Crc32Level::armv8);
+  return table_of<ByInstructions, Crc32Level::armv8>(polynomial);
 }
 
 }  // namespace pccl::kernels

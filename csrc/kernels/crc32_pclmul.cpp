@@ -15,7 +15,7 @@ template <Crc32Polynomial polynomial> struct Pclmul : ByFolding<Pclmul<polynomia
 }  // namespace
 
 const Crc32Table& pclmul_crc32(Crc32Polynomial polynomial) {
-  return table_of<Pclmul>(polynomial, Crc32Level::pclmul);
+  return table_of<Pclmul, Crc32Level::pclmul>(polynomial);
 }
 
 }  // namespace pccl::kernels

@@ -18,7 +18,7 @@ template <Crc32Polynomial polynomial> struct ByTables {
 }  // namespace
 
 const Crc32Table& scalar_crc32(Crc32Polynomial polynomial) {
-  return table_of<ByTables>(polynomial, Crc32Level::scalar);
+  return table_of<ByTables, Crc32Level::scalar>(polynomial);
 }
 
 }  // namespace pccl::kernels

@@ -68,8 +68,8 @@ template <class Update>
 }
 
 // The tables of both polynomials, of an Of<polynomial> with the functions of Crc32Table.
-template <template <Crc32Polynomial> class Of>
-[[gnu::always_inline]] inline const Crc32Table& table_of(Crc32Polynomial polynomial, Crc32Level level) {
+template <template <Crc32Polynomial> class Of, Crc32Level level>
+[[gnu::always_inline]] inline const Crc32Table& table_of(Crc32Polynomial polynomial) {
   using Ieee = Of<Crc32Polynomial::ieee>;
   using Castagnoli = Of<Crc32Polynomial::castagnoli>;
   static constexpr Crc32Table ieee{level, Ieee::update, Ieee::copy, Ieee::stream};

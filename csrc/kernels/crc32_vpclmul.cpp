@@ -61,7 +61,7 @@ template <Crc32Polynomial polynomial> struct Vpclmul : ByFolding<Vpclmul<polynom
 }  // namespace
 
 const Crc32Table& vpclmul_crc32(Crc32Polynomial polynomial) {
-  return table_of<Vpclmul>(polynomial, Crc32Level::vpclmul);
+  return table_of<Vpclmul, Crc32Level::vpclmul>(polynomial);
 }
 
 }  // namespace pccl::kernels
