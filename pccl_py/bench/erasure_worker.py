@@ -33,7 +33,7 @@ class ErasureWorker:
         self._parity, self._rebuilt = empty_blocks(m, self._bytes), empty_blocks(m, self._bytes)
         noise = np.random.default_rng(k * m).integers(0, 1 << 63, self._bytes // 8, np.int64).view(np.uint8)
         for slot, block in enumerate(self._data):
-            np.add(noise, slot * 37, out=block, casting="unsafe")
+            np.add(noise, np.uint8(slot * 37 & 255), out=block)
         for array in (self._copy, self._parity, self._rebuilt):
             array.fill(1)
 
