@@ -54,8 +54,8 @@ bool right(const GaloisSet& set, const Shape& shape, Random& random) {
   const auto sources = buffers(shape.sources, shape, random), targets = buffers(shape.targets, shape, random);
   std::vector<std::uint8_t> factors(shape.targets * shape.sources);
   for (auto& factor : factors) factor = static_cast<std::uint8_t>(random.below(256));
-  // Plain sums come first, as parity 0 does; in one of two shapes.
-  if (random.below(2) == 0) std::fill_n(factors.begin(), shape.sources, std::uint8_t{1});
+  // A plain sum comes first, as parity 0 does; in one of two shapes.
+  if (shape.targets > 0 && random.below(2) == 0) std::fill_n(factors.begin(), shape.sources, std::uint8_t{1});
   std::vector<std::vector<std::uint8_t>> expected;
   for (std::size_t t = 0; t < shape.targets; ++t) {
     auto& sum = expected.emplace_back(shape.bytes);

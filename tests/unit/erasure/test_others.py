@@ -1,8 +1,8 @@
 """Against independent codecs, where they are installed: zfec, and ISA-L inside pyeclib.
 
-Their matrices are other ones, but over the same field: what they make of unit vectors is their matrix, and our
-kernels with it have to give their parities, on every instruction set. Our own code in turn is what ISA-L makes
-of our coefficients.
+Their matrices are other ones, but over the same field: what they make of unit vectors is their matrix, and
+our kernels with it have to give their parities, on every instruction set. Our own code in turn is what ISA-L
+makes of our coefficients.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ def blocks_of(k: int) -> Array:
     return np.random.default_rng(k).integers(0, 256, (k, SIZE), np.uint8)
 
 
+def addresses(blocks: Array) -> list[int]:
+    return [block.ctypes.data for block in blocks]
+
+
 def ours(matrix: Array, data: Array, level: str) -> Array:
     parity = np.zeros((len(matrix), SIZE), np.uint8)
-    first = [array.__array_interface__["data"][0] for array in (parity, data)]
-    rows = [
-        [base + SIZE * i for i in range(len(array))]
-        for base, array in zip(first, (parity, data), strict=True)
-    ]
-    native.galois_encode(*rows, matrix.tobytes(), SIZE, level=level)
+    native.galois_encode(addresses(parity), addresses(data), matrix.tobytes(), SIZE, level=level)
     return parity
 
 
@@ -72,9 +71,7 @@ def test_isal_gives_our_parities(k: int, m: int) -> None:
     rs, data = ReedSolomon(k, m), blocks_of(k)
     parity = np.zeros((m, SIZE), np.uint8)
     factors = bytes(rs.coefficient(row, slot) for row in range(m) for slot in range(k))
-    IsaL().combination(factors, [row.ctypes.data for row in parity], [row.ctypes.data for row in data])(
-        0, SIZE
-    )
+    IsaL().combination(factors, addresses(parity), addresses(data))(0, SIZE)
     np.testing.assert_array_equal(parity, rs.encode(data))
 
 

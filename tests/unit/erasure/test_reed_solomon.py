@@ -1,4 +1,4 @@
-"""`ReedSolomon` on numpy and torch memory, against a slow independent one; hypothesis picks shapes and losses."""
+"""`ReedSolomon` on numpy and torch memory, against a slow one; hypothesis picks shapes and losses."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ def test_parities_and_any_k_blocks(code: tuple[int, int], length: int, random: A
     np.testing.assert_array_equal(parity, expected)
     whole = [*data, *parity]
     present = random.sample(range(k + m), random.randint(k, k + m))
-    shards = [
-        block.copy() if i in present else np.full(length, 0xEE, np.uint8) for i, block in enumerate(whole)
-    ]
+    shards = [block.copy() if i in present else noise(length, seed=9) for i, block in enumerate(whole)]
     assert rs.decode(shards, present) == tuple(i for i in range(k + m) if i not in present)
     for found, block in zip(shards, whole, strict=True):
         np.testing.assert_array_equal(found, block)
@@ -162,7 +160,7 @@ def readonly(array: Array) -> Array:
         (lambda rs: rs.encode(np.array([object()] * 3)), "no plain bytes"),
         (lambda rs: rs.encode(noise(3, 4), threads=0), "threads 0"),
         (lambda rs: rs.encode((b := noise(5, 4))[:3], b[2:4]), "share memory"),
-        (lambda rs: rs.update(noise(2, 4), 3, noise(4), noise(4)), "slot 3: it is a whole number from 0 to 2"),
+        (lambda rs: rs.update(noise(2, 4), 3, noise(4), noise(4)), "slot 3: it is a whole number"),
         (lambda rs: rs.update(noise(2, 4), 1, noise(4), noise(3)), "new has 3 bytes"),
         (lambda rs: rs.decode(noise(5, 4), [0, 4]), r"2 of 5 blocks are present; .* any 3"),
         (lambda rs: rs.decode(noise(5, 4), [0, 1, 1, 2]), "twice"),
