@@ -6,6 +6,7 @@ import ctypes
 import ctypes.util
 import os
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -55,9 +56,7 @@ class IsaL:
 
 
 def pyeclib_codec(k: int, m: int, kind: str) -> Any:
-    from pyeclib.ec_iface import ECDriver
-
-    return ECDriver(k=k, m=m, ec_type=kind)
+    return import_module("pyeclib.ec_iface").ECDriver(k=k, m=m, ec_type=kind)
 
 
 PYECLIB_KINDS = ("isa_l_rs_vand", "isa_l_rs_cauchy")

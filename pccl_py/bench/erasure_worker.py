@@ -6,6 +6,7 @@ import ctypes
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,9 @@ class ErasureWorker:
         """A stripe of `size` bytes of data, all pages touched."""
         self._k, self._m = k, m
         self._bytes = size // k // 4096 * 4096
-        self._data, self._copy = empty_blocks(k, self._bytes), empty_blocks(k, self._bytes)
-        self._parity, self._rebuilt = empty_blocks(m, self._bytes), empty_blocks(m, self._bytes)
+        stripe = empty_blocks(k + m, self._bytes)
+        self._data, self._parity = stripe[:k], stripe[k:]
+        self._copy, self._rebuilt = empty_blocks(k, self._bytes), empty_blocks(m, self._bytes)
         noise = np.random.default_rng(k * m).integers(0, 1 << 63, self._bytes // 8, np.int64).view(np.uint8)
         for slot, block in enumerate(self._data):
             np.add(noise, np.uint8(slot * 37 & 255), out=block)
@@ -132,8 +134,7 @@ class ErasureWorker:
         each = min(self._bytes, SMALL // self._k)
         blocks = [block[:each].tobytes() for block in self._data]
         if "zfec" in against:
-            import zfec
-
+            zfec: Any = import_module("zfec")
             encoder, numbers = zfec.Encoder(self._k, self._k + self._m), range(self._k, self._k + self._m)
             seconds = _best({"zfec": lambda: encoder.encode(blocks, tuple(numbers))}, 3)["zfec"]
             speeds["encode"]["zfec"] = self._k * each / seconds
