@@ -76,7 +76,7 @@ PARTS = {
     "all": ([""], ["*.cpp"]),
     "kernels": (
         ["base/", "kernels/", "erasure/"],
-        ["test_kernels*.cpp", "test_quantize*.cpp", "test_galois*.cpp", "test_crc32*.cpp", "test_erasure*.cpp"],
+        [f"test_{what}*.cpp" for what in ("kernels", "quantize", "galois", "crc32", "erasure")],
     ),
 }
 
