@@ -68,10 +68,10 @@ if TYPE_CHECKING:
     import pccl_py.recovery as recovery  # noqa: F401
 
     from .checkpoint.checkpointer import Checkpointer as Checkpointer
-    from .snapshot.snapshots import Snapshots as Snapshots
     from .erasure import ReedSolomon as ReedSolomon
     from .erasure import choose_code as choose_code
     from .erasure import survival_probability as survival_probability
+    from .snapshot.snapshots import Snapshots as Snapshots
     from .state.protect import protect as protect
     from .state.resume import resume as resume
     from .state.train_state import TrainState as TrainState
