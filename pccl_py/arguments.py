@@ -111,8 +111,10 @@ def check_remade(remake: object, *, out: object, on_loss: str, async_op: bool) -
     if not callable(remake):
         raise UsageError(f"remake={remake!r}: it is a function that fills the tensors anew")
     if out is not None or on_loss != "retry" or async_op:
-        raise UsageError("remake is for operations in place that are waited for and repeated: without out, "
-                         "on_loss='raise' and async_op")
+        raise UsageError(
+            "remake is for operations in place that are waited for and repeated: without out, "
+            "on_loss='raise' and async_op"
+        )
 
 
 def role_number(role: str) -> int:

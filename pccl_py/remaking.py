@@ -1,4 +1,4 @@
-"""An all-reduce whose input is made again where an attempt ended, instead of kept: memory of one copy less."""
+"""An all-reduce whose input is made again where an attempt ended, instead of kept: a copy less in memory."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from .work import OpInfo, Work
 logger = logging.getLogger("pccl_py")
 
 
-def until_committed(
-    post: Callable[[float], Work], remake: Callable[[], object], seconds: float
-) -> OpInfo:
+def until_committed(post: Callable[[float], Work], remake: Callable[[], object], seconds: float) -> OpInfo:
     """`post(timeout)` begins an attempt, whose end all peers hear alike: in this thread, with the memory the
     caller's again, it is `remake()` that comes next. seconds: of all together; below 0: no limit."""
     began = time.monotonic()

@@ -25,9 +25,7 @@ def left_out(landed: Landed, average: torch.Tensor, non_finite: str) -> tuple[in
     names = ", ".join(str(peer) for peer in ids)
     text = f"the delta of peer {names} holds NaN or infinity"
     if non_finite == "raise":
-        raise NonFiniteError(
-            f"{text}: drop_window() there, then sync() on all peers; or non_finite='skip'"
-        )
+        raise NonFiniteError(f"{text}: drop_window() there, then sync() on all peers; or non_finite='skip'")
     logger.warning("%s, and is left out of the average", text)
     left = landed.weight - landed.bad_weight
     if left > 0:

@@ -45,9 +45,7 @@ def lengths(tensors: list[Tensor], joint: Joint) -> list[float]:
 
 def directions(delta: list[Tensor], exempt: list[bool], joint: Joint = alone) -> list[float]:
     """Replaces each tensor by its direction, and returns their norms; 1 where exempt."""
-    norms = [
-        1.0 if skip else norm for norm, skip in zip(lengths(delta, joint), exempt, strict=True)
-    ]
+    norms = [1.0 if skip else norm for norm, skip in zip(lengths(delta, joint), exempt, strict=True)]
     divide(delta, norms)
     return norms
 

@@ -135,8 +135,8 @@ TEST(versions_are_both_named) {
   converse(dialler, acceptor);
   CHECK_EQ(dialler.error.code, ErrorCode::version);
   CHECK_EQ(acceptor.error.code, ErrorCode::version);
-  CHECK(dialler.error.text.find("version 258, this one version 4") != std::string::npos);
-  CHECK(acceptor.error.text.find("version 4, this one version 258") != std::string::npos);
+  CHECK(dialler.error.text.find("version 258, this one version 3") != std::string::npos);
+  CHECK(acceptor.error.text.find("version 3, this one version 258") != std::string::npos);
 }
 
 TEST(somebody_else_answers) {

@@ -270,7 +270,8 @@ TEST(two_levels) {
 // The same sums without an undo copy, also where the input is made again after a part of an attempt.
 TEST(inputs_that_are_made_again) {
   for (std::uint64_t seed = 1; seed <= 12; ++seed) {
-    Case about{{{DType::float32, 16401}, {DType::bfloat16, 9001}}, ReduceOp::avg, 3, true, {}, 0, 4096, 64, {}};
+    Case about{
+        {{DType::float32, 16401}, {DType::bfloat16, 9001}}, ReduceOp::avg, 3, true, {}, 0, 4096, 64, {}};
     about.remade = true;
     if (seed % 3 == 1) about.hosts = {1, 1, 2};
     if (seed % 3 == 2) about.weights = {1, 0.5, 2};

@@ -18,7 +18,6 @@ import torch
 
 from pccl_py import Communicator, Config
 from pccl_py.optim import AsyncDiLoCo, DiLoCo, StreamingDiLoCo
-
 from pccl_py.work import Work
 
 from .diloco_peer import PULL, H, say, start, target

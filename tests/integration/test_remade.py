@@ -19,7 +19,12 @@ from .peers import PEER, QUICK, expect, together
 from .trapped import SIGNAL
 
 COUNT, ROUNDS = 300_000, 3  # more than what is kept in any case
-SETTINGS: list[tuple[str | None, str]] = [(None, "direct"), (None, "ring"), ("int8", "auto"), ("int4", "auto")]
+SETTINGS: list[tuple[str | None, str]] = [
+    (None, "direct"),
+    (None, "ring"),
+    ("int8", "auto"),
+    ("int4", "auto"),
+]
 
 
 def given(place: int, number: int) -> torch.Tensor:
@@ -122,9 +127,16 @@ def test_what_does_not_go_with_it(master: Master, options: dict[str, Any]) -> No
             comm.all_reduce(np.ones(2), remake=3)  # type: ignore[call-overload]
 
 
+WAITS = """
+comm = Communicator(address, min_islands=3, config=config)
+say("in")
+time.sleep(60)
+"""
+
+
 def test_who_comes_late_hears_that_the_input_is_wanted_again(master: Master, spawn: Spawn) -> None:
     """It had not begun when somebody left."""
-    victim = spawn("-c", PEER + "comm = Communicator(address, min_islands=3, config=config)\nsay('in')\ntime.sleep(60)", master.address)  # fmt: skip
+    victim = spawn("-c", PEER + WAITS, master.address)
     gone = threading.Event()
 
     def play(late: bool) -> tuple[float, int]:
