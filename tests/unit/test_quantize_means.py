@@ -44,7 +44,8 @@ def through(kind: str, values: Array, *, stochastic: bool, seed: int) -> Array:
     stochastic=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-@example(dtype="float32", shapes=["constant"] * 4 + ["heavy"], count=1, stochastic=False, seed=1)  # they cancel
+# They cancel.
+@example(dtype="float32", shapes=["constant"] * 4 + ["heavy"], count=1, stochastic=False, seed=1)
 def test_a_mean_is_off_by_one_quantum(
     kind: str, dtype: str, shapes: list[str], count: int, stochastic: bool, seed: int
 ) -> None:
