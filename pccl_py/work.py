@@ -152,6 +152,12 @@ class Work:
             self._info = _info_of(self._result, self._weighted)
         return self._info
 
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes sent and received, also of one that failed. Once it has ended."""
+        result = Result(*self._operation.result())
+        return result.bytes_sent, result.bytes_received
+
     def finish(self) -> OpInfo:
         """wait() for callers that hold no Work: when it is interrupted, nobody could wait for it again."""
         try:

@@ -133,6 +133,7 @@ class Session {
   void note_departures(const View& before);
   std::string departed() const;
   std::string other_shape(const Operation& operation) const;
+  std::string lost_by(const Operation& operation, const std::vector<PeerId>& gone) const;
   void transition(Operation& operation, OperationState to);
   void begin_attempt(Operation& operation, Instant now);
   void drop_attempt(Operation& operation);

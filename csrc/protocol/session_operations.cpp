@@ -167,15 +167,22 @@ void Session::restart_operations(const View& before, Instant now) {
     if (operation->state == OperationState::abandoned) {
       if (before.id.incarnation != view_.id.incarnation) to_master(operation->abandon);
     } else if (operation->state == OperationState::posted) {
-      if (!gone.empty() && operation->descriptor.on_loss == OnLoss::raise && other_shape(*operation).empty())
-        ask_abandon(
-            *operation, ErrorCode::peer_lost,
-            in_words(gone) + " left during " + call_text(*operation) + "; inputs are intact: call it again",
-            now);
+      if (auto why = lost_by(*operation, gone); !why.empty())
+        ask_abandon(*operation, ErrorCode::peer_lost, why, now);
       else
         begin_attempt(*operation, now);
     }
   }
+}
+
+// Why it is not begun again by itself.
+std::string Session::lost_by(const Operation& operation, const std::vector<PeerId>& gone) const {
+  const auto on_loss = operation.descriptor.on_loss;
+  if (on_loss == OnLoss::remake && rules_.ask_to_remake)
+    return (gone.empty() ? "a connection broke" : in_words(gone) + " left") + " during " +
+           call_text(operation) + "; make the inputs again, and call it again";
+  if (on_loss != OnLoss::raise || gone.empty() || !other_shape(operation).empty()) return {};
+  return in_words(gone) + " left during " + call_text(operation) + "; inputs are intact: call it again";
 }
 
 void Session::note_moved(const OpKey& key) {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -120,11 +120,22 @@ class How:
 
 
 class Reduction:
-    """start(), then wait() until it returns. Where that raises a CollectiveError, on all peers alike, the
-    delta is intact, and another wait() begins anew."""
+    """start(), then wait() until it returns. Where that raises a CollectiveError, on all peers alike, another
+    wait() begins anew.
+
+    remake   fills the delta with what it was; on all peers or on none, where nothing overlaps. With it no
+             copy is kept of the delta, and it is not intact when wait() raises.
+    """
 
     def __init__(
-        self, comm: Comm, how: How, delta: Tensor, own: Own, slot: int, residual: Residual | None = None
+        self,
+        comm: Comm,
+        how: How,
+        delta: Tensor,
+        own: Own,
+        slot: int,
+        residual: Residual | None = None,
+        remake: Callable[[], None] | None = None,
     ) -> None:
         self._comm, self._how, self._own, self._slot, self._residual = comm, how, own, slot, residual
         self._deltas = [delta] if not how.chunk else list(torch.split(delta, how.chunk))
@@ -132,6 +143,8 @@ class Reduction:
         self._works: list[Any] = []
         self._done: list[OpInfo | None] = [None, None]
         self._bytes = [0, 0]
+        self._remake = remake
+        self._spoilt = False  # the delta, by an operation that did not commit
 
     @property
     def begun(self) -> bool:
@@ -167,19 +180,34 @@ class Reduction:
                 logger.warning("%s; reducing again", error)
 
     def _wait_together(self) -> Landed:
-        # Divided by the weight, so that the weighted average times the sum of weights is a plain sum.
-        self._counts = self._own.counts(self._slot)
-        weight = self._own.weight
-        counts = [count / weight if weight else torch.zeros_like(count) for count in self._counts]
-        tensors = [*self._deltas, *counts]
         while True:  # another peer was interrupted in it and may leave; we lose no window
             try:
-                info = self._comm.all_reduce(tensors, "avg", scope="run", weight=weight, on_loss="retry")
+                counts = [torch.empty_like(count) for count in self._counts]
+                info = self._reduce_delta(counts)
                 break
             except Cancelled as error:
                 logger.warning("%s; reducing again", error)
         self._note(DELTA, info)
         return self._landed([count * (info.weight or 0.0) for count in counts])
+
+    def _reduce_delta(self, counts: Sequence[Tensor] = (), **options: Any) -> Any:
+        """Counts travel divided by the weight: the weighted average times the sum of weights is a plain
+        sum."""
+        weight = self._own.weight
+
+        def fill() -> None:
+            if self._remake is not None and self._spoilt:
+                self._remake()
+            for count, own in zip(counts, self._own.counts(self._slot), strict=False):
+                count.copy_(own / weight if weight else torch.zeros_like(own))
+            self._spoilt = True
+
+        fill()
+        if self._remake is not None:
+            options |= {"remake": fill}
+        return self._comm.all_reduce(
+            [*self._deltas, *counts], "avg", scope="run", weight=weight, on_loss="retry", **options
+        )
 
     def _wait_apart(self) -> None:
         """Where both are under way, the second one is waited for even where the first one failed: whether it
@@ -223,10 +251,7 @@ class Reduction:
             options |= {"quantization": self._how.quantization}
             if self._residual is not None:
                 options |= {"error_feedback": self._residual}
-        weight = self._own.weight
-        return self._comm.all_reduce(
-            self._deltas, "avg", scope="run", weight=weight, on_loss="retry", **options
-        )
+        return self._reduce_delta(**options)
 
     def _landed(self, counts: list[Tensor]) -> Landed:
         """Nobody had a weight: the counts alone."""

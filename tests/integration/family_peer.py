@@ -10,14 +10,18 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 
 from pccl_py import Communicator, Config
 from pccl_py.optim import AsyncDiLoCo, DiLoCo, StreamingDiLoCo
+from pccl_py.work import Work
 
 from .diloco_peer import PULL, H, say, start, target
+from .trapped import trap_part
 
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "diloco": (DiLoCo, {}),
@@ -67,16 +71,15 @@ class Calling(Communicator):
         return super().send(*arguments, **options)
 
     def all_reduce(self, tensors: Any, *arguments: Any, **options: Any) -> Any:
-        call = super().all_reduce
+        call = partial(super().all_reduce, algorithm="direct")
         if self.outer is None:
             return call(tensors, *arguments, **options)
         counts = tensors[0].dtype == torch.float64
         if self.told.interrupt_behind == self.outer.windows and not counts:
             self.told.interrupt_behind = -1
             options.pop("async_op", None)
-            work = call(tensors, *arguments, **options, async_op=True)
-            work.cancel()
-            raise KeyboardInterrupt
+            with mock.patch.object(Work, "wait", side_effect=KeyboardInterrupt):
+                call(tensors, *arguments, **options)
         if self.told.die_behind != self.outer.windows:
             return call(tensors, *arguments, **options)
         phase = self.told.die_in
@@ -84,10 +87,7 @@ class Calling(Communicator):
             call(tensors, *arguments, **options)
             die()
         if phase in ("quantize", "reduce") and not counts:
-            work = call(tensors, *arguments, **{**options, "async_op": True})
-            time.sleep(0.0 if phase == "quantize" else 0.003)
-            die()
-            work.wait()
+            trap_part(self, tensors[0], own=phase == "reduce")
         if phase == "commit" and not counts:
             call(tensors, *arguments, **options)
             die()

@@ -3,6 +3,7 @@ values are those of a few lines of numpy with the members that each window says 
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from pccl_py import Master
 from tests.conftest import Spawn
 
+from . import trapped
 from .diloco_peer import PULL, H, start, target
 from .test_diloco import Run
 
@@ -83,6 +85,7 @@ LITERAL = {
     "streaming int4": (streaming, 0.3),
 }
 COMMITTED = {"commit", "outer", "model"}
+TRAPPED = {"quantize", "reduce"}  # within a reduction, for sure
 PHASES = [
     ("diloco", "reduce"),
     ("diloco", "commit"),
@@ -113,7 +116,7 @@ def test_killed_in_each_phase(spawn: Spawn, master: Master, kind: str, phase: st
     for name in "ABC":
         dying = ("--die-in", phase, "--die-behind", str(DEATH - 1)) if name == "C" else ()
         run.start(name, kind, *common, *dying)
-    run.finish(killed={"C"})
+    run.finish(killed={"C"}, by=trapped.SIGNAL if phase in TRAPPED else signal.SIGKILL)
 
     for name in "AB":
         assert [e["number"] for e in run.of(name, "window")] == list(range(1, WINDOWS + 1)), "one was lost"
@@ -124,6 +127,9 @@ def test_killed_in_each_phase(spawn: Spawn, master: Master, kind: str, phase: st
     assert all(who == ({"A", "B", "C"} if number <= last else {"A", "B"}) for number, who in members.items())
     if phase in COMMITTED:
         assert last >= DEATH, "what was committed with C counts"
+    elif phase in TRAPPED:
+        assert last == DEATH - 1, "it died before it held the result"
+        assert max(e["attempts"] for e in run.of("A", "window")) > 1
     elif phase in ("counts", "overlap"):
         assert DEATH - 1 <= last <= DEATH
     literal, tolerance = LITERAL[kind]
