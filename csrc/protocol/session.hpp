@@ -134,6 +134,7 @@ class Session {
   std::string departed() const;
   std::string other_shape(const Operation& operation) const;
   void transition(Operation& operation, OperationState to);
+  Instant notice_at(const Operation& operation, Instant now) const;
   void begin_attempt(Operation& operation, Instant now);
   void drop_attempt(Operation& operation);
   void restart_operations(const View& before, Instant now);
