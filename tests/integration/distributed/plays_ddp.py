@@ -118,7 +118,7 @@ def train(
 
 
 def powersgd(*, rank: int, ranks: int, path: str, backend: str) -> None:
-    """torch's own hook: in the call on one reduction's future it begins another one, and waits for its future."""
+    """torch's own hook: the call on one reduction's future begins another one, and waits for its future."""
     init(backend, rank, ranks, path)
     net = model()
     ddp = DistributedDataParallel(net)
@@ -137,7 +137,7 @@ def powersgd(*, rank: int, ranks: int, path: str, backend: str) -> None:
 
 
 def nested(*, rank: int, ranks: int, path: str) -> None:
-    """Three reductions deep, and two such at once; behind them others' calls come in the order of the ends."""
+    """Three reductions deep; then many, whose calls come in the order of their ends."""
     init("pccl", rank, ranks, path)
 
     def reduced(value: torch.Tensor, depth: int) -> torch.Tensor:
