@@ -103,7 +103,8 @@ std::optional<Error> MasterRuntime::restore_runs() {
                                    .rules = {},
                                    .run = record->run,
                                    .restarted = true,
-                                   .stored = Stored{record->incarnation, std::move(record->view)}});
+                                   .stored = Stored{record->incarnation, std::move(record->view)}})
+          ->kept = true;
     }
   }
   if (runs_.contains("")) return std::nullopt;
@@ -169,7 +170,7 @@ void MasterRuntime::forget_runs() {
       ++it;
       continue;
     }
-    if (options_.store) options_.store->forget(it->first);
+    if (std::exchange(it->second->kept, false)) options_.store->forget(it->first);
     if (it->first.empty()) {
       renew_nameless(*(it++)->second);
       continue;
@@ -301,6 +302,7 @@ void MasterRuntime::apply(MasterRun& run, master_effect::Knock& e) {
 void MasterRuntime::apply(MasterRun& run, master_effect::Persist& e) {
   if (!options_.store) return;
   const auto record = encode_run_record({run.name, run.master.run(), e.incarnation, e.view});
+  run.kept = true;
   const auto outcome = options_.store->keep(run.name, record);
   if (outcome.kind == MasterStore::Outcome::Kind::failed) log_line(outcome.why);
   if (outcome.kind == MasterStore::Outcome::Kind::fenced) fence(outcome.why);

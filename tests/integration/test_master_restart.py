@@ -209,3 +209,32 @@ def test_another_master_takes_over_at_another_address(spawn: Spawn, tmp_path: Pa
         comm.all_reduce(values)
         comm.update_topology()
         assert values[0] == 1
+
+
+# Its thread waits for the GIL in the store while the last reference to the master goes.
+DROPPED = """
+import faulthandler, threading
+from pccl_py import Communicator, Config, _core
+faulthandler.dump_traceback_later(20, exit=True)
+entered = threading.Event()
+class Store:
+    def load(self): return []
+    def keep(self, run_name, record):
+        entered.set()
+        threading.Event().wait(0.3)
+    def forget(self, run_name): pass
+timing = Config.load().apply(_core.Timing())
+master = _core.Master("127.0.0.1:0", b"", False, timing, store=Store())
+address = master.address
+def join():
+    try: Communicator(address)
+    except Exception: pass
+threading.Thread(target=join, daemon=True).start()
+entered.wait()
+del master
+print("dropped", flush=True)
+"""
+
+
+def test_a_master_that_is_dropped_while_its_store_is_busy(spawn: Spawn) -> None:
+    assert expect(spawn("-c", DROPPED), "dropped") == ""
