@@ -238,3 +238,26 @@ print("dropped", flush=True)
 
 def test_a_master_that_is_dropped_while_its_store_is_busy(spawn: Spawn) -> None:
     assert expect(spawn("-c", DROPPED), "dropped") == ""
+
+
+NEWCOMER = """
+comm = Communicator(address, config=config)
+say("in")
+while comm.world_size < 4: comm.update_topology()
+say("world", comm.world_size)
+"""
+
+
+def test_newcomers_that_are_faster_than_the_members_begin_no_other_run(spawn: Spawn) -> None:
+    supervised = Supervised(spawn, None)
+    member = PEER + "comm = Communicator(address, min_islands=2, config=config)\nsay('in')\n"
+    member += "while comm.world_size < 4: comm.update_topology()\nsay('world', comm.world_size)\n"
+    members = [spawn("-c", member, supervised.address) for _ in range(2)]
+    for process in members:
+        expect(process, "in")
+    supervised.process.kill()
+    supervised.process.wait()
+    newcomers = [spawn("-c", PEER + NEWCOMER, supervised.address) for _ in range(2)]
+    supervised.process = supervised.start()
+    for process in (*members, *newcomers):
+        assert expect(process, "world") == "4"
