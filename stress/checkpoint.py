@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .processes import SIGNAL_S, show_stacks_on_signal, stacks_of
 from .report import Report
 
 TENSORS, ELEMENTS = 5, 150_000
@@ -61,6 +62,7 @@ class _Rounds:
     def __init__(self, plan: CheckpointPlan, report: Report, root: Path) -> None:
         self._plan, self._report, self._root = plan, report, root
         self._random = random.Random(report.seed)
+        self._stacks = root.parent / "saver.stacks"
         self.durable = -1
         self.loads = 0
 
@@ -71,7 +73,10 @@ class _Rounds:
         child = os.fork()
         if child == 0:
             os.close(reading)
-            _in_child(lambda: _saver(self._root, writing, seed, self._plan.sabotage, only_load=not kill))
+            _in_child(
+                self._stacks,
+                lambda: _saver(self._root, writing, seed, self._plan.sabotage, only_load=not kill),
+            )
         os.close(writing)
         try:
             words = _Words(reading, self._plan.hang_s)
@@ -87,7 +92,10 @@ class _Rounds:
             for said in words.rest():
                 self._said(said)
         except TimeoutError:
-            self._report.hang(f"a saver said nothing for {self._plan.hang_s:g} s")
+            os.kill(child, signal.SIGUSR1)
+            time.sleep(SIGNAL_S)
+            stacks = stacks_of("saver", child, self._stacks)
+            self._report.hang(f"a saver said nothing for {self._plan.hang_s:g} s\n{stacks}")
             os.kill(child, signal.SIGKILL)
         finally:
             os.close(reading)
@@ -135,9 +143,10 @@ class _Words:
         return found
 
 
-def _in_child(work: Callable[[], None]) -> None:
+def _in_child(stacks: Path, work: Callable[[], None]) -> None:
     status = 1
     try:
+        show_stacks_on_signal(stacks)
         work()
         status = 0
     except BaseException:
