@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
 
     checkpoint = commands.add_parser("checkpoint", parents=[common], help="kill savers of checkpoints")
     checkpoint.add_argument("--kills", type=whole(1), default=100)
-    checkpoint.add_argument("--sabotage", choices=("durable",), help=argparse.SUPPRESS)
+    checkpoint.add_argument("--sabotage", choices=("durable", "hang"), help=argparse.SUPPRESS)
 
     net = commands.add_parser("net", help="the emulated network of tests and of `pccl_py bench wan`")
     net.add_argument("what", choices=["build"], help="compile its program, which its first use does else")

@@ -27,7 +27,8 @@ from .report import Report
 
 TENSORS, ELEMENTS = 5, 150_000
 KEEP = 2
-LONGEST_S = 0.12  # from a saver's first word to its end, at most
+LONGEST_S = 0.12  # from a saver's first word to its end, at most, or from its second one
+PATIENT = 0.25  # of the savers have said something of their saves before they are killed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,8 @@ class _Rounds:
                 return
             self._loaded(int(first[1]), first[2])
             if kill:
+                if self._random.random() < PATIENT and (said := words.next()) is not None:
+                    self._said(said)  # a saver that hangs within a save would say nothing more
                 time.sleep(self._random.uniform(0, LONGEST_S))
                 os.kill(child, signal.SIGKILL)
                 self._report.kills += 1
@@ -176,6 +179,8 @@ def _saver(root: Path, out: int, seed: int, sabotage: str | None, *, only_load: 
         step = int(state["step"])
         say("loaded", step, _verdict(state, step, root))
         while not only_load:
+            if sabotage == "hang":
+                signal.pause()
             step += 1
             _fill(state, step)
             saver.save(step, {"x": state})

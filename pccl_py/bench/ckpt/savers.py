@@ -32,9 +32,12 @@ class Saver(Protocol):
 class Ours:
     def __init__(self, folder: Path, model: nn.Module, optimizer: Any, share_of_state: float) -> None:
         size = sum(tensor.nbytes for tensor in tensors_of(model, optimizer).values())
-        pool = int(size * share_of_state) + (32 << 20)
-        self._saver = Checkpointer(folder, keep=1, pool_bytes=pool, process_group="alone")
+        self.pool_bytes = int(size * share_of_state) + (32 << 20)
+        self._saver = Checkpointer(folder, keep=1, pool_bytes=self.pool_bytes, process_group="alone")
         self._state = {"model": model, "inner": optimizer}
+
+    def prepare(self) -> None:
+        self._saver.prepare(self._state)
 
     def begin(self, number: int) -> None:
         self._saver.save(number, self._state)
