@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BusyError, CheckpointError, NoCheckpointError, UsageError
@@ -30,6 +31,14 @@ from .verify import Report, verify_step
 # Who waits for a leader's word waits longer than the leader for the last shard, and hears whose is missing.
 LEADER_SHARE = 1.25
 RETIRED_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """`words` for the other ranks; where there are none, the manifest that is written already."""
+
+    words: bytes
+    manifest: Manifest | None = None
 
 
 class LocalLevel:
@@ -189,12 +198,22 @@ class LocalLevel:
         kept = {spare.parent for spare in self._spares}
         return kept | set(self._under_way) | set(self._under_way.values())
 
-    def commit(self, number: int, step: int, record: RankRecord | CheckpointError) -> None:
-        """Both phases. `record`: of this rank, whose shard is durable; or why it is not. Raises where the
-        step does not exist, or where this rank cannot know."""
+    def draft(self, step: int, record: RankRecord) -> Draft:
+        """What `commit` will tell of this rank's shard, before that is durable. Where there is no other rank
+        the manifest is written already, under its temporary name."""
+        if self.world.size > 1:
+            return Draft(b"R%d " % time.time_ns() + encode_record(record))
+        made = self._manifest(step, [record], time.time())
+        folder.draft(folder.step_path(self.root, step), made)
+        return Draft(b"R", made)
+
+    def commit(self, number: int, step: int, draft: Draft | CheckpointError) -> None:
+        """Both phases. `draft`: of this rank, whose shard is durable now; or why it is not. Raises where the
+        step does not exist, or where this rank cannot know. `tidy` follows where it does."""
         path = folder.step_path(self.root, step)
-        words = self._own_words(path, record)
-        outcome = self._published(number, step, path, words)
+        words = self._own_words(path, draft)
+        made = draft.manifest if isinstance(draft, Draft) else None
+        outcome = self._published(number, step, path, words, made)
         outcomes = self._outcomes(number, step, outcome, words)
         faults = [str(one["fault"]) for one in outcomes if "fault" in one]
         if faults:
@@ -203,24 +222,31 @@ class LocalLevel:
                     folder.retire(path)
                     self._present.pop(step, None)
             raise CheckpointError(f"step {step}: {faults[0]}")
+
+    def tidy(self, number: int, step: int) -> None:
+        """After `commit`: what need not stay goes, or is written over by the next save."""
+        path = folder.step_path(self.root, step)
         retired = self._retire_old(number)
         with self._changing:
             self._under_way.pop(path, None)
             self._retired(retired)
 
-    def _own_words(self, path: Path, record: RankRecord | CheckpointError) -> bytes:
+    def _own_words(self, path: Path, draft: Draft | CheckpointError) -> bytes:
         """The first phase of this rank; an error becomes what the others are told."""
-        if isinstance(record, RankRecord):
+        if isinstance(draft, Draft):
             try:
-                sync_folder(path)
-                return b"R%d " % time.time_ns() + encode_record(record)
-            except (CheckpointError, OSError) as error:
-                record = CheckpointError(str(error))
+                if self.world.size > 1:  # else it is part of the commit
+                    sync_folder(path)
+                return draft.words
+            except OSError as error:
+                draft = CheckpointError(str(error))
         if self.world.size == 1:
-            raise record
-        return b"E" + str(record).encode()
+            raise draft
+        return b"E" + str(draft).encode()
 
-    def _published(self, number: int, step: int, path: Path, words: bytes) -> dict[str, str]:
+    def _published(
+        self, number: int, step: int, path: Path, words: bytes, drafted: Manifest | None
+    ) -> dict[str, str]:
         """What a leader has to tell of its folder's manifest."""
         try:
             given = self._coordination.exchange(
@@ -228,8 +254,9 @@ class LocalLevel:
             )
             if self.leads:
                 own = {shard_file(rank, self.world.size) for rank in self._folder_ranks}
-                with self._changing:
-                    folder.commit(path, self._merged(step, given), own)
+                made = self._merged(step, given) if drafted is None else drafted
+                folder.commit(path, made, own, drafted=drafted is not None)
+                with self._changing:  # not while the disk is waited for: the training may begin a step
                     self._present[step] = path
         except Exception as error:
             if self.world.size == 1:
@@ -266,7 +293,9 @@ class LocalLevel:
         for rank, words in enumerate(given):
             text = words[1:].partition(b" ")[2]
             records.append(decode_record(text, self.block_bytes, what=f"the record of rank {rank}"))
-        begun = int(given[0][1:].partition(b" ")[0]) / 1e9
+        return self._manifest(step, records, int(given[0][1:].partition(b" ")[0]) / 1e9)
+
+    def _manifest(self, step: int, records: list[RankRecord], begun: float) -> Manifest:
         return merge(
             records,
             step=step,
@@ -281,7 +310,7 @@ class LocalLevel:
         free."""
         words = b"[]"
         if self.leads:
-            with self._changing, suppress(CheckpointError):  # then they stay until the next time
+            with suppress(CheckpointError):  # then they stay until the next time
                 words = json.dumps([str(path) for path in self._retire()]).encode()
         try:
             said = self._coordination.exchange(
@@ -293,12 +322,14 @@ class LocalLevel:
 
     def _retire(self) -> list[Path]:
         """Folders of steps that need not stay: they have lost their manifest, their files are free."""
-        stay = keepers(self._present, self._keep, self._keep_every) | self.holds.steps()
-        gone = [path for step, path in sorted(self._present.items()) if step not in stay]
-        for path in gone:
+        with self._changing:
+            stay = keepers(self._present, self._keep, self._keep_every) | self.holds.steps()
+            gone = {step: path for step, path in sorted(self._present.items()) if step not in stay}
+        for path in gone.values():
             folder.retire(path)
-        self._present = {step: path for step, path in self._present.items() if step in stay}
-        return gone
+        with self._changing:
+            self._present = {step: path for step, path in self._present.items() if step not in gone}
+        return list(gone.values())
 
     def _retired(self, paths: list[str]) -> None:
         """One file of this rank stays to be written over, everything else of these steps goes."""
@@ -346,6 +377,8 @@ class LocalLevel:
             for name in (self.shard_name(), f"{self.shard_name()}{PART}"):
                 if not (path / FILE_NAME).exists():
                     (path / name).unlink(missing_ok=True)
+            if self.leads:
+                (path / f"{FILE_NAME}{PART}").unlink(missing_ok=True)
             path.rmdir()
 
     def verify(self, step: int | str) -> Report:
