@@ -5,11 +5,12 @@
 
 namespace pccl::staging {
 
-StagingPool::StagingPool(std::unique_ptr<WarmMemory> memory, std::size_t slab_bytes)
+StagingPool::StagingPool(std::unique_ptr<WarmMemory> memory, std::size_t slab_bytes, bool populated)
     : memory_(std::move(memory)),
       slab_bytes_(slab_bytes),
       slabs_(memory_->bytes() / slab_bytes),
-      huge_(memory_->huge()) {
+      huge_(memory_->huge()),
+      fresh_(populated ? 0 : slabs_) {
   for (std::size_t i = slabs_; i-- > 0;) free_.push_back(memory_->data() + i * slab_bytes_);
 }
 
@@ -25,7 +26,8 @@ Result<std::shared_ptr<StagingPool>> StagingPool::make(const PoolOptions& option
   const auto slabs = (options.bytes + options.slab_bytes - 1) / options.slab_bytes;
   auto memory = WarmMemory::map(slabs * options.slab_bytes, options.fd, options.huge_pages, options.populate);
   if (!memory) return memory.error();
-  return std::shared_ptr<StagingPool>(new StagingPool(std::move(*memory), options.slab_bytes));
+  const bool populated = options.populate || options.fd >= 0;
+  return std::shared_ptr<StagingPool>(new StagingPool(std::move(*memory), options.slab_bytes, populated));
 }
 
 std::size_t StagingPool::free() const {
@@ -50,6 +52,7 @@ Error StagingPool::close() {
                                   " slabs): wait for its saves, or cancel them, then close it"};
   memory = std::move(memory_);
   free_.clear();
+  fresh_ = 0;
   return {};
 }
 
@@ -70,6 +73,7 @@ bool StagingPool::may_take(Ticket ticket) const {
 std::byte* StagingPool::take(Ticket ticket) {
   if (!may_take(ticket)) return nullptr;
   if (--wants_.begin()->second == 0) leave(ticket);  // the next one's turn
+  if (is_fresh_next()) --fresh_;
   std::byte* const slab = free_.back();
   free_.pop_back();
   return slab;

@@ -51,15 +51,18 @@ class StagingPool {
   bool may_take(Ticket ticket) const;
   void give(std::byte* slab);
   bool closed() const { return memory_ == nullptr; }
+  // The slab that take() would give has no pages yet: nobody has used it, and it was not populated.
+  bool is_fresh_next() const { return free_.size() == fresh_; }
 
  private:
-  StagingPool(std::unique_ptr<WarmMemory> memory, std::size_t slab_bytes);
+  StagingPool(std::unique_ptr<WarmMemory> memory, std::size_t slab_bytes, bool populated);
 
   Monitor& monitor_ = Monitor::here();
   std::unique_ptr<WarmMemory> memory_;
   const std::size_t slab_bytes_, slabs_;
   const bool huge_;
   std::vector<std::byte*> free_;  // the one given back last is taken first: it may be in the cache
+  std::size_t fresh_ = 0;         // the first so many of free_ have no pages yet
   std::map<Ticket, std::uint64_t> wants_;
   Ticket next_ = 1;
 };

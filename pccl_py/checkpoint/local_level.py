@@ -9,7 +9,6 @@ that hears nothing in the second leaves its shard where it is, for the step may 
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -23,9 +22,10 @@ from .coordination import Coordination, Missing
 from .files import PART, explained, sync_folder
 from .holds import Holds
 from .manifest import FILE_NAME, Manifest
-from .manifest_body import is_shard_file, shard_file
+from .manifest_body import shard_file
 from .rank_record import RankRecord, decode_record, encode_record, merge
 from .retention import keepers
+from .spares import Spares
 from .verify import Report, verify_step
 
 # Who waits for a leader's word waits longer than the leader for the last shard, and hears whose is missing.
@@ -58,21 +58,20 @@ class LocalLevel:
         self.root = root
         self._coordination, self.world = coordination, coordination.world
         self._keep, self._keep_every, self._timeout_s = keep, keep_every, timeout_s
-        self._spares: list[Path] = []  # retired shard files of this rank, to be written over
         self.holds = Holds()
         self._void: set[int] = set()  # steps that are there and cannot be loaded, the same on all ranks
         self._in_doubt: set[int] = set()  # steps that may exist although this rank did not hear of it
-        self._emptying: set[Path] = set()  # folders of retired steps
         self._agains = self._gcs = 0
         self._held = ExitStack()
         self._changing = threading.RLock()
         self._present: dict[int, Path] = {}  # of a leader: steps that are whole, as far as its folder goes
-        self._under_way: dict[Path, Path] = {}  # folders being written: from where each takes a spare file
         folders = host_folders.folders_of(root, coordination, timeout_s)
         self._leaders = host_folders.leaders_of(folders)
         self._folder_ranks = [rank for rank, word in enumerate(folders) if word == folders[self.world.rank]]
         if not self.shared:
             self.world = self.world._replace(beside=tuple(self._folder_ranks))
+        self._own = {shard_file(rank, self.world.size) for rank in self._folder_ranks}
+        self._spares = Spares(self.shard_name(), self._own, self.leads)
         self._open()
 
     @property
@@ -122,8 +121,7 @@ class LocalLevel:
         """Everything is here that has to be in this folder."""
         if self.shared or step.manifest is None or step.faults or step.step in self._void:
             return step.complete
-        own = {shard_file(rank, self.world.size) for rank in self._folder_ranks}
-        return step.manifest.world != self.world.size or not own & set(step.missing)
+        return step.manifest.world != self.world.size or not self._own & set(step.missing)
 
     def whole_steps(self) -> list[int]:
         """Those that are complete as far as this folder's ranks go."""
@@ -136,15 +134,13 @@ class LocalLevel:
         it, and none of them has a save under way."""
         path = folder.step_path(self.root, step)
         with self._changing:
-            self._spares = [spare for spare in self._spares if spare.parent != path]
-            self._under_way[path] = path
-            self._emptying.discard(path)
+            self._spares.fetch(path)
             self._void.discard(step)
         try:
             yield
         finally:
             with self._changing:
-                self._under_way.pop(path, None)
+                self._spares.end(path)
                 if self.leads and (path / FILE_NAME).exists():
                     self._present[step] = path
 
@@ -181,8 +177,7 @@ class LocalLevel:
             self._clear(step, path)
         with self._changing, explained(f"make {path}"):
             path.mkdir(exist_ok=True)
-            spare = self._spares.pop() if self._spares else None
-            self._under_way[path] = path if spare is None else spare.parent
+            spare = self._spares.begin(path)
         return str(path / self.shard_name()), "" if spare is None else str(spare)
 
     def _clear(self, step: int, path: Path) -> None:
@@ -192,11 +187,6 @@ class LocalLevel:
         self._void.discard(step)
         self._agains += 1
         self._coordination.exchange(f"again/{self._agains}", b"", self._timeout_s)
-
-    def _in_use(self) -> set[Path]:
-        """Folders that files are written to or taken from."""
-        kept = {spare.parent for spare in self._spares}
-        return kept | set(self._under_way) | set(self._under_way.values())
 
     def draft(self, step: int, record: RankRecord) -> Draft:
         """What `commit` will tell of this rank's shard, before that is durable. Where there is no other rank
@@ -228,8 +218,8 @@ class LocalLevel:
         path = folder.step_path(self.root, step)
         retired = self._retire_old(number)
         with self._changing:
-            self._under_way.pop(path, None)
-            self._retired(retired)
+            self._spares.end(path)
+            self._spares.retired([Path(path) for path in retired])
 
     def _own_words(self, path: Path, draft: Draft | CheckpointError) -> bytes:
         """The first phase of this rank; an error becomes what the others are told."""
@@ -253,9 +243,8 @@ class LocalLevel:
                 f"save/{number}/shard", words, self._timeout_s, readers=self._leaders
             )
             if self.leads:
-                own = {shard_file(rank, self.world.size) for rank in self._folder_ranks}
                 made = self._merged(step, given) if drafted is None else drafted
-                folder.commit(path, made, own, drafted=drafted is not None)
+                folder.commit(path, made, self._own, drafted=drafted is not None)
                 with self._changing:  # not while the disk is waited for: the training may begin a step
                     self._present[step] = path
         except Exception as error:
@@ -331,47 +320,11 @@ class LocalLevel:
             self._present = {step: path for step, path in self._present.items() if step not in gone}
         return list(gone.values())
 
-    def _retired(self, paths: list[str]) -> None:
-        """One file of this rank stays to be written over, everything else of these steps goes."""
-        name = self.shard_name()
-        for path in map(Path, paths):
-            if not self._spares and _alone(path / name):
-                self._spares.append(path / name)
-        for path in map(Path, paths):
-            self._emptying.add(path)
-            if self.leads:
-                self._remove_strangers(path)
-            if self._spares and path == self._spares[0].parent:
-                continue
-            (path / name).unlink(missing_ok=True)
-            with suppress(OSError):  # not empty yet: another rank's file
-                path.rmdir()
-        self._remove_emptied()
-
-    def _remove_strangers(self, path: Path) -> None:
-        """Shards of a retired step that was saved by another number of ranks: nobody writes over them."""
-        own = {shard_file(rank, self.world.size) for rank in self._folder_ranks}
-        with suppress(OSError):
-            for file in os.listdir(path):
-                if is_shard_file(file) and file not in own:
-                    (path / file).unlink(missing_ok=True)
-
-    def _remove_emptied(self) -> None:
-        """Folders of retired steps, once all ranks have taken their files. Never one that another rank fills:
-        an empty folder may be the next step's."""
-        if not self.leads:
-            return
-        for path in self._emptying - self._in_use():
-            with suppress(OSError):  # not empty: a file to be written over
-                path.rmdir()
-            if not path.exists():
-                self._emptying.discard(path)
-
     def abandon(self, step: int) -> None:
         """What this rank has of a step that will not exist."""
         path = folder.step_path(self.root, step)
         with self._changing, suppress(OSError):
-            self._under_way.pop(path, None)
+            self._spares.end(path)
             if step in self._in_doubt:
                 return  # it may exist; the next start knows
             for name in (self.shard_name(), f"{self.shard_name()}{PART}"):
@@ -395,9 +348,9 @@ class LocalLevel:
                 for path in self._retire():
                     folder.remove(path)
                     gone.append(folder.step_of(path) or 0)
-                self._spares.clear()
-                folder.sweep(self.root, self._in_use())
-        self._spares.clear()
+                self._spares.forget()
+                folder.sweep(self.root, self._spares.in_use())
+        self._spares.forget()
         found = self._coordination.exchange(f"gc/{self._gcs}/end", json.dumps(gone).encode(), self._timeout_s)
         return list(json.loads(found[self._folder_ranks[0]]))
 
@@ -407,14 +360,6 @@ class LocalLevel:
 
     def close(self) -> None:
         self._held.close()
-
-
-def _alone(path: Path) -> bool:
-    """A file under no second name: somebody may have linked a copy of a step."""
-    try:
-        return os.lstat(path).st_nlink == 1
-    except OSError:
-        return False
 
 
 def _number(step: int | str) -> int:

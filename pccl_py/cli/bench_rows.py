@@ -252,8 +252,10 @@ def _add_ckpt(benches: Any) -> None:
         "--size", type=parsed(parse_tensors), default="1G", metavar="LIST", help="of the state (default 1G)"
     )
     bench.add_argument(
-        "--against", default="", metavar="LIST",
-        help="of dcp, torch_checkpointing, torch, safetensors; measured in the same run"
+        "--against",
+        default="",
+        metavar="LIST",
+        help="of dcp, torch_checkpointing, torch, safetensors; measured in the same run",
     )
     bench.add_argument(
         "--threads", default="1", metavar="LIST", help="cores that the training uses (default 1)"

@@ -39,7 +39,9 @@ def test_a_saver_that_lies_about_durability_is_found() -> None:
 
 
 def test_a_saver_that_hangs_shows_where() -> None:
-    found = stress("--kills", "2", "--seed", "2", "--sabotage", "hang", "--hang-seconds", "1", path="")  # no debugger
+    found = stress(
+        "--kills", "2", "--seed", "2", "--sabotage", "hang", "--hang-seconds", "1", path=""
+    )  # no debugger
     assert found["hangs"] >= 1 and "in _saver" in str(found["details"])
 
 
