@@ -170,6 +170,7 @@ void Master::elect_state(const OpKey& key, OpenOperation& operation, std::uint32
     else if (each == group)
       send(peer, plan);  // it came back on a new connection
   }
+  if (operation.voters == 1) operations_.erase(key);  // who is alone finishes without a word
 }
 
 // ---- waiting ----

@@ -17,13 +17,14 @@ struct MasterRun {
     if (now >= master.next_deadline()) master.tick(now);
     knocker.tick(now);
   }
-  // Nobody is in it, or on the way out.
-  bool over() const { return connections == 0 && master.peers() == 0; }
+  // Nobody is in it, on the way out, or expected back.
+  bool over() const { return connections == 0 && master.peers() == 0 && !master.listening(); }
 
   std::string name;  // empty: the one that is there as long as the process
   Master master;
   Knocker knocker;
   std::size_t connections = 0;
+  bool awaited = false;  // listens for those of its last view
 };
 
 }  // namespace pccl

@@ -29,7 +29,7 @@ Result<std::unique_ptr<MasterRuntime>> MasterRuntime::create(MasterOptions optio
   master->owner_process_ = getpid();
   master->bound_ = net::local_address(listener->fd());
   master->address_ = master->bound_.address();
-  if (auto run = master->begin_run(""); !run) return run.error();
+  if (auto error = master->restore_runs()) return *error;
   auto* raw = master.get();
   if (auto error = master->hub_->listen(std::move(*listener), socket_options,
                                         [raw](net::Accepted a) { raw->accept(std::move(a)); }))
@@ -59,6 +59,7 @@ void MasterRuntime::stop() {
   hub_->call([this] { stop_ = true; });
   thread_->join();
   thread_.reset();
+  options_.store.reset();  // another master may have it now
 }
 
 MasterStatus MasterRuntime::status() const {
@@ -82,8 +83,32 @@ void MasterRuntime::run() {
   hub_->stop_listening();
   std::vector<net::Connection*> open;
   for (auto& [id, c] : connections_) open.push_back(c);
-  for (auto* c : open) c->close({ErrorCode::closed, "the master was stopped"});
+  const auto why = status_.fenced.empty() ? std::string("the master was stopped") : status_.fenced;
+  for (auto* c : open) c->close({ErrorCode::closed, why});
   for (auto& [name, run] : runs_) run->knocker.close_all();
+}
+
+// Those that the store knows, and the one without a name.
+std::optional<Error> MasterRuntime::restore_runs() {
+  if (options_.store) {
+    auto records = options_.store->load();
+    if (!records) return records.error();
+    for (const auto& bytes : *records) {
+      auto record = decode_run_record(bytes);
+      if (!record) {
+        log_line("a record of the store is damaged or of another version: its run is forgotten");
+        continue;
+      }
+      start_run(record->run_name, {.timing = options_.timing,
+                                   .rules = {},
+                                   .run = record->run,
+                                   .restarted = true,
+                                   .stored = Stored{record->incarnation, std::move(record->view)}});
+    }
+  }
+  if (runs_.contains("")) return std::nullopt;
+  if (auto run = begin_run(""); !run) return run.error();
+  return std::nullopt;
 }
 
 Result<MasterRun*> MasterRuntime::begin_run(const std::string& name) {
@@ -92,11 +117,27 @@ Result<MasterRun*> MasterRuntime::begin_run(const std::string& name) {
                                          " runs already: leave some, or start another master"};
   auto nonce = net::random_nonce();
   if (!nonce) return nonce.error();
-  MasterConfig config{.timing = options_.timing, .rules = {}, .run = 0, .restarted = false, .stored = {}};
-  config.run = load_little<std::uint64_t>(nonce->data()) | 1;
+  return start_run(name, {.timing = options_.timing,
+                          .rules = {},
+                          .run = load_little<std::uint64_t>(nonce->data()) | 1,
+                          .restarted = false,
+                          .stored = {}});
+}
+
+MasterRun* MasterRuntime::start_run(const std::string& name, MasterConfig config) {
   auto& run = runs_[name];
+  const bool restarted = config.restarted;
   run = std::make_unique<MasterRun>(name, std::move(config), *hub_, options_.secret, monotonic_now());
+  run->awaited = restarted;
   return run.get();
+}
+
+// A member of a run that this master does not know: it was another process's, so its other members come too.
+MasterRun* MasterRuntime::hear_of(MasterRun& run, const Register& message) {
+  if (!run.over() || run.master.run() == message.run) return &run;
+  run.knocker.close_all();
+  return start_run(run.name,
+                   {.timing = options_.timing, .rules = {}, .run = 0, .restarted = true, .stored = {}});
 }
 
 // By the first message, which says who it is. Null: refused.
@@ -115,6 +156,7 @@ MasterRun* MasterRuntime::run_of(ConnectionId id, const ToMaster& message) {
     apply(nameless, close);
     return nullptr;
   }
+  if (const auto* again = std::get_if<Register>(&message)) run = hear_of(**run, *again);
   run_of_[id] = *run;
   ++(*run)->connections;
   return *run;
@@ -123,8 +165,13 @@ MasterRun* MasterRuntime::run_of(ConnectionId id, const ToMaster& message) {
 void MasterRuntime::forget_runs() {
   if (!std::exchange(somebody_went_, false)) return;
   for (auto it = runs_.begin(); it != runs_.end();) {
-    if (it->first.empty() || !it->second->over()) {
+    if (!it->second->over()) {
       ++it;
+      continue;
+    }
+    if (options_.store) options_.store->forget(it->first);
+    if (it->first.empty()) {
+      renew_nameless(*(it++)->second);
       continue;
     }
     it->second->knocker.close_all();
@@ -132,6 +179,13 @@ void MasterRuntime::forget_runs() {
     status_.peers.erase(it->first);
     it = runs_.erase(it);
   }
+}
+
+// One that heard too few of its last view lets nobody in; when these have gone, the next run may begin.
+void MasterRuntime::renew_nameless(MasterRun& run) {
+  if (!run.master.recovering()) return;
+  run.knocker.close_all();
+  if (!begin_run("")) somebody_went_ = true;  // no random numbers now: again at the next departure
 }
 
 Instant MasterRuntime::next_deadline() const {
@@ -210,7 +264,9 @@ void MasterRuntime::drain_all() {
 void MasterRuntime::drain(MasterRun& run) {
   auto& master = run.master;
   for (auto effects = master.take_effects(); !effects.empty(); effects = master.take_effects())
-    for (auto& e : effects) std::visit([&](auto& x) { apply(run, x); }, e);
+    for (auto& e : effects)
+      if (!stop_) std::visit([&](auto& x) { apply(run, x); }, e);
+  if (run.awaited && !master.listening()) run.awaited = false, somebody_went_ = true;
   const std::lock_guard lock(status_mutex_);
   auto& peers = status_.peers[run.name];
   if (master.peers() < peers) somebody_went_ = true, ++status_.departures;
@@ -242,11 +298,28 @@ void MasterRuntime::apply(MasterRun& run, master_effect::Knock& e) {
   run.knocker.knock(e.peer, std::move(e.addresses), monotonic_now());
 }
 
-// A store that outlives the master comes with its restart; without one a view lives in the peers' memory.
-void MasterRuntime::apply(MasterRun&, master_effect::Persist&) {}
+void MasterRuntime::apply(MasterRun& run, master_effect::Persist& e) {
+  if (!options_.store) return;
+  const auto record = encode_run_record({run.name, run.master.run(), e.incarnation, e.view});
+  const auto outcome = options_.store->keep(run.name, record);
+  if (outcome.kind == MasterStore::Outcome::Kind::failed) log_line(outcome.why);
+  if (outcome.kind == MasterStore::Outcome::Kind::fenced) fence(outcome.why);
+}
+
+// Nothing goes out any more, above all not the view that could not be kept.
+void MasterRuntime::fence(const std::string& why) {
+  stop_ = true;
+  log_line("this master serves no more: " + why);
+  const std::lock_guard lock(status_mutex_);
+  status_.fenced = why;
+}
+
+void MasterRuntime::log_line(const std::string& text) const {
+  if (options_.log) options_.log(text);
+}
 
 void MasterRuntime::apply(MasterRun& run, master_effect::Notice& e) {
-  if (options_.log) options_.log(run.name.empty() ? e.text : "run '" + run.name + "': " + e.text);
+  log_line(run.name.empty() ? e.text : "run '" + run.name + "': " + e.text);
 }
 
 }  // namespace pccl

@@ -7,6 +7,8 @@
 #include "net/address.hpp"
 #include "runtime/hub.hpp"
 #include "runtime/master_run.hpp"
+#include "runtime/master_store.hpp"
+#include "runtime/run_record.hpp"
 #include "runtime/stranger_log.hpp"
 #include "wire/codec.hpp"
 
@@ -18,6 +20,7 @@ struct MasterOptions {
   bool insecure = false;
   Timing timing;
   std::function<void(const std::string&)> log;
+  std::unique_ptr<MasterStore> store;  // null: a view lives in the peers' memory alone
 };
 
 struct MasterStatus {
@@ -25,6 +28,7 @@ struct MasterStatus {
   std::uint32_t waiting = 0;
   std::map<std::string, std::size_t> peers;  // by run: members and those at the door
   std::uint64_t departures = 0;              // how often peers were fewer than before
+  std::string fenced;                        // why it serves no more: another master has its runs
 };
 
 class MasterRuntime final : net::Connection::Handler {
@@ -46,14 +50,20 @@ class MasterRuntime final : net::Connection::Handler {
   void run();
   void accept(net::Accepted accepted);
   MasterRun* run_of(ConnectionId id, const ToMaster& message);
+  std::optional<Error> restore_runs();
   Result<MasterRun*> begin_run(const std::string& name);
+  MasterRun* start_run(const std::string& name, MasterConfig config);
+  MasterRun* hear_of(MasterRun& run, const Register& message);
   void forget_runs();
+  void renew_nameless(MasterRun& run);
   void drain(MasterRun& run);
   void drain_all();
   void apply(MasterRun&, master_effect::Send& e);
   void apply(MasterRun&, master_effect::Close& e);
   void apply(MasterRun& run, master_effect::Knock& e);
-  void apply(MasterRun&, master_effect::Persist& e);
+  void apply(MasterRun& run, master_effect::Persist& e);
+  void fence(const std::string& why);
+  void log_line(const std::string& text) const;
   void apply(MasterRun& run, master_effect::Notice& e);
   void check_strangers(Instant now);
   Instant next_deadline() const;

@@ -86,23 +86,27 @@ COMMITTED = {"commit", "outer", "model"}
 PHASES = [
     ("diloco", "reduce"),
     ("diloco", "commit"),
-    ("diloco", "outer"),
     ("diloco", "model"),
     ("int8", "counts"),
     ("int8", "quantize"),
+    ("async", "overlap"),
+    ("streaming int4", "outer"),
+]
+AT_NIGHT = [
+    ("diloco", "outer"),
     ("int8", "reduce"),
     ("int8", "commit"),
     ("int8", "outer"),
-    ("async", "overlap"),
     ("async", "outer"),
     ("streaming", "overlap"),
     ("streaming int4", "quantize"),
-    ("streaming int4", "outer"),
 ]
 
 
 @pytest.mark.deadline(100)
-@pytest.mark.parametrize(("kind", "phase"), PHASES)
+@pytest.mark.parametrize(
+    ("kind", "phase"), [*PHASES, *(pytest.param(*phase, marks=pytest.mark.nightly) for phase in AT_NIGHT)]
+)
 def test_killed_in_each_phase(spawn: Spawn, master: Master, kind: str, phase: str) -> None:
     run = Run(spawn, master.address, MODULE)
     common = ("--size", str(SIZE), "--windows", str(WINDOWS), "--founders", "3", "--pace", "0.01")

@@ -10,8 +10,3 @@ from pccl_py import Communicator, Master, NotBuilt
 def test_keepers_are_not_built_yet(master: Master) -> None:
     with pytest.raises(NotBuilt, match="in-memory snapshots"):
         Communicator(master.address, role="keeper")
-
-
-def test_state_dir_is_not_built_yet() -> None:
-    with pytest.raises(NotBuilt, match="survive a restart"):
-        Master(state_dir="/tmp")
