@@ -21,7 +21,7 @@ from ..units import bytes_text
 
 SHARES = (1.0, 0.25)
 EARLY = 5  # saves, after which everything has been made once
-GROWTH_MAX = 1 << 20  # of an allocator that rearranges small things
+GROWTH_MAX = 4 << 20  # allocators settle: 2 MiB in the first hundred saves, and no more after them
 LIMIT_S = 900
 HEAD = titles("pool:10 state:8 saves:6 after_5_MiB:12 after_all_MiB:14 grown_KiB:10")
 
