@@ -5,8 +5,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 import typing_extensions
-__all__: list[str] = ['Completions', 'DTYPES', 'Disk', 'InjectedDisk', 'Master', 'MemoryCapture', 'Operation', 'Peer', 'QUANTIZATIONS', 'ReadStats', 'SaveReceipt', 'ShardSave', 'ShardWriter', 'StagingPool', 'StateOperation', 'TensorMemory', 'Timing', 'crc32', 'crc32_combine', 'decode_into', 'encode_into', 'galois_multiply_add', 'instruction_sets', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'read_verified', 'reduce', 'shared_bytes']
-__all__: list[str] = ['Completions', 'DTYPES', 'Disk', 'InjectedDisk', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'ReadStats', 'ReedSolomon', 'SaveReceipt', 'ShardSave', 'ShardWriter', 'StagingPool', 'StateOperation', 'Stripes', 'TensorMemory', 'Timing', 'code_groups', 'copy_crc32c', 'crc32', 'crc32_combine', 'crc32c', 'crc32c_combine', 'decode_into', 'encode_into', 'galois_encode', 'galois_levels', 'galois_multiply_add', 'instruction_sets', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'read_verified', 'reduce', 'rs_coefficient', 'shared_bytes']
+__all__: list[str] = ['Completions', 'DTYPES', 'Disk', 'InjectedDisk', 'Master', 'MemoryCapture', 'Operation', 'Peer', 'QUANTIZATIONS', 'ReadStats', 'ReedSolomon', 'SaveReceipt', 'ShardSave', 'ShardWriter', 'StagingPool', 'StateOperation', 'Stripes', 'TensorMemory', 'Timing', 'code_groups', 'copy_crc32c', 'crc32', 'crc32_combine', 'crc32c', 'crc32c_combine', 'decode_into', 'encode_into', 'galois_encode', 'galois_levels', 'galois_multiply_add', 'instruction_sets', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'read_verified', 'reduce', 'rs_coefficient', 'shared_bytes']
 class Timing:
     def __init__(self) -> None:
         ...
@@ -341,6 +340,10 @@ class ShardSave:
         """
         Returns at once; touches no disk.
         """
+    def sums(self) -> tuple[bytes, bytes]:
+        """
+        Once it is staged, perhaps long before it is durable: block_crcs and region_crcs of the receipt.
+        """
     def wait_durable(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> SaveReceipt | None:
         """
         None: the time was over.
@@ -396,6 +399,7 @@ class MemoryCapture:
         """
     @property
     def staged(self) -> bool:
+        ...
 class ReedSolomon:
     def __init__(self, k: typing.SupportsInt | typing.SupportsIndex, m: typing.SupportsInt | typing.SupportsIndex, level: str = '') -> None:
         ...
