@@ -87,7 +87,7 @@ Result<OpKey> Session::post(Posting posting, Instant now) {
   operation.posted_order = ++posted_;
   operation.posted_at = now;
   operation.deadline = posting.timeout == never ? never : now + posting.timeout;
-  operation.notice_at = now + timing_.waiting_notice;
+  operation.notice_at = notice_at(operation, now);
   if (const auto failed = failed_early_.find(key); failed != failed_early_.end()) {
     const auto verdict = failed->second;
     failed_early_.erase(failed);
@@ -185,6 +185,11 @@ std::string Session::lost_by(const Operation& operation, const std::vector<PeerI
   return in_words(gone) + " left during " + call_text(operation) + "; inputs are intact: call it again";
 }
 
+// Well before a short time-out: when it ends, the master can name those that all others waited for.
+Instant Session::notice_at(const Operation& operation, Instant now) const {
+  return now + std::min(timing_.waiting_notice, (operation.deadline - now) / 2);
+}
+
 void Session::note_moved(const OpKey& key) {
   if (const auto it = operations_.find(key); it != operations_.end()) ++it->second.moved;
 }
@@ -194,7 +199,7 @@ void Session::attempt_complete(const OpKey& key, Instant now) {
   if (it == operations_.end() || it->second.state != OperationState::running) return;
   auto& operation = it->second;
   transition(operation, OperationState::held);
-  operation.notice_at = now + timing_.waiting_notice;
+  operation.notice_at = notice_at(operation, now);
   if (alone(key)) {
     Outcome outcome;
     outcome.contributors.push_back(me_);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +15,7 @@ from ..error_feedback import Residual
 from ..errors import Cancelled, CollectiveError, NonFiniteError
 from ..quantization import QuantConfig
 from ..shared_state import SharedState, SyncInfo
-from ..work import OpInfo
+from ..work import OpInfo, committed_before
 
 logger = logging.getLogger("pccl_py.optim")
 
@@ -140,6 +141,7 @@ class Reduction:
         self._comm, self._how, self._own, self._slot, self._residual = comm, how, own, slot, residual
         self._deltas = [delta] if not how.chunk else list(torch.split(delta, how.chunk))
         self._counts = own.counts(slot)
+        self._joint: list[Tensor] = []  # the counts, where they travel with the delta
         self._works: list[Any] = []
         self._done: list[OpInfo | None] = [None, None]
         self._bytes = [0, 0]
@@ -180,15 +182,15 @@ class Reduction:
                 logger.warning("%s; reducing again", error)
 
     def _wait_together(self) -> Landed:
-        while True:  # another peer was interrupted in it and may leave; we lose no window
+        while not self.committed:  # another peer was interrupted in it and may leave; we lose no window
             try:
-                counts = [torch.empty_like(count) for count in self._counts]
-                info = self._reduce_delta(counts)
-                break
+                self._joint = [torch.empty_like(count) for count in self._counts]
+                self._settle(DELTA, lambda: self._reduce_delta(self._joint))
             except Cancelled as error:
                 logger.warning("%s; reducing again", error)
-        self._note(DELTA, info)
-        return self._landed([count * (info.weight or 0.0) for count in counts])
+        info = self._done[DELTA]
+        assert info is not None
+        return self._landed([count * (info.weight or 0.0) for count in self._joint])
 
     def _reduce_delta(self, counts: Sequence[Tensor] = (), **options: Any) -> Any:
         """Counts travel divided by the weight: the weighted average times the sum of weights is a plain
@@ -219,7 +221,7 @@ class Reduction:
                 continue
             try:
                 work = self._works[index] if self._works else None
-                self._note(index, work.wait() if work else self._post(index, async_op=False))
+                self._settle(index, work.wait if work else partial(self._post, index, async_op=False))
             except CollectiveError as error:
                 if not self._works:
                     raise
@@ -231,7 +233,16 @@ class Reduction:
         counts, delta = self._done
         if counts and delta and set(counts.contributors) - set(delta.contributors):
             self._done[COUNTS] = None
-            self._note(COUNTS, self._post(COUNTS, async_op=False))
+            self._settle(COUNTS, partial(self._post, COUNTS, async_op=False))
+
+    def _settle(self, index: int, call: Callable[[], OpInfo]) -> None:
+        """Notes what has committed, also where Ctrl-C came just too late: the others do not repeat that."""
+        try:
+            self._note(index, call())
+        except BaseException as error:
+            if (info := committed_before(error)) is not None:
+                self._note(index, info)
+            raise
 
     @property
     def _weightless(self) -> bool:

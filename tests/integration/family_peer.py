@@ -10,6 +10,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -40,6 +42,24 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def interrupted_wait(*, late: bool) -> Iterator[None]:
+    """Ctrl-C in the first wait; late: when the operation has committed, just before it would return."""
+    real, calls = Work.wait, 0
+
+    def wait(work: Work, *arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1 and late:
+            real(work, *arguments, **options)
+        if calls == 1:
+            raise KeyboardInterrupt
+        return real(work, *arguments, **options)
+
+    with mock.patch.object(Work, "wait", wait):
+        yield
 
 
 class Calling(Communicator):
@@ -78,7 +98,7 @@ class Calling(Communicator):
         if self.told.interrupt_behind == self.outer.windows and not counts:
             self.told.interrupt_behind = -1
             options.pop("async_op", None)
-            with mock.patch.object(Work, "wait", side_effect=KeyboardInterrupt):
+            with interrupted_wait(late=self.told.interrupt_late):
                 call(tensors, *arguments, **options)
         if self.told.die_behind != self.outer.windows:
             return call(tensors, *arguments, **options)
@@ -113,6 +133,7 @@ def main() -> None:
     parser.add_argument("--die-behind", type=int, default=-1, help="so many windows")
     parser.add_argument("--leave-behind", type=int, default=-1, help="so many windows, politely")
     parser.add_argument("--interrupt-behind", type=int, default=-1, help="so many windows")
+    parser.add_argument("--interrupt-late", action="store_true", help="when it has committed")
     options = parser.parse_args()
 
     torch.set_num_threads(1)

@@ -142,13 +142,22 @@ def test_killed_in_each_phase(spawn: Spawn, master: Master, kind: str, phase: st
 
 
 @pytest.mark.deadline(100)
-@pytest.mark.parametrize("kind", ["int8", "streaming int4"])
-def test_interrupted_between_counts_and_delta(spawn: Spawn, master: Master, kind: str) -> None:
-    """Ctrl-C there, and the peer goes on: all repeat what is left, and no window is lost."""
+@pytest.mark.parametrize(
+    ("kind", "late"),
+    [
+        ("int8", ()),
+        ("streaming int4", ()),
+        ("int8", ("--interrupt-late",)),
+        ("diloco", ("--interrupt-late",)),
+    ],
+)
+def test_interrupted_in_a_reduction(spawn: Spawn, master: Master, kind: str, late: tuple[str, ...]) -> None:
+    """Ctrl-C between counts and delta, or just behind the commit, and the peer goes on: all repeat what is
+    left, and no window is lost."""
     run = Run(spawn, master.address, MODULE)
     common = ("--size", str(SIZE), "--windows", str(WINDOWS), "--founders", "3", "--pace", "0.01")
     for name in "ABC":
-        run.start(name, kind, *common, *(("--interrupt-behind", "3") if name == "C" else ()))
+        run.start(name, kind, *common, *(("--interrupt-behind", "3", *late) if name == "C" else ()))
     run.finish(killed=set())
     assert run.of("C", "interrupted")
     assert all(len(found) == 1 for found in run.digests().values()), run.digests()
