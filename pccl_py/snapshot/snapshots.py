@@ -69,13 +69,6 @@ class SnapshotStatus:
     last: SnapshotInfo | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Receipt:
-    file_bytes: int
-    block_crcs: bytes
-    region_crcs: bytes
-
-
 @dataclass(slots=True)
 class _Pending:
     step: int
@@ -215,7 +208,7 @@ class Snapshots:
                 content.pieces,
                 content.aliases,
                 content.plan,
-                _Receipt(size, job.block_crcs, job.region_crcs),
+                (job.block_crcs, job.region_crcs),
             )
             table = encode(Table(self._world.size, BLOCK_BYTES, record))
             self._buffers.complete(pending.slot, pending.step, size, table)
