@@ -150,9 +150,11 @@ def test_without_a_store_a_minority_hears_what_to_do(spawn: Spawn) -> None:
     others = [spawn("-c", PEER + DIES_WITH_THE_MASTER.replace("=2", "=3"), master.address) for _ in range(2)]
     with Communicator(master.address, min_islands=3, config=CONFIG) as comm:
         comm.all_reduce(np.ones(3))
+        master.process.kill()  # before it can learn that the others have gone
+        master.process.wait()
         for other in others:
             other.kill()
-        master.restart()
+        master.process = master.start()
         with pytest.raises(NoQuorumError, match="heard only 1 of 3 islands of the last view"):
             comm.all_reduce(np.ones(3))
     with begin_anew(master.address) as comm:  # what the text says
