@@ -15,9 +15,8 @@ struct Ended {
 };
 using Holder = std::unique_ptr<MasterRuntime, Ended>;
 
-Holder create(std::string listen, const py::bytes& secret, bool insecure,
-                                      const Timing& timing, const std::string& state_dir,
-                                      const py::object& store) {
+Holder create(std::string listen, const py::bytes& secret, bool insecure, const Timing& timing,
+              const std::string& state_dir, const py::object& store) {
   const auto text = std::string(secret);
   MasterOptions options{std::move(listen), {text.begin(), text.end()}, insecure, timing, logger(), nullptr};
   if (!state_dir.empty()) {

@@ -254,8 +254,8 @@ void MasterRuntime::hear(ConnectionId id, const ToMaster& message) {
   drain(*run);
 }
 
-// This process may follow one that was killed, whose members dial again: a newcomer that is faster than all of
-// them must not begin another run in place of theirs.
+// This process may follow one that was killed, whose members dial again: a newcomer that is faster than all
+// of them must not begin another run in place of theirs.
 bool MasterRuntime::comes_early(ConnectionId id, const Join& join) const {
   if (monotonic_now() >= young_until_ || run_of_.contains(id)) return false;
   const auto run = runs_.find(join.run_name);
