@@ -119,7 +119,7 @@ def told_to_end(signals: set[signal.Signals], within_s: float) -> bool:
     """Looks for blocked signals after so long. sigtimedwait() of a process that was stopped meanwhile returns
     one that never came."""
     time.sleep(within_s)
-    return bool(signals & signal.sigpending())
+    return bool(signals & signal.sigpending()) and bool(signal.sigwait(signals))
 
 
 def wait_while_needed(
