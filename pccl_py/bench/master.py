@@ -35,6 +35,7 @@ STORES = ("none", "file", "etcd")
 SIZE = 64 * KIB
 LEASE_S = 2
 STALL_GOAL_S, LEASE_GOAL_S = 0.5, 1.0
+BEFORE_S, AFTER_S = 0.5, 2.0  # the kill: it reduces all the time
 ALIVE_S = 60.0
 
 
@@ -68,11 +69,13 @@ def _kill(store: str, count: int) -> dict[str, Any]:
         standby = start(ports[1], wait=False) if store == "etcd" else None
         crew = stack.enter_context(Crew())
         address = ",".join(f"127.0.0.1:{port}" for port in ports)
-        peers = [crew.start(f"peer {slot}", partial(LoopingPeer, os.getpid(), slot, SIZE)) for slot in range(count)]
+        peers = [
+            crew.start(f"peer {slot}", partial(LoopingPeer, os.getpid(), slot, SIZE)) for slot in range(count)
+        ]
         each(peers, "join", address=address, min_islands=count)
         for peer in peers:
-            peer.send("run_through", seconds=2.0 + (LEASE_S if standby else 0) + 2.0, slots=count)
-        time.sleep(1.0)
+            peer.send("run_through", seconds=BEFORE_S + AFTER_S + (LEASE_S if standby else 0), slots=count)
+        time.sleep(BEFORE_S)
         killed = time.monotonic()
         serving.kill()
         serving.wait()

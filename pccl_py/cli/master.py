@@ -67,12 +67,9 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.orphan_s is not None and not args.orphan_s > 0:
         raise UsageError(f"--orphan-s {args.orphan_s}: it is a number of seconds above 0")
-    signals = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, signals
-    )  # before threads start, so that only sigwait() sees them
+    ending = Ending()
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s")
-    store = elect(args, signals) if args.etcd is not None else None
+    store = elect(args, ending) if args.etcd is not None else None
     if args.etcd is not None and store is None:
         print("stopped", flush=True)
         return 0
@@ -89,10 +86,10 @@ def run(args: argparse.Namespace) -> int:
             with open(args.announce_fd, "w") as announced:
                 json.dump([*master.addresses()] or [master.address], announced)
         if args.orphan_s is None:
-            while not told_to_end(signals, LOOK_S) and not master.fenced:
+            while not ending.came(LOOK_S) and not master.fenced:
                 pass
         else:
-            wait_while_needed(master, signals, args.orphan_s, args.held_fd)
+            wait_while_needed(master, ending, args.orphan_s, args.held_fd)
         fenced = master.fenced
     if fenced:
         next_step = "peers go on with the master that has the lease; start this one again to stand by"
@@ -101,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def elect(args: argparse.Namespace, signals: set[signal.Signals]) -> EtcdStore | None:
+def elect(args: argparse.Namespace, ending: Ending) -> EtcdStore | None:
     """The store of the elected master, once this process is it; None: told to stop before."""
     if args.state_dir is not None:
         raise UsageError("--etcd and --state-dir are two places for the same: give one of them")
@@ -111,20 +108,29 @@ def elect(args: argparse.Namespace, signals: set[signal.Signals]) -> EtcdStore |
     def say(text: str) -> None:
         print(text, flush=True)
 
-    elected = store.campaign(lambda: told_to_end(signals, 0), say)
+    elected = store.campaign(lambda: ending.came(0), say)
     return store if elected else None
 
 
-def told_to_end(signals: set[signal.Signals], within_s: float) -> bool:
-    """Looks for blocked signals after so long. sigtimedwait() of a process that was stopped meanwhile returns
-    one that never came."""
-    time.sleep(within_s)
-    return bool(signals & signal.sigpending()) and bool(signal.sigwait(signals))
+class Ending:
+    """SIGINT and SIGTERM from now on. Threads of libraries do not block them, so the main thread cannot wait for
+    them; and sigtimedwait() of a process that was stopped meanwhile returns a signal that never came."""
+
+    def __init__(self) -> None:
+        self._told, tells = os.pipe()
+        os.set_blocking(tells, False)
+        signal.set_wakeup_fd(tells)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if (
+                signal.getsignal(number) is not signal.SIG_IGN
+            ):  # as a shell wants it of what is in the background
+                signal.signal(number, lambda *_: None)
+
+    def came(self, within_s: float) -> bool:
+        return bool(select.select([self._told], [], [], within_s)[0])
 
 
-def wait_while_needed(
-    master: Master, signals: set[signal.Signals], orphan_s: float, held_fd: int | None = None
-) -> None:
+def wait_while_needed(master: Master, ending: Ending, orphan_s: float, held_fd: int | None = None) -> None:
     """Until a signal comes, or no peer has been here for so long. The first one may take longer to come.
 
     held_fd: the reading end of a pipe; while somebody has the other end, peers may stay away as long as they
@@ -134,7 +140,7 @@ def wait_while_needed(
         holder.register(held_fd, 0)
     alone_since, patience = time.monotonic(), max(orphan_s, FIRST_PEER_S)
     departures = 0  # of runs that are over before anybody looks, too
-    while not told_to_end(signals, min(LOOK_S, orphan_s / 4)) and not master.fenced:
+    while not ending.came(min(LOOK_S, orphan_s / 4)) and not master.fenced:
         now, status = time.monotonic(), master.status()
         held = held_fd is not None and not holder.poll(0)
         if held or any(status["runs"].values()) or status["departures"] != departures:

@@ -3,6 +3,7 @@
 #include "runtime_fixture.hpp"
 
 using namespace pccl;
+using pccl::testing::admitted;
 using pccl::testing::Run;
 
 namespace {
@@ -75,7 +76,7 @@ TEST(a_peer_says_that_there_is_no_master) {
   auto hub = Hub::create();
   REQUIRE(hub);
   Listener owner;
-  const auto where = net::resolve(run.master->address(), net::Purpose::connect);
+  auto where = net::resolve(run.master->address(), net::Purpose::connect);
   REQUIRE(where);
   MasterLink link(**hub, owner, {}, "the master", *where);
   const auto turn = [&](bool up) {
