@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pccl_py import ConnectError
+from pccl_py.master.etcd_answers import as_object
 from pccl_py.master.etcd_gateway import Gateway
 
 
@@ -30,35 +30,54 @@ def free_port() -> int:
 
 
 class EtcdServer:
-    """Over loopback, in a folder that it may be started in again."""
+    """Over loopback, in a folder that it may be started in again; of one member, or of several."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = needed_etcd()
-        self.endpoint, peers = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
-        self._command = [
-            *(self._path, "--data-dir", str(folder / "data"), "--name", "one", "--unsafe-no-fsync"),
-            *("--listen-client-urls", self.endpoint, "--advertise-client-urls", self.endpoint),
-            *("--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers),
-            *("--initial-cluster", f"one={peers}"),
+    def __init__(self, folder: Path, members: int = 1) -> None:
+        path = needed_etcd()
+        self.endpoints = [f"http://127.0.0.1:{free_port()}" for _ in range(members)]
+        peers = [f"http://127.0.0.1:{free_port()}" for _ in range(members)]
+        together = ",".join(f"m{index}={url}" for index, url in enumerate(peers))
+        self._commands = [
+            [
+                *(path, "--data-dir", str(folder / f"m{index}"), "--name", f"m{index}", "--unsafe-no-fsync"),
+                *("--listen-client-urls", url, "--advertise-client-urls", url),
+                *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+                *("--initial-cluster", together),
+            ]
+            for index, (url, peer) in enumerate(zip(self.endpoints, peers, strict=True))
         ]
+        self.endpoint = ",".join(self.endpoints)
         self._log = folder / "etcd.log"
-        self.start()
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        self.processes: list[subprocess.Popen[bytes]] = []
         try:
-            Gateway(self.endpoint).call("kv/range", {"key": "AA=="}, time.monotonic() + 20)
-        except ConnectError:
+            self.start()
+        except BaseException:
             self.stop()
             raise
 
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self.processes = [subprocess.Popen(words, stdout=log, stderr=log) for words in self._commands]
+        Gateway(self.endpoint).call("kv/range", {"key": "AA=="}, time.monotonic() + 20)
+
+    def leader(self) -> int:
+        """Its place among the members."""
+        until = time.monotonic() + 20
+        for index in range(len(self.endpoints)):
+            status = Gateway(self.endpoints[index]).call("maintenance/status", {}, until)
+            if status["leader"] == as_object(status["header"])["member_id"]:
+                return index
+        raise AssertionError("no member is the leader")
+
     def pause(self) -> None:
-        self.process.send_signal(signal.SIGSTOP)
+        for process in self.processes:
+            process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
+        for process in self.processes:
+            process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        for process in self.processes:
+            process.kill()
+            process.wait()

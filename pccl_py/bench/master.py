@@ -1,8 +1,8 @@
 """`bench master`: kill -9 of the master while its peers reduce, and how long they stand still.
 
-The peers reduce in place without a pause and check each result. With no store and with a file's the master is
-started again at once, and the time until it listens is not counted: whoever watches over it decides that. With
-etcd a second master stands by.
+The peers reduce in place without a pause and check each result. With no store and with a file's the master
+is started again at once, and the time until it listens is not counted: whoever watches over it decides that.
+With etcd a second master stands by.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _sum_up(peers: list[Any], restart: float) -> dict[str, Any]:
     lost += max((result["operations"] for result in found), default=0) * len(found)
     lost -= sum(result["operations"] for result in found)  # all have done the same ones
     return {
-        "stall": max((result["longest"] for result in found), default=ALIVE_S) - restart,
+        "stall": max(0.0, max((result["longest"] for result in found), default=ALIVE_S) - restart),
         "restart": restart,
         "lost": lost,
         "operations": max((result["operations"] for result in found), default=0),

@@ -113,8 +113,8 @@ def elect(args: argparse.Namespace, ending: Ending) -> EtcdStore | None:
 
 
 class Ending:
-    """SIGINT and SIGTERM from now on. Threads of libraries do not block them, so the main thread cannot wait for
-    them; and sigtimedwait() of a process that was stopped meanwhile returns a signal that never came."""
+    """SIGINT and SIGTERM from now on. Threads of libraries do not block them, so they could not be blocked while
+    nobody waits; and sigtimedwait() in a process that was stopped meanwhile returns one that never came."""
 
     def __init__(self) -> None:
         self._told, tells = os.pipe()

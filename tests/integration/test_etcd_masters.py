@@ -20,7 +20,7 @@ from tests.conftest import Spawn
 from tests.etcd_server import EtcdServer, free_port
 from tests.threads import in_threads
 
-from .peers import expect
+from .peers import PEER, expect
 
 LEASE_S = 2
 CONFIG = Config(heartbeat_ms=100, heartbeats_missed_max=10)
@@ -36,13 +36,22 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
 class Masters:
     """Of one prefix. `address`: what peers dial."""
 
-    def __init__(self, spawn: Spawn, etcd: EtcdServer, prefix: str, count: int) -> None:
-        self._spawn, self._etcd, self._prefix = spawn, etcd, prefix
+    def __init__(
+        self, spawn: Spawn, etcd: EtcdServer, prefix: str, count: int, lease_s: int = LEASE_S
+    ) -> None:
+        self._spawn, self._etcd, self._prefix, self._lease_s = spawn, etcd, prefix, lease_s
         self._ports = [free_port() for _ in range(count)]
         self.address = ", ".join(f"127.0.0.1:{port}" for port in self._ports)
 
     def start(self, index: int, word: str | None = "pccl_py master at") -> subprocess.Popen[str]:
-        options = ["--etcd", self._etcd.endpoint, "--etcd-prefix", self._prefix, "--lease-s", str(LEASE_S)]
+        options = [
+            "--etcd",
+            self._etcd.endpoint,
+            "--etcd-prefix",
+            self._prefix,
+            "--lease-s",
+            str(self._lease_s),
+        ]
         listen = f"127.0.0.1:{self._ports[index]}"
         process = self._spawn(
             "-m", "pccl_py", "master", "--listen", listen, *options, stderr=subprocess.STDOUT
@@ -153,6 +162,60 @@ def test_etcd_away_for_a_moment_and_for_longer(spawn: Spawn, etcd: EtcdServer) -
 
     reducing = Reducing(masters.address)
     reducing.play(away)
+
+
+@pytest.mark.nightly
+def test_a_member_of_etcd_dies(spawn: Spawn, tmp_path: Path) -> None:
+    """The leader of three: a new one is elected within a lease of 5 s, and the master goes on."""
+    etcd = EtcdServer(tmp_path, members=3)
+    try:
+        masters = Masters(spawn, etcd, "three", 1, lease_s=5)
+        serving = masters.start(0)
+
+        def kill() -> None:
+            etcd.processes[etcd.leader()].kill()
+            time.sleep(7)
+            assert serving.poll() is None
+
+        reducing = Reducing(masters.address)
+        reducing.play(kill)
+        assert reducing.longest < 1
+    finally:
+        etcd.stop()
+
+
+VICTIM = """
+with Communicator(address, min_islands=2, config=config) as comm:
+    comm.all_reduce(np.ones(3))
+    comm.all_reduce(np.ones(3))
+"""
+
+
+@pytest.mark.parametrize("back", [True, pytest.param(False, marks=pytest.mark.nightly)])
+def test_a_view_that_cannot_be_kept_is_told_to_nobody(spawn: Spawn, etcd: EtcdServer, back: bool) -> None:
+    """A peer dies while etcd is away: the view without it waits for etcd, or for the next master."""
+    masters = Masters(spawn, etcd, f"a view {back}", 1)
+    serving = masters.start(0)
+    victim = spawn("-c", PEER + VICTIM, masters.address)
+    with Communicator(masters.address, min_islands=2, config=CONFIG) as comm:
+        comm.all_reduce(np.ones(3))
+        etcd.pause()
+        try:
+            victim.kill()
+            values = np.ones(3)
+            work = comm.all_reduce(values, async_op=True)
+            time.sleep(0.7)
+            assert not work.is_completed()
+            if not back:
+                said = serving.communicate(timeout=10)[0]
+                assert serving.returncode == 1 and "view 2" not in said.partition("serves no more")[2]
+        finally:
+            etcd.go_on()
+        if not back:
+            masters.start(0)
+        info = work.wait()
+        assert (values == 1).all() and info.contributors == (comm.id,)
+        assert not back or serving.poll() is None
 
 
 def test_a_master_that_ends_hands_over_at_once(etcd: EtcdServer, caplog: pytest.LogCaptureFixture) -> None:
