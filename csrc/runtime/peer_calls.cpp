@@ -71,6 +71,7 @@ void PeerRuntime::begin(std::shared_ptr<OperationHandle> handle, PostRequest req
   const auto& d = request.posting.descriptor;
   running.memory = std::make_unique<OperationMemory>(std::move(request.tensors), d.op, request.weight,
                                                      undo_pool_, d.call, std::move(request.residuals));
+  if (d.on_loss == OnLoss::remake) running.memory->keep_no_input();
   running.may_skip = d.skips;
   const auto key = session_->post(std::move(request.posting), monotonic_now());
   if (!key) return refuse(*handle, key.error());

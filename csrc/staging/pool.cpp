@@ -5,11 +5,20 @@
 
 namespace pccl::staging {
 
-StagingPool::StagingPool(std::unique_ptr<WarmMemory> memory, std::size_t slab_bytes)
+namespace {
+
+// In place they count as there: waiting for another slab would be of no use.
+bool has_pages(const PoolOptions& options) { return options.populate || options.fd >= 0 || options.in_place; }
+
+}  // namespace
+
+StagingPool::StagingPool(std::unique_ptr<WarmMemory> memory, const PoolOptions& options)
     : memory_(std::move(memory)),
-      slab_bytes_(slab_bytes),
-      slabs_(memory_->bytes() / slab_bytes),
-      huge_(memory_->huge()) {
+      slab_bytes_(options.slab_bytes),
+      slabs_(memory_->bytes() / options.slab_bytes),
+      huge_(memory_->huge()),
+      in_place_(options.in_place),
+      fresh_(has_pages(options) ? 0 : slabs_) {
   for (std::size_t i = slabs_; i-- > 0;) free_.push_back(memory_->data() + i * slab_bytes_);
 }
 
@@ -25,7 +34,7 @@ Result<std::shared_ptr<StagingPool>> StagingPool::make(const PoolOptions& option
   const auto slabs = (options.bytes + options.slab_bytes - 1) / options.slab_bytes;
   auto memory = WarmMemory::map(slabs * options.slab_bytes, options.fd, options.huge_pages, options.populate);
   if (!memory) return memory.error();
-  return std::shared_ptr<StagingPool>(new StagingPool(std::move(*memory), options.slab_bytes));
+  return std::shared_ptr<StagingPool>(new StagingPool(std::move(*memory), options));
 }
 
 std::size_t StagingPool::free() const {
@@ -50,6 +59,7 @@ Error StagingPool::close() {
                                   " slabs): wait for its saves, or cancel them, then close it"};
   memory = std::move(memory_);
   free_.clear();
+  fresh_ = 0;
   return {};
 }
 
@@ -67,12 +77,24 @@ bool StagingPool::may_take(Ticket ticket) const {
   return !free_.empty() && !wants_.empty() && wants_.begin()->first == ticket;
 }
 
-std::byte* StagingPool::take(Ticket ticket) {
+std::byte* StagingPool::pick(std::size_t slab) {
+  auto found = free_.end() - 1;
+  if (is_fresh_next()) --fresh_;
+  if (in_place_) {
+    if (slab >= slabs_) return nullptr;
+    found = std::find(free_.begin(), free_.end(), memory_->data() + slab * slab_bytes_);
+    if (found == free_.end()) return nullptr;
+  }
+  std::byte* const picked = *found;
+  free_.erase(found);
+  return picked;
+}
+
+std::byte* StagingPool::take(Ticket ticket, std::size_t slab) {
   if (!may_take(ticket)) return nullptr;
-  if (--wants_.begin()->second == 0) leave(ticket);  // the next one's turn
-  std::byte* const slab = free_.back();
-  free_.pop_back();
-  return slab;
+  std::byte* const picked = pick(slab);
+  if (picked != nullptr && --wants_.begin()->second == 0) leave(ticket);  // the next one's turn
+  return picked;
 }
 
 void StagingPool::give(std::byte* slab) {

@@ -76,7 +76,11 @@ enum class Call : std::uint8_t {
   transfer  // send at one end, recv at the other
 };
 enum class Algorithm : std::uint8_t { automatic = 1, ring, direct, exchange, two_level };
-enum class OnLoss : std::uint8_t { retry = 1, raise = 2 };
+enum class OnLoss : std::uint8_t {
+  retry = 1,
+  raise,   // somebody who leaves ends the operation for all
+  remake,  // inputs are not kept: whatever ends an attempt ends the operation for all, who make them again
+};
 enum class Strategy : std::uint8_t { enforce_popular = 1, send_only, receive_only };
 // What a measurement of a link says.
 enum class Evidence : std::uint8_t {
@@ -89,7 +93,7 @@ template <> inline constexpr std::uint8_t last_of<Role> = 2;
 template <> inline constexpr std::uint8_t last_of<Scope> = 3;
 template <> inline constexpr std::uint8_t last_of<Call> = 11;
 template <> inline constexpr std::uint8_t last_of<Algorithm> = 5;
-template <> inline constexpr std::uint8_t last_of<OnLoss> = 2;
+template <> inline constexpr std::uint8_t last_of<OnLoss> = 3;
 template <> inline constexpr std::uint8_t last_of<Strategy> = 3;
 template <> inline constexpr std::uint8_t last_of<Evidence> = 3;
 template <> inline constexpr std::uint8_t last_of<DType> = 12;

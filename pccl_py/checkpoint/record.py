@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from ..state.boxed import Boxed
 from ..state.train_state import Taken
-from . import native
 from .boxes import Box
 from .manifest import Piece as SavedPiece
 from .manifest import Shard, Tensor
@@ -23,17 +22,19 @@ def record_of(
     pieces: Sequence[Piece],
     aliases: Sequence[Alias],
     plan: ShardPlan,
-    receipt: native.SaveReceipt,
+    sums: tuple[bytes, bytes],
 ) -> RankRecord:
-    """All tensors of the state, with the pieces that this rank wrote of them."""
+    """All tensors of the state, with the pieces that this rank writes of them. `sums`: the CRC-32 of the
+    shard's blocks and of its regions, as little-endian words."""
+    of_blocks, of_regions = sums
     saved = {
         piece.name: SavedPiece(0, plan.offsets[piece.name], Box(piece.start, piece.shape), crc)
-        for piece, (crc,) in zip(pieces, struct.iter_unpack("<I", receipt.region_crcs), strict=True)
+        for piece, (crc,) in zip(pieces, struct.iter_unpack("<I", of_regions), strict=True)
     }
     for alias in aliases:
         saved[alias.name] = saved[alias.of]
     tensors = {name: _tensor(name, box, saved) for name, box in taken.boxes.items()}
-    shard = Shard(file, receipt.file_bytes, len(plan.header), receipt.block_crcs)
+    shard = Shard(file, plan.file_bytes, len(plan.header), of_blocks)
     return RankRecord(rank, shard, tensors, taken.shared, taken.private)
 
 

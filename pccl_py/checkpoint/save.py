@@ -31,7 +31,7 @@ class StagedSave:
     """
 
     def __init__(
-        self, job: native.ShardSave, pieces: Sequence[Piece], glimpses: Glimpses, timeout_s: float
+        self, job: native.CaptureJob, pieces: Sequence[Piece], glimpses: Glimpses, timeout_s: float
     ) -> None:
         self._job = job
         self._pieces = pieces

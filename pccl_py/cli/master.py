@@ -113,8 +113,8 @@ def elect(args: argparse.Namespace, ending: Ending) -> EtcdStore | None:
 
 
 class Ending:
-    """SIGINT and SIGTERM from now on. Threads of libraries do not block them, so that blocking them here would
-    not keep them pending; and sigtimedwait() in a process that was stopped meanwhile returns garbage."""
+    """SIGINT and SIGTERM from now on. Threads of libraries do not block them: blocked here they would not stay
+    pending. And sigtimedwait() in a process that was stopped meanwhile returns garbage."""
 
     def __init__(self) -> None:
         self._told, tells = os.pipe()
