@@ -113,7 +113,7 @@ def elect(args: argparse.Namespace, ending: Ending) -> EtcdStore | None:
 
 
 class Ending:
-    """SIGINT and SIGTERM from now on. Threads of libraries do not block them: blocked here they would not stay
+    """SIGINT and SIGTERM from now on. Libraries' threads do not block them: blocked here they would not stay
     pending. And sigtimedwait() in a process that was stopped meanwhile returns garbage."""
 
     def __init__(self) -> None:
