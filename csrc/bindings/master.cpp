@@ -59,8 +59,9 @@ void bind_master(py::module_& module) {
            })
       .def("status", &status)
       .def_property_readonly("fenced", [](const MasterRuntime& self) { return self.status().fenced; })
-      .def("serve_until", [](MasterRuntime& self, double end_s) { self.serve_until(on_our_clock(end_s)); },
-           py::arg("monotonic_s"), "Past that moment of time.monotonic() nothing is sent, unless moved on.")
+      .def(
+          "serve_until", [](MasterRuntime& self, double end_s) { self.serve_until(on_our_clock(end_s)); },
+          py::arg("monotonic_s"), "Past that moment of time.monotonic() nothing is sent, unless moved on.")
       .def("fence", &MasterRuntime::fence, py::arg("why"))
       .def("stop", [](MasterRuntime& self) { without_gil([&] { self.stop(); }); });
 }

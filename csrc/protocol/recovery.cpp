@@ -150,7 +150,8 @@ void Master::try_recover(Instant now) {
 }
 
 // A process that died with the old master closed its port, too. Refusals are no more than a hint where the
-// master's way to a peer is not the peers': so they shorten no grace, and one who registers outweighs its own.
+// master's way to a peer is not the peers': so they shorten no grace, and one who registers outweighs its
+// own.
 void Master::knock_at_members() {
   if (!stored_) return;
   for (const auto& m : stored_->view.members)

@@ -28,8 +28,8 @@ void MasterLink::say_missing(Instant now) {
 void MasterLink::say_back() {
   const bool said = missing_since_ != never && notice_at_ > missing_since_ + first_notice;
   if (said)
-    owner_.master_news("a master answers again, after " + in_words((monotonic_now() - missing_since_) /
-                                                                   second * second));
+    owner_.master_news("a master answers again, after " +
+                       in_words((monotonic_now() - missing_since_) / second * second));
   missing_since_ = notice_at_ = never;
 }
 

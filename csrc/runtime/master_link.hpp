@@ -14,7 +14,7 @@ class MasterLink : public net::Connection::Handler {
     virtual void master_message(const ToPeer& message) = 0;
     virtual void master_down(const Error& why) = 0;
     virtual void master_unreachable(const Error& why,
-                                    bool hopeless) = 0;  // a dial failed; hopeless: so will the next
+                                    bool hopeless) = 0;     // a dial failed; hopeless: so will the next
     virtual void master_news(const std::string& text) = 0;  // for people, while there is none
    protected:
     ~Owner() = default;
