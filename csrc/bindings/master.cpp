@@ -31,6 +31,11 @@ Holder create(std::string listen, const py::bytes& secret, bool insecure, const 
   return Holder(master->release());
 }
 
+// time.monotonic() reads the clock that ours is.
+Instant on_our_clock(double seconds) {
+  return seconds >= 0 && seconds < 1e9 ? Instant(seconds * double(second)) : never;
+}
+
 py::dict status(const MasterRuntime& self) {
   const auto s = self.status();
   py::list peers;
@@ -60,6 +65,11 @@ void bind_master(py::module_& module) {
              return all;
            })
       .def("status", &status)
+      .def_property_readonly("fenced", [](const MasterRuntime& self) { return self.status().fenced; })
+      .def(
+          "serve_until", [](MasterRuntime& self, double end_s) { self.serve_until(on_our_clock(end_s)); },
+          py::arg("monotonic_s"), "Past that moment of time.monotonic() nothing is sent, unless moved on.")
+      .def("fence", &MasterRuntime::fence, py::arg("why"))
       .def("stop", [](MasterRuntime& self) { without_gil([&] { self.stop(); }); });
 }
 
