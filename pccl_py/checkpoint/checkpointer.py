@@ -30,6 +30,7 @@ from .save import StagedSave, addresses
 from .settings import OnBusy, Settings
 from .staging_pool import SaverPool
 from .stats import LoadInfo, SaveInfo, Stats
+from .targets import Fit
 from .upload import Compression
 from .upload_queue import UploadQueue
 from .verify import Report
@@ -261,7 +262,7 @@ class Checkpointer:
         loader = Loader(
             self._level, self._disk, self._coordination, self._loads, self._settings.timeout_s, self._source
         )
-        return loader.load(as_state(state), step, strict=strict, parts=parts, mapping=mapping)
+        return loader.load(as_state(state), step, Fit(strict, parts, mapping))
 
     def latest(self) -> int | None:
         """The newest complete step, of the folder or the remote; None: there is none."""

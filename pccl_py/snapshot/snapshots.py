@@ -17,6 +17,7 @@ from ..checkpoint.save import StagedSave, addresses
 from ..checkpoint.shard_plans import ShardContent
 from ..checkpoint.stats import LoadInfo
 from ..checkpoint.store_coordination import of_process_group
+from ..checkpoint.targets import Fit
 from ..errors import CheckpointError, NoSnapshotError, NotBuilt, SnapshotError, UsageError
 from ..staging import fence
 from ..staging.hooks import hook
@@ -287,7 +288,7 @@ class Snapshots:
             where = str(error)  # the others hear of it
         self._restores += 1
         one = Restore(self._buffers.kept, self._coordination, self._restores, self._timeout_s, where)
-        return one.into(as_state(state), step, strict=strict, parts=parts, mapping=mapping)
+        return one.into(as_state(state), step, Fit(strict, parts, mapping))
 
     load = restore  # as a source of `resume`
 
