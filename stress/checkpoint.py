@@ -90,7 +90,7 @@ class _Rounds:
                 return
             self._loaded(int(first[1]), first[2])
             if kill:
-                if self._random.random() < PATIENT and (said := words.next()) is not None:
+                if self._random.random() < self._patient_share and (said := words.next()) is not None:
                     self._said(said)  # a saver that hangs within a save would say nothing more
                 time.sleep(self._random.uniform(0, LONGEST_S[self._plan.way]))
                 os.kill(child, signal.SIGKILL)
@@ -110,6 +110,10 @@ class _Rounds:
             shutil.rmtree(self._root / "local")
             self.durable = self.uploaded
             self.lost += 1
+
+    @property
+    def _patient_share(self) -> float:
+        return 1.0 if self._plan.sabotage else PATIENT
 
     @property
     def _lost_share(self) -> float:

@@ -139,7 +139,7 @@ void Capture::carry_out(const Job& job) {
   sums_.add(job.block, [&](const Fragment& part) {
     std::byte* const memory = job.memory + part.in_block;
     const bool there = job.kind == Job::Kind::sum || foreign_[part.region];
-    static const bool streaming = getenv("PCCL_X") != nullptr; return there ? crc32.of(memory, part.bytes) : crc32.copy(memory, source(part), part.bytes, 0, streaming);
+    return there ? crc32.of(memory, part.bytes) : crc32.copy(memory, source(part), part.bytes);
   });
 }
 
