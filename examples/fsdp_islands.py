@@ -2,7 +2,7 @@
 
     python examples/fsdp_islands.py
     torchrun --max-restarts 100 --nproc-per-node 2 examples/fsdp_islands.py MASTER ISLAND STEPS
-        one island of any number of ranks, which torchrun starts anew when one dies (examples/launch/torchrun.sh)
+        one island of any number of ranks, started anew when one dies (examples/launch/torchrun.sh)
 
 Each island is a torch.distributed job of its own (gloo, on the CPU): inside it FSDP2 shards the model. Across
 islands, rank r averages its shards of the gradients with the ranks r of the others, and a step counts on all
@@ -170,7 +170,9 @@ def one_rank(words: list[str]) -> None:
     """As torchrun starts it (MASTER ISLAND STEPS), or the process above."""
     if dist.is_torchelastic_launched():
         address, name, steps = words
-        dist.init_process_group("pccl")  # gloo may dial the dead: torchrun gives workers it restarts the same store
+        dist.init_process_group(
+            "pccl"
+        )  # torchrun gives those it starts anew the same store: gloo may dial the dead
         ending = partial(train, address, name, "founder", int(steps))
     else:
         address, store, name, rank, role = words

@@ -143,7 +143,8 @@ def kill_one_peer(job: subprocess.Popen[bytes], log: Path) -> None:
     while " window 3 " not in " ".join(log.read_text().split()):
         assert job.poll() is None and time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
-    peers = [pid for pid in descendants(job.pid) if command_of(pid).startswith("python examples/train_gpt.py")]
+    script = "python examples/train_gpt.py"
+    peers = [pid for pid in descendants(job.pid) if command_of(pid).startswith(script)]
     assert len(peers) == 2
     os.kill(peers[0], signal.SIGKILL)
 
