@@ -1,8 +1,8 @@
 """The ranks of one island among themselves: what they agree on, and how long they wait for each other.
 
 They talk over a group of their own, a few bytes at a time, beside whatever backend shards the model. It is
-of gloo, unless the island is of this library's backend, which also works where torchrun starts ranks anew: gloo
-and NCCL may find the addresses of the dead in the store then.
+of gloo, unless the island is of this library's backend, which also works where torchrun starts ranks anew:
+gloo and NCCL may find the addresses of the dead in the store then.
 """
 
 from __future__ import annotations

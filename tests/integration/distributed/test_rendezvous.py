@@ -70,5 +70,6 @@ def test_a_meeting_that_lives_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for life in ("1", "1", "2"):
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", life)
         assert rendezvous.meet(store, "w") == first
-    monkeypatch.setattr(time, "time", lambda now=time.time(): now + 3600)
+    later = time.time() + 3600
+    monkeypatch.setattr(time, "time", lambda: later)
     assert rendezvous.meet(store, "w") == first
