@@ -155,6 +155,8 @@ class Communicator(Collectives):
             if start_rank is None
             else arguments.whole(start_rank, "start_rank", 0, arguments.U32_MAX - 1),
             transport=self._config.transport if transport is None else transport,
+            recorded_events=self._config.recorded_events,
+            trace_folder=self._config.trace_dir,
         )
         self._group = group
         self._process = os.getpid()

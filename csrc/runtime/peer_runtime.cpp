@@ -86,7 +86,10 @@ PeerRuntime::PeerRuntime(PeerOptions options, std::unique_ptr<Hub> hub,
              options_.look_up),
       master_(*hub_, *this, options_.secret, options_.master, std::move(master)),
       owner_process_(getpid()),
-      same_host_(options_.ways, options_.join.host_id) {}
+      same_host_(options_.ways, options_.join.host_id),
+      recorder_(options_.recorded_events, options_.trace_folder) {
+  if (!recorder_.error().empty()) log("events are recorded in memory only: " + recorder_.error());
+}
 
 PeerRuntime::~PeerRuntime() { close(); }
 
@@ -194,6 +197,7 @@ void PeerRuntime::master_up() {
     exchange_ = std::make_unique<Exchange>(*session_);
     exchange_->ask_distance([this](PeerId peer) { return links_.distant(peer); });
   }
+  note(EventKind::master_found, monotonic_now());
   session_->on_master_up(monotonic_now());
   drain();
 }
@@ -207,6 +211,7 @@ void PeerRuntime::master_message(const ToPeer& message) {
 
 void PeerRuntime::master_down(const Error& why) {
   if (session_ == nullptr) return end({why.code, "the master closed the connection: " + why.text});
+  note(EventKind::master_lost, monotonic_now());
   session_->on_master_down(monotonic_now(), why.text);
   drain();
 }
@@ -284,6 +289,10 @@ std::uint64_t draw_seed(const Session& session, const OpKey& key) {
 }
 }  // namespace
 
+namespace {
+std::uint64_t view_word(ViewId id) { return std::uint64_t{id.incarnation} << 32 | id.number; }
+}  // namespace
+
 void PeerRuntime::apply(effect::StartAttempt& e) {
   if (const auto state = states_.find(e.key); state != states_.end()) {
     state->second->view = session_->view().id;
@@ -294,6 +303,9 @@ void PeerRuntime::apply(effect::StartAttempt& e) {
   }
   const auto it = running_.find(e.key);
   if (it == running_.end()) return;
+  if (const auto* operation = session_->find(e.key))
+    note(EventKind::started, monotonic_now(), e.key, it->second.call, no_peer, operation->attempts,
+         view_word(session_->view().id));
   it->second.memory->set_draw(draw_seed(*session_, e.key));
   exchange_->begin(e.key, it->second.memory->in_place());
   const auto* attempt = exchange_->find(e.key);
@@ -307,7 +319,11 @@ void PeerRuntime::apply(effect::StartAttempt& e) {
 
 void PeerRuntime::apply(effect::DropAttempt& e) {
   stop_using(e.key);
-  if (const auto it = running_.find(e.key); it != running_.end()) it->second.memory->restore();
+  if (const auto it = running_.find(e.key); it != running_.end()) {
+    it->second.memory->restore();
+    note_flows(e.key, it->second);
+    note(EventKind::dropped, monotonic_now(), e.key, it->second.call);
+  }
   exchange_->drop(e.key);
 }
 
@@ -316,6 +332,8 @@ void PeerRuntime::apply(effect::FailedEarly& e) { exchange_->failed_early(e.key)
 void PeerRuntime::apply(effect::ViewChanged&) {
   prober_.stop();
   publish();
+  const auto& seen = session_->view();
+  note(EventKind::view, monotonic_now(), no_peer, view_word(seen.id), seen.members.size());
   const auto& hints = session_->view().hints;
   links_.advise(hints.stripes, paths_of(hints, session_->identity().group).ring_bandwidth,
                 session_->ring().size());
@@ -329,14 +347,16 @@ void PeerRuntime::apply(effect::Deliver& e) {
     auto& running = it->second;
     result.bytes_sent = running.sent;
     result.bytes_received = running.received;
-    result.took = monotonic_now() - running.started;
+    const auto now = monotonic_now();
+    result.took = now - running.started;
+    note_end(e.key, running, result.outcome, now);
     result.to_result = running.held == 0 ? 0 : running.held - running.started;
     if (running.weight)
       result.weight =
           result.outcome.contributors.size() == 1 ? *running.weight : running.memory->total_weight();
     if (!result.outcome.error) report_skipped(e.key, running, result);
     auto handle = running.handle;
-    undo_pool_.give(running.memory->release_undo(), monotonic_now());
+    undo_pool_.give(running.memory->release_undo(), now);
     exchange_->drop(e.key);
     running_.erase(it);
     publish();
@@ -365,12 +385,14 @@ void PeerRuntime::apply(effect::Elected& e) {
 }
 
 void PeerRuntime::apply(effect::Admitted&) {
+  recorder_.identify(session_->run(), session_->peer(), session_->identity().island);
   publish();
   admitted_->set({});
 }
 
 void PeerRuntime::apply(effect::BoundaryPassed&) {
   publish();
+  note(EventKind::boundary, monotonic_now(), no_peer, 1);
   auto boundary = std::exchange(boundary_, nullptr);
   if (boundary == nullptr) return;
   BoundaryResult result;
@@ -381,6 +403,7 @@ void PeerRuntime::apply(effect::BoundaryPassed&) {
 
 void PeerRuntime::apply(effect::BoundaryFailed& e) {
   prober_.stop();
+  note(EventKind::boundary, monotonic_now(), no_peer, 2);
   publish();  // first: the caller may ask at once whether it is still a member
   if (auto boundary = std::exchange(boundary_, nullptr)) boundary->set({std::move(e.why), false});
 }
@@ -391,6 +414,7 @@ void PeerRuntime::apply(effect::Gone& e) { end(e.why); }
 void PeerRuntime::end(const Error& why) {
   if (ended_) return;
   ended_ = why;
+  note(EventKind::ended, monotonic_now(), no_peer, std::uint64_t(why.code));
   if (session_ != nullptr && session_->stage() != Session::Stage::gone) {
     session_->leave(monotonic_now());
     drain();

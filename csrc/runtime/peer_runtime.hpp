@@ -6,11 +6,13 @@
 #include <thread>
 
 #include "runtime/exchange.hpp"
+#include "runtime/flows.hpp"
 #include "runtime/handles.hpp"
 #include "runtime/link_speeds.hpp"
 #include "runtime/links.hpp"
 #include "runtime/master_link.hpp"
 #include "runtime/prober.hpp"
+#include "runtime/recorder.hpp"
 #include "runtime/same_host.hpp"
 #include "runtime/sends.hpp"
 
@@ -27,6 +29,8 @@ struct PeerOptions {
   std::uint8_t stripes = 0;                     // of each link; 0: by its path
   bool checksum = false;                        // of all chunks to and from this peer
   LocalWays ways = read_process | map_segment;  // between peers of one host, besides TCP
+  std::size_t recorded_events = 1 << 14;
+  std::string trace_folder;  // where the recorder's file and dumps are made; empty: none
   Timing timing;
   std::function<void(const std::string&)> log;
   Resolver::LookUp look_up;  // of other peers' names; empty: the system's
@@ -68,6 +72,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void complete_state(std::shared_ptr<StateHandle> handle);
   void cancel_state(std::shared_ptr<StateHandle> handle, std::string why = {});
   PeerStatus status(bool with_links);
+  const Recorder& recorder() const { return recorder_; }  // to copy it, on any thread
   void leave(Duration timeout);  // politely, then close
   void close();
   bool forked() const;  // this process is a child: nothing works here
@@ -95,6 +100,9 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
     Instant held = 0;            // when the result was whole here; 0: not yet
     std::vector<PeerId> ring{};  // of the last attempt, by position
     bool may_skip = false;
+    Call call = Call::barrier;
+    std::uint64_t bytes = 0;  // of its tensors
+    Flows flows{};            // of this attempt
   };
   struct Unsourced {  // a recv from whoever sends first, or one that came after such a one with its name
     std::shared_ptr<OperationHandle> handle;
@@ -179,7 +187,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   net::Landing land_chunk(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes);
   net::Landing land_block(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes);
   void offer_parked(PeerId from, const wire::DataHeader& header, std::unique_ptr<std::uint8_t[]> bytes);
-  std::uint8_t* prepare(const wire::DataHeader& header, const Landing& landing, Incoming& incoming);
+  std::uint8_t* prepare(PeerId from, const wire::DataHeader& header, const Landing& landing,
+                        Incoming& incoming);
   void not_finite(const OpKey& key, const std::string& what, bool own = true);
   void none_finite(const OpKey& key);
   static std::vector<PeerId> skipped_in(const Running& running);
@@ -193,6 +202,17 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void forget_in_flight(PeerId peer);
   void unland(Incoming incoming);
   void make_room_for(const wire::DataHeader& header);
+
+  // records
+  void note(EventKind kind, Instant at, PeerId peer = no_peer, std::uint64_t a = 0, std::uint64_t b = 0);
+  void note(EventKind kind, Instant at, const OpKey& key, Call call, PeerId peer = no_peer,
+            std::uint64_t a = 0, std::uint64_t b = 0);
+  void note_posted(const Running& running, const OpKey& key);
+  void note_sent(PeerId peer, const OpKey& key, std::uint64_t bytes);
+  void note_arriving(PeerId peer, const OpKey& key, std::uint64_t bytes);
+  void note_arrived(PeerId peer, const OpKey& key);
+  void note_flows(const OpKey& key, Running& running);
+  void note_end(const OpKey& key, const Running& running, const Outcome& outcome, Instant now);
 
   // chunks that stay where they are, between peers of one host
   struct Offered {
@@ -282,6 +302,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::map<PeerId, ChunksTaken> taken_;  // to be told
   std::uint8_t nothing_ = 0;             // where bytes land that there are none of
   std::vector<ExchangeEffect> exchange_effects_;
+  Recorder recorder_;
+  std::map<PeerId, FullTime> full_;
   std::vector<PeerId> skipped_;  // in the last operation that may skip
   std::shared_ptr<Promise<BoundaryResult>> boundary_;
   std::vector<PeerId> boundary_members_;  // when its caller came
