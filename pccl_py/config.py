@@ -107,8 +107,8 @@ class Config:
     )  # fmt: skip
     trace_dir: str = knob(
         "", "PCCL_TRACE_DIR",
-        help="Folder for recorded events: kept in a file there, and dumped when an operation fails. Empty: none.",
-    )
+        help="Folder for recorded events: kept in a file there, dumped when an operation fails. Empty: none.",
+    )  # fmt: skip
     stripes: int = knob(
         0, "PCCL_STRIPES", at_least=0, at_most=16,
         help="TCP streams of each link; the larger of both ends' wishes counts. 0: by path, 2 to 16.",

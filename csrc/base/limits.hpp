@@ -31,8 +31,6 @@ inline constexpr std::size_t tensors_max = 1 << 14;
 inline constexpr std::uint64_t elements_max = std::uint64_t{1} << 44;
 // Verdicts that a peer remembers until everybody has them.
 inline constexpr std::size_t records_max = 1 << 14;
-// A recorder with so many events takes 64 MiB.
-inline constexpr std::size_t events_max = 1 << 20;
 // Peers named by one message (missing, donors, failing links).
 inline constexpr std::size_t peers_named_max = 64;
 // Breaks that a peer may report in a row while nothing commits: then it goes, so that the others get on.

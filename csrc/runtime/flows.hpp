@@ -38,7 +38,9 @@ class FullTime {
     total_ += now - since_;
     since_ = 0;
   }
-  Duration total(Instant now) const { return total_ + (since_ == 0 ? 0 : std::max<Duration>(now - since_, 0)); }
+  Duration total(Instant now) const {
+    return total_ + (since_ == 0 ? 0 : std::max<Duration>(now - since_, 0));
+  }
 
  private:
   Instant since_ = 0;

@@ -161,6 +161,7 @@ std::shared_ptr<StateHandle> PeerRuntime::post_state(Posting posting) {
     handle->key = key.value();
     handle->posted = true;
     handle->started = monotonic_now();
+    note(EventKind::posted, handle->started, handle->key, Call::sync_state);
     states_[handle->key] = handle;
     drain();
   });

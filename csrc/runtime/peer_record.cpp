@@ -1,5 +1,7 @@
 // What a peer records of its operations and links, on the I/O thread; diagnosis of what runs now is in
 // peer_diagnosis.cpp.
+#include <algorithm>
+
 #include "runtime/peer_runtime.hpp"
 
 namespace pccl {
@@ -67,6 +69,30 @@ void PeerRuntime::note_end(const OpKey& key, const Running& running, const Outco
   const bool failed = bool(outcome.error);
   note(failed ? EventKind::failed : EventKind::committed, now, key, running.call, no_peer,
        failed ? std::uint64_t(outcome.error.code) : std::uint64_t(now - running.started), outcome.attempts);
+  if (failed) dump_failure(outcome, now);
+}
+
+// Whom an operation waits for, as the master has just told.
+void PeerRuntime::note_missing(Instant now) {
+  for (const auto& [key, operation] : session_->operations())
+    for (std::size_t i = 0; i < std::min(operation.missing.size(), limits::names_told_max); ++i)
+      note(EventKind::waits, now, key, operation.descriptor.call, operation.missing[i]);
+}
+
+// What led to it, before the ring goes on over it: a copy beside the ring's own file, few of them and not
+// often. Where the call was wrong, or its caller did not want it any more, its text says all there is.
+void PeerRuntime::dump_failure(const Outcome& outcome, Instant now) {
+  constexpr Duration pause = 5 * second;
+  constexpr std::uint32_t dumps_max = 16;
+  const auto code = outcome.error.code;
+  if (recorder_.file().empty() || dumps_ >= dumps_max || (dumps_ > 0 && now - dumped_at_ < pause)) return;
+  if (code == ErrorCode::usage || code == ErrorCode::cancelled || code == ErrorCode::closed) return;
+  dumped_at_ = now;
+  const auto path = recorder_.file() + "." + std::to_string(++dumps_) + ".pccltrace";
+  if (const auto why = write_trace(path, recorder_.copy()); !why.empty())
+    log("no dump of the last events: " + why);
+  else
+    log("the last events before this failure are in " + path);
 }
 
 }  // namespace pccl

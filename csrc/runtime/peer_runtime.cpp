@@ -141,6 +141,7 @@ void PeerRuntime::tick() {
     for (const auto& [peer, gone] : same_host_.forgotten()) links_.send(peer, gone);
     links_ticked_ = now;
     note_speeds(now);
+    tell_slow(now);
   }
   if (const auto result = prober_.tick(now)) session_->probed(result->round, result->link);
   find_senders();
@@ -264,7 +265,10 @@ void PeerRuntime::apply(effect::HangUp& e) {
   links_.hang_up(e.peer);
 }
 void PeerRuntime::apply(effect::Probe& e) { prober_.begin(e.peer, e.round, e.time, monotonic_now()); }
-void PeerRuntime::apply(effect::Notice& e) { log(e.text); }
+void PeerRuntime::apply(effect::Notice& e) {
+  note_missing(monotonic_now());
+  log(e.text + why_missing(e.text));
+}
 
 // What operations showed since the last time.
 void PeerRuntime::note_speeds(Instant now) {
@@ -369,7 +373,11 @@ void PeerRuntime::apply(effect::Deliver& e) {
     auto handle = it->second;
     event.result.bytes_sent = handle->sent;
     event.result.bytes_received = handle->received;
-    event.result.took = monotonic_now() - handle->started;
+    const auto now = monotonic_now();
+    event.result.took = now - handle->started;
+    Running state{nullptr, nullptr, std::nullopt, handle->started};
+    state.call = Call::sync_state;
+    note_end(e.key, state, event.result.outcome, now);
     states_.erase(it);
     publish();
     handle->events.push(std::move(event));

@@ -46,6 +46,34 @@ struct PeerStatus {  // a copy for user threads
   std::map<PeerId, LinkInfo> links;
 };
 
+// What one operation has moved over one of its links, and what that link does now.
+struct LinkNow {
+  Flow flow;
+  bool ready = false;         // the other end has come to the call, as this peer can tell
+  std::uint64_t queued = 0;   // bytes given to the link and not yet taken by the other end's kernel
+  bool to_send = false;       // there is more, and the link takes none now
+  Duration full = 0;          // ns of this attempt in which it took no more
+  std::uint64_t offered = 0;  // chunks that the other end may read where they lie, and has not yet
+};
+struct OperationNow {
+  OpKey key;
+  Call call = Call::barrier;
+  OperationState state = OperationState::posted;
+  Duration age = 0;
+  std::uint32_t attempts = 0;
+  std::uint64_t bytes = 0, sent = 0, received = 0;
+  std::vector<PeerId> missing;  // that have not come to it, as the master last told
+  std::vector<LinkNow> links;
+};
+struct Diagnosis {
+  Instant now = 0;
+  PeerId peer = no_peer;
+  ViewId view;
+  bool master = false;  // its connection is up
+  bool at_boundary = false;
+  std::vector<OperationNow> operations;  // the oldest first
+};
+
 struct PostRequest {
   Posting posting;
   std::vector<TensorSpan> tensors;
@@ -73,6 +101,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void cancel_state(std::shared_ptr<StateHandle> handle, std::string why = {});
   PeerStatus status(bool with_links);
   const Recorder& recorder() const { return recorder_; }  // to copy it, on any thread
+  // What runs now, by the I/O thread; nothing when it has not answered in time.
+  std::optional<Diagnosis> diagnose(Duration timeout);
   void leave(Duration timeout);  // politely, then close
   void close();
   bool forked() const;  // this process is a child: nothing works here
@@ -103,6 +133,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
     Call call = Call::barrier;
     std::uint64_t bytes = 0;  // of its tensors
     Flows flows{};            // of this attempt
+    bool slow_told = false;
   };
   struct Unsourced {  // a recv from whoever sends first, or one that came after such a one with its name
     std::shared_ptr<OperationHandle> handle;
@@ -213,6 +244,14 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void note_arrived(PeerId peer, const OpKey& key);
   void note_flows(const OpKey& key, Running& running);
   void note_end(const OpKey& key, const Running& running, const Outcome& outcome, Instant now);
+  void dump_failure(const Outcome& outcome, Instant now);
+  void note_missing(Instant now);
+  std::string why_missing(const std::string& line) const;
+  bool has_come(const Operation& operation, PeerId peer) const;
+  void tell_slow(Instant now);
+  Diagnosis diagnosis();
+  OperationNow operation_now(const Operation& operation, Instant now);
+  LinkNow link_now(const Flow& flow, const Exchange::Attempt* attempt, Instant now);
 
   // chunks that stay where they are, between peers of one host
   struct Offered {
@@ -304,6 +343,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::vector<ExchangeEffect> exchange_effects_;
   Recorder recorder_;
   std::map<PeerId, FullTime> full_;
+  std::uint32_t dumps_ = 0;
+  Instant dumped_at_ = 0;
   std::vector<PeerId> skipped_;  // in the last operation that may skip
   std::shared_ptr<Promise<BoundaryResult>> boundary_;
   std::vector<PeerId> boundary_members_;  // when its caller came

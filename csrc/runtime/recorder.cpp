@@ -17,8 +17,18 @@ namespace {
 constexpr std::uint64_t magic = 0x31454341'52544350;  // "PCTRACE1"
 constexpr std::size_t header_words = Recorder::header_bytes / 8, entry_words = Recorder::entry_bytes / 8;
 constexpr std::size_t text_bytes = 64;
-enum At : std::size_t { magic_at, sizes_at, events_at, written_at, wall_at, run_at, peer_at, process_at,
-                        host_at, island_at = host_at + text_bytes / 8 };
+enum At : std::size_t {
+  magic_at,
+  sizes_at,
+  events_at,
+  written_at,
+  wall_at,
+  run_at,
+  peer_at,
+  process_at,
+  host_at,
+  island_at = host_at + text_bytes / 8
+};
 
 std::int64_t wall_less_monotonic() {
   const auto wall = std::chrono::system_clock::now().time_since_epoch();
@@ -53,7 +63,8 @@ bool Recorder::map_file(const std::string& folder, std::size_t bytes) {
   char host[text_bytes] = {};
   gethostname(host, sizeof host - 1);
   for (int number = 0; number < 1000; ++number) {
-    file_ = folder + "/" + host + "-" + std::to_string(getpid()) + "-" + std::to_string(number) + ".pccltrace";
+    file_ =
+        folder + "/" + host + "-" + std::to_string(getpid()) + "-" + std::to_string(number) + ".pccltrace";
     const int fd = ::open(file_.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0 && errno == EEXIST) continue;
     int failed = fd < 0 ? errno : ::posix_fallocate(fd, 0, off_t(bytes));
@@ -77,8 +88,7 @@ bool Recorder::map_file(const std::string& folder, std::size_t bytes) {
 void Recorder::set_text(std::size_t word, const std::string& text) {
   std::uint8_t padded[text_bytes] = {};
   std::memcpy(padded, text.data(), std::min(text.size(), text_bytes));
-  for (std::size_t i = 0; i < text_bytes / 8; ++i)
-    set(word + i, load_little<std::uint64_t>(padded + 8 * i));
+  for (std::size_t i = 0; i < text_bytes / 8; ++i) set(word + i, load_little<std::uint64_t>(padded + 8 * i));
 }
 
 void Recorder::identify(std::uint64_t run, PeerId peer, const std::string& island) {
@@ -129,6 +139,22 @@ Bytes Recorder::copy() const {
   }
   copied.resize(bytes);
   return copied;
+}
+
+std::string write_trace(const std::string& path, const Bytes& copied) {
+  const int fd = ::open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0600);
+  int failed = fd < 0 ? errno : 0;
+  for (std::size_t done = 0; failed == 0 && done < copied.size();) {
+    const auto wrote = ::write(fd, copied.data() + done, copied.size() - done);
+    if (wrote > 0)
+      done += std::size_t(wrote);
+    else if (wrote == 0 || errno != EINTR)
+      failed = wrote == 0 ? ENOSPC : errno;
+  }
+  if (fd >= 0) ::close(fd);
+  if (failed == 0) return {};
+  if (fd >= 0) ::unlink(path.c_str());
+  return path + ": " + std::strerror(failed);
 }
 
 }  // namespace pccl

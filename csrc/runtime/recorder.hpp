@@ -14,25 +14,25 @@ namespace pccl {
 
 // What `peer`, `a` and `b` of an entry mean.
 enum class EventKind : std::uint8_t {
-  posted = 1,       // a: bytes of its tensors
-  started,          // a: attempt, b: view (incarnation << 32 | number)
-  ready,            // from `peer`: it has come to the call
-  first_sent,       // to `peer`
-  first_received,   // from `peer`
-  last_sent,        // a: bytes in all, b: ns in which the link took no more
-  last_received,    // a: bytes in all
-  done,             // the result is whole here
-  committed,        // a: ns since it was posted, b: attempts
-  failed,           // a: error code, b: attempts
-  dropped,          // the attempt is over, without a result
-  view,             // a: incarnation << 32 | number, b: members
-  master_found,     //
-  master_lost,      //
-  link_up,          // to `peer`
-  link_lost,        // to `peer`
-  waits,            // for `peer`; a: trouble, b: other peer
-  boundary,         // update_topology: a: 0 entered, 1 passed, 2 failed
-  ended,            // the run is over for this peer; a: error code
+  posted = 1,      // a: bytes of its tensors
+  started,         // a: attempt, b: view (incarnation << 32 | number)
+  ready,           // from `peer`: it has come to the call
+  first_sent,      // to `peer`
+  first_received,  // from `peer`
+  last_sent,       // a: bytes in all, b: ns in which the link took no more
+  last_received,   // a: bytes in all
+  done,            // the result is whole here
+  committed,       // a: ns since it was posted, b: attempts
+  failed,          // a: error code, b: attempts
+  dropped,         // the attempt is over, without a result
+  view,            // a: incarnation << 32 | number, b: members
+  master_found,    //
+  master_lost,     //
+  link_up,         // to `peer`
+  link_lost,       // to `peer`
+  waits,           // for `peer`; a: trouble, b: other peer
+  boundary,        // update_topology: a: 0 entered, 1 passed, 2 failed
+  ended,           // the run is over for this peer; a: error code
 };
 
 struct Event {
@@ -47,6 +47,7 @@ struct Event {
 class Recorder {
  public:
   static constexpr std::size_t header_bytes = 192, entry_bytes = 64;
+  static constexpr std::size_t events_max = 1 << 20;  // 64 MiB
 
   // `events`: 0 records nothing. `folder`: where its file is made; empty, or not to be written: in memory.
   Recorder(std::size_t events, const std::string& folder);
@@ -79,5 +80,8 @@ class Recorder {
   std::uint64_t written_ = 0;  // the writer's
   std::string file_, error_;
 };
+
+// A new file that only its owner may read. What went wrong; empty: it is there.
+std::string write_trace(const std::string& path, const Bytes& copied);
 
 }  // namespace pccl
