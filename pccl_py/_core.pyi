@@ -347,6 +347,10 @@ class ShardSave:
         """
         Returns at once; touches no disk.
         """
+    def sums(self) -> tuple[bytes, bytes]:
+        """
+        Once it is staged, perhaps long before it is durable: block_crcs and region_crcs of the receipt.
+        """
     def wait_durable(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> SaveReceipt | None:
         """
         None: the time was over.

@@ -7,7 +7,15 @@ namespace pccl::bindings {
 
 namespace {
 
-std::unique_ptr<MasterRuntime> create(std::string listen, const py::bytes& secret, bool insecure,
+// Without the GIL: its thread may want it for a store that is written in Python.
+struct Ended {
+  void operator()(MasterRuntime* master) const {
+    without_gil([&] { delete master; });
+  }
+};
+using Holder = std::unique_ptr<MasterRuntime, Ended>;
+
+Holder create(std::string listen, const py::bytes& secret, bool insecure,
                                       const Timing& timing, const std::string& state_dir,
                                       const py::object& store) {
   const auto text = std::string(secret);
@@ -21,7 +29,7 @@ std::unique_ptr<MasterRuntime> create(std::string listen, const py::bytes& secre
   }
   auto master = MasterRuntime::create(std::move(options));
   if (!master) raise(master.error());
-  return std::move(*master);
+  return Holder(master->release());
 }
 
 py::dict status(const MasterRuntime& self) {
@@ -41,7 +49,7 @@ py::dict status(const MasterRuntime& self) {
 }  // namespace
 
 void bind_master(py::module_& module) {
-  py::class_<MasterRuntime>(module, "Master")
+  py::class_<MasterRuntime, Holder>(module, "Master")
       .def(py::init(&create), py::arg("listen"), py::arg("secret"), py::arg("insecure"), py::arg("timing"),
            py::arg("state_dir") = "", py::arg("store") = py::none())
       .def_property_readonly("address",

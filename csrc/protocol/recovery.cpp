@@ -16,7 +16,7 @@ namespace {
 // it.
 bool plausible(const Register& m) {
   return m.peer != no_peer && m.view.consistent() && m.view.id.incarnation != UINT32_MAX &&
-         m.view.boundaries != UINT32_MAX &&
+         (m.peer >> 32) != UINT32_MAX && m.view.boundaries != UINT32_MAX &&
          std::all_of(m.view.members.begin(), m.view.members.end(),
                      [&](const Member& member) { return (member.peer >> 32) <= m.view.id.incarnation; });
 }
@@ -134,7 +134,8 @@ bool Master::quorum(const View& base, const std::set<std::string>& here) const {
 void Master::try_recover(Instant now) {
   if (phase_ != Phase::listening || now < listen_until_) return;
   auto incarnation = stored_ ? stored_->incarnation : 0;
-  for (const auto& [peer, r] : heard_) incarnation = std::max(incarnation, r.view.id.incarnation);
+  for (const auto& [peer, r] : heard_)  // who waits at the door knows of it by its number alone
+    incarnation = std::max({incarnation, r.view.id.incarnation, std::uint32_t(peer >> 32)});
   incarnation_ = incarnation + 1;
   const auto base = last_view();
   const auto here = islands_here(base);

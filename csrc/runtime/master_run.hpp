@@ -25,6 +25,7 @@ struct MasterRun {
   Knocker knocker;
   std::size_t connections = 0;
   bool awaited = false;  // listens for those of its last view
+  bool kept = false;     // the store may have a record of it
 };
 
 }  // namespace pccl

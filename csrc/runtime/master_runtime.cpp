@@ -69,9 +69,13 @@ MasterStatus MasterRuntime::status() const {
 
 void MasterRuntime::run() {
   begin_own_thread("pccl-master");
+  // Of an address that nobody could know before there is no run to go on with.
+  if (auto asked = net::parse_address(options_.listen, 0); asked && asked->port != 0)
+    young_until_ = monotonic_now() + young_for;
   while (!stop_) {
     const auto now = monotonic_now();
     for (auto& [name, run] : runs_) run->tick(now);
+    if (now >= young_until_) let_newcomers_in();
     check_strangers(now);
     stranger_log_.tick(now);
     drain_all();
@@ -103,7 +107,8 @@ std::optional<Error> MasterRuntime::restore_runs() {
                                    .rules = {},
                                    .run = record->run,
                                    .restarted = true,
-                                   .stored = Stored{record->incarnation, std::move(record->view)}});
+                                   .stored = Stored{record->incarnation, std::move(record->view)}})
+          ->kept = true;
     }
   }
   if (runs_.contains("")) return std::nullopt;
@@ -169,7 +174,7 @@ void MasterRuntime::forget_runs() {
       ++it;
       continue;
     }
-    if (options_.store) options_.store->forget(it->first);
+    if (std::exchange(it->second->kept, false)) options_.store->forget(it->first);
     if (it->first.empty()) {
       renew_nameless(*(it++)->second);
       continue;
@@ -191,6 +196,7 @@ void MasterRuntime::renew_nameless(MasterRun& run) {
 Instant MasterRuntime::next_deadline() const {
   auto next = stranger_log_.next_deadline();
   for (const auto& [name, run] : runs_) next = std::min(next, run->next_deadline());
+  if (!newcomers_.empty()) next = std::min(next, young_until_);
   if (!strangers_.empty() || !closing_.empty()) next = std::min(next, monotonic_now() + 200 * millisecond);
   return next;
 }
@@ -232,11 +238,33 @@ bool MasterRuntime::on_message(net::Connection& c, ByteView body) {
   if (!message) return false;
   if (strangers_.erase(id) > 0) c.trust();
   if (closing_.contains(id)) return true;
-  if (auto* run = run_of(id, *message)) {
-    run->master.on(id, *message, monotonic_now());
-    drain(*run);
-  }
+  if (newcomers_.contains(id)) let_newcomers_in();  // it says more
+  const auto* join = std::get_if<Join>(&*message);
+  if (join != nullptr && comes_early(id, *join))
+    newcomers_.emplace(id, *join);
+  else
+    hear(id, *message);
   return true;
+}
+
+void MasterRuntime::hear(ConnectionId id, const ToMaster& message) {
+  auto* run = run_of(id, message);
+  if (run == nullptr) return;
+  run->master.on(id, message, monotonic_now());
+  drain(*run);
+}
+
+// This process may follow one that was killed, whose members dial again: a newcomer that is faster than all of
+// them must not begin another run in place of theirs.
+bool MasterRuntime::comes_early(ConnectionId id, const Join& join) const {
+  if (monotonic_now() >= young_until_ || run_of_.contains(id)) return false;
+  const auto run = runs_.find(join.run_name);
+  return run == runs_.end() || run->second->over();
+}
+
+void MasterRuntime::let_newcomers_in() {
+  for (const auto& [id, join] : std::exchange(newcomers_, {}))
+    if (connections_.contains(id)) hear(id, join);
 }
 
 void MasterRuntime::on_closed(net::Connection& c, const Error& why) {
@@ -247,6 +275,7 @@ void MasterRuntime::on_closed(net::Connection& c, const Error& why) {
   ids_.erase(it);
   connections_.erase(id);
   closing_.erase(id);
+  newcomers_.erase(id);
   if (strangers_.erase(id) > 0) stranger_log_.gone(c.remote(), why.text, monotonic_now());
   const auto joined = run_of_.extract(id);
   if (joined.empty()) return;
@@ -301,6 +330,7 @@ void MasterRuntime::apply(MasterRun& run, master_effect::Knock& e) {
 void MasterRuntime::apply(MasterRun& run, master_effect::Persist& e) {
   if (!options_.store) return;
   const auto record = encode_run_record({run.name, run.master.run(), e.incarnation, e.view});
+  run.kept = true;
   const auto outcome = options_.store->keep(run.name, record);
   if (outcome.kind == MasterStore::Outcome::Kind::failed) log_line(outcome.why);
   if (outcome.kind == MasterStore::Outcome::Kind::fenced) fence(outcome.why);

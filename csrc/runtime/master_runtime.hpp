@@ -54,6 +54,9 @@ class MasterRuntime final : net::Connection::Handler {
   Result<MasterRun*> begin_run(const std::string& name);
   MasterRun* start_run(const std::string& name, MasterConfig config);
   MasterRun* hear_of(MasterRun& run, const Register& message);
+  void hear(ConnectionId id, const ToMaster& message);
+  bool comes_early(ConnectionId id, const Join& join) const;
+  void let_newcomers_in();
   void forget_runs();
   void renew_nameless(MasterRun& run);
   void drain(MasterRun& run);
@@ -78,6 +81,7 @@ class MasterRuntime final : net::Connection::Handler {
   void on_closed(net::Connection& c, const Error& why) override;
 
   static constexpr Duration introduction_timeout = 5 * second;
+  static constexpr Duration young_for = 300 * millisecond;  // members dial several times meanwhile
   MasterOptions options_;
   std::unique_ptr<Hub> hub_;
   net::SocketAddress bound_;
@@ -89,6 +93,8 @@ class MasterRuntime final : net::Connection::Handler {
   std::map<ConnectionId, Stranger> strangers_;  // have not introduced themselves yet
   StrangerLog stranger_log_{options_.log};
   std::map<ConnectionId, Instant> closing_;  // told why, and given a moment to read it
+  std::map<ConnectionId, Join> newcomers_;   // wait until the members of an older run would be here
+  Instant young_until_ = 0;
   ConnectionId next_id_ = 1;
   bool stop_ = false, somebody_went_ = false;
   mutable std::mutex status_mutex_;  // guards status_

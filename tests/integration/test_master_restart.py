@@ -150,9 +150,11 @@ def test_without_a_store_a_minority_hears_what_to_do(spawn: Spawn) -> None:
     others = [spawn("-c", PEER + DIES_WITH_THE_MASTER.replace("=2", "=3"), master.address) for _ in range(2)]
     with Communicator(master.address, min_islands=3, config=CONFIG) as comm:
         comm.all_reduce(np.ones(3))
+        master.process.kill()  # before it can learn that the others have gone
+        master.process.wait()
         for other in others:
             other.kill()
-        master.restart()
+        master.process = master.start()
         with pytest.raises(NoQuorumError, match="heard only 1 of 3 islands of the last view"):
             comm.all_reduce(np.ones(3))
     with begin_anew(master.address) as comm:  # what the text says
@@ -209,3 +211,55 @@ def test_another_master_takes_over_at_another_address(spawn: Spawn, tmp_path: Pa
         comm.all_reduce(values)
         comm.update_topology()
         assert values[0] == 1
+
+
+# Its thread waits for the GIL in the store while the last reference to the master goes.
+DROPPED = """
+import faulthandler, threading
+from pccl_py import Communicator, Config, _core
+faulthandler.dump_traceback_later(20, exit=True)
+entered = threading.Event()
+class Store:
+    def load(self): return []
+    def keep(self, run_name, record):
+        entered.set()
+        threading.Event().wait(0.3)
+    def forget(self, run_name): pass
+timing = Config.load().apply(_core.Timing())
+master = _core.Master("127.0.0.1:0", b"", False, timing, store=Store())
+address = master.address
+def join():
+    try: Communicator(address)
+    except Exception: pass
+threading.Thread(target=join, daemon=True).start()
+entered.wait()
+del master
+print("dropped", flush=True)
+"""
+
+
+def test_a_master_that_is_dropped_while_its_store_is_busy(spawn: Spawn) -> None:
+    expect(spawn("-c", DROPPED), "dropped")
+
+
+NEWCOMER = """
+comm = Communicator(address, config=config)
+say("in")
+while comm.world_size < 4: comm.update_topology()
+say("world", comm.world_size)
+"""
+
+
+def test_newcomers_that_are_faster_than_the_members_begin_no_other_run(spawn: Spawn) -> None:
+    supervised = Supervised(spawn, None)
+    member = PEER + "comm = Communicator(address, min_islands=2, config=config)\nsay('in')\n"
+    member += "while comm.world_size < 4: comm.update_topology()\nsay('world', comm.world_size)\n"
+    members = [spawn("-c", member, supervised.address) for _ in range(2)]
+    for process in members:
+        expect(process, "in")
+    supervised.process.kill()
+    supervised.process.wait()
+    newcomers = [spawn("-c", PEER + NEWCOMER, supervised.address) for _ in range(2)]
+    supervised.process = supervised.start()
+    for process in (*members, *newcomers):
+        assert expect(process, "world") == "4"
