@@ -33,7 +33,11 @@ void PeerRuntime::pump(PeerId peer) {
     }
     // What is offered by its place needs no room on a stripe; one chunk too many on it waits there.
     const bool crowded = stripe == nullptr;
-    if (same_host_.ways(peer) != 0 && !may_offer(peer)) return note_full(peer);
+    if (same_host_.ways(peer) != 0 && !may_offer(peer)) {  // it reads what it was offered: no link is full
+      if (auto& full = full_[peer]; recorder_.on() && !full.is_full() && exchange_->sendable(peer))
+        full.full(monotonic_now());
+      return;
+    }
     if (crowded && may_offer(peer)) stripe = links_.stripe_for_block(peer);
     if (stripe == nullptr) return note_full(peer);
     auto outgoing = exchange_->next(peer);

@@ -73,14 +73,14 @@ class Key(NamedTuple):
     group: int
     boundary: int
     name: int
-    count: int
+    use: int
     sender: int
     receiver: int
 
     def __str__(self) -> str:
         if self.name:
-            return f"tag {self.name - 1} #{self.boundary}.{self.count}"
-        return f"#{self.boundary}.{self.count}"
+            return f"tag {self.name - 1} #{self.boundary}.{self.use}"
+        return f"#{self.boundary}.{self.use}"
 
 
 class Event(NamedTuple):

@@ -120,7 +120,7 @@ def test_dumps_of_a_killed_run_merge(master: Master, spawn: Spawn, tmp_path: Pat
         "comm = Communicator(address, min_islands=2, config=config)\n"
         "for _ in range(6): comm.all_reduce(np.ones(1000))\n"
         "w = comm.all_reduce(np.ones(1000), op='max', async_op=True, on_loss='raise')\n"
-        "while not any(e.kind == 'posted' and e.key.count == 6 for e in comm.diagnose().events): pass\n"
+        "while not any(e.kind == 'posted' and e.key.use == 6 for e in comm.diagnose().events): pass\n"
         "say('id', comm.id); time.sleep(60)"
     )
     process = spawn("-c", source, master.address)
