@@ -15,9 +15,8 @@ struct Ended {
 };
 using Holder = std::unique_ptr<MasterRuntime, Ended>;
 
-Holder create(std::string listen, const py::bytes& secret, bool insecure,
-                                      const Timing& timing, const std::string& state_dir,
-                                      const py::object& store) {
+Holder create(std::string listen, const py::bytes& secret, bool insecure, const Timing& timing,
+              const std::string& state_dir, const py::object& store) {
   const auto text = std::string(secret);
   MasterOptions options{std::move(listen), {text.begin(), text.end()}, insecure, timing, logger(), nullptr};
   if (!state_dir.empty()) {
@@ -30,6 +29,11 @@ Holder create(std::string listen, const py::bytes& secret, bool insecure,
   auto master = MasterRuntime::create(std::move(options));
   if (!master) raise(master.error());
   return Holder(master->release());
+}
+
+// time.monotonic() reads the clock that ours is.
+Instant on_our_clock(double seconds) {
+  return seconds >= 0 && seconds < 1e9 ? Instant(seconds * double(second)) : never;
 }
 
 py::dict status(const MasterRuntime& self) {
@@ -61,6 +65,11 @@ void bind_master(py::module_& module) {
              return all;
            })
       .def("status", &status)
+      .def_property_readonly("fenced", [](const MasterRuntime& self) { return self.status().fenced; })
+      .def(
+          "serve_until", [](MasterRuntime& self, double end_s) { self.serve_until(on_our_clock(end_s)); },
+          py::arg("monotonic_s"), "Past that moment of time.monotonic() nothing is sent, unless moved on.")
+      .def("fence", &MasterRuntime::fence, py::arg("why"))
       .def("stop", [](MasterRuntime& self) { without_gil([&] { self.stop(); }); });
 }
 

@@ -72,7 +72,7 @@ void MasterRuntime::run() {
   // Of an address that nobody could know before there is no run to go on with.
   if (auto asked = net::parse_address(options_.listen, 0); asked && asked->port != 0)
     young_until_ = monotonic_now() + young_for;
-  while (!stop_) {
+  while (may_serve()) {
     const auto now = monotonic_now();
     for (auto& [name, run] : runs_) run->tick(now);
     if (now >= young_until_) let_newcomers_in();
@@ -194,7 +194,7 @@ void MasterRuntime::renew_nameless(MasterRun& run) {
 }
 
 Instant MasterRuntime::next_deadline() const {
-  auto next = stranger_log_.next_deadline();
+  auto next = std::min(stranger_log_.next_deadline(), serve_until_.load());
   for (const auto& [name, run] : runs_) next = std::min(next, run->next_deadline());
   if (!newcomers_.empty()) next = std::min(next, young_until_);
   if (!strangers_.empty() || !closing_.empty()) next = std::min(next, monotonic_now() + 200 * millisecond);
@@ -254,8 +254,8 @@ void MasterRuntime::hear(ConnectionId id, const ToMaster& message) {
   drain(*run);
 }
 
-// This process may follow one that was killed, whose members dial again: a newcomer that is faster than all of
-// them must not begin another run in place of theirs.
+// This process may follow one that was killed, whose members dial again: a newcomer that is faster than all
+// of them must not begin another run in place of theirs.
 bool MasterRuntime::comes_early(ConnectionId id, const Join& join) const {
   if (monotonic_now() >= young_until_ || run_of_.contains(id)) return false;
   const auto run = runs_.find(join.run_name);
@@ -294,7 +294,7 @@ void MasterRuntime::drain(MasterRun& run) {
   auto& master = run.master;
   for (auto effects = master.take_effects(); !effects.empty(); effects = master.take_effects())
     for (auto& e : effects)
-      if (!stop_) std::visit([&](auto& x) { apply(run, x); }, e);
+      if (may_serve()) std::visit([&](auto& x) { apply(run, x); }, e);
   if (run.awaited && !master.listening()) run.awaited = false, somebody_went_ = true;
   const std::lock_guard lock(status_mutex_);
   auto& peers = status_.peers[run.name];
@@ -333,11 +333,23 @@ void MasterRuntime::apply(MasterRun& run, master_effect::Persist& e) {
   run.kept = true;
   const auto outcome = options_.store->keep(run.name, record);
   if (outcome.kind == MasterStore::Outcome::Kind::failed) log_line(outcome.why);
-  if (outcome.kind == MasterStore::Outcome::Kind::fenced) fence(outcome.why);
+  if (outcome.kind == MasterStore::Outcome::Kind::fenced) end_service(outcome.why);
+}
+
+// A process that was stopped for a while wakes between any two lines: so it is asked before each effect.
+bool MasterRuntime::may_serve() {
+  if (!stop_ && monotonic_now() >= serve_until_) end_service("its lease ran out before it was renewed");
+  return !stop_;
+}
+
+void MasterRuntime::fence(const std::string& why) {
+  hub_->call([this, why] {
+    if (!stop_) end_service(why);
+  });
 }
 
 // Nothing goes out any more, above all not the view that could not be kept.
-void MasterRuntime::fence(const std::string& why) {
+void MasterRuntime::end_service(const std::string& why) {
   stop_ = true;
   log_line("this master serves no more: " + why);
   const std::lock_guard lock(status_mutex_);

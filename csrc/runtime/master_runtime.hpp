@@ -1,6 +1,7 @@
 // The master process, or a master embedded in one: a thread that owns the sockets and, for each run that it
 // serves, a pure Master. The first who names a run begins it; it is forgotten with its last peer.
 #pragma once
+#include <atomic>
 #include <functional>
 #include <thread>
 
@@ -39,6 +40,11 @@ class MasterRuntime final : net::Connection::Handler {
   Address address() const { return address_; }
   std::vector<Address> reachable() const;  // what peers can dial
   MasterStatus status() const;
+  // Any thread. From then on nothing is sent any more, unless it is moved on before: for who holds a lease.
+  void serve_until(Instant end) {
+    if (serve_until_.exchange(end) > end) hub_->call([] {});  // it may sleep for longer
+  }
+  void fence(const std::string& why);  // any thread: serves no more, from its next turn on
   void stop();
 
  private:
@@ -65,7 +71,8 @@ class MasterRuntime final : net::Connection::Handler {
   void apply(MasterRun&, master_effect::Close& e);
   void apply(MasterRun& run, master_effect::Knock& e);
   void apply(MasterRun& run, master_effect::Persist& e);
-  void fence(const std::string& why);
+  void end_service(const std::string& why);
+  bool may_serve();
   void log_line(const std::string& text) const;
   void apply(MasterRun& run, master_effect::Notice& e);
   void check_strangers(Instant now);
@@ -81,7 +88,7 @@ class MasterRuntime final : net::Connection::Handler {
   void on_closed(net::Connection& c, const Error& why) override;
 
   static constexpr Duration introduction_timeout = 5 * second;
-  static constexpr Duration young_for = 300 * millisecond;  // members dial several times meanwhile
+  static constexpr Duration young_for = second;  // members dial several times meanwhile
   MasterOptions options_;
   std::unique_ptr<Hub> hub_;
   net::SocketAddress bound_;
@@ -97,6 +104,7 @@ class MasterRuntime final : net::Connection::Handler {
   Instant young_until_ = 0;
   ConnectionId next_id_ = 1;
   bool stop_ = false, somebody_went_ = false;
+  std::atomic<Instant> serve_until_ = never;
   mutable std::mutex status_mutex_;  // guards status_
   MasterStatus status_;
   int owner_process_ = 0;
