@@ -312,6 +312,9 @@ void bind_peer(py::module_& module) {
            })
       .def("links", &links)
       .def("events", &events)
+      .def(
+          "pause_recorder", [](PeerObject& self, bool paused) { self.runtime->pause_recorder(paused); },
+          py::arg("paused"))
       .def("diagnose", &diagnose)
       .def_property_readonly("trace_file",
                              [](const PeerObject& self) { return self.runtime->recorder().file(); })

@@ -100,7 +100,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void complete_state(std::shared_ptr<StateHandle> handle);
   void cancel_state(std::shared_ptr<StateHandle> handle, std::string why = {});
   PeerStatus status(bool with_links);
-  const Recorder& recorder() const { return recorder_; }  // to copy it, on any thread
+  const Recorder& recorder() const { return recorder_; }         // to copy it, on any thread
+  void pause_recorder(bool paused) { recorder_.pause(paused); }  // between operations; to measure its cost
   // What runs now, by the I/O thread; nothing when it has not answered in time.
   std::optional<Diagnosis> diagnose(Duration timeout);
   void leave(Duration timeout);  // politely, then close

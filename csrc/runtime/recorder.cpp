@@ -92,7 +92,7 @@ void Recorder::set_text(std::size_t word, const std::string& text) {
 }
 
 void Recorder::identify(std::uint64_t run, PeerId peer, const std::string& island) {
-  if (!on()) return;
+  if (events_ == 0) return;
   set(run_at, run);
   set(peer_at, peer);
   set_text(island_at, island);
@@ -120,7 +120,7 @@ void Recorder::note(const Event& e) {
 }
 
 Bytes Recorder::copy() const {
-  if (!on()) return {};
+  if (events_ == 0) return {};
   Bytes copied(header_bytes + events_ * entry_bytes);
   std::size_t bytes = 0;
   const auto add = [&](std::uint64_t raw) {

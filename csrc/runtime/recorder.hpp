@@ -55,7 +55,8 @@ class Recorder {
   Recorder(const Recorder&) = delete;
   Recorder& operator=(const Recorder&) = delete;
 
-  bool on() const { return events_ != 0; }
+  bool on() const { return events_ != 0 && !paused_.load(std::memory_order_relaxed); }
+  void pause(bool paused) { paused_ = paused; }  // any thread
   void identify(std::uint64_t run, PeerId peer, const std::string& island);
   void note(const Event& event);
   std::uint64_t written() const { return written_; }
@@ -74,6 +75,7 @@ class Recorder {
   void set_text(std::size_t word, const std::string& text);
 
   std::size_t events_;
+  std::atomic<bool> paused_ = false;
   std::uint64_t* words_ = nullptr;
   std::size_t mapped_bytes_ = 0;  // 0: in own_
   std::unique_ptr<std::uint64_t[]> own_;
