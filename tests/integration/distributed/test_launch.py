@@ -50,6 +50,11 @@ def command_of(pid: int) -> str:
         return ""
 
 
+def begin(command: list[str | Path], said: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    with said.open("wb") as output:
+        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env)
+
+
 def stop(process: subprocess.Popen[bytes]) -> None:
     for pid in [*descendants(process.pid), process.pid]:
         with suppress(ProcessLookupError):
@@ -73,11 +78,10 @@ def test_torchrun_starts_an_island_anew_and_the_other_trains_on(tmp_path: Path) 
     said = {name: tmp_path / name for name in "ab"}
     with pccl_py.Master("127.0.0.1:0") as master:
         islands = {
-            name: subprocess.Popen(
+            name: begin(
                 ["sh", LAUNCH / "torchrun.sh", master.address, name, str(STEPS), "2"],
-                stdout=path.open("wb"),
-                stderr=subprocess.STDOUT,
-                env=environment(OMP_NUM_THREADS="1"),
+                path,
+                environment(OMP_NUM_THREADS="1"),
             )
             for name, path in said.items()
         }
@@ -123,11 +127,9 @@ def test_slurm_starts_a_killed_peer_anew(tmp_path: Path) -> None:
     env = environment(SLURM_NTASKS="2", SLURM_JOB_ID="7", SLURM_JOB_NODELIST="here", PCCL_PORT="48321")
     env |= {"PCCL_STATE": str(tmp_path / "state"), "SLURM_SUBMIT_DIR": str(ROOT)}
     env["PATH"] = f"{tools}{os.pathsep}{env['PATH']}"
-    small = "--windows 40 --steps 10 --plain --batch 2 --context 32 --width 32".split()
+    small = "--windows 15 --steps 10 --plain --batch 2 --context 32 --width 32".split()
     log = tmp_path / "log"
-    job = subprocess.Popen(
-        ["bash", LAUNCH / "slurm.sbatch", *small], stdout=log.open("wb"), stderr=subprocess.STDOUT, env=env
-    )
+    job = begin(["bash", LAUNCH / "slurm.sbatch", *small], log, env)
     try:
         kill_one_peer(job, log)
         assert job.wait(timeout=150) == 0, log.read_text()
