@@ -261,23 +261,25 @@ def windows(
             make, more = FAMILY[family]
             with make(island, model, inner, sync_every=3, **more) as outer:
                 say(begins=outer.windows)
-                healed = late
-                while outer.windows < 6 or (wanted and not healed and outer.windows < 200):
+                last_one = outer.windows + 2 if late else 6
+                together = 0  # windows of both, once one had been gone
+                while outer.windows < last_one or (wanted and together < 3 and outer.windows < 200):
                     if rank == victim and outer.windows == 2:
                         if at == "outer" and outer.pending_steps == 2:
                             die_in_the_next_reduction(island)
                         _die_if(at == "inner" and outer.pending_steps == 1)
                         _die_if(at == "flight" and outer._flight is not None)
-                    if rank == paused and outer.windows == 2 and not stopped:
-                        stopped = family == "diloco" or outer._flight is not None
-                        stop_for(1.6 if stopped else 0)
+                    ready = outer.windows == 2 and (family == "diloco" or outer._flight is not None)
+                    if rank == paused and ready and not stopped:
+                        stopped = True
+                        stop_for(1.6)
                     loss_of(model, count, rank).backward()
                     count, before = count + 1, outer.windows
                     inner.step()
                     inner.zero_grad()
                     last = outer.stats.last
                     if last is not None and before < outer.windows == last.number:
-                        healed |= outer.windows > 3 and len(last.contributors) == 2
+                        together += outer.windows > 3 and len(last.contributors) == 2
                         say(window=last.number, of=len(last.contributors), digest=outer.state_digest())
                         if wanted:
                             time.sleep(0.05)
