@@ -91,7 +91,7 @@ class Churn:
         self._plan = plan
         self.scene = scene
         self.timetable = Timetable()
-        self.promises = Promises(scene.report.broken, plan.patience)
+        self.promises = Promises(scene.report.broken, plan.patience, scene.starvation.since)
         self.seed, self.sabotage, self.places = plan.seed, plan.sabotage, plan.islands
         self._ledger = Ledger()
         self._faults = [] if plan.calm else plan_faults(plan.seed, plan.seconds, plan.kills, plan.islands + 1)
@@ -122,7 +122,8 @@ class Churn:
         for actor in scene.actors:
             scene.resume(actor)
         scene.run_for(min(1.0, plan.seconds / 4), self._on_record)  # newcomers come in, then all leave
-        self.close_ledger(time.monotonic() - 5)
+        now = time.monotonic()
+        self.close_ledger(now - 5 - scene.starvation.since(now - CLOSE_AFTER_S))
         scene.end(self._on_record)
 
     def _goes_on(self, faults_may: bool) -> bool:
@@ -209,7 +210,7 @@ class Churn:
             self._begin(self._faults.pop(0), now)
         if now > self._closed_at + 1:
             self._closed_at = now
-            self.close_ledger(now - CLOSE_AFTER_S)
+            self.close_ledger(now - CLOSE_AFTER_S - self.scene.starvation.since(now - CLOSE_AFTER_S))
             self.scene.joins.settle(now - 1)
 
     def _begin(self, fault: Fault, now: float) -> None:

@@ -31,11 +31,18 @@ class _Promise:
 
 
 class Promises:
-    """`patience`: every time is so much longer; for runs in which everything happens at once."""
+    """`patience`: every time is so much longer; for runs in which everything happens at once. `starved`: how
+    long a process had to wait for a core since a moment; that much more time it has."""
 
-    def __init__(self, broken: Callable[[str], None], patience: float = 0.0) -> None:
+    def __init__(
+        self,
+        broken: Callable[[str], None],
+        patience: float = 0.0,
+        starved: Callable[[float], float] = lambda since: 0.0,
+    ) -> None:
         self._broken = broken
         self._patience = patience
+        self._starved = starved
         self._open: list[_Promise] = []
         self.kept = self.void = 0
 
@@ -56,7 +63,7 @@ class Promises:
     def on_record(self, who: Actor | Child, record: Record) -> None:
         for promise in [p for p in self._open if record["t"] > p.made and p.kept(who, record)]:
             self._open.remove(promise)
-            if record["t"] > promise.until:
+            if self._is_broken(promise, record["t"]):
                 self._tell(promise, record["t"])
                 continue
             self.kept += 1
@@ -68,7 +75,7 @@ class Promises:
             if promise.void():
                 self._open.remove(promise)
                 self.void += 1
-            elif now > promise.until:
+            elif self._is_broken(promise, now):
                 self._open.remove(promise)
                 self._tell(promise, now)
 
@@ -76,6 +83,10 @@ class Promises:
     def open(self) -> bool:
         return bool(self._open)
 
+    def _is_broken(self, promise: _Promise, now: float) -> bool:
+        return now > promise.until and now > promise.until + self._starved(promise.made)
+
     def _tell(self, promise: _Promise, now: float) -> None:
-        limit = promise.until - promise.made
-        self._broken(f"{promise.text} within {limit:.1f} s; it has been {now - promise.made:.1f} s")
+        limit, starved = promise.until - promise.made, self._starved(promise.made)
+        waited = f", {starved:.1f} of them for a core" if starved > 0.1 else ""
+        self._broken(f"{promise.text} within {limit:.1f} s; it has been {now - promise.made:.1f} s{waited}")

@@ -19,6 +19,7 @@ from .master_seat import MasterSeat
 from .processes import Child, Fleet, dump_stacks
 from .records import Record, Writer
 from .report import Report
+from .starvation import Starvation
 
 Stage = Literal["joining", "member", "gone", "left"]
 PeerMain = Callable[[str, Writer, int], None]  # address of the master, writer, lifeline
@@ -84,6 +85,7 @@ class Scene:
         self.hang_s = hang_s
         self.recovery = Recovery()
         self.joins = Joins()
+        self.starvation = Starvation()
         self.actors: list[Actor] = []
         self.island_of: dict[int, str] = {}
         self.actor_of: dict[int, Actor] = {}
@@ -327,6 +329,7 @@ class Scene:
         now = time.monotonic()
         living = [child for child in self.fleet.children if child.alive and not child.stopped]
         members = sum(actor.stage == "member" for actor in self.actors)
+        self.starvation.look((child.pid for child in living), now)
         self.history.look({child.pid: child.name for child in living}, members, now)
         for actor in self.actors:
             if (
@@ -336,7 +339,8 @@ class Scene:
                 or actor.child.killed_at is not None
             ):
                 continue
-            if now - actor.progress > self.hang_s:
+            silent = now - actor.progress
+            if silent > self.hang_s and silent > self.hang_s + self.starvation.since(actor.progress):
                 self._report_hang(actor, now)
                 raise Hang
 
