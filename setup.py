@@ -78,7 +78,8 @@ INSTRUCTION_SETS = {
 # Decoders, and what makes something of what they give.
 FUZZED = [
     "base/", "kernels/", "collective/", "protocol/", "wire/", "net/handshake", "net/inbox",
-    "runtime/exchange", "runtime/make_executor", "runtime/run_record",
+    "runtime/describe", "runtime/exchange", "runtime/make_executor", "runtime/plan_choice",
+    "runtime/run_record",
 ]  # fmt: skip
 # Parts of the C++ tests that need few rooms: these folders of csrc, and these tests beside main.cpp.
 PARTS = {

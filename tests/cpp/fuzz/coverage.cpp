@@ -23,12 +23,14 @@ bool recording = false, instrumented = false;
 bool Coverage::available() { return instrumented; }
 
 PLAIN void Coverage::begin() {
+  if (!instrumented) return;
   taken.fill(0);
   before = 0;
   recording = true;
 }
 
 PLAIN std::size_t Coverage::end() {
+  if (!recording) return 0;
   recording = false;
   std::size_t fresh = 0;
   for (std::size_t i = 0; i < slots; ++i) {

@@ -70,8 +70,9 @@ Bytes greeting(Rng& rng) {
   const bool secret = rng.chance(0.5), acceptor = rng.chance(0.5);
   const net::Handshake other(acceptor ? net::Side::dialler : net::Side::acceptor, 7,
                              secret ? Bytes{'s', 'e', 'c', 'r', 'e', 't'} : Bytes{}, net::Nonce{1});
-  Bytes bytes{std::uint8_t((acceptor ? 1 : 0) | (secret ? 2 : 0) | rng.below(64) << 2)};
-  bytes.insert(bytes.end(), other.output().begin(), other.output().end());
+  Bytes bytes(1 + other.output().size());
+  bytes[0] = std::uint8_t((acceptor ? 1 : 0) | (secret ? 2 : 0) | rng.below(64) << 2);
+  std::ranges::copy(other.output(), bytes.begin() + 1);
   return bytes;
 }
 
