@@ -59,7 +59,6 @@ def prepare(way: str) -> None:
     import pccl_py.checkpoint.checkpointer
 
     if way == "upload":
-
         import pccl_py.checkpoint.fsspec_store
     if way in ("dcp", "convert"):
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
@@ -68,7 +67,6 @@ def prepare(way: str) -> None:
 
         import pccl_py.checkpoint.dcp  # noqa: F401
     if way == "convert":
-
         from .checkpoint_conversions import prepare_conversions
 
         prepare_conversions()
