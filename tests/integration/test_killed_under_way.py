@@ -40,6 +40,7 @@ def train(
             for parameter in model.values():
                 parameter.grad = parameter.detach() + torch.randn(SIZE, generator=noise)
             before = outer.windows
+            outer.add_tokens(7)
             inner.step()
             last = outer.stats.last
             if outer.windows > before and last is not None:
@@ -57,9 +58,12 @@ from tests.integration.test_killed_under_way import CALM, KINDS, SIZE
 from tests.integration.trapped import trap_part
 class Trapped(Communicator):
     def all_reduce(self, tensors, *arguments, **options):
-        if tensors[0].dtype == torch.float32 and len(tensors) == 1:  # a delta, not its counts
+        if len(tensors) == 1:  # the delta, behind its counts: with them it has committed
+            while not self.counts.is_completed():
+                time.sleep(0.001)
             trap_part(self, tensors[0], own=True)
-        return super().all_reduce(tensors, *arguments, algorithm="direct", **options)
+        self.counts = super().all_reduce(tensors, *arguments, algorithm="direct", **options)
+        return self.counts
 torch.set_num_threads(1)
 comm = Trapped(address, min_islands=3, config=CALM, deterministic=True)
 say("id", comm.id)
@@ -70,6 +74,7 @@ with make(comm, model, inner, quantization=sys.argv[3] or None, **options) as ou
     while True:
         for parameter in model.values():
             parameter.grad = torch.ones(SIZE)
+        outer.add_tokens(7)
         inner.step()
 """
 
