@@ -4,17 +4,28 @@ and a value that is not encoded as the bytes that it was decoded from, is a faul
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import struct
 import tempfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pccl_py.checkpoint import dcp_metadata, lease, manifest, rank_record, remote_format, safetensors_header
+from pccl_py.checkpoint import (
+    dcp_metadata,
+    folder_coordination,
+    lease,
+    manifest,
+    rank_record,
+    remote_format,
+    safetensors_header,
+    upload_journal,
+)
 from pccl_py.checkpoint.boxes import Box
 from pccl_py.checkpoint.manifest import Manifest, Piece, Shard, Tensor
 from pccl_py.checkpoint.rank_record import RankRecord
@@ -50,6 +61,7 @@ _OBJECTS = {"x": {"a": [1, 2.5, None, True, "text"], "step": 3}}
 _MANIFEST = Manifest(
     5, 1.5, 1, 4096, (_SHARD,), {"x/w": _TENSOR}, _OBJECTS, {0: {"rng": {"s": 1}}}, {"n": "t"}
 )
+_PROGRESS = upload_journal.Progress("u", 3, "s", {"a": 5}, "b", "m", ["t"], 10, 8, [(4, 1, 2)])
 _RECORD = RankRecord(0, _SHARD, {"x/w": _TENSOR}, _OBJECTS, {"rng": {"s": 1}})
 
 
@@ -144,6 +156,22 @@ def _lease(data: bytes) -> None:
     assert isinstance(run, str) and isinstance(who, str)
 
 
+def _journal(data: bytes) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        (Path(folder) / ".upload-00000.json").write_bytes(data)
+        found = upload_journal.Journal(Path(folder), 0, 1).read("u", 3, "s")
+        assert (found.url, found.step, found.seal) == ("u", 3, "s") and found.raw >= 0
+
+
+def _hello(data: bytes) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        (Path(folder) / "hello-00000").write_bytes(data)
+        board = object.__new__(folder_coordination.FolderCoordination)
+        board._root = Path(folder)
+        word, known = board._hello(0)
+        assert isinstance(word, str) and isinstance(known, list)
+
+
 # ---- snapshots, objects, etcd ----
 
 
@@ -201,6 +229,8 @@ TARGETS: dict[str, Target] = {
     "json": Target(_json, (DamagedError,), [b'{"a":[1,-2.5e3,null,true,"\\u00e9"],"":{}}']),
     "dcp_index": Target(_dcp, (DamagedError,), [pickle.dumps({"a": (1, [2.0], b"c")}, 2)]),
     "lease": Target(_lease, (), [b'{"run":"r","pid":5,"host":"h"}']),
+    "hello": Target(_hello, (), [b'["a",["a","b"]]', b'["a",5]']),
+    "journal": Target(_journal, (), [json.dumps(asdict(_PROGRESS)).encode()]),
     "keeper": Target(_keeper, (ProtocolError,), [messages.encode(message) for message in _MESSAGES]),
     "greeting": Target(_greeting, (ProtocolError, VersionError), [channel.greeting()]),
     "objects": Target(

@@ -14,7 +14,7 @@ from tests.fuzz.targets import TARGETS, Target
 def test_corpus_and_mutants(name: str) -> None:
     campaign = Campaign(name, TARGETS[name])
     campaign.replay()
-    campaign.run(400, 1.0)
+    campaign.run(250, 0.5)
 
 
 @pytest.mark.parametrize("guided", [False, True])
