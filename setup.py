@@ -54,6 +54,8 @@ COMPILE_FLAGS = {
     "-fsanitize-coverage=trace-pc,trace-cmp".split(),
     "thread": "-O1 -g -fsanitize=thread -D_GLIBCXX_ASSERTIONS".split(),
 }
+# Tests' own sources: most are run once, soon after they are compiled. The simulator runs for long.
+QUICK_FLAGS = {"none": ["-O1"], "address": [], "thread": []}
 LINK_FLAGS = {
     "none": [],
     "address": ["-fsanitize=address,undefined"],
@@ -183,7 +185,8 @@ class Build:
         """`salt` stands for `system` in the fingerprint: an isolated build has it elsewhere every time."""
         target = self._objects / f"{source}.o"
         _, special = instruction_set(source) or ("", [])
-        flags = [*self._flags, *special, *(f"-I{path}" for path in ("csrc", *include))]
+        quick = QUICK_FLAGS[self._flavour] if source.startswith("tests/cpp/test_") else []
+        flags = [*self._flags, *special, *quick, *(f"-I{path}" for path in ("csrc", *include))]
         dependencies = ["-MMD", "-MF", str(target.with_suffix(".d"))]
         outside = [word for path in system for word in ("-isystem", path)]
         command = [*self._cxx, *flags, *outside, *dependencies, "-c", source, "-o", str(target)]

@@ -17,7 +17,6 @@ from ..state.train_state import TrainState, as_state
 from . import native
 from .coordination import Coordination
 from .coordinations import coordination_of
-from .foreign import foreign
 from .known_states import KnownStates
 from .load import Loader
 from .local_level import LocalLevel
@@ -26,10 +25,11 @@ from .remote_level import RemoteLevel
 from .remote_settings import RemoteSettings
 from .remote_source import RemoteSource
 from .remote_url import open_store, places
-from .save import StagedSave, addresses
+from .save import StagedSave
 from .settings import OnBusy, Settings
 from .staging_pool import SaverPool
 from .stats import LoadInfo, SaveInfo, Stats
+from .targets import Fit
 from .upload import Compression
 from .upload_queue import UploadQueue
 from .verify import Report
@@ -187,7 +187,6 @@ class Checkpointer:
         if not self._settings.lazy:
             taken.owners.clear()
         content = self._states.content(state, taken)
-        pieces, plan = content.pieces, content.plan
         pool = self._pool.of(content)
         path, recycle = self._level.begin(step)
         job = native.ShardSave(
@@ -195,16 +194,16 @@ class Checkpointer:
             self._disk,
             path=path,
             recycle=recycle,
-            header=plan.header,
-            regions=addresses(pieces),
-            foreign=foreign(pieces),
+            header=content.plan.header,
+            regions=content.places,
+            foreign=content.foreign,
             block_bytes=self._level.block_bytes,
             copy_threads=self._settings.copy_threads,
             write_threads=self._settings.write_threads,
         )
-        staged = StagedSave(job, pieces, content.glimpses, self._settings.timeout_s)
+        staged = StagedSave(job, content, self._settings.timeout_s)
         staged.start()
-        return PendingSave(number, step, begun, staged, job, pieces, content.aliases, plan, taken)
+        return PendingSave(number, step, begun, staged, job, content, taken)
 
     def prepare(self, state: Any) -> None:
         """Makes the pool, all its pages, and the plan of this state's file, before the training begins: else
@@ -261,7 +260,7 @@ class Checkpointer:
         loader = Loader(
             self._level, self._disk, self._coordination, self._loads, self._settings.timeout_s, self._source
         )
-        return loader.load(as_state(state), step, strict=strict, parts=parts, mapping=mapping)
+        return loader.load(as_state(state), step, Fit(strict, parts, mapping))
 
     def latest(self) -> int | None:
         """The newest complete step, of the folder or the remote; None: there is none."""

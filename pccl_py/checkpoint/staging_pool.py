@@ -7,7 +7,7 @@ from contextlib import suppress
 from ..errors import UsageError
 from ..staging.pool import SLAB_BYTES, Pool
 from . import native
-from .foreign import foreign, lock_pages, unlock_pages
+from .foreign import lock_pages, unlock_pages
 from .shard_plans import ShardContent
 from .stats import Stats
 
@@ -29,7 +29,7 @@ class SaverPool:
     def of(self, content: ShardContent, *, warm: bool = False) -> native.StagingPool:
         """For the file of this content; `warm` as of make_pool."""
         if self._pool is None:
-            devices = bool(foreign(content.pieces))
+            devices = bool(content.foreign)
             if self._given is not None:
                 self._pool = self._given.native
             else:
