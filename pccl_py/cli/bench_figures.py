@@ -62,7 +62,7 @@ def add_all(benches: Any) -> None:
     arguments.count(bench, "--repeats", 3, "times")
     bench = _add(benches, "scale", "control cost against the number of peers, real ones on loopback", _scale)
     bench.add_argument(
-        "--peers", type=parsed(_crowds), default="50,100,200", metavar="LIST", help="default 50,100,200"
+        "--peers", type=parsed(_crowds), default="25,50,100", metavar="LIST", help="default 25,50,100"
     )
     arguments.count(bench, "--repeats", 20, "operations")
     bench = _add(benches, "snapshot", "snapshots in memory, and a trainer that is killed", _snapshot)

@@ -25,7 +25,7 @@ TEST(corpus_and_mutants) {
   const auto runs = word("PCCL_FUZZ_RUNS"), seconds = word("PCCL_FUZZ_SECONDS");
   Budget budget;
   if (!runs.empty()) budget.runs = std::strtoull(runs.c_str(), nullptr, 10);
-  if (!seconds.empty()) budget = {~std::uint64_t{0}, std::strtod(seconds.c_str(), nullptr)};
+  if (!seconds.empty()) budget = {std::uint64_t{1} << 60, std::strtod(seconds.c_str(), nullptr)};
   CHECK(only.empty() || target_named(only) != nullptr);
   for (const auto& target : targets()) {
     if (!only.empty() && target.name != only) continue;

@@ -68,6 +68,7 @@ Campaign::Campaign(const Target& target, const std::string& last)
     : target_(target),
       rng_(mix64(target.name.size() + std::uint64_t(target.name[0]))),
       last_(map_file(last)) {
+  Coverage::forget();
   for (int i = 0; i < seeds_drawn; ++i) pool_.push_back(target.seed(rng_));
 }
 

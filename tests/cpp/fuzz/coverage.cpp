@@ -1,8 +1,8 @@
 #include "fuzz/coverage.hpp"
 
 #include <algorithm>
-#include <array>
 #include <bit>
+#include <cstring>
 
 // What the compiler calls at every edge and comparison. Nothing here may be instrumented itself.
 #define PLAIN __attribute__((no_sanitize("address", "undefined"), no_sanitize_coverage, noinline))
@@ -11,9 +11,10 @@ namespace pccl::fuzz {
 namespace {
 
 constexpr std::size_t slots = 1u << 16, words_max = 64;
-std::array<std::uint8_t, slots> taken{};  // by this input
-std::array<std::uint8_t, slots> known{};  // by all: how often, by magnitude
-std::array<std::uint64_t, words_max> compared{};
+// No std::array: its functions are instrumented, and would call what calls them.
+std::uint8_t taken[slots];  // by this input
+std::uint8_t known[slots];  // by all: how often, by magnitude
+std::uint64_t compared[words_max];
 std::size_t compared_next = 0, edges_known = 0;
 std::uintptr_t before = 0;
 bool recording = false, instrumented = false;
@@ -22,9 +23,14 @@ bool recording = false, instrumented = false;
 
 bool Coverage::available() { return instrumented; }
 
+void Coverage::forget() {
+  std::memset(known, 0, sizeof known);
+  edges_known = 0;
+}
+
 PLAIN void Coverage::begin() {
   if (!instrumented) return;
-  taken.fill(0);
+  std::memset(taken, 0, sizeof taken);
   before = 0;
   recording = true;
 }
@@ -47,7 +53,7 @@ PLAIN std::size_t Coverage::end() {
 std::size_t Coverage::edges() { return edges_known; }
 
 std::vector<std::uint64_t> Coverage::words() {
-  return {compared.begin(), compared.begin() + std::ptrdiff_t(std::min(compared_next, words_max))};
+  return {compared, compared + std::min(compared_next, words_max)};
 }
 
 namespace {

@@ -9,6 +9,7 @@ namespace pccl::fuzz {
 class Coverage {
  public:
   static bool available();
+  static void forget();                       // all ways are new again
   static void begin();                        // of one input
   static std::size_t end();                   // how many edges were new, or taken more often than ever
   static std::size_t edges();                 // seen so far
