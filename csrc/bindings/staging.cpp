@@ -126,6 +126,11 @@ void bind_pool(py::module_& module) {
           "address", [](const StagingPool& pool) { return reinterpret_cast<std::uintptr_t>(pool.address()); },
           "Of the first slab; the others follow. 0: it was closed.")
       .def_property_readonly("huge", &StagingPool::huge, "Mostly in huge pages.")
+      .def(
+          "warm", [](StagingPool& pool) { without_gil([&] { pool.warm(); }); },
+          "Gives pages to slabs that nobody has used, on this thread, which has a low priority from then on; "
+          "until there is none left, or stop_warming().")
+      .def("stop_warming", [](StagingPool& pool) { without_gil([&] { pool.stop_warming(); }); })
       .def("close", &close, "Gives the memory back. UsageError while a save uses it.");
 }
 

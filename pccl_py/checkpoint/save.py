@@ -33,7 +33,7 @@ class StagedSave:
         self._pieces: Sequence[Piece] = content.pieces
         self._owned = content.owned
         self._timeout_s = timeout_s
-        self._copier = ForeignCopier(job, content.pieces) if content.foreign else None
+        self._copier = ForeignCopier(job, content.pieces, content.foreign) if content.foreign else None
         self._versions = [_version(piece.rows) for piece in content.pieces]
         self._glimpses, self._seen = content.glimpses, content.glimpses.take()
         self._passed: set[int | None] = {0}  # owners whose tensors may have changed since

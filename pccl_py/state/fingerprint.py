@@ -60,7 +60,7 @@ class _Leaves:
         tensors = self.tensors
         told: list[Any] = [list(map(ask, tensors)) for ask in _TOLD]
         dense = told[_TOLD.index(Tensor.is_contiguous)]
-        told.append([tensor.stride() for tensor, is_dense in zip(tensors, dense, strict=True) if not is_dense])
+        told.append([one.stride() for one, is_dense in zip(tensors, dense, strict=True) if not is_dense])
         return [*told, list(map(_memory, self.others))]
 
     def _add(self, tree: Any) -> None:
