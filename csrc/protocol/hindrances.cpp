@@ -69,7 +69,7 @@ std::optional<Hindrance> slow_link(const std::vector<Witness>& all) {
     others.push_back(any ? held_up_ms(*it) : 0);
   }
   if (worst == nullptr) return std::nullopt;
-  std::erase(others, held_up_ms(*worst));
+  others.erase(std::ranges::find(others, held_up_ms(*worst)));
   std::ranges::sort(others);
   if (!others.empty() && held_up_ms(*worst) < stands_out * others[others.size() / 2]) return std::nullopt;
   const auto* receiver = link_of(all, worst->peer, sender->peer);
