@@ -273,6 +273,12 @@ class StagingPool:
         """
         Gives the memory back. UsageError while a save uses it.
         """
+    def stop_warming(self) -> None:
+        ...
+    def warm(self) -> None:
+        """
+        Gives pages to slabs that nobody has used, on this thread, which has a low priority from then on; until there is none left, or stop_warming().
+        """
     @property
     def address(self) -> int:
         """
@@ -378,9 +384,9 @@ class ShardSave:
         """
         None: the time was over.
         """
-    def wait_staged(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> bool:
+    def wait_staged(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex, *, copying: bool = True) -> bool:
         """
-        True: everything is copied and summed. The caller copies along.
+        True: everything is copied and summed. `copying`: the caller copies along; else it waits aside.
         """
     @property
     def staged(self) -> bool:
@@ -413,9 +419,9 @@ class MemoryCapture:
         """
         Returns at once.
         """
-    def wait_staged(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> bool:
+    def wait_staged(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex, *, copying: bool = True) -> bool:
         """
-        True: everything is copied and summed. The caller copies along.
+        True: everything is copied and summed. `copying`: the caller copies along; else it waits aside.
         """
     @property
     def block_crcs(self) -> bytes:

@@ -23,6 +23,7 @@ struct MasterOptions {
   Timing timing;
   std::function<void(const std::string&)> log;
   std::unique_ptr<MasterStore> store;  // null: a view lives in the peers' memory alone
+  std::size_t runs_max = limits::runs_max;
 };
 
 struct MasterEvent {
@@ -71,6 +72,7 @@ class MasterRuntime final : net::Connection::Handler {
   void run();
   void accept(net::Accepted accepted);
   MasterRun* run_of(ConnectionId id, const ToMaster& message);
+  void say_unread(const MasterStore::Records& records) const;
   std::optional<Error> restore_runs();
   Result<MasterRun*> begin_run(const std::string& name);
   MasterRun* start_run(const std::string& name, MasterConfig config);
