@@ -19,6 +19,7 @@ from .collectives import Collectives
 from .config import Config
 from .errors import ClosedError, Evicted, PcclError, UsageError, from_code
 from .logs import tie
+from .observe.observed import Observed
 from .secret import read_secret
 from .shared_state import SharedState, SyncInfo
 from .staging import fence
@@ -69,7 +70,7 @@ class PeerInfo:
     host: int
 
 
-class Communicator(Collectives):
+class Communicator(Collectives, Observed):
     """`with Communicator("master.example:48148", secret_file="run.key") as comm:` joins, then leaves.
 
     address         host:port of the master; names, IPv4 and [IPv6]
@@ -160,6 +161,8 @@ class Communicator(Collectives):
             if start_rank is None
             else arguments.whole(start_rank, "start_rank", 0, arguments.U32_MAX - 1),
             transport=self._config.transport if transport is None else transport,
+            recorded_events=self._config.recorded_events,
+            trace_folder=self._config.trace_dir,
         )
         self._group = group
         self._process = os.getpid()
@@ -167,6 +170,7 @@ class Communicator(Collectives):
         self._current: list[_core.Peer] = []
         self._finalizer = weakref.finalize(self, _release, self._current, self._process)
         self._join(self._connect_s)
+        self._be_observed()
 
     def _join(self, seconds: float) -> None:
         """Until the time is over, too, where it was silent at the door and may come again. Ranks of an island
