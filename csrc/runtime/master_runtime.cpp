@@ -93,7 +93,7 @@ void MasterRuntime::run() {
   for (auto& [name, run] : runs_) run->knocker.close_all();
 }
 
-void MasterRuntime::say_unread(const MasterStore::Records& records) const {
+void MasterRuntime::say_unread(const MasterStore::Records& records) {
   constexpr std::size_t lines_max = 10;
   const auto count = records.unread.size();
   for (std::size_t i = 0; i < std::min(count, lines_max); ++i)

@@ -72,7 +72,7 @@ class MasterRuntime final : net::Connection::Handler {
   void run();
   void accept(net::Accepted accepted);
   MasterRun* run_of(ConnectionId id, const ToMaster& message);
-  void say_unread(const MasterStore::Records& records) const;
+  void say_unread(const MasterStore::Records& records);
   std::optional<Error> restore_runs();
   Result<MasterRun*> begin_run(const std::string& name);
   MasterRun* start_run(const std::string& name, MasterConfig config);
