@@ -265,7 +265,7 @@ class Island:
 
     def _average(self, shards: list[Tensor], weight: float | None, options: dict[str, Any]) -> OpInfo:
         dense = [shard.contiguous() for shard in shards]
-        info = self.all_reduce(dense, "avg", weight=weight, **options)
+        info: OpInfo = self.all_reduce(dense, "avg", weight=weight, **options)
         for shard, value in zip(shards, dense, strict=True):
             if value is not shard:
                 shard.copy_(value)
