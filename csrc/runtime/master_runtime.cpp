@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "runtime/handles.hpp"
 #include "runtime/own_thread.hpp"
 
 namespace pccl {
@@ -92,7 +93,7 @@ void MasterRuntime::run() {
   for (auto& [name, run] : runs_) run->knocker.close_all();
 }
 
-void MasterRuntime::say_unread(const MasterStore::Records& records) const {
+void MasterRuntime::say_unread(const MasterStore::Records& records) {
   constexpr std::size_t lines_max = 10;
   const auto count = records.unread.size();
   for (std::size_t i = 0; i < std::min(count, lines_max); ++i)
@@ -368,12 +369,32 @@ void MasterRuntime::end_service(const std::string& why) {
   status_.fenced = why;
 }
 
-void MasterRuntime::log_line(const std::string& text) const {
+std::optional<MasterReport> MasterRuntime::report(Duration timeout) const {
+  auto asked = std::make_shared<Promise<MasterReport>>();
+  hub_->call([this, asked] {
+    MasterReport found{{}, events_, events_written_};
+    for (const auto& [name, run] : runs_) found.runs[name] = run->master.report(monotonic_now());
+    asked->set(std::move(found));
+  });
+  if (!asked->wait_for(timeout)) return std::nullopt;
+  return asked->get();
+}
+
+void MasterRuntime::note_event(const std::string& run, const std::string& text) {
+  const auto wall = std::chrono::system_clock::now().time_since_epoch();
+  events_.push_back({std::chrono::duration_cast<std::chrono::milliseconds>(wall).count(), run, text});
+  if (events_.size() > events_max) events_.pop_front();
+  ++events_written_;
+}
+
+void MasterRuntime::log_line(const std::string& text) {
+  note_event({}, text);
   if (options_.log) options_.log(text);
 }
 
 void MasterRuntime::apply(MasterRun& run, master_effect::Notice& e) {
-  log_line(run.name.empty() ? e.text : "run '" + run.name + "': " + e.text);
+  note_event(run.name, e.text);
+  if (options_.log) options_.log(run.name.empty() ? e.text : "run '" + run.name + "': " + e.text);
 }
 
 }  // namespace pccl
