@@ -89,8 +89,7 @@ def _check_apart(names: list[str], tensors: list[Tensor]) -> None:
         check_disjoint([(t.data_ptr(), t.nbytes) for _, t in found], [f"parameter {n!r}" for n, _ in found])
     except UsageError as error:
         text = str(error).partition(":")[0]
-        what = "tie modules by giving them one Parameter, which then counts once"
-        raise UsageError(f"{text}: {what}") from error
+        raise UsageError(f"{text}: give both modules one Parameter, which counts once") from error
 
 
 def _is_embedding(model: torch.nn.Module, name: str) -> bool:

@@ -323,7 +323,7 @@ class OuterState:
         }
 
     def check_saved(self, saved: Mapping[str, Any], more: Iterable[str]) -> None:
-        """Raises UsageError where load_state_dict(), or who wants its keys `more`, would stop half way."""
+        """Raises UsageError where load_state_dict(), or who wants `more` keys of it, would stop half way."""
         if saved.get("layout") != self.layout:
             raise UsageError(
                 "the saved state is of another model, of another outer optimizer or of other settings"
@@ -337,8 +337,9 @@ class OuterState:
             _check_keys(saved[key], held)
             for name, tensor in held.items():
                 if (found := saved[key][name].shape) != tensor.shape:
-                    shape = list(tensor.shape)
-                    raise UsageError(f"{name!r} is {list(found)} and not {shape} in what was saved")
+                    raise UsageError(
+                        f"{name!r} is {list(found)} and not {list(tensor.shape)} in what was saved"
+                    )
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Of what has passed check_saved()."""

@@ -247,9 +247,7 @@ class Island:
         """
         options |= {"scope": "run", "weight": weight}
         if async_op:
-            return IslandWork(
-                self._bond, lambda: self.comm.all_reduce(tensors, op, async_op=True, **options)
-            )
+            return IslandWork(self._bond, lambda: self.comm.all_reduce(tensors, op, async_op=True, **options))
         info: OpInfo = self._bond.jointly(lambda: self.comm.all_reduce(tensors, op, **options))
         self._waiting = info.waiting
         return info
