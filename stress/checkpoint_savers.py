@@ -44,10 +44,8 @@ class Task:
             self.say(word, step)
 
     def fill(self, state: dict[str, Any], step: int) -> None:
-        """What the state is at this step."""
-        state["step"] = step
-        for index in range(TENSORS):
-            state[f"t{index}"].fill_(step * 31 + index)
+        """As fill(), but for the fault."""
+        fill(state, step)
         if self.sabotage == "value":
             state[f"t{TENSORS - 1}"][ELEMENTS // 2] += 1
 
@@ -219,6 +217,13 @@ def blank() -> dict[str, Any]:
 
     state: dict[str, Any] = {f"t{index}": torch.zeros(ELEMENTS) for index in range(TENSORS)}
     return state | {"step": -1}
+
+
+def fill(state: dict[str, Any], step: int) -> None:
+    """What the state is at this step."""
+    state["step"] = step
+    for index in range(TENSORS):
+        state[f"t{index}"].fill_(step * 31 + index)
 
 
 def verdict(state: dict[str, Any], step: int, root: Path | None = None, *, journals: bool = True) -> str:
