@@ -71,7 +71,7 @@ class Communicator(Collectives):
 
     address         host:port of the master; names, IPv4 and [IPv6]
     secret_file     at least 16 bytes that all peers and the master share: all connections are then TLS 1.3
-                    between those who have it. None: `secret_file` of the configuration; without, loopback only
+                    between those who have it. None: the configuration's; where that is empty, loopback only
     insecure        True: other hosts without a secret
     island          name of the peers that live and die together; None: this peer is one by itself
     island_size     how many peers the island has; rank r of it joins group r

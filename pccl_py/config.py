@@ -100,7 +100,7 @@ class Config:
     )  # fmt: skip
     libssl: str = knob(
         "", "PCCL_LIBSSL",
-        help="Path of OpenSSL 3's libssl, for runs with a secret. Empty: the one that Python has, or libssl.so.3.",
+        help="Path of OpenSSL 3's libssl, for runs with a secret. Empty: Python's own, or libssl.so.3.",
     )  # fmt: skip
     host_label: str = knob(
         "", "PCCL_HOST_LABEL",

@@ -118,8 +118,6 @@ Sha256::Digest Handshake::key() const {
   return hmac_sha256(secret_, text);
 }
 
-Error Handshake::on_end() const {
-  return {ErrorCode::connect, "the other side hung up without a greeting"};
-}
+Error Handshake::on_end() const { return {ErrorCode::connect, "the other side hung up without a greeting"}; }
 
 }  // namespace pccl::net

@@ -5,9 +5,10 @@
 // secret that is all, and frames may follow without waiting. With a secret TLS 1.3 follows on both sides,
 // under a key of this connection alone:
 //   key = HMAC-SHA256(secret, "pccl_py tls" + dialler's 32 bytes + acceptor's 32 bytes)
-// It is bound to both nonces, versions and flags: whoever changes one of them on the way, or does not know the
-// secret, ends the connection before a frame is sent. The dialler's first message shows a digest that depends
-// on the secret: who can be dialled in place of an acceptor may guess by it, so a secret has to be random.
+// It is bound to both nonces, versions and flags: whoever changes one of them on the way, or does not know
+// the secret, ends the connection before a frame is sent. The dialler's first message shows a digest that
+// depends on the secret: who can be dialled in place of an acceptor may guess by it, so a secret has to be
+// random.
 #pragma once
 #include <array>
 #include <cstdint>

@@ -17,7 +17,7 @@ constexpr int verify_peer = 1;
 constexpr int error_want_read = 2, error_want_write = 3, error_zero_return = 6;
 constexpr int key_update_not_requested = 0;
 constexpr unsigned long reason_mask = 0x7fffff;
-constexpr unsigned long reason_binder = 253;                        // seen by who is dialled
+constexpr unsigned long reason_binder = 253;                                     // seen by who is dialled
 constexpr unsigned long reason_told_illegal = 1047, reason_told_decrypt = 1051;  // and told to the dialler
 
 constexpr char identity[] = "pccl_py";
@@ -216,7 +216,8 @@ Result<bool> Tls::handshake() {
   if (error != error_want_read && error != error_want_write)
     return failed("the encrypted connection could not be begun");
   if (handshake_bytes_ > handshake_bytes_max)
-    return Error{ErrorCode::protocol, "the other side says too much before it proves that it knows the secret"};
+    return Error{ErrorCode::protocol,
+                 "the other side says too much before it proves that it knows the secret"};
   return false;
 }
 
@@ -249,7 +250,8 @@ Result<std::size_t> Tls::open(const iovec* parts, int count) {
 Error Tls::seal_record(ByteView plain) {
   if (key_bytes_ >= key_bytes_max_) {
     key_bytes_ = 0;
-    if (library_.SSL_key_update(ssl_, key_update_not_requested) != 1) return failed("no new key could be made");
+    if (library_.SSL_key_update(ssl_, key_update_not_requested) != 1)
+      return failed("no new key could be made");
   }
   key_bytes_ += plain.size();
   std::size_t gone = 0;
@@ -257,7 +259,8 @@ Error Tls::seal_record(ByteView plain) {
   return failed("the stream could not be encrypted");
 }
 
-// Records are full wherever there is enough: small parts are put together, large ones are read where they are.
+// Records are full wherever there is enough: small parts are put together, large ones are read where they
+// are.
 Result<std::size_t> Tls::seal(const iovec* parts, int count) {
   thread_local std::array<std::uint8_t, record_bytes> together;
   library_.ERR_clear_error();
@@ -272,7 +275,8 @@ Result<std::size_t> Tls::seal(const iovec* parts, int count) {
       std::size_t have = 0;
       while (i < count && have < record_bytes) {
         const auto part = std::min(parts[i].iov_len - offset, record_bytes - have);
-        std::memcpy(together.data() + have, static_cast<const std::uint8_t*>(parts[i].iov_base) + offset, part);
+        std::memcpy(together.data() + have, static_cast<const std::uint8_t*>(parts[i].iov_base) + offset,
+                    part);
         have += part;
         offset += part;
         if (offset == parts[i].iov_len) ++i, offset = 0;

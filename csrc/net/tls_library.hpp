@@ -70,8 +70,8 @@ struct TlsLibrary {
   int (*SSL_key_update)(ssl_st*, int);
 };
 
-// A path for those whose OpenSSL lies where the loader does not look; empty: by its usual name. Without effect
-// once one was loaded.
+// A path for those whose OpenSSL lies where the loader does not look; empty: by its usual name. Without
+// effect once one was loaded.
 void name_tls_library(std::string path);
 
 // Errors: usage, with what to install.

@@ -80,7 +80,7 @@ class Row:
             "# cong: congestion control; other: part of the machine's CPU time that other processes used",
         ]
         if self.setting.secret:
-            lines.append("# encrypted: in place, in a run with a secret; what it costs in throughput is behind")
+            lines.append("# encrypted: in place, in a run with a secret; behind it, what throughput it costs")
         title = titles(f"bytes:12 place:12 ops:4 {_SIDE} other:5")
         if self.against is not None:
             lines.append(

@@ -101,7 +101,7 @@ def _add_all_reduce(benches: Any) -> None:
     arguments.path(bench)
     bench.add_argument("--in-place", action="store_true", help="results over inputs (the default)")
     bench.add_argument("--out-of-place", action="store_true", help="a row for results elsewhere")
-    bench.add_argument("--secret", action="store_true", help="a row for a run with a secret, and what it costs")
+    bench.add_argument("--secret", action="store_true", help="a row for a run with a secret, with its cost")
     arguments.repeats(bench)
 
 

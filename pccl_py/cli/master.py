@@ -33,7 +33,9 @@ def add_parser(subparsers: Any) -> None:
         "--listen", default=LISTEN, metavar="HOST:PORT", help=f"default {LISTEN}; port 0: any"
     )
     parser.add_argument(
-        "--secret-file", metavar="FILE", help="a secret of 16 bytes or more, the same for peers (default: PCCL_SECRET_FILE)"
+        "--secret-file",
+        metavar="FILE",
+        help="a secret of 16 bytes or more, the same for peers (default: PCCL_SECRET_FILE)",
     )
     parser.add_argument("--insecure", action="store_true", help="serve other hosts without a secret")
     parser.add_argument(
