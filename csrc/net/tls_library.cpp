@@ -58,7 +58,6 @@ void find_tls(Finder& find, TlsLibrary& all) {
   PCCL_FIND(SSL_CTX_set_options);
   PCCL_FIND(SSL_CTX_set_ciphersuites);
   PCCL_FIND(SSL_CTX_set_num_tickets);
-  PCCL_FIND(SSL_CTX_set_verify);
   PCCL_FIND(SSL_CTX_set_psk_client_callback);
   PCCL_FIND(SSL_CTX_set_psk_server_callback);
   PCCL_FIND(SSL_new);
@@ -67,6 +66,7 @@ void find_tls(Finder& find, TlsLibrary& all) {
   PCCL_FIND(SSL_get_rbio);
   PCCL_FIND(SSL_set_connect_state);
   PCCL_FIND(SSL_set_accept_state);
+  PCCL_FIND(SSL_set_verify);
   PCCL_FIND(SSL_do_handshake);
   PCCL_FIND(SSL_session_reused);
   PCCL_FIND(SSL_version);

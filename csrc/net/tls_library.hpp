@@ -51,7 +51,6 @@ struct TlsLibrary {
   std::uint64_t (*SSL_CTX_set_options)(ssl_ctx_st*, std::uint64_t);
   int (*SSL_CTX_set_ciphersuites)(ssl_ctx_st*, const char*);
   int (*SSL_CTX_set_num_tickets)(ssl_ctx_st*, std::size_t);
-  void (*SSL_CTX_set_verify)(ssl_ctx_st*, int, int (*)(int, void*));
   void (*SSL_CTX_set_psk_client_callback)(ssl_ctx_st*, KeyOfClient);
   void (*SSL_CTX_set_psk_server_callback)(ssl_ctx_st*, KeyOfServer);
 
@@ -61,6 +60,7 @@ struct TlsLibrary {
   bio_st* (*SSL_get_rbio)(const ssl_st*);
   void (*SSL_set_connect_state)(ssl_st*);
   void (*SSL_set_accept_state)(ssl_st*);
+  void (*SSL_set_verify)(ssl_st*, int, int (*)(int, void*));
   int (*SSL_do_handshake)(ssl_st*);
   int (*SSL_session_reused)(const ssl_st*);
   int (*SSL_version)(const ssl_st*);

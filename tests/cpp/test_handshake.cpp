@@ -200,7 +200,7 @@ TEST(garbage_never_crashes) {
       end.give({garbage.data() + at, part});
       at += part;
     }
-    CHECK(good >= 32 || !end.handshake.done());
+    CHECK(good >= 16 || !end.handshake.done());  // behind it lies the nonce
   }
 }
 
