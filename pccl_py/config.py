@@ -78,6 +78,10 @@ class Config:
         16.0, "PCCL_DEADLINE_K", at_most=1e6,
         help="The deadline is the median of past durations plus so many times their spread.",
     )  # fmt: skip
+    straggler_ms: int = timing(
+        0, "PCCL_STRAGGLER_MS", at_least=0,
+        help="At the master: few who keep all others waiting for so long are evicted. 0: nobody is.",
+    )  # fmt: skip
     connect_timeout_s: float = knob(
         600.0, "PCCL_CONNECT_TIMEOUT_S", at_least=0, at_most=1e9,
         help="To be admitted, in seconds; a running group admits at its next boundary. 0: no limit.",
@@ -109,6 +113,14 @@ class Config:
     transport: str = knob(
         "auto", "PCCL_TRANSPORT", help="Between peers of one host: auto, shm, cma or tcp (see Communicator)."
     )
+    recorded_events: int = knob(
+        16_384, "PCCL_RECORDED_EVENTS", at_least=0, at_most=1 << 20,
+        help="The last events that a peer keeps, 64 bytes each, for diagnose() and dumps. 0: none.",
+    )  # fmt: skip
+    trace_dir: str = knob(
+        "", "PCCL_TRACE_DIR",
+        help="Folder for recorded events: kept in a file there, dumped when an operation fails. Empty: none.",
+    )  # fmt: skip
     stripes: int = knob(
         0, "PCCL_STRIPES", at_least=0, at_most=16,
         help="TCP streams of each link; the larger of both ends' wishes counts. 0: by path, 2 to 16.",

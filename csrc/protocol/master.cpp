@@ -94,7 +94,8 @@ void Master::on_closed(ConnectionId c, Instant now) {
   it->second.lost_since = now;
   liveness_at_ = std::min(liveness_at_, silent_at(it->second));
   if (!member(peer))
-    drop_from_door(peer, "peer " + std::to_string(peer) + " went away while it waited at the door");
+    drop_from_door(peer, "peer " + std::to_string(peer) + " went away while it waited at the door",
+                   ErrorCode::evicted);
   else
     judge_links(now);
   if (member(peer)) emit(master_effect::Knock{peer, it->second.join.reachable_at});
@@ -143,7 +144,7 @@ void Master::check_silence(Instant now) {
   }
   // The door first: where all members are gone, those at the door begin anew.
   for (const auto peer : waiting_at_door)
-    drop_from_door(peer, "peer " + std::to_string(peer) + " was silent at the door");
+    drop_from_door(peer, "peer " + std::to_string(peer) + " was silent at the door", ErrorCode::evicted);
   if (!gone.empty()) remove(gone, why, ErrorCode::evicted, now);
 }
 
@@ -167,6 +168,7 @@ void Master::tick(Instant now) {
   judge_links(now);
   answer_askers(now);
   judge_deadlines(now);
+  judge_stragglers(now);
   look_at_links(now);
   check_probes(now);
   let_held_in(now);
@@ -181,6 +183,8 @@ Instant Master::next_deadline() const {
   for (const auto& [key, operation] : operations_) {
     posted = std::min(posted, operation.all_posted_at);
     next = std::min(next, operation.answer_at);
+    if (timing_.straggler != 0 && operation.asked_since != never)
+      next = std::min(next, operation.asked_since + timing_.straggler);
   }
   return posted == never ? next : std::min(next, posted + adaptive_deadline() + 1);
 }

@@ -13,6 +13,7 @@
 #include "protocol/effects.hpp"
 #include "protocol/member_index.hpp"
 #include "protocol/rules.hpp"
+#include "protocol/run_report.hpp"
 #include "protocol/timing.hpp"
 #include "protocol/wiring.hpp"
 
@@ -52,6 +53,7 @@ class Master {
   std::uint64_t run() const { return run_; }
   bool recovering() const { return phase_ != Phase::serving; }
   bool listening() const { return phase_ == Phase::listening; }  // for the members of the last view
+  RunReport report(Instant now) const;
   std::size_t peers() const { return peers_.size() + early_joins_.size(); }  // members, and those at the door
 
  private:
@@ -67,6 +69,7 @@ class Master {
     std::optional<std::uint32_t> proof_round;  // at the door: links asked for, not yet answered
     bool proven = false;
     std::uint32_t failures = 0;
+    std::vector<Figure> figures;   // for people
     std::uint32_t complaints = 0;  // breaks that it reported since its last commit
   };
   struct DoorIsland {
@@ -90,6 +93,8 @@ class Master {
     std::map<PeerId, std::uint64_t> moved;  // as they last said
     Instant all_posted_at = never;          // or when data last moved
     Instant first_heard = never;
+    Instant asked_since = never;        // somebody waits for it
+    std::vector<Hindrance> hindrances;  // as those who wait were told
   };
   struct Probing {  // all trainers are at the boundary, and their links are measured round by round
     std::vector<GroupRing> groups;
@@ -116,8 +121,10 @@ class Master {
   void on(ConnectionId c, PeerId peer, const StateOffer& m, Instant now);
   void on(ConnectionId c, PeerId peer, const LinkReport& m, Instant now);
   void on(ConnectionId c, PeerId peer, const Probed& m, Instant now);
+  void on(ConnectionId c, PeerId peer, const Figures& m, Instant now);
 
   // door
+  Error mixed(const Join& join) const;
   Error admissible(const Join& join) const;
   std::optional<PeerId> in_the_way(const Join& join) const;
   void hold(ConnectionId c, const Join& join, Instant now);
@@ -129,7 +136,7 @@ class Master {
   void start_proof(const std::string& island, Instant now);
   void update_ready(DoorIsland& island, Instant now);
   void leave_door(std::map<std::string, DoorIsland>::iterator island);
-  void drop_from_door(PeerId peer, const std::string& why);
+  void drop_from_door(PeerId peer, const std::string& why, ErrorCode code = ErrorCode::refused);
   void form_first_view(Instant now);
   std::vector<Member> door_members();
   std::string who_has_not_come(const std::string& name, const DoorIsland& island) const;
@@ -170,6 +177,11 @@ class Master {
   void check_probes(Instant now);
   void end_probes(Instant now);
 
+  // for people
+  MemberReport report_of(const Member& m, Instant now) const;
+  void report_links(RunReport& report) const;
+  void report_operations(RunReport& report, Instant now) const;
+
   // operations
   OpenOperation* open(const OpKey& key, PeerId by, Instant now);
   void elect_state(const OpKey& key, OpenOperation& operation, std::uint32_t group, PeerId peer);
@@ -183,6 +195,9 @@ class Master {
   std::uint64_t minimum_seen() const;
   bool same_call(const OpKey& key, OpenOperation& operation, PeerId peer, Call call);
   void answer_askers(Instant now);
+  std::vector<Hindrance> hindrances(const OpKey& key, const OpenOperation& operation, Instant now) const;
+  void note_hindrances(const OpKey& key, OpenOperation& operation, std::vector<Hindrance> found);
+  void judge_stragglers(Instant now);
   void answer_waiting(PeerId peer, const Waiting& m, Instant now);
   bool is_posted(PeerId peer, const OpKey& key) const;
   void note_blocked(PeerId peer);
@@ -267,6 +282,7 @@ class Master {
   Instant door_since_ = never, door_quiet_until_ = 0;  // somebody waits; and no line before
   std::string door_said_;                              // the last one
   Departures departures_;
+  Tally tally_;
   MasterEffects effects_;
   MasterEffects held_back_;  // rule [4] switched off: commits that leave after the view
 };

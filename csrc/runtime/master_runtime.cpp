@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "runtime/handles.hpp"
 #include "runtime/own_thread.hpp"
 
 namespace pccl {
@@ -94,12 +95,24 @@ void MasterRuntime::run() {
   for (auto& [name, run] : runs_) run->knocker.close_all();
 }
 
+void MasterRuntime::say_unread(const MasterStore::Records& records) {
+  constexpr std::size_t lines_max = 10;
+  const auto count = records.unread.size();
+  for (std::size_t i = 0; i < std::min(count, lines_max); ++i)
+    log_line("a record of the store cannot be read: " + records.unread[i]);
+  if (count > 0)
+    log_line(std::to_string(count) + " of " + std::to_string(count + records.found.size()) +
+             " records of the store cannot be read: the members of these runs are not waited for; make them "
+             "readable and start this master again, or remove them");
+}
+
 // Those that the store knows, and the one without a name.
 std::optional<Error> MasterRuntime::restore_runs() {
   if (options_.store) {
     auto records = options_.store->load();
     if (!records) return records.error();
-    for (const auto& bytes : *records) {
+    say_unread(*records);
+    for (const auto& bytes : records->found) {
       auto record = decode_run_record(bytes);
       if (!record) {
         log_line("a record of the store is damaged or of another version: its run is forgotten");
@@ -119,8 +132,8 @@ std::optional<Error> MasterRuntime::restore_runs() {
 }
 
 Result<MasterRun*> MasterRuntime::begin_run(const std::string& name) {
-  if (runs_.size() >= limits::runs_max)
-    return Error{ErrorCode::refused, "this master serves " + std::to_string(limits::runs_max) +
+  if (runs_.size() >= options_.runs_max && !runs_.contains(name))
+    return Error{ErrorCode::refused, "this master serves " + std::to_string(options_.runs_max) +
                                          " runs already: leave some, or start another master"};
   auto nonce = net::random_nonce();
   if (!nonce) return nonce.error();
@@ -358,12 +371,32 @@ void MasterRuntime::end_service(const std::string& why) {
   status_.fenced = why;
 }
 
-void MasterRuntime::log_line(const std::string& text) const {
+std::optional<MasterReport> MasterRuntime::report(Duration timeout) const {
+  auto asked = std::make_shared<Promise<MasterReport>>();
+  hub_->call([this, asked] {
+    MasterReport found{{}, events_, events_written_};
+    for (const auto& [name, run] : runs_) found.runs[name] = run->master.report(monotonic_now());
+    asked->set(std::move(found));
+  });
+  if (!asked->wait_for(timeout)) return std::nullopt;
+  return asked->get();
+}
+
+void MasterRuntime::note_event(const std::string& run, const std::string& text) {
+  const auto wall = std::chrono::system_clock::now().time_since_epoch();
+  events_.push_back({std::chrono::duration_cast<std::chrono::milliseconds>(wall).count(), run, text});
+  if (events_.size() > events_max) events_.pop_front();
+  ++events_written_;
+}
+
+void MasterRuntime::log_line(const std::string& text) {
+  note_event({}, text);
   if (options_.log) options_.log(text);
 }
 
 void MasterRuntime::apply(MasterRun& run, master_effect::Notice& e) {
-  log_line(run.name.empty() ? e.text : "run '" + run.name + "': " + e.text);
+  note_event(run.name, e.text);
+  if (options_.log) options_.log(run.name.empty() ? e.text : "run '" + run.name + "': " + e.text);
 }
 
 }  // namespace pccl

@@ -2,6 +2,7 @@
 // serves, a pure Master. The first who names a run begins it; it is forgotten with its last peer.
 #pragma once
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <thread>
 
@@ -22,6 +23,19 @@ struct MasterOptions {
   Timing timing;
   std::function<void(const std::string&)> log;
   std::unique_ptr<MasterStore> store;  // null: a view lives in the peers' memory alone
+  std::size_t runs_max = limits::runs_max;
+};
+
+struct MasterEvent {
+  std::int64_t wall_ms = 0;
+  std::string run, text;
+};
+
+// What it does now, for people.
+struct MasterReport {
+  std::map<std::string, RunReport> runs;
+  std::deque<MasterEvent> events;  // the last ones, the newest behind
+  std::uint64_t events_written = 0;
 };
 
 struct MasterStatus {
@@ -40,6 +54,8 @@ class MasterRuntime final : net::Connection::Handler {
   Address address() const { return address_; }
   std::vector<Address> reachable() const;  // what peers can dial
   MasterStatus status() const;
+  // By its thread; nothing when that has not answered in time.
+  std::optional<MasterReport> report(Duration timeout) const;
   // Any thread. From then on nothing is sent any more, unless it is moved on before: for who holds a lease.
   void serve_until(Instant end) {
     if (serve_until_.exchange(end) > end) hub_->call([] {});  // it may sleep for longer
@@ -56,6 +72,7 @@ class MasterRuntime final : net::Connection::Handler {
   void run();
   void accept(net::Accepted accepted);
   MasterRun* run_of(ConnectionId id, const ToMaster& message);
+  void say_unread(const MasterStore::Records& records);
   std::optional<Error> restore_runs();
   Result<MasterRun*> begin_run(const std::string& name);
   MasterRun* start_run(const std::string& name, MasterConfig config);
@@ -73,7 +90,8 @@ class MasterRuntime final : net::Connection::Handler {
   void apply(MasterRun& run, master_effect::Persist& e);
   void end_service(const std::string& why);
   bool may_serve();
-  void log_line(const std::string& text) const;
+  void log_line(const std::string& text);
+  void note_event(const std::string& run, const std::string& text);
   void apply(MasterRun& run, master_effect::Notice& e);
   void check_strangers(Instant now);
   Instant next_deadline() const;
@@ -87,6 +105,7 @@ class MasterRuntime final : net::Connection::Handler {
   void on_sent(net::Connection&, std::uint64_t) override {}
   void on_closed(net::Connection& c, const Error& why) override;
 
+  static constexpr std::size_t events_max = 200;
   static constexpr Duration introduction_timeout = 5 * second;
   static constexpr Duration young_for = second;  // members dial several times meanwhile
   MasterOptions options_;
@@ -104,6 +123,8 @@ class MasterRuntime final : net::Connection::Handler {
   Instant young_until_ = 0;
   ConnectionId next_id_ = 1;
   bool stop_ = false, somebody_went_ = false;
+  std::deque<MasterEvent> events_;
+  std::uint64_t events_written_ = 0;
   std::atomic<Instant> serve_until_ = never;
   mutable std::mutex status_mutex_;  // guards status_
   MasterStatus status_;

@@ -13,13 +13,17 @@ namespace pccl {
 
 class MasterStore {
  public:
+  struct Records {
+    std::vector<Bytes> found;         // as they were kept
+    std::vector<std::string> unread;  // of each that is there and cannot be had: which one, and why
+  };
   struct Outcome {
     enum class Kind : std::uint8_t { kept, failed, fenced } kind = Kind::kept;
     std::string why;  // failed: the view goes out all the same; fenced: another master serves, this one ends
   };
 
   virtual ~MasterStore() = default;
-  virtual Result<std::vector<Bytes>> load() = 0;  // the records, as they were kept
+  virtual Result<Records> load() = 0;
   virtual Outcome keep(const std::string& run_name, ByteView record) = 0;
   virtual void forget(const std::string& run_name) = 0;
 };

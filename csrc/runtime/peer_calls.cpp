@@ -69,6 +69,8 @@ void PeerRuntime::begin(std::shared_ptr<OperationHandle> handle, PostRequest req
   if (session_ == nullptr) return refuse(*handle, {ErrorCode::usage, "this peer is not admitted yet"});
   Running running{handle, nullptr, request.weight, called, 0, 0};
   const auto& d = request.posting.descriptor;
+  running.call = d.call;
+  for (const auto& t : request.tensors) running.bytes += t.count * size_of(t.dtype);
   running.memory = std::make_unique<OperationMemory>(std::move(request.tensors), d.op, request.weight,
                                                      undo_pool_, d.call, std::move(request.residuals));
   if (d.on_loss == OnLoss::remake) running.memory->keep_no_input();
@@ -77,6 +79,7 @@ void PeerRuntime::begin(std::shared_ptr<OperationHandle> handle, PostRequest req
   if (!key) return refuse(*handle, key.error());
   handle->key = key.value();
   handle->posted = true;
+  note_posted(running, handle->key);
   running_[handle->key] = std::move(running);  // before the effects of the post are applied
 }
 
@@ -119,6 +122,7 @@ std::shared_ptr<Promise<BoundaryResult>> PeerRuntime::enter_boundary(std::uint32
     note_speeds(now);
     const auto passed = session_->enter_boundary(islands, timeout, now, probe_ms);
     if (!passed) return promise->set({passed.error(), false});
+    note(EventKind::boundary, now, no_peer, 0);
     boundary_ = promise;
     boundary_members_ = std::move(members);
     drain();
@@ -137,6 +141,12 @@ void PeerRuntime::leave_boundary(std::shared_ptr<Promise<BoundaryResult>> entere
 }
 
 // ---- shared state ----
+
+void PeerRuntime::show(std::vector<Figure> figures) {
+  hub_->call([this, figures = std::move(figures)]() mutable {
+    if (session_ != nullptr) session_->show(std::move(figures));
+  });
+}
 
 std::shared_ptr<StateHandle> PeerRuntime::post_state(Posting posting) {
   auto handle = std::make_shared<StateHandle>();
@@ -157,6 +167,7 @@ std::shared_ptr<StateHandle> PeerRuntime::post_state(Posting posting) {
     handle->key = key.value();
     handle->posted = true;
     handle->started = monotonic_now();
+    note(EventKind::posted, handle->started, handle->key, Call::sync_state);
     states_[handle->key] = handle;
     drain();
   });

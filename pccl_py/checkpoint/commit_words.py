@@ -85,9 +85,7 @@ class CommitWords:
             prefer=self._beside,
         )
 
-    def outcomes(
-        self, number: int, step: int, outcome: dict[str, str], words: bytes
-    ) -> list[dict[str, str]]:
+    def outcomes(self, number: int, step: int, outcome: dict[str, str], words: bytes) -> list[dict[str, str]]:
         """The second phase: of each leader, {} or {"fault": why}."""
         wait_s = self._timeout_s if self._leads else self._timeout_s * LEADER_SHARE + 1
         try:

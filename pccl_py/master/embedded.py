@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from .. import _core
 from ..config import Config
-from ..errors import UsageError
+from ..errors import ClosedError, UsageError
 from ..logs import tie
 from ..secret import secret_of
 from .etcd_store import EtcdStore
@@ -92,6 +93,20 @@ class Master:
         islands at the door}`, and of all runs `"runs": {name: peers in it and at its door}`,
         `"departures"`: how often they have become fewer, and `"fenced"`: why it serves no more, else ""."""
         return dict(self._core.status())
+
+    def report(self) -> dict[str, Any]:
+        """What a dashboard shows, of all runs, ready for JSON. Raises ClosedError after stop().
+
+        `{"time": now, "runs": {name: {...}}, "events": [(time, run, text), ...], "events_written": n}`; of
+        a run: "view" (incarnation, number), "boundaries", "waiting", "phase" ("serving", "listening",
+        "suspended"), "door", "commits", "failures", "views" and "removed" since this master began, "members",
+        "rings" (peers by group), "links" ((from, to, bytes per second, round trip in s), 0: not measured),
+        "operations" (the first 64) and "operations_open". Times are seconds since 1970.
+        """
+        found = self._core.report() if self._finalizer.alive else None
+        if found is None:
+            raise ClosedError("the master was stopped, or does not answer")
+        return {"time": time.time(), **found}
 
     @property
     def fenced(self) -> str:
