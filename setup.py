@@ -211,6 +211,7 @@ class Build:
         part = target.with_name(f"{target.name}.part")
         flags = ["-pthread", *LINK_FLAGS[self._flavour], *flags]
         libraries = shlex.split(os.environ.get("LDFLAGS", ""))
+        libraries.append("-ldl")  # dlopen(), where it is not in libc
         run([*self._cxx, *flags, *objects, *libraries, "-o", str(part)], LinkError)
         part.replace(target)
 

@@ -20,7 +20,7 @@ from .config import Config
 from .errors import ClosedError, Evicted, PcclError, UsageError, from_code
 from .logs import tie
 from .observe.observed import Observed
-from .secret import read_secret
+from .secret import secret_of
 from .shared_state import SharedState, SyncInfo
 from .staging import fence
 from .state_sync import StateSync
@@ -74,7 +74,8 @@ class Communicator(Collectives, Observed):
     """`with Communicator("master.example:48148", secret_file="run.key") as comm:` joins, then leaves.
 
     address         host:port of the master; names, IPv4 and [IPv6]
-    secret_file     at least 16 bytes that all peers and the master share; without it, loopback only
+    secret_file     at least 16 bytes that all peers and the master share: all connections are then TLS 1.3
+                    between those who have it. None: the configuration's; where that is empty, loopback only
     insecure        True: other hosts without a secret
     island          name of the peers that live and die together; None: this peer is one by itself
     island_size     how many peers the island has; rank r of it joins group r
@@ -135,6 +136,7 @@ class Communicator(Collectives, Observed):
     ) -> None:
         self._config = config or Config.load()
         self._connect_s = arguments.seconds_of(timeout, self._config.connect_timeout_s)
+        _core.name_libssl(self._config.libssl)
         name, island_rank, size, group = arguments.island_of(island, island_size, group)
         self._alone = size == 1
         self._new_peer = partial(
@@ -148,7 +150,7 @@ class Communicator(Collectives, Observed):
             min_islands=arguments.whole(min_islands, "min_islands", 1, arguments.U32_MAX),
             listen=listen or "",
             advertise=arguments.advertised(advertise),
-            secret=read_secret(secret_file, insecure=insecure),
+            secret=secret_of(secret_file, insecure=insecure, config=self._config),
             insecure=insecure,
             timing=self._config.apply(_core.Timing()),
             congestion_control=self._config.congestion_control,

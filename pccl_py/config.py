@@ -98,6 +98,14 @@ class Config:
         "auto", "PCCL_CONGESTION_CONTROL",
         help="Of data links: a name that the kernel knows, or auto (by the path).",
     )  # fmt: skip
+    secret_file: str = knob(
+        "", "PCCL_SECRET_FILE",
+        help="A file with the run's secret, where no argument names one. Empty: none.",
+    )  # fmt: skip
+    libssl: str = knob(
+        "", "PCCL_LIBSSL",
+        help="Path of OpenSSL 3's libssl, for runs with a secret. Empty: Python's own, or libssl.so.3.",
+    )  # fmt: skip
     host_label: str = knob(
         "", "PCCL_HOST_LABEL",
         help="Peers with the same label count as one host. Empty: found by the kernel's boot id.",

@@ -8,7 +8,7 @@
 
 namespace pccl {
 
-inline constexpr std::uint16_t protocol_version = 5;
+inline constexpr std::uint16_t protocol_version = 6;
 enum class MessageId : std::uint8_t {
   join = 1,
   register_ = 2,

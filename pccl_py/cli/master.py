@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..config import Config
 from ..errors import PcclError, UsageError
 from ..master import Dashboard, EtcdStore, Master
 from ..master.etcd_store import LEASE_S
@@ -34,7 +35,9 @@ def add_parser(subparsers: Any) -> None:
         "--listen", default=LISTEN, metavar="HOST:PORT", help=f"default {LISTEN}; port 0: any"
     )
     parser.add_argument(
-        "--secret-file", metavar="FILE", help="a secret of 16 bytes or more, the same for peers"
+        "--secret-file",
+        metavar="FILE",
+        help="a secret of 16 bytes or more, the same for peers (default: PCCL_SECRET_FILE)",
     )
     parser.add_argument("--insecure", action="store_true", help="serve other hosts without a secret")
     parser.add_argument(
@@ -91,7 +94,8 @@ def run(args: argparse.Namespace) -> int:
         store=store,
     )
     with master, serve_page(master, args.http, args.http_anywhere):
-        print(invitation(master.address, master.addresses(), args.secret_file, args.insecure), flush=True)
+        secret_file = None if args.insecure else args.secret_file or Config.load().secret_file or None
+        print(invitation(master.address, master.addresses(), secret_file, args.insecure), flush=True)
         if args.announce_fd is not None:
             with open(args.announce_fd, "w") as announced:
                 json.dump([*master.addresses()] or [master.address], announced)

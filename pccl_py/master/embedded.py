@@ -12,7 +12,7 @@ from .. import _core
 from ..config import Config
 from ..errors import ClosedError, UsageError
 from ..logs import tie
-from ..secret import read_secret
+from ..secret import secret_of
 from .etcd_store import EtcdStore
 
 tie(_core)
@@ -35,7 +35,7 @@ class Master:
     """`with Master() as master:` admits peers at `master.address` until the block ends. Prints nothing.
 
     listen        host:port; port 0: any that is free. More than loopback needs one of the next two
-    secret_file   at least 16 bytes that all peers share
+    secret_file   at least 16 bytes that all peers share; None: `secret_file` of the configuration
     insecure      True: other hosts without a secret
     state_dir     a folder of this master alone, where the newest view of each run is kept: a master that is
                   started there after this one was killed goes on with its runs. Without it the peers' own
@@ -60,8 +60,10 @@ class Master:
             raise UsageError(f"listen={listen!r}: it is 'host:port'")
         if state_dir is not None and store is not None:
             raise UsageError("state_dir= and store= are two places for the same: give one of them")
-        secret = read_secret(secret_file, insecure=insecure)
-        timing = (config or Config.load()).apply(_core.Timing())
+        config = config or Config.load()
+        secret = secret_of(secret_file, insecure=insecure, config=config)
+        _core.name_libssl(config.libssl)
+        timing = config.apply(_core.Timing())
         folder = "" if state_dir is None else os.path.abspath(state_dir)
         elected = store if isinstance(store, EtcdStore) else None
         try:
