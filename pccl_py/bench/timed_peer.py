@@ -33,8 +33,8 @@ class TimedPeer(Peer):
 
     def join_sealed(self, address: str, secret_file: str, min_islands: int) -> None:
         """A second run beside the first, with a secret: the same operations, encrypted."""
-        options = {"min_islands": min_islands, "timeout": CONNECT_S, "config": self._config} | self._path()
-        self._sealed = Communicator(address, secret_file=secret_file, **options)
+        options: dict[str, Any] = {"min_islands": min_islands, "timeout": CONNECT_S, "config": self._config}
+        self._sealed = Communicator(address, secret_file=secret_file, **options, **self._path())
 
     def join_gloo(self, store: str) -> str:
         """torch's process group over loopback; `store`: a file to meet in. Returns torch's version."""
