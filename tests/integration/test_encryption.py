@@ -18,6 +18,7 @@ from pccl_py import AuthenticationError, Communicator, Config, Master
 from tests.conftest import Spawn
 from tests.threads import in_threads
 
+from .greetings import greeting_of
 from .peers import IMPATIENT, PEER, QUICK, expect, together
 
 VICTIM = """
@@ -40,17 +41,6 @@ def secret(tmp_path: Path) -> Path:
 def sealed(secret: Path) -> Iterator[Master]:
     with Master(secret_file=secret, config=QUICK) as running:
         yield running
-
-
-def greeting_of(address: str) -> tuple[socket.socket, bytes]:
-    """A connection, and what who listens there says first."""
-    host, port = address.rsplit(":", 1)
-    connection = socket.create_connection((host, int(port)), 5)
-    connection.settimeout(5)
-    said = b""
-    while len(said) < 32 and (part := connection.recv(32 - len(said))):
-        said += part
-    return connection, said
 
 
 def greet(address: str) -> socket.socket:
