@@ -127,7 +127,7 @@ def test_slurm_starts_a_killed_peer_anew(tmp_path: Path) -> None:
     env = environment(SLURM_NTASKS="2", SLURM_JOB_ID="7", SLURM_JOB_NODELIST="here", PCCL_PORT="48321")
     env |= {"PCCL_STATE": str(tmp_path / "state"), "SLURM_SUBMIT_DIR": str(ROOT)}
     env["PATH"] = f"{tools}{os.pathsep}{env['PATH']}"
-    small = "--windows 15 --steps 10 --plain --batch 2 --context 32 --width 32".split()
+    small = "--windows 400 --steps 20 --plain --batch 2 --context 32 --width 32".split()
     log = tmp_path / "log"
     job = begin(["bash", LAUNCH / "slurm.sbatch", *small], log, env)
     try:
