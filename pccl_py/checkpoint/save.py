@@ -84,11 +84,12 @@ class StagedSave:
                 for owner in list(self._owned):
                     self._check(owner)
         except CheckpointError as error:
+            self._job.cancel()  # else the thread of devices waits for slabs that no disk gives back
             raise (self.fault or error) from None  # who gave it up knows why
         finally:
             fence.release(self)
             if self._copier is not None:
-                self._copier.join()
+                self._copier.join(self._timeout_s)
             with self._lock:
                 self._pieces, self._versions = (), []
         if self.fault is not None:
