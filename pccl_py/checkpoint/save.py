@@ -34,7 +34,7 @@ class StagedSave:
         self._owned = content.owned
         self._timeout_s = timeout_s
         self._copier = ForeignCopier(job, content.pieces, content.foreign) if content.foreign else None
-        self._versions = [_version(piece.rows) for piece in content.pieces]
+        self._versions = content.versions()
         self._glimpses, self._seen = content.glimpses, content.glimpses.take()
         self._passed: set[int | None] = {0}  # owners whose tensors may have changed since
         self._lock = threading.Lock()
