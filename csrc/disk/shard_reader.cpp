@@ -53,7 +53,11 @@ Error wrong_length(const ReadPlan& plan, std::uint64_t bytes) {
 class Reading {
  public:
   Reading(Disk& disk, const ReadPlan& plan, File& file, const ReadRows& rows)
-      : disk_(disk), plan_(plan), file_(file), rows_(rows), extents_(rows.extents(extent_bytes(plan.file_bytes))) {}
+      : disk_(disk),
+        plan_(plan),
+        file_(file),
+        rows_(rows),
+        extents_(rows.extents(extent_bytes(plan.file_bytes))) {}
 
   Result<ReadStats> run(unsigned threads);
 
