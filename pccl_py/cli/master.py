@@ -101,7 +101,10 @@ def run(args: argparse.Namespace) -> int:
     )
     with master, serve_page(master, args.http, args.http_anywhere):
         secret_file = None if args.insecure else args.secret_file or Config.load().secret_file or None
-        print(invitation(master.address, master.addresses(), secret_file, args.insecure, args.no_encryption), flush=True)
+        print(
+            invitation(master.address, master.addresses(), secret_file, args.insecure, args.no_encryption),
+            flush=True,
+        )
         if args.announce_fd is not None:
             with open(args.announce_fd, "w") as announced:
                 json.dump([*master.addresses()] or [master.address], announced)
