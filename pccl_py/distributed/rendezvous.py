@@ -69,8 +69,8 @@ def meet(store: Store, world: str, *, hold: bool = False) -> Meeting:
 
     PCCL_MASTER=host:port: a master that runs already, and PCCL_RUN_NAME its run. PCCL_SECRET_FILE: a secret
     of your own, else one is drawn; which encrypts only where PCCL_ENCRYPT=yes says so: whoever reads the
-    store reads it too, and what torch itself sends is plain. PCCL_MASTER_LISTEN=host:port: where a master that
-    is started listens.
+    store reads it too, and what torch itself sends is plain. PCCL_MASTER_LISTEN=host:port: where a master
+    that is started listens.
     """
     for generation in itertools.count():
         told, held = _told(store, f"pccl/{world}" + (f"/{generation}" if generation else ""), hold)
