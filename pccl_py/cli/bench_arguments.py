@@ -100,7 +100,7 @@ def security(bench: argparse.ArgumentParser) -> None:
         "--security",
         choices=SECURITY,
         default="none",
-        help="of our run. proved: with a secret that encrypts nothing, as torch groups draw it. encrypted: TLS",
+        help="of our run. proved: by a secret that encrypts nothing, as torch groups draw it. encrypted: TLS",
     )
 
 
