@@ -282,6 +282,8 @@ def invitation(secret_file: str | os.PathLike[str] | None = None) -> str:
     them, readable by this user alone; needed unless PCCL_SECRET_FILE was set when the world began."""
     meeting = resolve(None).meeting
     url = f"pccl://{meeting.addresses[0]}?run_name={quote(meeting.run)}"
+    if meeting.secret:
+        url += "&encrypt=yes" if meeting.encrypt else "&encrypt=no"
     if secret_file is None:
         return url
     descriptor = os.open(secret_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
