@@ -15,6 +15,7 @@ from typing import Any, Self
 import torch
 
 from ..errors import Evicted, OutcomeUnknown, UsageError
+from ..parallel.mean_metric import mean_metric
 from . import claims, options
 from .membership import Membership
 from .stats import Window
@@ -165,6 +166,18 @@ class Engine(Membership):
         window = self._window_in_training
         steps = self._schedule.interval(window)
         return self._samples.of_step(self._peer, window, self._steps, steps)
+
+    def mean(self, value: float, weight: float = 1.0) -> float:
+        """mean_metric() of pccl_py.parallel, as of the window's loss, weighted by its samples or tokens: the
+        same bits on all peers. Call it wherever `windows` has changed, and once before the first step (with
+        weight 0: a newcomer has no window yet, and the others are behind one). Where the run has gone on
+        without this peer, its own value; the end of its window joins again.
+        """
+        try:
+            return mean_metric(self._comm, value, weight)
+        except (Evicted, OutcomeUnknown) as error:
+            logger.warning("%s; a mean of this peer alone", error)
+            return float(value)
 
     # ---- what there is to see ------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 `python -m tests.integration.sampled_peer ADDRESS NAME KIND ...`, where KIND is a key of KINDS.
 
 The target of a sample is a number of its own, so that a few lines of numpy predict every window. After each
-one, and once at the start, all peers call mean_metric().
+one, and once at the start, all peers call mean().
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from pccl_py import Communicator, Config
 from pccl_py.optim import AsyncDiLoCo, DiLoCo, StreamingDiLoCo
-from pccl_py.parallel import ElasticSampler, mean_metric
+from pccl_py.parallel import ElasticSampler
 
 from .diloco_peer import PULL, say
 
@@ -88,7 +88,7 @@ def train(comm: Dying, outer: Any, model: Any, inner: Any, sampler: ElasticSampl
         if outer.windows != told:
             told = outer.windows
             value = sum(losses) / max(1, len(losses))
-            mean = mean_metric(comm, value, len(losses))
+            mean = outer.mean(value, len(losses))
             say("metric", window=told, value=value, weight=len(losses), mean=mean)
             losses = []
         if sampler.epoch >= EPOCHS:  # the same on all peers

@@ -1,5 +1,5 @@
 """The DiLoCo family on batches of an ElasticSampler: one peer is killed, one joins, and every sample of an
-epoch is in the committed windows once; and mean_metric() behind each window."""
+epoch is in the committed windows once; and the mean of a number behind each window."""
 
 from __future__ import annotations
 
