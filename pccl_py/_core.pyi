@@ -356,6 +356,10 @@ class ShardSave:
         """
         When it returns nobody reads the regions any more.
         """
+    def end(self) -> None:
+        """
+        cancel(), and waits until the disk is through with it, whatever that takes. The last call; without it the thread that drops the object waits.
+        """
     def fence(self, regions: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] | None, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> bool:
         """
         True: these regions (None: all) may be changed now. False: the time was over, they may not.
