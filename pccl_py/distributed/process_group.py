@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -61,6 +62,7 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
         self._meet_again = place
         self.meeting: Any = None  # where its peers, and those of its parts, meet
         self.part: Any = None  # makes those
+        self.parts_made: Counter[str] = Counter()  # by the ids of their peers
         self._name = group.name
         self._desc = ""
         self._together: list[Pending] | None = None
