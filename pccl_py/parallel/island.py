@@ -276,8 +276,8 @@ class Island:
         return self._bond.tell_all(list(values))
 
     def take_first_copy(self, part: Tensor, parameter: Tensor) -> None:
-        """`part`, of a parameter that several ranks of this island hold, becomes that of the first of them: on
-        all replicas of a mesh, or on all ranks for a plain parameter. Raises IslandLost."""
+        """`part`, of a parameter that several ranks of this island hold, becomes that of the first of them:
+        on all replicas of a mesh, or on all ranks for a plain parameter. Raises IslandLost."""
         self._bond.broadcast(part, parameter)
 
     def update_topology(self, timeout: float | None = None) -> bool:

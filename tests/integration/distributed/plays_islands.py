@@ -27,6 +27,7 @@ from .gang import say
 from .plays_churn import die
 
 SIZE = 2
+ALONE_MAX = 700  # windows: longer than anybody who is to come takes on a busy machine
 QUICK = Config(heartbeat_ms=100, heartbeats_missed_max=10)  # where a rank stops
 CALM = Config(heartbeat_ms=100, heartbeats_missed_max=50)  # a busy machine makes nobody silent for so long
 
@@ -263,7 +264,7 @@ def windows(
                 say(begins=outer.windows)
                 last_one = outer.windows + 2 if late else 6
                 together = 0  # windows of both, once one had been gone
-                while outer.windows < last_one or (wanted and together < 3 and outer.windows < 200):
+                while outer.windows < last_one or (wanted and together < 3 and outer.windows < ALONE_MAX):
                     if rank == victim and outer.windows == 2:
                         if at == "outer" and outer.pending_steps == 2:
                             die_in_the_next_reduction(island)
