@@ -20,7 +20,6 @@ from tests.fakes import FakeComm, FakeWorld
 from tests.threads import in_threads
 from tests.toy import H, alone, batches, flat, inner_step, net, sgd
 
-
 KINDS: dict[str, Any] = {
     "diloco": partial(DiLoCo, sync_every=H),
     "streaming": partial(StreamingDiLoCo, sync_every=H, num_fragments=2, fragment_sync_delay=1),
