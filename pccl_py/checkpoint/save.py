@@ -26,9 +26,7 @@ class StagedSave:
     fence held those that train.
     """
 
-    def __init__(
-        self, job: native.CaptureJob, content: ShardContent, timeout_s: float
-    ) -> None:
+    def __init__(self, job: native.CaptureJob, content: ShardContent, timeout_s: float) -> None:
         self._job = job
         self._pieces: Sequence[Piece] = content.pieces
         self._owned = content.owned
