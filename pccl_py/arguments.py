@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .errors import NotBuilt, UsageError
+from .errors import UsageError
 from .tensors import DTYPE_CODES, FLOATING, Operand
 
 Op = Literal["sum", "avg", "prod", "min", "max"]
@@ -106,8 +106,6 @@ def check_quantized(op: str, tensors: Sequence[Operand], *, skips: bool) -> None
 
 
 def role_number(role: str) -> int:
-    if role == "keeper":
-        raise NotBuilt("role='keeper' waits for in-memory snapshots; pass 'trainer'")
     return number_of(role, ROLES, "role")
 
 

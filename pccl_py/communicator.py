@@ -75,7 +75,9 @@ class Communicator(Collectives):
     island          name of the peers that live and die together; None: this peer is one by itself
     island_size     how many peers the island has; rank r of it joins group r
     group           the peers that reduce together
-    role            "trainer"
+    role            "trainer" or "keeper". Peers of one role have a roster, views, boundaries and operations of
+                    their own at the same master: whatever happens to the others, these do not notice, and do
+                    not count them. A run is over when nobody of either role is left
     min_islands     the run begins once so many islands have come; the largest wish counts
     listen          host:port where other peers reach this one; None: any port, on loopback only unless
                     there is a secret or `insecure`
@@ -157,6 +159,7 @@ class Communicator(Collectives):
             transport=self._config.transport if transport is None else transport,
         )
         self._group = group
+        self._role = role
         self._process = os.getpid()
         self._untagged = {}
         self._current: list[_core.Peer] = []
@@ -247,7 +250,7 @@ class Communicator(Collectives):
 
     @property
     def ring(self) -> tuple[int, ...]:
-        """Ids of the trainers of this peer's group in the order in which data goes round."""
+        """Ids of the peers of this peer's group in the order in which data goes round."""
         return tuple(self._peer.ring(self._group))
 
     def wait_for(self, islands: int, timeout: float | None = None) -> None:
@@ -269,8 +272,13 @@ class Communicator(Collectives):
     # Where the run has ended for this peer, all of these raise what its calls do: Evicted, MasterLost ...
 
     @property
+    def role(self) -> str:
+        """"trainer" or "keeper"."""
+        return self._role
+
+    @property
     def world_size(self) -> int:
-        """Trainers in this peer's group. Changes by itself when somebody dies; newcomers count from the
+        """Peers of this peer's role in its group. Changes by itself when somebody dies; newcomers count from the
         boundary that lets them in."""
         return len(self._ids())
 
@@ -280,7 +288,7 @@ class Communicator(Collectives):
         when somebody leaves."""
         ids, own = self._ids(), self._peer.peer_id
         if own not in ids:
-            raise ClosedError("this peer has no rank: it is not among the trainers of the run")
+            raise ClosedError("this peer has no rank: it is not in the run any more")
         return ids.index(own)
 
     @property
@@ -303,11 +311,11 @@ class Communicator(Collectives):
         return self._peer.view()[2]
 
     def peers(self) -> list[PeerInfo]:
-        """All members of the run in order of admission, this one included."""
-        links, ranks, peers = self._peer.links(), dict[tuple[int, int], int](), []
+        """All members of the run that have this peer's role, in order of admission, this one included."""
+        links, ranks, peers = self._peer.links(), dict[int, int](), []
         for peer, island, island_rank, group, role, addresses, host in self._members():
-            rank = ranks.setdefault((group, role), 0)
-            ranks[group, role] += 1
+            rank = ranks.setdefault(group, 0)
+            ranks[group] += 1
             link = LinkInfo(**links[peer]) if peer in links else None
             known = arguments.ROLE_NAMES[role]
             where = tuple(addresses)
@@ -326,8 +334,7 @@ class Communicator(Collectives):
         return peer
 
     def _ids(self) -> list[int]:
-        trainer = arguments.ROLES["trainer"]
-        return [m[0] for m in self._members() if m[3] == self._group and m[4] == trainer]
+        return [member[0] for member in self._members() if member[3] == self._group]
 
     # ---- shared state --------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
-// The master's side of the protocol: who is in the run, which view holds, what is committed. A pure state
-// machine. It creates every view and every verdict; it carries no tensor data. Owned by one thread (or by the
-// simulator).
+// The master's side of the protocol for the peers of one role: who is in the run, which view holds, what is
+// committed. A pure state machine. It creates every view and every verdict; it carries no tensor data. A run has
+// one for each role; they know nothing of each other. Owned by one thread (or by the simulator).
 #pragma once
 #include <deque>
 #include <map>
@@ -27,9 +27,22 @@ struct Stored {
 // "a, b and c", or "a, b, c, d and 5 more".
 std::string some_of(const std::vector<std::string>& names);
 
+// The number that the first peer of a role gets. Ids of two roles differ, so that nobody who reads them mixes
+// them up.
+constexpr std::uint32_t first_peer(Role role) { return role == Role::keeper ? 1'000'001 : 1; }
+
+// Which of a run's masters a connection is for. It begins with either of these; anything else is for the
+// trainers', who will not have it.
+inline Role role_of(const ToMaster& introduction) {
+  if (const auto* join = std::get_if<Join>(&introduction)) return join->role;
+  const auto* again = std::get_if<Register>(&introduction);
+  return again != nullptr ? again->join.role : Role::trainer;
+}
+
 struct MasterConfig {
   Timing timing;
   Rules rules;
+  Role role = Role::trainer;     // of all its peers
   std::uint64_t run = 1;   // drawn at random by the runtime; 0 while a restarted master has not heard it
   bool restarted = false;  // listen for `grace` before speaking
   std::optional<Stored> stored;
@@ -89,7 +102,7 @@ class Master {
     Instant all_posted_at = never;          // or when data last moved
     Instant first_heard = never;
   };
-  struct Probing {  // all trainers are at the boundary, and their links are measured round by round
+  struct Probing {  // all members are at the boundary, and their links are measured round by round
     std::vector<GroupRing> groups;
     std::uint32_t rounds = 0, next = 0, milliseconds = 0;
     std::set<std::pair<PeerId, PeerId>> open;  // (from, to) of this round, not answered yet
@@ -212,12 +225,13 @@ class Master {
 
   Timing timing_;
   Rules rules_;
+  Role role_;
   std::uint64_t run_;
   Phase phase_ = Phase::serving;
   std::uint32_t incarnation_ = 0;
   View view_;
   MemberIndex index_;  // of view_
-  std::uint32_t next_peer_ = 1;
+  std::uint32_t next_peer_;
   std::uint64_t next_door_ = 1;
   std::map<ConnectionId, PeerId> connections_;
   std::map<PeerId, Peer> peers_;

@@ -48,17 +48,19 @@ void Master::register_again(ConnectionId c, const Register& m, Instant now) {
 namespace {
 // What the last view of an honest peer may be. Incarnations and boundaries still have to be counted on from
 // it.
-bool plausible(const Register& m) {
-  return m.peer != no_peer && m.view.consistent() && m.view.id.incarnation != UINT32_MAX &&
+bool plausible(const Register& m, Role role) {
+  return m.join.role == role && m.peer != no_peer && m.view.consistent() && m.view.id.incarnation != UINT32_MAX &&
          m.view.boundaries != UINT32_MAX &&
          std::all_of(m.view.members.begin(), m.view.members.end(),
-                     [&](const Member& member) { return (member.peer >> 32) <= m.view.id.incarnation; });
+                     [&](const Member& member) {
+                       return member.role == role && (member.peer >> 32) <= m.view.id.incarnation;
+                     });
 }
 }  // namespace
 
 void Master::hear(ConnectionId c, const Register& m, Instant now) {
   const bool full = heard_.size() >= limits::members_max && !heard_.contains(m.peer);
-  if (full || !plausible(m)) {
+  if (full || !plausible(m, role_)) {
     send_to(c, Evicted{ErrorCode::protocol, "no peer of a run can be what this registration says"});
     return emit(master_effect::Close{c});
   }

@@ -29,7 +29,7 @@ Result<std::unique_ptr<MasterRuntime>> MasterRuntime::create(MasterOptions optio
   master->owner_process_ = getpid();
   master->bound_ = net::local_address(listener->fd());
   master->address_ = master->bound_.address();
-  if (auto run = master->begin_run(""); !run) return run.error();
+  if (auto trainers = master->roster_for("", Role::trainer); !trainers) return trainers.error();
   auto* raw = master.get();
   if (auto error = master->hub_->listen(std::move(*listener), socket_options,
                                         [raw](net::Accepted a) { raw->accept(std::move(a)); }))
@@ -70,64 +70,72 @@ void MasterRuntime::run() {
   begin_own_thread("pccl-master");
   while (!stop_) {
     const auto now = monotonic_now();
-    for (auto& [name, run] : runs_) run->tick(now);
+    each_roster([&](Roster& roster) { roster.tick(now); });
     check_strangers(now);
     stranger_log_.tick(now);
-    drain_all();
+    each_roster([this](Roster& roster) { drain(roster); });
     forget_runs();
     hub_->turn(next_deadline(), monotonic_now);
-    drain_all();
+    each_roster([this](Roster& roster) { drain(roster); });
     hub_->flush();
   }
   hub_->stop_listening();
   std::vector<net::Connection*> open;
   for (auto& [id, c] : connections_) open.push_back(c);
   for (auto* c : open) c->close({ErrorCode::closed, "the master was stopped"});
-  for (auto& [name, run] : runs_) run->knocker.close_all();
+  each_roster([](Roster& roster) { roster.knocker.close_all(); });
 }
 
-Result<MasterRun*> MasterRuntime::begin_run(const std::string& name) {
-  if (runs_.size() >= limits::runs_max)
+void MasterRuntime::each_roster(const std::function<void(Roster&)>& action) const {
+  for (const auto& [name, run] : runs_)
+    for (const auto& [role, roster] : run.rosters) action(*roster);
+}
+
+// The first who names a run, or comes to it with a role, begins it.
+Result<Roster*> MasterRuntime::roster_for(const std::string& run, Role role) {
+  const auto known = runs_.find(run);
+  if (known != runs_.end())
+    if (const auto it = known->second.rosters.find(role); it != known->second.rosters.end())
+      return it->second.get();
+  if (known == runs_.end() && runs_.size() >= limits::runs_max)
     return Error{ErrorCode::refused, "this master serves " + std::to_string(limits::runs_max) +
                                          " runs already: leave some, or start another master"};
   auto nonce = net::random_nonce();
   if (!nonce) return nonce.error();
-  MasterConfig config{.timing = options_.timing, .rules = {}, .run = 0, .restarted = false, .stored = {}};
+  MasterConfig config;
+  config.timing = options_.timing;
+  config.role = role;
   config.run = load_little<std::uint64_t>(nonce->data()) | 1;
-  auto& run = runs_[name];
-  run = std::make_unique<MasterRun>(name, std::move(config), *hub_, options_.secret, monotonic_now());
-  return run.get();
+  auto& roster = runs_[run].rosters[role];
+  roster = std::make_unique<Roster>(run, std::move(config), *hub_, options_.secret, monotonic_now());
+  return roster.get();
 }
 
 // By the first message, which says who it is. Null: refused.
-MasterRun* MasterRuntime::run_of(ConnectionId id, const ToMaster& message) {
-  if (const auto it = run_of_.find(id); it != run_of_.end()) return it->second;
-  std::string name;
-  if (const auto* join = std::get_if<Join>(&message)) name = join->run_name;
-  if (const auto* again = std::get_if<Register>(&message)) name = again->join.run_name;
-  const auto it = runs_.find(name);
-  auto run = it != runs_.end() ? Result<MasterRun*>(it->second.get()) : begin_run(name);
-  if (!run) {
-    auto& nameless = *runs_.at("");
-    master_effect::Send refusal{id, Refused{run.error().code, run.error().text}};
-    master_effect::Close close{id};
-    apply(nameless, refusal);
-    apply(nameless, close);
+Roster* MasterRuntime::roster_of(ConnectionId id, const ToMaster& message) {
+  if (const auto it = roster_of_.find(id); it != roster_of_.end()) return it->second;
+  std::string run;
+  if (const auto* join = std::get_if<Join>(&message)) run = join->run_name;
+  if (const auto* again = std::get_if<Register>(&message)) run = again->join.run_name;
+  auto roster = roster_for(run, role_of(message));
+  if (!roster) {
+    send(id, Refused{roster.error().code, roster.error().text});
+    close(id);
     return nullptr;
   }
-  run_of_[id] = *run;
-  ++(*run)->connections;
-  return *run;
+  roster_of_[id] = *roster;
+  ++(*roster)->connections;
+  return *roster;
 }
 
 void MasterRuntime::forget_runs() {
   if (!std::exchange(somebody_went_, false)) return;
   for (auto it = runs_.begin(); it != runs_.end();) {
-    if (it->first.empty() || !it->second->over()) {
+    if (it->first.empty() || !it->second.over()) {
       ++it;
       continue;
     }
-    it->second->knocker.close_all();
+    for (const auto& [role, roster] : it->second.rosters) roster->knocker.close_all();
     const std::lock_guard lock(status_mutex_);
     status_.peers.erase(it->first);
     it = runs_.erase(it);
@@ -136,7 +144,7 @@ void MasterRuntime::forget_runs() {
 
 Instant MasterRuntime::next_deadline() const {
   auto next = stranger_log_.next_deadline();
-  for (const auto& [name, run] : runs_) next = std::min(next, run->next_deadline());
+  each_roster([&](const Roster& roster) { next = std::min(next, roster.next_deadline()); });
   if (!strangers_.empty() || !closing_.empty()) next = std::min(next, monotonic_now() + 200 * millisecond);
   return next;
 }
@@ -178,9 +186,9 @@ bool MasterRuntime::on_message(net::Connection& c, ByteView body) {
   if (!message) return false;
   if (strangers_.erase(id) > 0) c.trust();
   if (closing_.contains(id)) return true;
-  if (auto* run = run_of(id, *message)) {
-    run->master.on(id, *message, monotonic_now());
-    drain(*run);
+  if (auto* roster = roster_of(id, *message)) {
+    roster->master.on(id, *message, monotonic_now());
+    drain(*roster);
   }
   return true;
 }
@@ -194,59 +202,65 @@ void MasterRuntime::on_closed(net::Connection& c, const Error& why) {
   connections_.erase(id);
   closing_.erase(id);
   if (strangers_.erase(id) > 0) stranger_log_.gone(c.remote(), why.text, monotonic_now());
-  const auto joined = run_of_.extract(id);
+  const auto joined = roster_of_.extract(id);
   if (joined.empty()) return;
-  auto& run = *joined.mapped();
-  --run.connections;
+  auto& roster = *joined.mapped();
+  --roster.connections;
   somebody_went_ = true;
-  run.master.on_closed(id, monotonic_now());
-  drain(run);
+  roster.master.on_closed(id, monotonic_now());
+  drain(roster);
 }
 
-void MasterRuntime::drain_all() {
-  for (auto& [name, run] : runs_) drain(*run);
-}
-
-void MasterRuntime::drain(MasterRun& run) {
-  auto& master = run.master;
+void MasterRuntime::drain(Roster& roster) {
+  auto& master = roster.master;
   for (auto effects = master.take_effects(); !effects.empty(); effects = master.take_effects())
-    for (auto& e : effects) std::visit([&](auto& x) { apply(run, x); }, e);
-  const std::lock_guard lock(status_mutex_);
-  auto& peers = status_.peers[run.name];
-  if (master.peers() < peers) somebody_went_ = true, ++status_.departures;
-  peers = master.peers();
-  if (!run.name.empty()) return;
-  status_.waiting = master.waiting();
-  if (status_.view.id != master.view().id || status_.view.boundaries != master.view().boundaries)
-    status_.view = master.view();
+    for (auto& e : effects) std::visit([&](auto& x) { apply(roster, x); }, e);
+  note_status(roster);
 }
 
-void MasterRuntime::apply(MasterRun&, master_effect::Send& e) {
-  const auto it = connections_.find(e.to);
+void MasterRuntime::note_status(const Roster& roster) {
+  const std::lock_guard lock(status_mutex_);
+  const auto now = runs_.at(roster.run).peers();
+  auto& peers = status_.peers[roster.run];
+  if (now < peers) somebody_went_ = true, ++status_.departures;
+  peers = now;
+  if (!roster.run.empty()) return;
+  auto& status = status_.rosters[roster.role];
+  const auto& view = roster.master.view();
+  status.waiting = roster.master.waiting();
+  if (status.view.id != view.id || status.view.boundaries != view.boundaries) status.view = view;
+}
+
+void MasterRuntime::send(ConnectionId id, const ToPeer& message) {
+  const auto it = connections_.find(id);
   if (it == connections_.end()) return;
   Bytes body;
-  wire::encode(e.message, body);
+  wire::encode(message, body);
   it->second->send_message(body);
   hub_->touch(*it->second);
 }
 
-void MasterRuntime::apply(MasterRun&, master_effect::Close& e) {
-  const auto it = connections_.find(e.connection);
+void MasterRuntime::close(ConnectionId id) {
+  const auto it = connections_.find(id);
   if (it == connections_.end()) return;
-  closing_[e.connection] = monotonic_now() + second;
+  closing_[id] = monotonic_now() + second;
   it->second->close_when_sent({ErrorCode::closed, "told to go"});
   hub_->touch(*it->second);
 }
 
-void MasterRuntime::apply(MasterRun& run, master_effect::Knock& e) {
-  run.knocker.knock(e.peer, std::move(e.addresses), monotonic_now());
+void MasterRuntime::apply(Roster&, master_effect::Send& e) { send(e.to, e.message); }
+
+void MasterRuntime::apply(Roster&, master_effect::Close& e) { close(e.connection); }
+
+void MasterRuntime::apply(Roster& roster, master_effect::Knock& e) {
+  roster.knocker.knock(e.peer, std::move(e.addresses), monotonic_now());
 }
 
 // A store that outlives the master comes with its restart; without one a view lives in the peers' memory.
-void MasterRuntime::apply(MasterRun&, master_effect::Persist&) {}
+void MasterRuntime::apply(Roster&, master_effect::Persist&) {}
 
-void MasterRuntime::apply(MasterRun& run, master_effect::Notice& e) {
-  if (options_.log) options_.log(run.name.empty() ? e.text : "run '" + run.name + "': " + e.text);
+void MasterRuntime::apply(Roster& roster, master_effect::Notice& e) {
+  if (options_.log) options_.log(roster.label() + e.text);
 }
 
 }  // namespace pccl

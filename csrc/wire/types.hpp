@@ -27,6 +27,8 @@ struct ViewId {
   }
 };
 
+// Peers of one role have a roster of their own: views, boundaries, operations. Those of another role are not in
+// it, and do not know of it.
 enum class Role : std::uint8_t { trainer = 1, keeper = 2 };
 enum class Scope : std::uint8_t { group = 1, run = 2, pair = 3 };
 
@@ -119,6 +121,8 @@ inline const char* name(Call call) {
                                    "send and recv"};
   return names[static_cast<std::uint8_t>(call)];
 }
+
+inline const char* name(Role role) { return role == Role::keeper ? "keeper" : "trainer"; }
 
 inline const char* name(Algorithm algorithm) {
   constexpr const char* names[] = {"?", "automatic", "ring", "direct", "exchange", "two-level"};
@@ -246,11 +250,13 @@ struct View {
     v(rings, limits::members_max);
   }
 
-  // What every view has that an honest master makes, and what others may have written otherwise.
+  // What every view has that an honest master makes, and what others may have written otherwise: its members
+  // are different peers, and of one role.
   bool consistent() const {
     std::set<PeerId> peers;
     for (const auto& member : members)
-      if (member.peer == no_peer || !peers.insert(member.peer).second) return false;
+      if (member.peer == no_peer || member.role != members.front().role || !peers.insert(member.peer).second)
+        return false;
     return true;
   }
   std::vector<PeerId> ids() const {
@@ -277,7 +283,7 @@ struct View {
   std::vector<PeerId> group_members(std::uint32_t group) const {
     std::vector<PeerId> peers;
     for (const auto& member : members)
-      if (member.group == group && member.role == Role::trainer) peers.push_back(member.peer);
+      if (member.group == group) peers.push_back(member.peer);
     return peers;
   }
 };

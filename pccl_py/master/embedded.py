@@ -56,9 +56,9 @@ class Master:
         return list(self._core.addresses())
 
     def status(self) -> dict[str, Any]:
-        """Of the run without a name: `{"view": number, "peers": [(peer, island, group), ...], "waiting":
-        islands at the door}`, and of all runs `"runs": {name: peers in it and at its door}` and
-        `"departures"`: how often they have become fewer."""
+        """Of the trainers of the run without a name: `{"view": number, "peers": [(peer, island, group), ...],
+        "waiting": islands at the door}`, of its keepers the same under `"keepers"`; and of all runs and roles
+        `"runs": {name: peers in it and at its door}` and `"departures"`: how often they became fewer."""
         return dict(self._core.status())
 
     def stop(self) -> None:

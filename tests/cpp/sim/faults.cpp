@@ -8,8 +8,12 @@ namespace pccl::sim {
 Process* World::victim(std::uint64_t draw) {
   std::vector<Process*> living;
   for (const auto& process : processes_)
-    if (process->alive && !process->over()) living.push_back(process.get());
+    if (process->alive && !process->over() && struck(*process)) living.push_back(process.get());
   return living.empty() ? nullptr : living[draw % living.size()];
+}
+
+bool World::struck(const Process& process) const {
+  return !scenario.struck || process.session.identity().role == *scenario.struck;
 }
 
 void World::apply(const Fault& fault) {
@@ -26,13 +30,15 @@ void World::apply(const Fault& fault) {
       return pause(*process, fault.length);
     case FaultKind::link_loss:
     case FaultKind::half_open: {
-      const auto up = links.up();
+      auto up = links.up();
+      std::erase_if(up, [this](LinkIndex link) { return !struck(*links.at(link).ends[0].process); });
       if (up.empty()) return;
       const bool both = fault.kind == FaultKind::link_loss;
       return links.lose(up[draw % up.size()], both || draw & 0x100, both || !(draw & 0x100));
     }
     case FaultKind::control_loss: {
-      const auto up = controls.up();
+      auto up = controls.up();
+      std::erase_if(up, [this](std::uint32_t control) { return !struck(*controls.at(control).process); });
       if (!up.empty()) controls.lose(up[draw % up.size()]);
       return;
     }
@@ -73,28 +79,32 @@ void World::resume(Process& process) {
 }
 
 void World::join(std::uint64_t draw, bool reachable) {
-  const auto island =
-      scenario.island_size > 1 ? "joiner-" + std::to_string(joined_islands_++) : std::string();
-  join_as(island, reachable, draw);
+  const bool may_keep = scenario.keepers > 0 && (draw >> 20 & 1) != 0;
+  const auto role = scenario.struck.value_or(may_keep ? Role::keeper : Role::trainer);
+  const bool ranks = role == Role::trainer && scenario.island_size > 1;
+  join_as(ranks ? "joiner-" + std::to_string(joined_islands_++) : std::string(), reachable, draw, role);
 }
 
 // Whoever starts processes again does not know how the old ones are: one of them was killed, or all are
 // silent, or nothing is wrong with them and the name was given twice.
 void World::restart(Process& process, std::uint64_t draw) {
-  const auto island = scenario.island_size > 1 ? process.session.identity().island : std::string();
+  const auto role = process.session.identity().role;
+  const bool ranks = role == Role::trainer && scenario.island_size > 1;
+  const auto island = ranks ? process.session.identity().island : std::string();
   const auto how = draw % 8;
   for (const auto& other : processes_)
     if (how >= 4 && how < 7 && !island.empty() && other->session.identity().island == island)
       other->end(how == 4);
   if (how < 4) process.end(how == 0);
-  join_as(island, true, draw);
+  join_as(island, true, draw, role);
 }
 
-void World::join_as(const std::string& island, bool reachable, std::uint64_t draw) {
-  if (processes_.size() + scenario.island_size > processes_max) return;
-  for (std::uint32_t rank = 0; rank < scenario.island_size; ++rank) {
-    auto& process = add_process(island, std::uint16_t(rank), std::uint16_t(scenario.island_size), 1);
-    process.reaches_others = reachable || rank != draw % scenario.island_size;
+void World::join_as(const std::string& island, bool reachable, std::uint64_t draw, Role role) {
+  const auto size = role == Role::trainer ? scenario.island_size : 1;
+  if (processes_.size() + size > processes_max) return;
+  for (std::uint32_t rank = 0; rank < size; ++rank) {
+    auto& process = add_process(island, std::uint16_t(rank), std::uint16_t(size), 1, role);
+    process.reaches_others = reachable || rank != draw % size;
     for_process(process, Duration(rng.below(5 * millisecond)), [this, &process] { controls.dial(process); });
   }
 }
@@ -103,8 +113,8 @@ void World::join_as(const std::string& island, bool reachable, std::uint64_t dra
 // new one needs to go on, the old one is really dead: nothing could keep two such halves together.
 void World::second_master(std::uint64_t draw) {
   const auto& old = *masters_.back();
-  const auto& view = old.master.view();
-  if (store.kept || !old.alive || old.master.recovering() || view.members.empty() || masters_.size() > 1)
+  const auto& view = old.trainers().view();
+  if (store.kept || !old.alive || old.trainers().recovering() || view.members.empty() || masters_.size() > 1)
     return;
   std::vector<std::string> islands;
   for (const auto& m : view.members)

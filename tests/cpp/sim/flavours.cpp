@@ -69,6 +69,17 @@ Flavour blocks() {
   return flavour;
 }
 
+// Trainers and keepers with one master, of which only the ones or only the others are struck.
+Flavour keepers() {
+  auto flavour = make("keepers", 1, 6, {3, 1, 1, 2, 2, 2, 0, 0, 2, 0.3, 0.5, 1});
+  flavour.keepers = 1;
+  flavour.one_role = true;
+  flavour.tail_max = 200 * millisecond;
+  auto& shape = flavour.shape;
+  shape.cancel = shape.timeout = shape.raise = shape.impatient = shape.leave = 0;
+  return flavour;
+}
+
 }  // namespace
 
 const std::vector<Flavour>& flavours() {
@@ -81,6 +92,7 @@ const std::vector<Flavour>& flavours() {
       state(),
       topology(),
       blocks(),
+      keepers(),
   };
   return all;
 }
