@@ -1,4 +1,4 @@
-"""Sums over GF(2^8) of blocks that lie with several peers: parities of erasure codes, and what they decode."""
+"""Sums over GF(2^8) of blocks that lie with several peers: parities of codes, and what they decode."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from . import arguments
 from .config import Config
 from .errors import UsageError
-from .tensors import Tensor, as_list, buffer, check_disjoint
+from .tensors import Buffer, Tensor, as_list, buffer, check_disjoint
 from .work import Operation, OpInfo, Work
 
 _WHAT = "coded_reduce_scatter"
@@ -26,8 +26,8 @@ class CodedTerm(NamedTuple):
 
 
 class CodedSum(NamedTuple):
-    """The sum of `terms`, for the peer with rank `owner`. It grows from peer to peer in the order of its terms,
-    each of another rank; the owner's own block, if it has one in it, comes last."""
+    """The sum of `terms`, for the peer with rank `owner`. It grows from peer to peer in the order of its
+    terms, each of another rank; the owner's own block, if it has one in it, comes last."""
 
     owner: int
     terms: tuple[CodedTerm, ...]
@@ -39,16 +39,16 @@ def rotated_sums(world: int, coefficients: Sequence[Sequence[int]]) -> list[Code
     coefficients   row j, column i: of block i in parity j; m rows of world - m columns each, as
                    `ReedSolomon.coefficient(j, i)` gives them
 
-    Stripe s has its m parities at ranks s .. s+m-1 and its data behind them, around the group: rank r's block i
-    is block i of stripe (r - m - i) mod world, and its output j is parity j of stripe (r - j) mod world. So each
-    rank gives world - m blocks and gets m parities, and no rank holds two blocks of a stripe.
+    Stripe s has its m parities at ranks s .. s+m-1 and its data behind them, around the group: rank r's block
+    i is block i of stripe (r - m - i) mod world, and its output j is parity j of stripe (r - j) mod world. So
+    each rank gives world - m blocks and gets m parities, and no rank holds two blocks of a stripe.
     """
     m = len(coefficients)
     k = world - m
     if m < 1 or k < 1 or any(len(row) != k for row in coefficients):
         raise UsageError(
-            f"coefficients: {m} rows for {world} peers; pass from 1 to {max(world - 1, 1)} rows, and in each as "
-            f"many numbers as data blocks are left ({world} minus the rows)"
+            f"coefficients: {m} rows for {world} peers; pass from 1 to {max(world - 1, 1)} rows, and in each "
+            f"as many numbers as data blocks are left ({world} minus the rows)"
         )
     sums = []
     for stripe in range(world):
@@ -73,7 +73,7 @@ class Poster(Protocol):
         outputs: list[int],
         block_bytes: int,
         rate_limit: int,
-        keep: object,
+        keep: Any,
     ) -> Operation: ...
 
 
@@ -101,23 +101,24 @@ class CodedCalls:
         async_op: bool = False,
         timeout: float | None = None,
     ) -> OpInfo | Work:
-        """Each sum of blocks over GF(2^8) at its owner: parities, or blocks decoded from what is left of them.
+        """Each sum of blocks over GF(2^8) at its owner: parities, or blocks decoded from what is left.
 
-        blocks        this peer's, by number: contiguous arrays or tensors in host memory, of any dtype, taken as
-                      bytes. Those shorter than `block_bytes` count as filled up with zeros
+        blocks        this peer's, by number: contiguous arrays or tensors in host memory, of any dtype, taken
+                      as bytes. Those shorter than `block_bytes` count as filled up with zeros
         out           the sums that this peer owns, in the order of `sums`: `block_bytes` each
         sums          the same at all peers of the group (MismatchError); see rotated_sums()
-        block_bytes   the same at all peers: of the longest block of any of them. None: of the longest one here
+        block_bytes   the same at all peers: of the longest block of any of them. None: of the longest one
+                      here
         rate_limit    bytes per second that this peer sends at most, so that other traffic goes first
         tag, async_op, timeout   as all_reduce
 
-        A sum passes through its contributors and then to its owner, chunk by chunk: each but the owner sends as
-        many bytes as its block has, whatever their number. Blocks are intact and `out` is undefined where it
+        A sum passes through its contributors and then to its owner, chunk by chunk: each but the owner sends
+        `block_bytes` for each sum that it has a part in. Blocks are intact and `out` is undefined where it
         raises. As ranks move when somebody leaves, a loss is not repeated: PeerLost on all peers.
         """
         ids, peer = self._ids(), self._poster()
-        sources = [buffer(b, f"{_WHAT}: block {i}", written=False) for i, b in enumerate(_listed(blocks))]
-        targets = [buffer(o, f"{_WHAT}: out {i}", written=True) for i, o in enumerate(_listed(out))]
+        sources = _buffers(blocks, "block", written=False)
+        targets = _buffers(out, "out", written=True)
         if block_bytes is None:
             length = max((b.bytes for b in sources + targets), default=0)
         else:
@@ -152,11 +153,18 @@ class CodedCalls:
         raise NotImplementedError
 
 
-def _listed(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return as_list(tensors, _WHAT) if len(tensors) else []
+def _buffers(tensors: Sequence[Tensor], name: str, *, written: bool) -> list[Buffer]:
+    if not isinstance(tensors, list | tuple):
+        raise UsageError(f"{_WHAT}: pass a list of arrays or tensors, one for each {name}")
+    buffers = []
+    for index, tensor in enumerate(as_list(tensors, _WHAT) if tensors else []):
+        if getattr(tensor, "is_cuda", False):
+            raise UsageError(f"{_WHAT}: {name} {index} is a CUDA tensor: pass host memory")
+        buffers.append(buffer(tensor, f"{_WHAT}: {name} {index}", written=written))
+    return buffers
 
 
-def _check_memory(sources: list[Any], targets: list[Any], length: int) -> None:
+def _check_memory(sources: list[Buffer], targets: list[Buffer], length: int) -> None:
     for index, block in enumerate(sources):
         if block.bytes > length:
             raise UsageError(f"{_WHAT}: block {index} has {block.bytes} bytes, block_bytes is {length}")
@@ -194,6 +202,7 @@ def _numbers(sums: Sequence[CodedSum]) -> list[tuple[int, list[tuple[int, int, i
 def _rate(rate_limit: float | None) -> int:
     if rate_limit is None:
         return 0
-    if isinstance(rate_limit, bool) or not isinstance(rate_limit, int | float) or not 1 <= rate_limit < 2**53:
+    number = isinstance(rate_limit, int | float) and not isinstance(rate_limit, bool)
+    if not number or not 1 <= rate_limit < 2**53:
         raise UsageError(f"rate_limit={rate_limit!r}: it is bytes per second, at least 1, or None")
     return int(rate_limit)

@@ -14,6 +14,8 @@ from typing import Self
 
 from . import _core, arguments
 from .arguments import Scope, Strategy
+from .coded_calls import CodedCalls
+from .coded_calls import Poster as CodedPoster
 from .collectives import Collectives
 from .config import Config
 from .errors import ClosedError, PcclError, UsageError, from_code
@@ -66,7 +68,7 @@ class PeerInfo:
     host: int
 
 
-class Communicator(Collectives):
+class Communicator(Collectives, CodedCalls):
     """`with Communicator("master.example:48148", secret_file="run.key") as comm:` joins, then leaves.
 
     address         host:port of the master; names, IPv4 and [IPv6]
@@ -75,9 +77,9 @@ class Communicator(Collectives):
     island          name of the peers that live and die together; None: this peer is one by itself
     island_size     how many peers the island has; rank r of it joins group r
     group           the peers that reduce together
-    role            "trainer" or "keeper". Peers of one role have a roster, views, boundaries and operations of
-                    their own at the same master: whatever happens to the others, these do not notice, and do
-                    not count them. A run is over when nobody of either role is left
+    role            "trainer" or "keeper". Peers of one role have a roster, views, boundaries and operations
+                    of their own at the same master: whatever happens to the others, these do not notice, and
+                    do not count them. A run is over when nobody of either role is left
     min_islands     the run begins once so many islands have come; the largest wish counts
     listen          host:port where other peers reach this one; None: any port, on loopback only unless
                     there is a secret or `insecure`
@@ -183,6 +185,9 @@ class Communicator(Collectives):
             raise ClosedError("this peer is in no run since rejoin() failed: call it again")
         return self._current[0]
 
+    def _poster(self) -> CodedPoster:
+        return self._peer
+
     def _check_usable(self) -> None:
         if os.getpid() != self._process:
             raise UsageError(
@@ -273,13 +278,13 @@ class Communicator(Collectives):
 
     @property
     def role(self) -> str:
-        """"trainer" or "keeper"."""
+        """As it joined: "trainer" or "keeper"."""
         return self._role
 
     @property
     def world_size(self) -> int:
-        """Peers of this peer's role in its group. Changes by itself when somebody dies; newcomers count from the
-        boundary that lets them in."""
+        """Peers of this peer's role in its group. Changes by itself when somebody dies; newcomers count from
+        the boundary that lets them in."""
         return len(self._ids())
 
     @property

@@ -56,7 +56,8 @@ Error check(const CodedSums& sums, std::uint32_t world) {
   std::vector<std::uint32_t> steps(world);
   for (std::size_t s = 0; s < sums.size(); ++s) {
     const auto& sum = sums[s];
-    if (sum.owner >= world) return wrong(s, "is for rank " + std::to_string(sum.owner) + ", who is not there");
+    if (sum.owner >= world)
+      return wrong(s, "is for rank " + std::to_string(sum.owner) + ", who is not there");
     std::vector<bool> seen(world);
     for (const auto& term : sum.terms) {
       if (term.position >= world)

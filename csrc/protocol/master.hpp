@@ -1,6 +1,6 @@
 // The master's side of the protocol for the peers of one role: who is in the run, which view holds, what is
-// committed. A pure state machine. It creates every view and every verdict; it carries no tensor data. A run has
-// one for each role; they know nothing of each other. Owned by one thread (or by the simulator).
+// committed. A pure state machine. It creates every view and every verdict; it carries no tensor data. A run
+// has one for each role; they know nothing of each other. Owned by one thread (or by the simulator).
 #pragma once
 #include <deque>
 #include <map>
@@ -42,9 +42,9 @@ inline Role role_of(const ToMaster& introduction) {
 struct MasterConfig {
   Timing timing;
   Rules rules;
-  Role role = Role::trainer;     // of all its peers
-  std::uint64_t run = 1;   // drawn at random by the runtime; 0 while a restarted master has not heard it
-  bool restarted = false;  // listen for `grace` before speaking
+  Role role = Role::trainer;  // of all its peers
+  std::uint64_t run = 1;      // drawn at random by the runtime; 0 while a restarted master has not heard it
+  bool restarted = false;     // listen for `grace` before speaking
   std::optional<Stored> stored;
 };
 

@@ -38,8 +38,7 @@ void Master::keep_order() {
   if (view_.order.empty()) return;
   const std::set<PeerId> placed(view_.order.begin(), view_.order.end());
   for (const auto peer : view_.order)
-    if (const auto* m = index_.find(peer); m != nullptr)
-      rings_[m->group].push_back(peer);
+    if (const auto* m = index_.find(peer); m != nullptr) rings_[m->group].push_back(peer);
   for (const auto peer : index_.all())
     if (!placed.contains(peer)) rings_[index_.find(peer)->group].push_back(peer);
   write_order();

@@ -49,12 +49,11 @@ namespace {
 // What the last view of an honest peer may be. Incarnations and boundaries still have to be counted on from
 // it.
 bool plausible(const Register& m, Role role) {
-  return m.join.role == role && m.peer != no_peer && m.view.consistent() && m.view.id.incarnation != UINT32_MAX &&
-         m.view.boundaries != UINT32_MAX &&
-         std::all_of(m.view.members.begin(), m.view.members.end(),
-                     [&](const Member& member) {
-                       return member.role == role && (member.peer >> 32) <= m.view.id.incarnation;
-                     });
+  return m.join.role == role && m.peer != no_peer && m.view.consistent() &&
+         m.view.id.incarnation != UINT32_MAX && m.view.boundaries != UINT32_MAX &&
+         std::all_of(m.view.members.begin(), m.view.members.end(), [&](const Member& member) {
+           return member.role == role && (member.peer >> 32) <= m.view.id.incarnation;
+         });
 }
 }  // namespace
 

@@ -145,7 +145,8 @@ void Session::on(const ViewMessage& m, Instant now) {
   const bool newer = rules_.order_by_incarnation ? m.view.id > view_.id : m.view.id.number > view_.id.number;
   if (!newer || me_ == no_peer) return;
   if (!m.view.consistent())
-    return end_session({ErrorCode::protocol, "the master sent a view that names a peer twice, or peers of two roles"});
+    return end_session(
+        {ErrorCode::protocol, "the master sent a view that names a peer twice, or peers of two roles"});
   const auto* mine = m.view.find(me_);
   if (mine == nullptr) return end_session({ErrorCode::evicted, "the master's view does not name this peer"});
   if (mine->group != join_.group || mine->role != join_.role)

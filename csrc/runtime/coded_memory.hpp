@@ -1,5 +1,5 @@
-// A peer's blocks and outputs of a coded reduce: which belongs to which sum, and zeros where a block is shorter
-// than those of others. Owned by the operation's memory.
+// A peer's blocks and outputs of a coded reduce: which belongs to which sum, and zeros where a block is
+// shorter than those of others. Owned by the operation's memory.
 #pragma once
 #include <memory>
 #include <vector>
@@ -27,7 +27,7 @@ class CodedMemory {
  public:
   explicit CodedMemory(const CodedRequest& request);
 
-  void begin(const Layout& layout);  // an attempt: its chunks may be others than before
+  void begin(const Layout& layout);                     // an attempt: its chunks may be others than before
   const std::uint8_t* input(const Chunk& chunk) const;  // null: nothing of this peer is in the sum
   std::uint8_t* output(const Chunk& chunk) const;
 
@@ -35,9 +35,9 @@ class CodedMemory {
   static constexpr std::uint32_t none = UINT32_MAX;
   std::uint64_t block_bytes_;
   std::vector<ByteView> blocks_;
-  std::vector<std::uint32_t> block_of_;    // by segment
-  std::vector<std::uint8_t*> output_of_;   // by segment
-  std::vector<std::uint8_t> zeros_;        // a chunk of them
+  std::vector<std::uint32_t> block_of_;           // by segment
+  std::vector<std::uint8_t*> output_of_;          // by segment
+  std::vector<std::uint8_t> zeros_;               // a chunk of them
   std::vector<std::vector<std::uint8_t>> tails_;  // by block: the chunk in which it ends, filled up
 };
 

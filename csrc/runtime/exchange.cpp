@@ -48,7 +48,7 @@ std::vector<PeerId> Exchange::peers_of(const Operation& operation) const {
                                               : session_.ring();
 }
 
-Standing Exchange::standing_of(const Attempt& attempt, bool in_place) const {
+Standing Exchange::standing_of(const Attempt& attempt, bool in_place, const CodedSums* sums) const {
   // What is read where it lies needs no slot to leave from.
   const bool readers = std::all_of(attempt.ring.begin(), attempt.ring.end(), [&](PeerId peer) {
     return peer == session_.peer() || readers_.contains(peer);
@@ -62,6 +62,7 @@ Standing Exchange::standing_of(const Attempt& attempt, bool in_place) const {
                     limits_.own_bytes};
   if (attempt.descriptor.algorithm == Algorithm::two_level)
     standing.hosts = hosts_of(session_.view(), attempt.ring);
+  standing.sums = sums;
   return standing;
 }
 
@@ -72,7 +73,7 @@ void Exchange::set_reader(PeerId peer, bool reads) {
     readers_.erase(peer);
 }
 
-void Exchange::begin(const OpKey& key, bool in_place) {
+void Exchange::begin(const OpKey& key, bool in_place, const CodedSums* sums, bool limited) {
   const auto* operation = session_.find(key);
   if (operation == nullptr) return;
   Attempt attempt;
@@ -86,9 +87,10 @@ void Exchange::begin(const OpKey& key, bool in_place) {
                                        {session_.identity().group, std::uint32_t(attempt.ring.size()),
                                         in_one_place(session_.view(), attempt.ring)});
   attempt.fingerprint = std::uint32_t(wire::fingerprint(attempt.descriptor));
-  attempt.executor = make_executor(attempt.descriptor, standing_of(attempt, in_place));
+  attempt.executor = make_executor(attempt.descriptor, standing_of(attempt, in_place, sums));
   if (attempt.executor != nullptr && !may_be_eager(attempt.descriptor)) give_head_starts(attempt);
   attempt.bulk = total_bytes(attempt.descriptor) > limits::bulk_bytes;
+  if (limited) attempt.allowance = 0;
   by_order_[attempt.order] = key;
   auto& started = attempts_[key] = std::move(attempt);
   if (started.executor == nullptr) return;
@@ -343,9 +345,22 @@ void Exchange::unland(const wire::DataHeader& header, AttemptId attempt) {
 bool Exchange::sendable(PeerId peer) const {
   return std::any_of(attempts_.begin(), attempts_.end(), [&](const auto& entry) {
     const auto position = entry.second.position_of(peer);
-    return entry.second.executor != nullptr && position < entry.second.ring.size() &&
-           entry.second.executor->sendable(position);
+    return position < entry.second.ring.size() && may_send(entry.second, position);
   });
+}
+
+bool Exchange::may_send(const Attempt& attempt, std::uint32_t position) {
+  return attempt.executor != nullptr && (!attempt.allowance || *attempt.allowance > 0) &&
+         attempt.executor->sendable(position);
+}
+
+// The last chunk may take more than there is: what comes next pays for it.
+void Exchange::allow(const OpKey& key, std::int64_t bytes, std::int64_t most) {
+  const auto it = attempts_.find(key);
+  if (it == attempts_.end() || !it->second.allowance) return;
+  auto& allowance = *it->second.allowance;
+  allowance = std::min(allowance + bytes, most);
+  if (allowance > 0 && it->second.executor != nullptr) settle(it->second);
 }
 
 bool Exchange::bulk(PeerId peer) const {
@@ -359,9 +374,10 @@ std::optional<Outgoing> Exchange::next(PeerId peer) {
   for (const auto& [order, key] : by_order_) {
     auto& attempt = attempts_.at(key);
     const auto position = attempt.position_of(peer);
-    if (attempt.executor == nullptr || position >= attempt.ring.size()) continue;
+    if (position >= attempt.ring.size() || !may_send(attempt, position)) continue;
     const auto send = attempt.executor->next(position);
     if (!send) continue;
+    if (attempt.allowance) *attempt.allowance -= send->bytes;
     wire::DataHeader header{attempt.view, key, attempt.fingerprint, send->step, 0, send->chunk,
                             send->bytes,  0};
     return Outgoing{attempt.id, key, header, *send};

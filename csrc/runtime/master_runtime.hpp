@@ -1,6 +1,6 @@
 // The master process, or a master embedded in one: a thread that owns the sockets and, for each run that it
-// serves and each role in it, a pure Master. The first who names a run begins it; it is forgotten with its last
-// peer of any role.
+// serves and each role in it, a pure Master. The first who names a run begins it; it is forgotten with its
+// last peer of any role.
 #pragma once
 #include <functional>
 #include <thread>

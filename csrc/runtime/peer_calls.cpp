@@ -69,8 +69,16 @@ void PeerRuntime::begin(std::shared_ptr<OperationHandle> handle, PostRequest req
   if (session_ == nullptr) return refuse(*handle, {ErrorCode::usage, "this peer is not admitted yet"});
   Running running{handle, nullptr, request.weight, called, 0, 0};
   const auto& d = request.posting.descriptor;
-  running.memory = std::make_unique<OperationMemory>(std::move(request.tensors), d.op, request.weight,
-                                                     undo_pool_, d.call, std::move(request.residuals));
+  if (request.coded) {
+    if (auto why = check(*request.coded)) return refuse(*handle, why);
+    running.memory = std::make_unique<OperationMemory>(*request.coded, undo_pool_);
+    running.sums = request.coded->sums;
+    running.position = request.coded->position;
+  } else {
+    running.memory = std::make_unique<OperationMemory>(std::move(request.tensors), d.op, request.weight,
+                                                       undo_pool_, d.call, std::move(request.residuals));
+  }
+  if (request.rate_limit != 0) running.limit.emplace(request.rate_limit, called);
   running.may_skip = d.skips;
   const auto key = session_->post(std::move(request.posting), monotonic_now());
   if (!key) return refuse(*handle, key.error());

@@ -120,6 +120,7 @@ void PeerRuntime::tick() {
   }
   if (const auto result = prober_.tick(now)) session_->probed(result->round, result->link);
   find_senders();
+  refill_limits(now);
   if (session_ == nullptr || now < session_->next_deadline()) return;
   session_->set_stuck(unsourced_.empty() && stuck());
   session_->tick(now);
@@ -131,7 +132,15 @@ Instant PeerRuntime::next_deadline() const {
   auto next = std::min({master_.next_deadline(), links_.next_deadline(), links_ticked_ + second + millisecond,
                         prober_.next_deadline()});
   for (const auto& waiting : unsourced_) next = std::min(next, waiting.deadline);
+  for (const auto& [key, running] : running_)
+    if (running.limit && running.held == 0) next = std::min(next, running.limit->next());
   return session_ == nullptr ? next : std::min(next, session_->next_deadline());
+}
+
+void PeerRuntime::refill_limits(Instant now) {
+  for (auto& [key, running] : running_)
+    if (running.limit && running.limit->due(now))
+      exchange_->allow(key, running.limit->earn(now), running.limit->most());
 }
 
 void PeerRuntime::log(const std::string& line) const {
@@ -263,6 +272,19 @@ std::uint64_t draw_seed(const Session& session, const OpKey& key) {
 }
 }  // namespace
 
+// Its memory is for one rank: with another one, nothing may be written there.
+const CodedSums* PeerRuntime::sums_of(const OpKey& key, const Running& running) {
+  if (running.sums == nullptr) return nullptr;
+  const auto group = session_->view().group_members(session_->identity().group);
+  if (running.position < group.size() && group[running.position] == session_->peer())
+    return running.sums.get();
+  session_->abandon(key, ErrorCode::usage,
+                    "peer " + std::to_string(session_->peer()) + " does not have rank " +
+                        std::to_string(running.position) + " (any more): call it again",
+                    monotonic_now());
+  return nullptr;
+}
+
 void PeerRuntime::apply(effect::StartAttempt& e) {
   if (const auto state = states_.find(e.key); state != states_.end()) {
     state->second->view = session_->view().id;
@@ -274,7 +296,9 @@ void PeerRuntime::apply(effect::StartAttempt& e) {
   const auto it = running_.find(e.key);
   if (it == running_.end()) return;
   it->second.memory->set_draw(draw_seed(*session_, e.key));
-  exchange_->begin(e.key, it->second.memory->in_place());
+  it->second.held = 0;
+  exchange_->begin(e.key, it->second.memory->in_place(), sums_of(e.key, it->second),
+                   it->second.limit.has_value());
   const auto* attempt = exchange_->find(e.key);
   if (attempt == nullptr || attempt->executor == nullptr) return;
   it->second.memory->begin(*attempt->executor);

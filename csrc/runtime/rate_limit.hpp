@@ -1,5 +1,5 @@
-// How many bytes an operation that must leave room for others may send by now: a bucket that fills with time. Pure;
-// owned by the I/O thread.
+// How many bytes an operation that must leave room for others may send by now: a bucket that fills with time.
+// Pure; owned by the I/O thread.
 #pragma once
 #include <algorithm>
 #include <cstdint>

@@ -46,9 +46,9 @@ TEST(peers_of_another_role) {
       if (peer != no_peer) CHECK_EQ(peer, first_peer(role));
     }
     REQUIRE(court.refusals.size() == 1);
-    CHECK(court.refusals[0].text.find(role == Role::keeper ? "a trainer among the keepers of the run"
-                                                           : "a keeper among the trainers of the run") !=
-          std::string::npos);
+    CHECK(court.refusals[0].text.find(role == Role::keeper
+                                          ? "a trainer among the keepers of the run"
+                                          : "a keeper among the trainers of the run") != std::string::npos);
   }
 }
 

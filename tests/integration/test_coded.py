@@ -1,4 +1,4 @@
-"""Sums over GF(2^8) across peers, against a reference in plain Python: parities, decoded blocks, bytes on the way."""
+"""Sums over GF(2^8) across peers, against a reference in plain Python: parities, decoded blocks, bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pccl_py import Communicator, Master, MismatchError, PeerLost, UsageError
+from pccl_py import Communicator, Master, MismatchError, OpInfo, PeerLost, UsageError
 from pccl_py.coded_calls import CodedSum, CodedTerm, rotated_sums
 from tests.conftest import Spawn
 from tests.threads import in_threads
@@ -66,6 +66,7 @@ def test_rotated_parities(master: Master, world: int, m: int, transport: str) ->
             copies = [block.copy() for block in blocks]
             out = [np.empty(longest, np.uint8) for _ in range(m)]
             info = comm.coded_reduce_scatter(blocks, out, sums, block_bytes=longest)
+            assert isinstance(info, OpInfo)
             assert sorted(info.contributors) == sorted(comm._ids())
             assert all(np.array_equal(a, b) for a, b in zip(blocks, copies, strict=True))
             own = [total for total in sums if total.owner == rank]
@@ -76,7 +77,7 @@ def test_rotated_parities(master: Master, world: int, m: int, transport: str) ->
 
 
 def test_bytes_on_the_network(master: Master) -> None:
-    """m times the coded bytes and no more than 5 % above, whole frames with their headers; each sends as much."""
+    """m times the coded bytes; whole frames with their headers no more than 5 % above. Each sends as much."""
     world, m, length = 5, 2, 2_000_000
     k = world - m
     sums = rotated_sums(world, cauchy(m, k))
@@ -91,6 +92,7 @@ def test_bytes_on_the_network(master: Master) -> None:
         before = traffic(comm)
         info = comm.coded_reduce_scatter(blocks, out, sums)
         comm.barrier()
+        assert isinstance(info, OpInfo)
         return info.bytes_sent, traffic(comm) - before
 
     results = together(master.address, world, play, transport="tcp")

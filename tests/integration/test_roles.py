@@ -53,7 +53,9 @@ def test_roles_do_not_count_each_other(master: Master) -> None:
             together.wait(30)
             return comm.id, float(array[0])
 
-    calls = [partial(play, role, count) for role, count in (("trainer", 2), ("keeper", 3)) for _ in range(count)]
+    calls = [
+        partial(play, role, count) for role, count in (("trainer", 2), ("keeper", 3)) for _ in range(count)
+    ]
     results = in_threads(calls)
     assert [total for _, total in results] == [3.0, 3.0, 7.0, 7.0, 7.0]
     assert len({peer for peer, _ in results}) == 5  # no id stands for two peers
@@ -63,7 +65,7 @@ def test_roles_do_not_count_each_other(master: Master) -> None:
 def test_a_killed_peer_of_one_role_is_nothing_to_the_other(
     master: Master, spawn: Spawn, struck: str, role: str
 ) -> None:
-    """Its own role loses it; the other one's operations take one attempt each, in one view, with right values."""
+    """Its own role loses it; the other one's operations take one attempt, in one view, with right values."""
     victim = spawn("-c", PEER + OTHER_ROLE, master.address, struck)
     killed, over = threading.Event(), threading.Event()
 
@@ -118,7 +120,6 @@ def test_a_run_lasts_while_anybody_of_any_role_is_there(spawn: Spawn) -> None:
     assert process.wait(10) == 0
     assert process.stdout is not None
     assert expect_line in process.stdout.read()
-
 
 
 def test_island_names_are_of_one_role(master: Master) -> None:

@@ -1,5 +1,5 @@
-// A simulated master: the production state machines, one for each role, their store, and effects that leave in
-// order, sometimes in batches.
+// A simulated master: the production state machines, one for each role, their store, and effects that leave
+// in order, sometimes in batches.
 #pragma once
 #include <optional>
 #include <string>

@@ -84,8 +84,7 @@ void Oracle::admitted(Process& process) {
 
 // A boundary passes with all members or not at all: nobody is let through who is not there.
 void Oracle::lets_pass(Process& process, std::uint32_t boundaries) {
-  const bool member =
-      process.alive && process.session.stage() == Session::Stage::member;
+  const bool member = process.alive && process.session.stage() == Session::Stage::member;
   if (!member || process.boundaries() >= boundaries || process.session.at_boundary()) return;
   world_.violated("boundary " + std::to_string(boundaries) + " passes without " + process.name());
 }

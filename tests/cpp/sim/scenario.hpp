@@ -69,7 +69,7 @@ struct Flavour {
   std::uint32_t faults_min = 0, faults_max = 4;
   std::vector<double> weights = {3, 1, 1, 2, 2, 2, 2, 0.5, 2, 0.3, 0.5};  // by FaultKind
   double store = 0.5, keepers = 0.1;
-  bool one_role = false;  // only peers of one role are struck, and those of the other must not notice
+  bool one_role = false;        // only peers of one role are struck, and those of the other must not notice
   std::uint64_t events = 3000;  // faults come within so many
   double tail_chance_max = 0.05;
   Duration tail_max = 400 * millisecond;

@@ -144,8 +144,7 @@ bool World::only_links_fail() const {
 
 std::string World::dump() {
   std::string all;
-  for (const auto& master : masters_)
-    all += "  " + master->describe() + "\n";
+  for (const auto& master : masters_) all += "  " + master->describe() + "\n";
   for (const auto& process : processes_) all += "  " + process->describe() + "\n";
   return all;
 }
