@@ -170,7 +170,7 @@ std::shared_ptr<OperationObject> post_coded(
   check_not_forked(self);
   PostRequest request;
   request.coded = coded_request(sums, rank, world, blocks, outputs, block_bytes);
-  if (auto why = check(*request.coded)) raise(why);
+  if (auto why = fault_of(*request.coded)) raise(why);
   request.rate_limit = rate_limit;
   request.posting.name = name;
   request.posting.timeout = duration_of(seconds);

@@ -52,7 +52,7 @@ void add_reduce(Plan& plan, const Way& way, std::size_t place) {
 
 }  // namespace
 
-Error check(const CodedSums& sums, std::uint32_t world) {
+Error fault_of(const CodedSums& sums, std::uint32_t world) {
   std::vector<std::uint32_t> steps(world);
   for (std::size_t s = 0; s < sums.size(); ++s) {
     const auto& sum = sums[s];

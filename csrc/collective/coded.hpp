@@ -23,7 +23,7 @@ struct CodedSum {
 using CodedSums = std::vector<CodedSum>;
 
 // Whether so many peers can make them; what no table may say.
-Error check(const CodedSums& sums, std::uint32_t world);
+Error fault_of(const CodedSums& sums, std::uint32_t world);
 
 // Of all that they say: who means something else has another one.
 std::uint64_t fingerprint(const CodedSums& sums);

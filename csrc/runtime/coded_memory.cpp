@@ -5,12 +5,12 @@
 
 namespace pccl {
 
-Error check(const CodedRequest& request) {
+Error fault_of(const CodedRequest& request) {
   const auto wrong = [](const std::string& why) { return Error{ErrorCode::usage, why}; };
   if (request.sums == nullptr || request.sums->empty()) return wrong("there is nothing to sum up");
   if (request.block_bytes == 0 || request.block_bytes > limits::elements_max / request.sums->size())
     return wrong("blocks have from 1 byte to 2**44 in all sums together");
-  if (auto error = check(*request.sums, request.world)) return error;
+  if (auto error = fault_of(*request.sums, request.world)) return error;
   std::size_t owned = 0;
   for (const auto& sum : *request.sums) {
     owned += sum.owner == request.position;

@@ -21,7 +21,7 @@ struct CodedRequest {
 };
 
 // Whether the sums can be made, and the memory is what they need.
-Error check(const CodedRequest& request);
+Error fault_of(const CodedRequest& request);
 
 class CodedMemory {
  public:

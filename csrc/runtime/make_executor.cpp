@@ -58,7 +58,7 @@ std::unique_ptr<Executor> make_block_executor(const Descriptor& d, const Standin
 
 // Sums that grow here are as many parts that wait, chunk by chunk.
 std::unique_ptr<Executor> make_coded_executor(const Descriptor& d, const Standing& s) {
-  if (s.sums == nullptr || check(*s.sums, s.world)) return nullptr;
+  if (s.sums == nullptr || fault_of(*s.sums, s.world)) return nullptr;
   auto plan = plan_coded_reduce(s.position, s.world, *s.sums);
   Executor::Options options;
   options.eager = s.eager;

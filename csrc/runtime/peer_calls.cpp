@@ -70,7 +70,7 @@ void PeerRuntime::begin(std::shared_ptr<OperationHandle> handle, PostRequest req
   Running running{handle, nullptr, request.weight, called, 0, 0};
   const auto& d = request.posting.descriptor;
   if (request.coded) {
-    if (auto why = check(*request.coded)) return refuse(*handle, why);
+    if (auto why = fault_of(*request.coded)) return refuse(*handle, why);
     running.memory = std::make_unique<OperationMemory>(*request.coded, undo_pool_);
     running.sums = request.coded->sums;
     running.position = request.coded->position;

@@ -55,7 +55,7 @@ struct Group {
       member.outputs.assign(std::size_t(owned), Bytes(block_bytes, 0xee));
       for (const auto& block : member.blocks) request.blocks.emplace_back(block);
       for (auto& output : member.outputs) request.outputs.push_back(output.data());
-      REQUIRE(!check(request));
+      REQUIRE(!fault_of(request));
       member.memory = std::make_unique<OperationMemory>(request, member.undo);
     }
   }
@@ -106,7 +106,7 @@ TEST(any_sums_of_any_blocks) {
     Rng rng(seed);
     const auto world = std::uint32_t(2 + rng.below(6)), blocks = std::uint32_t(1 + rng.below(3));
     Group group{std::make_shared<const CodedSums>(random_sums(rng, world, blocks)), 1 + rng.below(900)};
-    REQUIRE(!check(*group.sums, world));
+    REQUIRE(!fault_of(*group.sums, world));
     group.prepare(rng, world, blocks);
     const auto before = group.members[0]->blocks;
     if (rng.chance(0.5)) group.run(rng, int(rng.below(100)));  // an attempt that is cut off
@@ -133,7 +133,7 @@ TEST(a_sum_travels_once_past_each_contributor) {
 }
 
 TEST(tables_that_cannot_be) {
-  const auto text = [](const CodedSums& sums) { return check(sums, 3).text; };
+  const auto text = [](const CodedSums& sums) { return fault_of(sums, 3).text; };
   CHECK_EQ(text({{3, {{0, 0, 1}}}}), "sum 0 is for rank 3, who is not there");
   CHECK_EQ(text({{0, {{1, 0, 1}}}, {0, {{4, 0, 1}}}}), "sum 1 has a block of rank 4, who is not there");
   CHECK_EQ(text({{0, {{1, 0, 1}, {1, 1, 1}}}}), "sum 0 has two blocks of rank 1: at most one of each");
