@@ -171,8 +171,8 @@ def _check_memory(sources: list[Buffer], targets: list[Buffer], length: int) -> 
     for index, output in enumerate(targets):
         if output.bytes != length:
             raise UsageError(
-                f"{_WHAT}: out {index} has {output.bytes} bytes, and a sum has {length}: pass block_bytes where "
-                "other peers have longer blocks"
+                f"{_WHAT}: out {index} has {output.bytes} bytes, and a sum has {length}: pass block_bytes "
+                "where other peers have longer blocks"
             )
     check_disjoint(
         [(b.address, b.bytes) for b in sources + targets],

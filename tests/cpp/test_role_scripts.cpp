@@ -32,6 +32,7 @@ TEST(a_trainer_dies_while_keepers_reduce) {
     > p4,p5 delivers call 0 of group 0: p4,p5, waiting 0
     update_topology on 4,5 &
     all_reduce on 1,2
+    > p4,p5 skips a boundary after 0
     > p1,p2 delivers call 0 of group 0: p1,p2, waiting 0
   )");
 }
@@ -47,13 +48,14 @@ TEST(a_restarted_master_finds_both_rosters_again) {
     after 3s
     > m2: view 1 of 2 peers: the master was restarted
     > m2: keepers: view 1 of 2 peers: the master was restarted
-    > p1 aborts call 0 of group 0
+    > p1,p3 aborts call 0 of group 0
     > p1,p2 view 1.1[p1,p2]
-    > p3 aborts call 0 of group 0
     > p3,p4 view 1.1[p3,p4]
+    > p1: waiting in all_reduce, call 0 of group 0 for peer 2 (island peer-2)
+    > p3: waiting in all_reduce, call 0 of group 0 for peer 1000002 (island peer-1000002)
     all_reduce on 2,4
-    > p1,p2 delivers call 0 of group 0: p1,p2, waiting 0
     > p3,p4 delivers call 0 of group 0: p3,p4, waiting 0
+    > p1,p2 delivers call 0 of group 0: p1,p2, waiting 0
   )");
 }
 
