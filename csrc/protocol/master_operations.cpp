@@ -149,6 +149,8 @@ void Master::on(ConnectionId, PeerId peer, const StateOffer& m, Instant now) {
     return remove(islands, outsiders.why, ErrorCode::mismatch, now);
   }
   elect_state(m.key, operation, m.group, peer);
+  // Whom alone it concerns needs nobody's word for its end, and does not tell.
+  if (index_.concerned(m.key).size() == 1) operations_.erase(OpKey(m.key));
 }
 
 // A run-wide one waits for the offers of all groups: the winner is one island in all of them.

@@ -52,6 +52,17 @@ TEST(peers_of_another_role) {
   }
 }
 
+// Nobody hears when these have ended, and they are not kept.
+TEST(a_peer_alone_offers_as_many_states_as_it_likes) {
+  Court court;
+  court.admit(1, join_of("a"));
+  for (std::uint32_t i = 0; i < 4 * limits::offers_open_max; ++i)
+    court.say(1,
+              StateOffer{
+                  court.master.view().id, {Scope::group, 0, {0, 0, i}}, 0, 0, Strategy::enforce_popular, {}});
+  CHECK(court.is_member(court.peers.at(1)));
+}
+
 TEST(a_failure_has_a_reason) {
   Court court;
   court.admit(1, join_of("a"));
