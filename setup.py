@@ -75,8 +75,8 @@ INSTRUCTION_SETS = {
 PARTS = {
     "all": ([""], ["*.cpp"]),
     "kernels": (
-        ["base/", "kernels/"],
-        ["test_kernels*.cpp", "test_quantize*.cpp", "test_galois.cpp", "test_crc32.cpp"],
+        ["base/", "kernels/", "erasure/"],
+        [f"test_{what}*.cpp" for what in ("kernels", "quantize", "galois", "crc32", "erasure")],
     ),
 }
 

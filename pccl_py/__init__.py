@@ -34,6 +34,7 @@ from .errors import (
     NoCheckpointError,
     NonFiniteError,
     NoQuorumError,
+    NoSnapshotError,
     NotBuilt,
     OperationTimeout,
     OrderError,
@@ -42,6 +43,8 @@ from .errors import (
     PeerLost,
     ProtocolError,
     RefusedError,
+    SnapshotError,
+    SnapshotMemoryError,
     StateError,
     UsageError,
     VersionError,
@@ -60,10 +63,15 @@ if TYPE_CHECKING or _has_core:
     from .work import OpInfo, Work
 
 if TYPE_CHECKING:
+    import pccl_py.erasure as erasure  # noqa: F401
     import pccl_py.optim as optim  # noqa: F401 (imported by __getattr__)
     import pccl_py.recovery as recovery  # noqa: F401
 
     from .checkpoint.checkpointer import Checkpointer as Checkpointer
+    from .erasure import ReedSolomon as ReedSolomon
+    from .erasure import choose_code as choose_code
+    from .erasure import survival_probability as survival_probability
+    from .snapshot.snapshots import Snapshots as Snapshots
     from .state.protect import protect as protect
     from .state.resume import resume as resume
     from .state.train_state import TrainState as TrainState
@@ -91,6 +99,7 @@ __all__ = [
     "MismatchError",
     "NoCheckpointError",
     "NoQuorumError",
+    "NoSnapshotError",
     "NonFiniteError",
     "NotBuilt",
     "OnLoss",
@@ -107,6 +116,8 @@ __all__ = [
     "RefusedError",
     "Scope",
     "SharedState",
+    "SnapshotError",
+    "SnapshotMemoryError",
     "StateError",
     "Strategy",
     "SyncInfo",
@@ -130,9 +141,13 @@ if _has_core and "torch.distributed" in sys.modules:
 
 _FROM_ROOMS = {
     "Checkpointer": ".checkpoint.checkpointer",
+    "Snapshots": ".snapshot.snapshots",
+    "ReedSolomon": ".erasure",
     "TrainState": ".state.train_state",
+    "choose_code": ".erasure",
     "protect": ".state.protect",
     "resume": ".state.resume",
+    "survival_probability": ".erasure",
 }
 
 
@@ -140,7 +155,7 @@ def __getattr__(name: str) -> Any:
     """Parts that need torch are imported by whoever names them first."""
     from importlib import import_module
 
-    if name in ("distributed", "optim", "parallel", "recovery"):
+    if name in ("distributed", "erasure", "optim", "parallel", "recovery"):
         return import_module(f".{name}", __name__)
     if name in _FROM_ROOMS:
         return getattr(import_module(_FROM_ROOMS[name], __name__), name)

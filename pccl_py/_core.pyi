@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 import typing_extensions
-__all__: list[str] = ['Completions', 'DTYPES', 'Disk', 'InjectedDisk', 'Master', 'Operation', 'Peer', 'QUANTIZATIONS', 'ReadStats', 'SaveReceipt', 'ShardSave', 'ShardWriter', 'StagingPool', 'StateOperation', 'TensorMemory', 'Timing', 'crc32', 'crc32_combine', 'decode_into', 'encode_into', 'galois_multiply_add', 'instruction_sets', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'read_verified', 'reduce', 'shared_bytes']
+__all__: list[str] = ['Completions', 'DTYPES', 'Disk', 'InjectedDisk', 'Master', 'MemoryCapture', 'Operation', 'Peer', 'QUANTIZATIONS', 'ReadStats', 'ReedSolomon', 'SaveReceipt', 'ShardSave', 'ShardWriter', 'StagingPool', 'StateOperation', 'Stripes', 'TensorMemory', 'Timing', 'code_groups', 'copy_crc32c', 'crc32', 'crc32_combine', 'crc32c', 'crc32c_combine', 'decode_into', 'encode_into', 'galois_encode', 'galois_levels', 'galois_multiply_add', 'instruction_sets', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'read_verified', 'reduce', 'rs_coefficient', 'shared_bytes']
 class Timing:
     def __init__(self) -> None:
         ...
@@ -92,7 +92,7 @@ class Completions:
         ...
     def push(self, number: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
-    def take(self, seconds: typing.SupportsFloat | typing.SupportsIndex) -> list[int]:
+    def take(self, seconds: typing.SupportsFloat | typing.SupportsIndex) -> int | None:
         ...
 class Operation:
     def cancel(self) -> None:
@@ -157,7 +157,7 @@ class Peer:
     def waiting(self) -> int:
         ...
 class Master:
-    def __init__(self, listen: str, secret: bytes, insecure: bool, timing: Timing) -> None:
+    def __init__(self, listen: str, secret: bytes, insecure: bool, timing: Timing, state_dir: str = '', store: typing.Any = None) -> None:
         ...
     def addresses(self) -> list[str]:
         ...
@@ -237,9 +237,9 @@ class ReadStats:
         ...
 class StagingPool:
     """
-    Warm memory that saves copy into: slabs of 16 MiB, made once (`bytes` is rounded up), populated, in huge pages where the system gives them. `fd`: of a memfd of at least these bytes, mapped shared from its begin; it stays the caller's. Saves that share a pool get slabs in the order of their start(). `populate` False: pages come with the first copy, on the thread that copies.
+    Warm memory that saves copy into: slabs of 16 MiB, made once (`bytes` is rounded up), populated, in huge pages where the system gives them. `fd`: of a memfd of at least these bytes, mapped shared from its begin; it stays the caller's. Saves that share a pool get slabs in the order of their start(). `populate` False: pages come with the first copy, on the thread that copies. `in_place`: slab n takes slab n of a file, which stays there (MemoryCapture).
     """
-    def __init__(self, bytes: typing.SupportsInt | typing.SupportsIndex, *, fd: typing.SupportsInt | typing.SupportsIndex = -1, huge_pages: bool = True, populate: bool = True) -> None:
+    def __init__(self, bytes: typing.SupportsInt | typing.SupportsIndex, *, fd: typing.SupportsInt | typing.SupportsIndex = -1, huge_pages: bool = True, populate: bool = True, in_place: bool = False) -> None:
         ...
     def close(self) -> None:
         """
@@ -353,12 +353,97 @@ class ShardSave:
     @property
     def staged(self) -> bool:
         ...
+class MemoryCapture:
+    """
+    The bytes of a file, `header`, then `regions` as ShardSave takes them, copied to the begin of the pool's memory behind the caller's back, and left there. The pool is `in_place`; one capture at a time uses it.
+    """
+    def __init__(self, pool: StagingPool, header: bytes, regions: collections.abc.Sequence, *, foreign: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], block_bytes: typing.SupportsInt | typing.SupportsIndex = 1048576, copy_threads: typing.SupportsInt | typing.SupportsIndex = 1) -> None:
+        ...
+    def cancel(self) -> None:
+        """
+        When it returns nobody reads the regions any more.
+        """
+    def fence(self, regions: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] | None, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> bool:
+        """
+        As of ShardSave.
+        """
+    def foreign_done(self, region: typing.SupportsInt | typing.SupportsIndex, offset: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def next_foreign(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> tuple[int, int, int, int] | None:
+        """
+        As of ShardSave.
+        """
+    def progress(self) -> tuple[int, int, int]:
+        """
+        Bytes copied, bytes of full slabs, all bytes.
+        """
+    def start(self) -> None:
+        """
+        Returns at once.
+        """
+    def wait_staged(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> bool:
+        """
+        True: everything is copied and summed. The caller copies along.
+        """
+    @property
+    def block_crcs(self) -> bytes:
+        """
+        CRC-32 of each block, 4 bytes each, little-endian. UsageError before all is copied.
+        """
+    @property
+    def region_crcs(self) -> bytes:
+        """
+        The same of each region's bytes.
+        """
+    @property
+    def staged(self) -> bool:
+        ...
+class ReedSolomon:
+    def __init__(self, k: typing.SupportsInt | typing.SupportsIndex, m: typing.SupportsInt | typing.SupportsIndex, level: str = '') -> None:
+        ...
+    def decode(self, blocks: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], present: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], lost: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], bytes: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex) -> bool:
+        """
+        False: fewer than k are present.
+        """
+    def decode_row(self, present: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], lost: typing.SupportsInt | typing.SupportsIndex) -> dict:
+        """
+        Factors by block, of as many blocks as it takes; empty: too few are present.
+        """
+    def encode(self, data: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], parity: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], bytes: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def encode_copying(self, data: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], copies: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], parity: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], bytes: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
+        """
+        CRC-32C of each block.
+        """
+    def update(self, parity: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], slot: typing.SupportsInt | typing.SupportsIndex, old: typing.SupportsInt | typing.SupportsIndex, now: typing.SupportsInt | typing.SupportsIndex, bytes: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def verify(self, blocks: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], bytes: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex) -> tuple:
+        """
+        Whether all is right; the wrong blocks, or None where that cannot be told.
+        """
+class Stripes:
+    def __init__(self, n: typing.SupportsInt | typing.SupportsIndex, m: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def block_of(self, stripe: typing.SupportsInt | typing.SupportsIndex, slot: typing.SupportsInt | typing.SupportsIndex) -> int:
+        ...
+    def slot_of(self, stripe: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex) -> int:
+        ...
+    def stripe_of(self, slot: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex) -> int:
+        ...
 class TensorMemory:
     def __init__(self, bytes: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
     def shared(self) -> bool:
         ...
+def code_groups(domains: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], size: typing.SupportsInt | typing.SupportsIndex) -> list[list[int]]:
+    """
+    Groups of keepers; domains[i] is that of keeper i.
+    """
+def copy_crc32c(to: typing.SupportsInt | typing.SupportsIndex, from_: typing.SupportsInt | typing.SupportsIndex, bytes: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex) -> int:
+    """
+    CRC-32C of what was copied.
+    """
 def crc32(buffer: typing_extensions.Buffer, crc: typing.SupportsInt | typing.SupportsIndex = 0) -> int:
     """
     As zlib.crc32, without the GIL.
@@ -367,6 +452,10 @@ def crc32_combine(a: typing.SupportsInt | typing.SupportsIndex, b: typing.Suppor
     """
     Of a and b together, from the CRCs of both and the bytes of b.
     """
+def crc32c(address: typing.SupportsInt | typing.SupportsIndex, bytes: typing.SupportsInt | typing.SupportsIndex, before: typing.SupportsInt | typing.SupportsIndex = 0) -> int:
+    ...
+def crc32c_combine(first: typing.SupportsInt | typing.SupportsIndex, second: typing.SupportsInt | typing.SupportsIndex, bytes_second: typing.SupportsInt | typing.SupportsIndex) -> int:
+    ...
 def decode_into(level: str, kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, out: typing_extensions.Buffer, add: bool, times: typing.SupportsInt | typing.SupportsIndex) -> None:
     """
     `add`: onto accumulators.
@@ -374,6 +463,14 @@ def decode_into(level: str, kind: typing.SupportsInt | typing.SupportsIndex, blo
 def encode_into(level: str, kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, stochastic: bool, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, out: typing_extensions.Buffer, times: typing.SupportsInt | typing.SupportsIndex) -> None:
     """
     ValueError where an element is not finite.
+    """
+def galois_encode(targets: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], sources: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], factors: bytes, bytes: typing.SupportsInt | typing.SupportsIndex, level: str = '', streaming: bool = False, adds: bool = False) -> None:
+    """
+    targets = factors * sources over GF(2^8); addresses, and a matrix row by row.
+    """
+def galois_levels() -> list[str]:
+    """
+    Instruction sets of this CPU, the fastest last.
     """
 def galois_multiply_add(sums: typing_extensions.Buffer, data: typing_extensions.Buffer, factor: typing.SupportsInt | typing.SupportsIndex) -> None:
     """
@@ -409,6 +506,8 @@ def reduce(level: str, dtype: typing.SupportsInt | typing.SupportsIndex, op: typ
     """
     out = incoming (op) own.
     """
+def rs_coefficient(row: typing.SupportsInt | typing.SupportsIndex, slot: typing.SupportsInt | typing.SupportsIndex) -> int:
+    ...
 def shared_bytes() -> int:
     ...
 DTYPES: dict = {'float32': 1, 'float64': 2, 'float16': 3, 'bfloat16': 4, 'int8': 5, 'int16': 6, 'int32': 7, 'int64': 8, 'uint8': 9, 'uint16': 10, 'uint32': 11, 'uint64': 12}

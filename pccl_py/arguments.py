@@ -23,6 +23,7 @@ OPS = {"sum": 1, "avg": 2, "prod": 3, "min": 4, "max": 5}
 ALGORITHMS = {"auto": 1, "ring": 2, "direct": 3, "exchange": 4, "two-level": 5}
 SCOPES = {"group": 1, "run": 2}
 ON_LOSS = {"retry": 1, "raise": 2}
+REMAKE = 3  # an on_loss that no caller names: all_reduce(remake=...)
 STRATEGIES = {"enforce_popular": 1, "send_only": 2, "receive_only": 3}
 ROLES = {"trainer": 1, "keeper": 2}
 ROLE_NAMES = {number: name for name, number in ROLES.items()}
@@ -103,6 +104,17 @@ def check_quantized(op: str, tensors: Sequence[Operand], *, skips: bool) -> None
         raise UsageError("quantization with a tensor of an integer dtype: it takes floating dtypes")
     if skips and op != "avg":
         raise UsageError(f"non_finite='skip' with op={op!r}: only op='avg' can leave a peer out")
+
+
+def check_remade(remake: object, *, out: object, on_loss: str, async_op: bool) -> None:
+    """Who makes its input again is there to do it, and has no other place for the result."""
+    if not callable(remake):
+        raise UsageError(f"remake={remake!r}: it is a function that fills the tensors anew")
+    if out is not None or on_loss != "retry" or async_op:
+        raise UsageError(
+            "remake is for operations in place that are waited for and repeated: without out, "
+            "on_loss='raise' and async_op"
+        )
 
 
 def role_number(role: str) -> int:

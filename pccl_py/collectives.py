@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol, TypedDict, Unpack, overload
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, TypedDict, Unpack, cast, overload
 
-from . import arguments
+from . import arguments, remaking
 from .arguments import Algorithm, OnLoss, Op, Scope
 from .block_calls import NAMES, BlockCalls
 from .config import Config
@@ -67,6 +67,7 @@ class _ReduceOptions(_Options, total=False):
     quantization: str | QuantConfig | None
     error_feedback: Residual | None
     weight: float | None
+    remake: Callable[[], object] | None
 
 
 class Collectives(BlockCalls, Transfers):
@@ -112,6 +113,7 @@ class Collectives(BlockCalls, Transfers):
         error_feedback: Residual | None = None,
         weight: float | None = None,
         on_loss: OnLoss = "retry",
+        remake: Callable[[], object] | None = None,
         async_op: bool = False,
         timeout: float | None = None,
     ) -> OpInfo | Work:
@@ -142,37 +144,50 @@ class Collectives(BlockCalls, Transfers):
                   possible). NonFiniteError where a value is NaN or infinite
         error_feedback  `feedback["name"]` of an ErrorFeedback: what quantization loses is added next time
         on_loss   "retry": a peer that leaves costs one repetition among the survivors. "raise": PeerLost
+        remake    in place without that copy: a function that fills the tensors anew, with the same values.
+                  Where something ends an attempt, it is called in this thread, and the operation is repeated.
+                  All peers pass one, or none; not with out, on_loss="raise" and async_op
         timeout   seconds until it fails on every peer; None: `operation_timeout_s` of the configuration
         async_op  True: returns a Work at once, and the tensors are the library's until its wait()
 
-        Inputs are intact when it raises a CollectiveError; `out` is undefined until it has returned.
+        Inputs are intact when it raises a CollectiveError, but with remake; `out` is undefined until it has
+        returned.
         """
         plan = arguments.algorithm_number(algorithm)
         code = numbers_of(quantization)
         items = operands(tensors, out)
-        residuals: Sequence[tuple[int, int]] = ()
         if quantization is not None:
             arguments.check_quantized(op, items, skips=code[3])
-        if error_feedback is not None:
-            residuals = _residuals_for(error_feedback, quantization, tensors, items)
         number = arguments.number_of(op, arguments.OPS, "op")
         factor = None if weight is None else arguments.weight_of(weight, op, items)
-        return self._post(
-            _ALL_REDUCE,
-            items,
-            (_frozen(tensors), _frozen(out), error_feedback and error_feedback.memory),
-            op=number,
-            algorithm=plan,
-            quantization=code,
-            residuals=residuals,
-            feedback=error_feedback,
-            tag=tag,
-            scope=scope,
-            weight=factor,
-            on_loss=on_loss,
-            async_op=async_op,
-            timeout=timeout,
-        )
+
+        def post(timeout: float | None, *, async_op: bool) -> Any:
+            residuals: Sequence[tuple[int, int]] = ()
+            if error_feedback is not None:
+                residuals = _residuals_for(error_feedback, quantization, tensors, items)
+            return self._post(
+                _ALL_REDUCE,
+                items,
+                (_frozen(tensors), _frozen(out), error_feedback and error_feedback.memory),
+                op=number,
+                algorithm=plan,
+                quantization=code,
+                residuals=residuals,
+                feedback=error_feedback,
+                tag=tag,
+                scope=scope,
+                weight=factor,
+                on_loss=on_loss,
+                remade=remake is not None,
+                async_op=async_op,
+                timeout=timeout,
+            )
+
+        if remake is None:
+            return cast(OpInfo | Work, post(timeout, async_op=async_op))
+        arguments.check_remade(remake, out=out, on_loss=on_loss, async_op=async_op)
+        seconds = arguments.seconds_of(timeout, self._config.operation_timeout_s)
+        return remaking.until_committed(lambda left: post(left, async_op=True), remake, seconds)
 
     @overload
     def broadcast(
@@ -257,6 +272,7 @@ class Collectives(BlockCalls, Transfers):
         scope: Scope = "group",
         weight: float | None = None,
         on_loss: OnLoss = "retry",
+        remade: bool = False,
         async_op: bool,
         timeout: float | None,
     ) -> OpInfo | Work:
@@ -276,7 +292,7 @@ class Collectives(BlockCalls, Transfers):
             op=op,
             root=root,
             weight=weight,
-            on_loss=loss,
+            on_loss=arguments.REMAKE if remade else loss,
             seconds=seconds,
             algorithm=algorithm,
             quantization=quantization,

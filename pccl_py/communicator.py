@@ -373,7 +373,7 @@ class Communicator(Collectives, CodedCalls):
         seconds = arguments.seconds_of(timeout, self._config.operation_timeout_s)
         entries = state.entries()
         operation = peer.sync_state(scope=scope_number, name=arguments.name_of(tag), seconds=seconds)
-        sync = StateSync(operation, entries, state.revision, number, state.torn)
+        sync = StateSync(operation, entries, state.revision, number, state.torn, blank=state.blank)
         try:
             info = sync.run()
         finally:

@@ -67,8 +67,9 @@ class Config:
         5000, "PCCL_VERDICT_MS", help="An operation given up here waits so long for the master to agree."
     )
     master_lost_ms: int = timing(
-        3000, "PCCL_MASTER_LOST_MS", help="Without the master for so long, calls raise MasterLost."
-    )
+        30_000, "PCCL_MASTER_LOST_MS",
+        help="Without the master, or one in its place, for so long, calls raise MasterLost.",
+    )  # fmt: skip
     grace_ms: int = timing(2000, "PCCL_GRACE_MS", help="A restarted master listens so long before it speaks.")
     deadline_floor_ms: int = timing(
         30_000, "PCCL_DEADLINE_FLOOR_MS", help="No operation that all peers posted is given up earlier."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import weakref
@@ -141,6 +142,11 @@ class Residual:
         self.check_idle()
         return [array.clone() if is_torch(array) else array.copy() for array in self._now]
 
+    def length(self) -> float:
+        """L2 norm of what the next operation adds."""
+        self.check_idle()
+        return math.sqrt(sum(_norm(array) ** 2 for array in self._now))
+
     def load(self, values: Sequence[Tensor]) -> None:
         if not isinstance(values, list | tuple) or not all(_is_residual(value) for value in values):
             raise UsageError(f"the error feedback {self._name!r}: pass what state_dict() gave")
@@ -154,6 +160,10 @@ def _zeros(tensor: Tensor, item: Operand) -> Any:
         torch = sys.modules["torch"]
         return torch.zeros(item.elements, dtype=getattr(torch, name))
     return np.zeros(item.elements, name)
+
+
+def _norm(array: Any) -> float:
+    return float(sys.modules["torch"].linalg.vector_norm(array) if is_torch(array) else np.linalg.norm(array))
 
 
 def _like(array: Any) -> Any:

@@ -26,6 +26,9 @@ PcclError
     NoCheckpointError   there is no complete step to load, or not the one asked for
     StateError          a value of the state cannot be saved, or does not fit; the text has its path
     BusyError           somebody else writes there, or an earlier save has not ended
+  SnapshotError         a snapshot in memory cannot be taken or kept; training may go on
+    NoSnapshotError     no keeper on this host has a complete one (also a NoCheckpointError)
+    SnapshotMemoryError   there is not enough shared memory; the text says how much is needed
   InternalError         our own logic broke: please report the text
 """
 
@@ -47,6 +50,7 @@ __all__ = [
     "MismatchError",
     "NoCheckpointError",
     "NoQuorumError",
+    "NoSnapshotError",
     "NonFiniteError",
     "NotBuilt",
     "OperationTimeout",
@@ -56,6 +60,8 @@ __all__ = [
     "PeerLost",
     "ProtocolError",
     "RefusedError",
+    "SnapshotError",
+    "SnapshotMemoryError",
     "StateError",
     "UsageError",
     "VersionError",
@@ -167,6 +173,18 @@ class StateError(CheckpointError):
 
 class BusyError(CheckpointError):
     """Another saver holds the folder, or an earlier save has not ended. Wait for it, or end it."""
+
+
+class SnapshotError(PcclError):
+    """A snapshot in memory cannot be taken or kept. Earlier ones stay; the text says what to do."""
+
+
+class NoSnapshotError(SnapshotError, NoCheckpointError):
+    """No keeper on this host has a complete snapshot of this trainer. Load the newest checkpoint."""
+
+
+class SnapshotMemoryError(SnapshotError):
+    """There is not enough shared memory for two buffers. The text says how much is needed, and had."""
 
 
 class InternalError(PcclError):

@@ -92,6 +92,7 @@ class SharedState:
                 raise UsageError(f"{name!r} names a tensor: pass a text that is not empty")
         self._tensors = dict(sorted(tensors.items()))
         self.torn = False
+        self.blank = False  # the content is worth nothing: it is not hashed, and never offered
         self.revision = revision
         self._hosts()  # what is wrong with a tensor is said here, not when other peers wait
 

@@ -90,6 +90,8 @@ class StateSync:
 
     On an error the tensors of this peer may hold a mixture of old and elected chunks: `torn` says so. A torn
     peer only receives, also in its next synchronization: a mixture must never be elected.
+
+    blank   the tensors hold nothing of worth: they are not hashed, only received
     """
 
     def __init__(
@@ -99,14 +101,17 @@ class StateSync:
         revision: int,
         strategy: int,
         torn: bool = False,
+        *,
+        blank: bool = False,
     ) -> None:
         self.torn = torn
+        self._blank = blank
         self._operation = operation
         self._entries = entries
         self._offered = revision
         self._strategy = strategy
         self._elected = revision
-        self._hashed = False
+        self._hashed = blank  # digests of nothing differ from all that there are
         self._changed: set[int] = set()
         self._donors: set[int] = set()
         self._buffers: list[bytearray] = []  # all of them, as long as the core may write to one
@@ -171,7 +176,7 @@ class StateSync:
             host = entry.host
             offers.append((entry.name, host.code, host.count, entry.root()))
             serve.append((host.address, host.bytes, digests, len(entry.digests)))
-        strategy = RECEIVE_ONLY if self.torn else self._strategy
+        strategy = RECEIVE_ONLY if self.torn or self._blank else self._strategy
         self._operation.offer(self._offered, strategy, offers, serve, (self._entries, self._buffers))
 
     def _on_elected(self, revision: int, plan: Sequence[tuple[int, bytes, Sequence[int]]]) -> None:

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple, Protocol
 
 from .arguments import wait_of
 from .cuda_staging import Staged
-from .errors import OperationTimeout, from_code
+from .errors import OperationTimeout, PcclError, from_code
 
 # After Ctrl-C in a blocking call: how long its cancellation may take before the exception goes on regardless.
 CANCEL_S = 10.0
+_COMMITTED = "_pccl_committed"
 
 
 class Result(NamedTuple):
@@ -152,14 +153,28 @@ class Work:
             self._info = _info_of(self._result, self._weighted)
         return self._info
 
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes sent and received, also of one that failed. Once it has ended."""
+        result = Result(*self._operation.result())
+        return result.bytes_sent, result.bytes_received
+
     def finish(self) -> OpInfo:
-        """wait() for callers that hold no Work: when it is interrupted, nobody could wait for it again."""
+        """wait() for callers that hold no Work: when it is interrupted, nobody could wait for it again.
+
+        Where it has committed all the same, the exception says so: see `committed_before`.
+        """
         try:
             return self.wait()
-        except BaseException:
+        except PcclError:
+            raise
+        except BaseException as error:
             if not self._operation.done():
                 self._operation.cancel()
                 self._operation.wait(CANCEL_S)
+            if self._operation.done() and self.info is not None:
+                setattr(error, _COMMITTED, self.wait(0.0))
+                error.add_note(f"{self._what} has committed: its results are there, here as on all peers")
             raise
 
     def _settle_staged(self, staged: Staged, seconds: float, block: bool) -> None:
@@ -182,6 +197,11 @@ class Work:
         if self._operation.done():
             state = "failed" if self.info is None else "committed"
         return f"<Work {self._what}: {state}>"
+
+
+def committed_before(error: BaseException) -> OpInfo | None:
+    """Of an operation that `error` interrupted too late to cancel it: all peers go on behind it."""
+    return getattr(error, _COMMITTED, None)
 
 
 def _info_of(result: Result, weighted: bool) -> OpInfo:

@@ -17,6 +17,7 @@ from pccl_py.bench.units import parse_tensor
 from pccl_py.cli.numbers import above_zero, parsed, whole
 
 from .checkpoint import CheckpointPlan, run_checkpoint
+from .checkpoint_savers import WAYS
 from .churn import ChurnPlan, run_churn
 from .net import NoEmulator
 from .net.build import program
@@ -78,6 +79,11 @@ def parser() -> argparse.ArgumentParser:
 
     checkpoint = commands.add_parser("checkpoint", parents=[common], help="kill savers of checkpoints")
     checkpoint.add_argument("--kills", type=whole(1), default=100)
+    checkpoint.add_argument(
+        "--way", choices=sorted(WAYS), default="save",
+        help="a Checkpointer; with a remote and lost folders; dcp.save through our door; `ckpt import`, "
+        "`reshard` and `export` (default save)",
+    )  # fmt: skip
     checkpoint.add_argument("--sabotage", choices=("durable",), help=argparse.SUPPRESS)
 
     net = commands.add_parser("net", help="the emulated network of tests and of `pccl_py bench wan`")
@@ -151,7 +157,7 @@ def run(args: argparse.Namespace, command: str) -> Report:
     report = Report(args.scenario, args.seed, command, getattr(args, "peers", 1))
     if args.scenario == "checkpoint":
         plan = {"seed": args.seed, "kills": args.kills, "hang_s": args.hang_seconds, "keep": args.keep}
-        return run_checkpoint(CheckpointPlan(sabotage=args.sabotage, **plan), report)
+        return run_checkpoint(CheckpointPlan(way=args.way, sabotage=args.sabotage, **plan), report)
     if args.scenario == "churn":
         churn = churn_plan(args)
         report.peers = churn.peers

@@ -1,5 +1,5 @@
-"""kill -9 at random instants of save, commit, retirement and removal: what was said to be durable is loaded
-again, bit for bit, and nothing of the broken attempt is left.
+"""kill -9 at random instants of saving, uploading and converting: what was said to be durable is loaded
+again, bit for bit, and nothing of the broken attempt is left. What a saver does, `checkpoint_savers` says.
 
 Each round forks a saver from a process that has everything imported but no thread yet, so that a thousand
 kills take minutes.
@@ -17,16 +17,15 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from .checkpoint_savers import WAYS, Task, prepare
 from .report import Report
 
-TENSORS, ELEMENTS = 5, 150_000
-KEEP = 2
-LONGEST_S = 0.12  # from a saver's first word to its end, at most
+# From a saver's first word to its end, at most: about as long as two rounds of its work take.
+LONGEST_S = {"save": 0.12, "upload": 0.25, "dcp": 0.12, "convert": 0.6}
+LOST = 0.1  # of the kills that take the local folder with them, where there is a remote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +34,14 @@ class CheckpointPlan:
     kills: int
     hang_s: float
     keep: Path | None
+    way: str = "save"
     sabotage: str | None = None
 
 
 def run_checkpoint(plan: CheckpointPlan, report: Report) -> Report:
-    import pccl_py.checkpoint.checkpointer  # noqa: F401 (before the forks)
-
+    prepare(plan.way)
     root = plan.keep or Path(tempfile.mkdtemp(prefix="pccl-stress-ckpt-"))
-    rounds = _Rounds(plan, report, root / "steps")
+    rounds = _Rounds(plan, report, root / "run")
     begun = time.monotonic()
     try:
         for number in range(plan.kills + 1):
@@ -52,6 +51,8 @@ def run_checkpoint(plan: CheckpointPlan, report: Report) -> Report:
         if plan.keep is None:
             shutil.rmtree(root, ignore_errors=True)
     report.more |= {"steps_saved": rounds.durable + 1, "loads_checked": rounds.loads}
+    if plan.way == "upload":
+        report.more |= {"steps_uploaded": rounds.uploaded + 1, "folders_lost": rounds.lost}
     return report
 
 
@@ -61,8 +62,9 @@ class _Rounds:
     def __init__(self, plan: CheckpointPlan, report: Report, root: Path) -> None:
         self._plan, self._report, self._root = plan, report, root
         self._random = random.Random(report.seed)
-        self.durable = -1
-        self.loads = 0
+        self.durable = self.uploaded = -1
+        self.loads = self.lost = 0
+        self._root.mkdir(parents=True, exist_ok=True)
 
     def one(self, *, kill: bool) -> None:
         """A saver, until it is killed; the last one only loads."""
@@ -71,7 +73,8 @@ class _Rounds:
         child = os.fork()
         if child == 0:
             os.close(reading)
-            _in_child(lambda: _saver(self._root, writing, seed, self._plan.sabotage, only_load=not kill))
+            task = Task(self._root, writing, seed, self._plan.sabotage, not kill)
+            _in_child(lambda: WAYS[self._plan.way](task))
         os.close(writing)
         try:
             words = _Words(reading, self._plan.hang_s)
@@ -81,7 +84,7 @@ class _Rounds:
                 return
             self._loaded(int(first[1]), first[2])
             if kill:
-                time.sleep(self._random.uniform(0, LONGEST_S))
+                time.sleep(self._random.uniform(0, LONGEST_S[self._plan.way]))
                 os.kill(child, signal.SIGKILL)
                 self._report.kills += 1
             for said in words.rest():
@@ -92,6 +95,10 @@ class _Rounds:
         finally:
             os.close(reading)
             os.waitpid(child, 0)
+        if kill and self._plan.way == "upload" and self._random.random() < LOST:
+            shutil.rmtree(self._root / "local")
+            self.durable = self.uploaded
+            self.lost += 1
 
     def _loaded(self, step: int, verdict: str) -> None:
         self.loads += step >= 0
@@ -106,6 +113,10 @@ class _Rounds:
         if said[0] == "durable":
             self.durable = max(self.durable, int(said[1]))
             self._report.operations += 1
+        elif said[0] == "uploaded":
+            self.uploaded = max(self.uploaded, int(said[1]))
+        elif said[0] == "wrong":
+            self._report.wrong(" ".join(said[1:]))
         elif said[0] == "failed":
             self._report.death(" ".join(said[1:]))
 
@@ -145,58 +156,3 @@ def _in_child(work: Callable[[], None]) -> None:
     finally:
         sys.stderr.flush()
         os._exit(status)
-
-
-def _saver(root: Path, out: int, seed: int, sabotage: str | None, *, only_load: bool) -> None:
-    """Loads what is there, says whether it is right, then saves one step after the other."""
-    import torch
-
-    import pccl_py as pccl
-
-    def say(*words: object) -> None:
-        os.write(out, ("\t".join(map(str, words)) + "\n").encode())
-
-    torch.set_num_threads(1)
-    dice = random.Random(seed)
-    try:
-        saver = pccl.Checkpointer(root, keep=KEEP, process_group="alone", pool_bytes=32 << 20)
-        state: dict[str, Any] = {f"t{index}": torch.zeros(ELEMENTS) for index in range(TENSORS)}
-        state["step"] = -1
-        with suppress(pccl.NoCheckpointError):
-            saver.load({"x": state})
-        step = int(state["step"])
-        say("loaded", step, _verdict(state, step, root))
-        while not only_load:
-            step += 1
-            _fill(state, step)
-            saver.save(step, {"x": state})
-            if sabotage == "durable":
-                say("durable", step)  # a lie: nobody waited
-            if dice.random() < 0.7:
-                saver.wait()
-                say("durable", saver.latest())
-            if dice.random() < 0.1:
-                saver.gc()
-    except pccl.PcclError as error:
-        say("failed", type(error).__name__, error)
-
-
-def _fill(state: dict[str, Any], step: int) -> None:
-    state["step"] = step
-    for index in range(TENSORS):
-        state[f"t{index}"].fill_(step * 31 + index)
-
-
-def _verdict(state: dict[str, Any], step: int, root: Path) -> str:
-    if step >= 0:
-        for index in range(TENSORS):
-            tensor = state[f"t{index}"]
-            if not bool((tensor == step * 31 + index).all()):
-                return f"t{index} holds {tensor.unique().tolist()[:4]}, not {step * 31 + index}"
-    left = [
-        str(path)
-        for path in root.iterdir()
-        if not path.name.startswith(".") and not (path / "manifest.json").exists()
-    ]
-    parts = [str(path) for path in root.rglob("*.part")]
-    return f"left over: {left + parts}" if left or parts else "right"

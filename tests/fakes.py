@@ -74,6 +74,7 @@ class FakeComm:
         on_loss: Any,
         weight: float = 1.0,
         async_op: bool = False,
+        remake: Callable[[], object] | None = None,
         **options: Any,
     ) -> Any:
         assert op in ("avg", "sum") and (scope, on_loss) == ("run", "retry")
@@ -82,6 +83,11 @@ class FakeComm:
         if self.failures:
             raise self.failures.pop(0)
         given = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
+        if remake is not None:  # an attempt is lost, and what it left is no input
+            assert not async_op
+            for tensor in given:
+                tensor.fill_(float("nan"))
+            remake()
         work = FakeWork(partial(self._reduce, given, op, weight))
         self._works.append(work)
         return work if async_op else work.wait()

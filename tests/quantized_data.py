@@ -63,11 +63,12 @@ def mean_bound(
 ) -> Array:
     """How far from the exact mean each element of a quantized one may be. `ranges`: the largest R there.
 
-    One quantum (two, if stochastic), however many peers; and what sums, scales and results of `dtype` round.
+    One quantum (two, if stochastic), however many peers; and what sums, scales and results of `dtype` round:
+    partial sums may be far larger than a mean in which they cancel.
     """
     wide = EPSILON["float64" if dtype == "float64" else "float32"]
     exact = np.abs(np.mean(contributions, axis=0))
     smallest_scale = 2.0**-133 if dtype != "float64" or kind == "bf16" else 0.0
     quanta = (2 if stochastic else 1) * (ranges / LEVELS[kind] + smallest_scale) * (1 + 2.0**-11)
-    sums = (len(contributions) + 1) * wide * (exact + ranges)
+    sums = (len(contributions) + 1) * wide * (np.mean(np.abs(contributions), axis=0) + ranges)
     return np.asarray(quanta + sums + EPSILON[dtype] / 2 * (exact + quanta + SMALLEST[dtype]))

@@ -68,8 +68,10 @@ void bind_operation(py::module_& module);
 void bind_state(py::module_& module);
 void bind_disk(py::module_& module);
 void bind_kernels(py::module_& module);
+void bind_erasure(py::module_& module);
 void bind_shared_memory(py::module_& module);
 void bind_measurements(py::module_& module);
 void bind_staging(py::module_& module);
+void bind_memory_capture(py::module_& module);
 
 }  // namespace pccl::bindings

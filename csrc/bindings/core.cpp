@@ -14,6 +14,7 @@ PYBIND11_MODULE(_core, module) {
   bind_disk(module);
   bind_staging(module);
   bind_kernels(module);
+  bind_erasure(module);
   bind_shared_memory(module);
   bind_measurements(module);
   py::dict dtypes;

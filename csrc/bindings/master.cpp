@@ -1,4 +1,6 @@
 #include "bindings/common.hpp"
+#include "bindings/python_store.hpp"
+#include "runtime/file_store.hpp"
 #include "runtime/master_runtime.hpp"
 
 namespace pccl::bindings {
@@ -6,9 +8,17 @@ namespace pccl::bindings {
 namespace {
 
 std::unique_ptr<MasterRuntime> create(std::string listen, const py::bytes& secret, bool insecure,
-                                      const Timing& timing) {
+                                      const Timing& timing, const std::string& state_dir,
+                                      const py::object& store) {
   const auto text = std::string(secret);
-  MasterOptions options{std::move(listen), {text.begin(), text.end()}, insecure, timing, logger()};
+  MasterOptions options{std::move(listen), {text.begin(), text.end()}, insecure, timing, logger(), nullptr};
+  if (!state_dir.empty()) {
+    auto folder = FileStore::open(state_dir);
+    if (!folder) raise(folder.error());
+    options.store = std::move(*folder);
+  } else if (!store.is_none()) {
+    options.store = std::make_unique<PythonStore>(store);
+  }
   auto master = MasterRuntime::create(std::move(options));
   if (!master) raise(master.error());
   return std::move(*master);
@@ -30,6 +40,7 @@ py::dict status(const MasterRuntime& self) {
   }
   all["runs"] = s.peers;
   all["departures"] = s.departures;
+  all["fenced"] = s.fenced;
   return all;
 }
 
@@ -37,7 +48,8 @@ py::dict status(const MasterRuntime& self) {
 
 void bind_master(py::module_& module) {
   py::class_<MasterRuntime>(module, "Master")
-      .def(py::init(&create), py::arg("listen"), py::arg("secret"), py::arg("insecure"), py::arg("timing"))
+      .def(py::init(&create), py::arg("listen"), py::arg("secret"), py::arg("insecure"), py::arg("timing"),
+           py::arg("state_dir") = "", py::arg("store") = py::none())
       .def_property_readonly("address",
                              [](const MasterRuntime& self) { return net::text_of(self.address()); })
       .def("addresses",

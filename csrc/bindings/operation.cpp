@@ -36,9 +36,9 @@ void notify(const OperationObject& self, std::shared_ptr<Completions> completion
   self.handle->result.then([completions = std::move(completions), number] { completions->push(number); });
 }
 
-std::vector<std::uint64_t> take(Completions& self, double seconds) {
-  std::vector<std::uint64_t> ended;
-  wait_with_signals(seconds, [&](Duration time) { return !(ended = self.take(time)).empty(); });
+std::optional<std::uint64_t> take(Completions& self, double seconds) {
+  std::optional<std::uint64_t> ended;
+  wait_with_signals(seconds, [&](Duration time) { return (ended = self.take(time)).has_value(); });
   return ended;
 }
 

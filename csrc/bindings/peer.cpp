@@ -97,8 +97,11 @@ std::shared_ptr<OperationObject> post(
     const std::vector<std::pair<std::uintptr_t, std::uintptr_t>>& residuals, py::object keep) {
   check_not_forked(self);
   if (call < 1 || call > last_of<Call> || scope < 1 || scope > last_of<Scope> || op < 1 ||
-      op > last_of<ReduceOp> || on_loss < 1 || on_loss > 2 || algorithm < 1 || algorithm > last_of<Algorithm>)
+      op > last_of<ReduceOp> || on_loss < 1 || on_loss > last_of<OnLoss> || algorithm < 1 ||
+      algorithm > last_of<Algorithm>)
     raise({ErrorCode::usage, "unknown call, scope, op, on_loss or algorithm"});
+  if (on_loss == int(OnLoss::remake) && call != int(Call::all_reduce))
+    raise({ErrorCode::usage, "the inputs of an all_reduce alone can be made again"});
   if (tensors.size() > limits::tensors_max) raise({ErrorCode::usage, "too many tensors in one operation"});
   PostRequest request;
   request.weight = weight;

@@ -1,8 +1,7 @@
 // Staging and saving of checkpoints: the pool, one save, and CRC-32.
 #include <unistd.h>
 
-#include "base/bytes.hpp"
-#include "bindings/common.hpp"
+#include "bindings/capture.hpp"
 #include "kernels/crc32.hpp"
 #include "runtime/shard_save.hpp"
 
@@ -12,12 +11,13 @@ namespace {
 
 using disk::Disk;
 using staging::Capture;
-using staging::ForeignPart;
 using staging::StagingPool;
 
-std::shared_ptr<StagingPool> make_pool(std::uint64_t bytes, int fd, bool huge_pages, bool populate) {
+std::shared_ptr<StagingPool> make_pool(std::uint64_t bytes, int fd, bool huge_pages, bool populate,
+                                       bool in_place) {
   auto pool = without_gil([&] {
-    return StagingPool::make({.bytes = bytes, .fd = fd, .huge_pages = huge_pages, .populate = populate});
+    return StagingPool::make(
+        {.bytes = bytes, .fd = fd, .huge_pages = huge_pages, .populate = populate, .in_place = in_place});
   });
   if (!pool) raise(pool.error());
   return std::move(*pool);
@@ -26,41 +26,6 @@ std::shared_ptr<StagingPool> make_pool(std::uint64_t bytes, int fd, bool huge_pa
 void close(StagingPool& pool) {
   const Error error = without_gil([&] { return pool.close(); });
   if (error) raise(error);
-}
-
-py::bytes packed(const std::vector<std::uint32_t>& numbers) {
-  std::string raw(numbers.size() * 4, '\0');
-  for (std::size_t i = 0; i < numbers.size(); ++i) store_little(raw.data() + 4 * i, numbers[i]);
-  return raw;
-}
-
-std::uint64_t number(PyObject* item) {
-  const auto value = PyLong_AsUnsignedLongLong(item);
-  if (PyErr_Occurred() != nullptr) throw py::error_already_set();
-  return value;
-}
-
-// By hand: there may be tens of thousands of them, and the caller is a training loop.
-std::vector<staging::Region> regions_of(const py::sequence& pairs) {
-  const auto fast = py::reinterpret_steal<py::object>(PySequence_Fast(pairs.ptr(), "regions is no sequence"));
-  if (!fast) throw py::error_already_set();
-  const auto count = PySequence_Fast_GET_SIZE(fast.ptr());
-  std::vector<staging::Region> regions;
-  regions.reserve(static_cast<std::size_t>(count));
-  for (Py_ssize_t i = 0; i < count; ++i) {
-    PyObject* const pair = PySequence_Fast_GET_ITEM(fast.ptr(), i);
-    if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2)
-      throw py::type_error("regions are tuples of address and bytes");
-    regions.push_back({reinterpret_cast<const std::byte*>(number(PyTuple_GET_ITEM(pair, 0))),
-                       number(PyTuple_GET_ITEM(pair, 1))});
-  }
-  return regions;
-}
-
-std::vector<std::byte> header_of(const py::bytes& header) {
-  const std::string_view text = header;
-  const auto* const begin = reinterpret_cast<const std::byte*>(text.data());
-  return {begin, begin + text.size()};
 }
 
 // The pool and the disk outlive the save.
@@ -76,11 +41,8 @@ struct SaveObject {
     const Error error = without_gil([&] { return save->start(); });
     if (error) raise(error);
   }
-  bool fence(const std::optional<std::vector<std::uint32_t>>& regions, double timeout_s) const {
-    return wait_with_signals(timeout_s, [&](Duration time) {
-      const auto until = monotonic_now() + time;
-      return regions ? capture().fence(*regions, until) : capture().fence(std::nullopt, until);
-    });
+  bool fence(const FenceRegions& regions, double timeout_s) const {
+    return pass_fence(capture(), regions, timeout_s);
   }
   bool wait_staged(double timeout_s) const {
     Error error;
@@ -107,28 +69,12 @@ struct SaveObject {
     if (receipt == nullptr) return std::nullopt;
     return *receipt;
   }
-  using Progress = std::tuple<std::uint64_t, std::uint64_t, std::uint64_t>;
-  Progress progress() const {
-    const auto now = capture().progress();
-    return {now.staged, now.released, now.total};
-  }
+  CopyProgress progress() const { return progress_of(capture()); }
   void cancel() const {
     without_gil([&] { save->cancel(); });
   }
-  using Part = std::tuple<std::size_t, std::uint64_t, std::uintptr_t, std::uint64_t>;
-  std::optional<Part> next_foreign(double timeout_s) const {
-    std::optional<ForeignPart> part;
-    wait_with_signals(timeout_s, [&](Duration time) {
-      part = capture().next_foreign(monotonic_now() + time);
-      return part.has_value() || capture().is_handed_out();
-    });
-    if (!part) return std::nullopt;
-    return Part{part->region, part->at, reinterpret_cast<std::uintptr_t>(part->memory), part->bytes};
-  }
-  void foreign_done(std::size_t region, std::uint64_t offset) const {
-    const Error error = without_gil([&] { return capture().foreign_done(region, offset); });
-    if (error) raise(error);
-  }
+  std::optional<PartTuple> next_foreign(double timeout_s) const { return next_part(capture(), timeout_s); }
+  void foreign_done(std::size_t region, std::uint64_t offset) const { part_done(capture(), region, offset); }
 };
 
 std::unique_ptr<SaveObject> make_save(std::shared_ptr<StagingPool> pool, std::shared_ptr<Disk> disk,
@@ -163,9 +109,10 @@ void bind_pool(py::module_& module) {
       "Warm memory that saves copy into: slabs of 16 MiB, made once (`bytes` is rounded up), populated, in "
       "huge pages where the system gives them. `fd`: of a memfd of at least these bytes, mapped shared from "
       "its begin; it stays the caller's. Saves that share a pool get slabs in the order of their start(). "
-      "`populate` False: pages come with the first copy, on the thread that copies.")
+      "`populate` False: pages come with the first copy, on the thread that copies. `in_place`: slab n takes "
+      "slab n of a file, which stays there (MemoryCapture).")
       .def(py::init(&make_pool), py::arg("bytes"), py::kw_only(), py::arg("fd") = -1,
-           py::arg("huge_pages") = true, py::arg("populate") = true)
+           py::arg("huge_pages") = true, py::arg("populate") = true, py::arg("in_place") = false)
       .def_property_readonly("bytes", &StagingPool::bytes)
       .def_property_readonly("slab_bytes", &StagingPool::slab_bytes)
       .def_property_readonly("slabs", &StagingPool::slabs)
@@ -235,6 +182,7 @@ void bind_staging(py::module_& module) {
   bind_pool(module);
   bind_receipt(module);
   bind_save(module);
+  bind_memory_capture(module);
   module.def("crc32", &crc32, py::arg("buffer"), py::arg("crc") = 0, "As zlib.crc32, without the GIL.");
   module.def("crc32_combine", &kernels::crc32_combine, py::arg("a"), py::arg("b"), py::arg("bytes_b"),
              "Of a and b together, from the CRCs of both and the bytes of b.");

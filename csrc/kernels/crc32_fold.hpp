@@ -13,8 +13,9 @@ namespace {
 struct Factors {
   std::uint64_t first, second;  // of the first and the last 8 bytes of 16
 };
-consteval Factors factors(std::uint64_t distance_bytes) {
-  return {crc32_math::fold_factor(8 * distance_bytes + 64), crc32_math::fold_factor(8 * distance_bytes)};
+consteval Factors factors(Crc32Polynomial polynomial, std::uint64_t distance_bytes) {
+  return {crc32_math::fold_factor(polynomial, 8 * distance_bytes + 64),
+          crc32_math::fold_factor(polynomial, 8 * distance_bytes)};
 }
 
 [[gnu::always_inline]] inline __m128i load(const std::byte* at) {
@@ -33,42 +34,50 @@ consteval Factors factors(std::uint64_t distance_bytes) {
   return _mm_xor_si128(moved, onto);
 }
 
-// What is before a kernel: bytes to sum, and whether they are copied as they come.
-template <bool copies> struct Stream {
+// What becomes of the bytes that are summed: nothing, or a copy, in the caches or past them.
+enum class Copies : std::uint8_t { none, cached, streamed };
+
+// What is before a kernel: bytes to sum. Streamed ones go to multiples of 64.
+template <Copies copies> struct Stream {
   const std::byte* from;
   std::byte* to;
   std::size_t bytes;
   [[gnu::always_inline]] void advance(std::size_t by) {
     from += by;
-    if constexpr (copies) to += by;
+    if constexpr (copies != Copies::none) to += by;
     bytes -= by;
   }
   [[gnu::always_inline]] __m128i take(std::size_t at) const {
     const __m128i value = load(from + at);
-    if constexpr (copies) store(to + at, value);
+    if constexpr (copies == Copies::cached) store(to + at, value);
+    if constexpr (copies == Copies::streamed) _mm_stream_si128(reinterpret_cast<__m128i*>(to + at), value);
     return value;
   }
 };
 
+template <Crc32Polynomial polynomial, Copies copies>
+[[gnu::always_inline]] inline std::uint32_t sum_last(std::uint32_t state, Stream<copies> stream) {
+  if constexpr (copies != Copies::none) {
+    std::memcpy(stream.to, stream.from, stream.bytes);
+    return update_by_tables<polynomial>(state, stream.to, stream.bytes);
+  }
+  return update_by_tables<polynomial>(state, stream.from, stream.bytes);
+}
+
 // `value` stands for all bytes before the stream.
-template <bool copies>
+template <Crc32Polynomial polynomial, Copies copies>
 [[gnu::always_inline]] inline std::uint32_t fold_rest(__m128i value, Stream<copies> stream) {
-  const __m128i by16 = vector_of(factors(16));
+  const __m128i by16 = vector_of(factors(polynomial, 16));
   for (; stream.bytes >= 16; stream.advance(16)) value = fold(value, by16, stream.take(0));
   alignas(16) std::byte last[16];
   store(last, value);
-  const std::uint32_t state = update_by_tables(0, last, sizeof last);
-  if constexpr (copies) {
-    std::memcpy(stream.to, stream.from, stream.bytes);
-    return update_by_tables(state, stream.to, stream.bytes);
-  }
-  return update_by_tables(state, stream.from, stream.bytes);
+  return sum_last<polynomial>(update_by_tables<polynomial>(0, last, sizeof last), stream);
 }
 
 // At least 64 bytes: four registers, each folded onto the 16 bytes 64 further on.
-template <bool copies>
+template <Crc32Polynomial polynomial, Copies copies>
 [[gnu::always_inline]] inline std::uint32_t fold_by_64(std::uint32_t state, Stream<copies> stream) {
-  const __m128i by64 = vector_of(factors(64)), by16 = vector_of(factors(16));
+  const __m128i by64 = vector_of(factors(polynomial, 64)), by16 = vector_of(factors(polynomial, 16));
   __m128i a = _mm_xor_si128(stream.take(0), _mm_cvtsi32_si128(static_cast<int>(state)));
   __m128i b = stream.take(16), c = stream.take(32), d = stream.take(48);
   for (stream.advance(64); stream.bytes >= 64; stream.advance(64)) {
@@ -77,18 +86,27 @@ template <bool copies>
     c = fold(c, by64, stream.take(32));
     d = fold(d, by64, stream.take(48));
   }
-  return fold_rest(fold(fold(fold(a, by16, b), by16, c), by16, d), stream);
+  return fold_rest<polynomial>(fold(fold(fold(a, by16, b), by16, c), by16, d), stream);
 }
 
-template <bool copies>
+template <Crc32Polynomial polynomial, Copies copies>
 [[gnu::always_inline]] inline std::uint32_t sum_short(std::uint32_t state, Stream<copies> stream) {
-  if (stream.bytes >= 64) return fold_by_64(state, stream);
-  if constexpr (copies) {
-    std::memcpy(stream.to, stream.from, stream.bytes);
-    return update_by_tables(state, stream.to, stream.bytes);
-  }
-  return update_by_tables(state, stream.from, stream.bytes);
+  if (stream.bytes >= 64) return fold_by_64<polynomial>(state, stream);
+  return sum_last<polynomial>(state, stream);
 }
+
+// The functions of a Crc32Table from a Sum<polynomial>, whose of(state, stream) does the work.
+template <class Sum> struct ByFolding {
+  static std::uint32_t update(std::uint32_t state, const std::byte* at, std::size_t bytes) {
+    return Sum::of(state, Stream<Copies::none>{at, nullptr, bytes});
+  }
+  static std::uint32_t copy(std::uint32_t state, std::byte* to, const std::byte* from, std::size_t bytes) {
+    return Sum::of(state, Stream<Copies::cached>{from, to, bytes});
+  }
+  static std::uint32_t stream(std::uint32_t state, std::byte* to, const std::byte* from, std::size_t bytes) {
+    return Sum::of(state, Stream<Copies::streamed>{from, to, bytes});
+  }
+};
 
 }  // namespace
 }  // namespace pccl::kernels

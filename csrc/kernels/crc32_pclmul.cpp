@@ -6,19 +6,17 @@
 namespace pccl::kernels {
 namespace {
 
-std::uint32_t update(std::uint32_t state, const std::byte* at, std::size_t bytes) {
-  return sum_short(state, Stream<false>{at, nullptr, bytes});
-}
-
-std::uint32_t copy(std::uint32_t state, std::byte* to, const std::byte* from, std::size_t bytes) {
-  return sum_short(state, Stream<true>{from, to, bytes});
-}
-
-constexpr Crc32Table table{.level = Crc32Level::pclmul, .update = update, .copy = copy};
+template <Crc32Polynomial polynomial> struct Pclmul : ByFolding<Pclmul<polynomial>> {
+  template <Copies copies> static std::uint32_t of(std::uint32_t state, Stream<copies> stream) {
+    return sum_short<polynomial>(state, stream);
+  }
+};
 
 }  // namespace
 
-const Crc32Table& pclmul_crc32() { return table; }
+const Crc32Table& pclmul_crc32(Crc32Polynomial polynomial) {
+  return table_of<Pclmul, Crc32Level::pclmul>(polynomial);
+}
 
 }  // namespace pccl::kernels
 

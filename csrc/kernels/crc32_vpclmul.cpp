@@ -14,10 +14,17 @@ namespace {
 [[gnu::always_inline]] inline __m512i wide(const Factors& by) {
   return _mm512_maskz_broadcast_i64x2(0xff, vector_of(by));
 }
-template <bool copies>
+// Of what is read once, beside a copy that goes past the caches.
+constexpr std::size_t ahead_bytes = 1024;
+
+template <Copies copies>
 [[gnu::always_inline]] inline __m512i take(const Stream<copies>& stream, std::size_t at) {
   const __m512i value = _mm512_loadu_si512(stream.from + at);
-  if constexpr (copies) _mm512_storeu_si512(stream.to + at, value);
+  if constexpr (copies == Copies::cached) _mm512_storeu_si512(stream.to + at, value);
+  if constexpr (copies == Copies::streamed) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(stream.to + at), value);
+    __builtin_prefetch(stream.from + at + ahead_bytes);
+  }
   return value;
 }
 template <int part> [[gnu::always_inline]] inline __m128i quarter(__m512i value) {
@@ -25,10 +32,11 @@ template <int part> [[gnu::always_inline]] inline __m128i quarter(__m512i value)
 }
 
 // Four registers, each folded onto the 64 bytes 256 further on.
-template <bool copies> std::uint32_t sum(std::uint32_t state, Stream<copies> stream) {
-  if (stream.bytes < 256) return sum_short(state, stream);
-  const __m512i by256 = wide(factors(256)), by64 = wide(factors(64));
-  const __m128i by16 = vector_of(factors(16));
+template <Crc32Polynomial polynomial, Copies copies>
+std::uint32_t sum(std::uint32_t state, Stream<copies> stream) {
+  if (stream.bytes < 256) return sum_short<polynomial>(state, stream);
+  const __m512i by256 = wide(factors(polynomial, 256)), by64 = wide(factors(polynomial, 64));
+  const __m128i by16 = vector_of(factors(polynomial, 16));
   const __m512i before = _mm512_zextsi128_si512(_mm_cvtsi32_si128(static_cast<int>(state)));
   __m512i a = _mm512_xor_si512(take(stream, 0), before);
   __m512i b = take(stream, 64), c = take(stream, 128), d = take(stream, 192);
@@ -41,22 +49,20 @@ template <bool copies> std::uint32_t sum(std::uint32_t state, Stream<copies> str
   a = fold(fold(fold(a, by64, b), by64, c), by64, d);
   for (; stream.bytes >= 64; stream.advance(64)) a = fold(a, by64, take(stream, 0));
   const __m128i front = fold(fold(quarter<0>(a), by16, quarter<1>(a)), by16, quarter<2>(a));
-  return fold_rest(fold(front, by16, quarter<3>(a)), stream);
+  return fold_rest<polynomial>(fold(front, by16, quarter<3>(a)), stream);
 }
 
-std::uint32_t update(std::uint32_t state, const std::byte* at, std::size_t bytes) {
-  return sum(state, Stream<false>{at, nullptr, bytes});
-}
-
-std::uint32_t copy(std::uint32_t state, std::byte* to, const std::byte* from, std::size_t bytes) {
-  return sum(state, Stream<true>{from, to, bytes});
-}
-
-constexpr Crc32Table table{.level = Crc32Level::vpclmul, .update = update, .copy = copy};
+template <Crc32Polynomial polynomial> struct Vpclmul : ByFolding<Vpclmul<polynomial>> {
+  template <Copies copies> static std::uint32_t of(std::uint32_t state, Stream<copies> stream) {
+    return sum<polynomial>(state, stream);
+  }
+};
 
 }  // namespace
 
-const Crc32Table& vpclmul_crc32() { return table; }
+const Crc32Table& vpclmul_crc32(Crc32Polynomial polynomial) {
+  return table_of<Vpclmul, Crc32Level::vpclmul>(polynomial);
+}
 
 }  // namespace pccl::kernels
 

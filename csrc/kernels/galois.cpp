@@ -2,6 +2,7 @@
 
 #include "kernels/galois.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -71,6 +72,29 @@ void GaloisSet::combine(const GaloisArgs& args) const {
   }
   const Choice choice = choose(*table_, args);
   choice.kernel(choice.job);
+  fence(args.streaming);
+}
+
+void GaloisSet::encode(const GaloisEncodeArgs& args) const {
+  const std::size_t sources = args.sources.size();
+  for (std::size_t first = 0; first < args.targets.size(); first += encode_targets_max) {
+    const auto targets =
+        args.targets.subspan(first, std::min(encode_targets_max, args.targets.size() - first));
+    EncodeJob job{.targets = targets.data(),
+                  .stride = sources,
+                  .targets_count = targets.size(),
+                  .bytes = args.bytes,
+                  .streaming = args.streaming,
+                  .adds = args.adds};
+    for (std::size_t from = 0; from < sources; from += encode_sources_max, job.adds = true) {
+      job.sources = args.sources.data() + from;
+      job.sources_count = std::min(encode_sources_max, sources - from);
+      job.factors = args.factors + first * sources + from;
+      table_->encode(job);
+    }
+    if (sources == 0 && !args.adds)
+      for (std::byte* const target : targets) std::memset(target, 0, args.bytes);
+  }
   fence(args.streaming);
 }
 

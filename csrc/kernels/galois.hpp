@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace pccl::kernels {
 
@@ -47,6 +48,18 @@ struct GaloisArgs {
   bool streaming = false;  // as in ReduceArgs
 };
 
+// Sums of products, many at once: targets[t] = sum over s of factors[t * sources.size() + s] * sources[s],
+// each of `bytes`; with `adds` onto what the targets hold. Any addresses; targets overlap nothing else.
+// `streaming` has its effect where all targets lie alike within 64 bytes.
+struct GaloisEncodeArgs {
+  std::span<std::byte* const> targets;
+  std::span<const std::byte* const> sources;
+  const std::uint8_t* factors = nullptr;
+  std::size_t bytes = 0;
+  bool streaming = false;
+  bool adds = false;
+};
+
 struct GaloisTable;  // kernels/galois_table.hpp
 
 class GaloisSet {
@@ -54,6 +67,8 @@ class GaloisSet {
   explicit constexpr GaloisSet(const GaloisTable& table) : table_(&table) {}
   GaloisLevel level() const;
   void combine(const GaloisArgs& args) const;
+  // Reads each source once for every six targets.
+  void encode(const GaloisEncodeArgs& args) const;
 
  private:
   const GaloisTable* table_;

@@ -8,10 +8,12 @@ namespace pccl::kernels {
 namespace {
 
 struct GaloisAvx2 : Avx2 {
+  static constexpr std::size_t sums = 8;
+  using Packed = HalfByteProducts;
+  static constexpr EveryFactor<Packed> every{};
   struct Factor {
     using R = Register<std::uint8_t, 32>;
-    explicit Factor(std::uint8_t c) {
-      const HalfByteProducts products(c);
+    explicit Factor(const Packed& products) {
       low = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(products.low)));
       high = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(products.high)));
     }

@@ -9,10 +9,12 @@ namespace pccl::kernels {
 namespace {
 
 struct GaloisAvx512 : Avx512 {
+  static constexpr std::size_t sums = 16;
+  using Packed = HalfByteProducts;
+  static constexpr EveryFactor<Packed> every{};
   struct Factor {
     using R = Register<std::uint8_t, 64>;
-    explicit Factor(std::uint8_t c) {
-      const HalfByteProducts products(c);
+    explicit Factor(const Packed& products) {
       low = four_times(products.low);
       high = four_times(products.high);
     }

@@ -8,11 +8,13 @@ namespace pccl::kernels {
 namespace {
 
 struct GaloisGfni : Avx512 {
+  static constexpr std::size_t sums = 16;
+  using Packed = BitMatrix;
+  static constexpr EveryFactor<Packed> every{};
   struct Factor {
     using R = Register<std::uint8_t, 64>;
-    explicit Factor(std::uint8_t c) {
-      const std::uint64_t matrix = matrix_of(c);
-      for (std::size_t i = 0; i < 64 / sizeof matrix; ++i) matrices[i] = matrix;
+    explicit Factor(Packed packed) {
+      for (std::size_t i = 0; i < 64 / sizeof packed.matrix; ++i) matrices[i] = packed.matrix;
     }
     [[gnu::always_inline]] R times(R value) const {
       return (R)_mm512_gf2p8affine_epi64_epi8((__m512i)value, (__m512i)matrices, 0);

@@ -7,17 +7,19 @@
 namespace pccl::kernels {
 namespace {
 
-inline std::uint64_t matrix_of(std::uint8_t c) {
-  const Doublings doublings(c);
-  std::uint64_t matrix = 0;
-  for (int row = 0; row < 8; ++row) {
-    for (int column = 0; column < 8; ++column) {
-      const std::uint64_t bit = doublings.at[column] >> row & 1;
-      matrix |= bit << (8 * (7 - row) + column);
+struct BitMatrix {
+  constexpr BitMatrix() = default;
+  constexpr explicit BitMatrix(std::uint8_t c) {
+    const Doublings doublings(c);
+    for (int row = 0; row < 8; ++row) {
+      for (int column = 0; column < 8; ++column) {
+        const std::uint64_t bit = doublings.at[column] >> row & 1;
+        matrix |= bit << (8 * (7 - row) + column);
+      }
     }
   }
-  return matrix;
-}
+  std::uint64_t matrix = 0;
+};
 
 }  // namespace
 }  // namespace pccl::kernels

@@ -8,10 +8,12 @@ namespace pccl::kernels {
 namespace {
 
 struct GaloisNeon : Neon {
+  static constexpr std::size_t sums = 16;
+  using Packed = HalfByteProducts;
+  static constexpr EveryFactor<Packed> every{};
   struct Factor {
     using R = Register<std::uint8_t, 16>;
-    explicit Factor(std::uint8_t c) {
-      const HalfByteProducts products(c);
+    explicit Factor(const Packed& products) {
       low = vld1q_u8(products.low);
       high = vld1q_u8(products.high);
     }

@@ -7,10 +7,13 @@ namespace pccl::kernels {
 namespace {
 
 struct GaloisScalar : Scalar {
+  static constexpr std::size_t sums = 4;
+  using Packed = std::uint8_t;
+  static constexpr EveryFactor<Packed> every{};
   struct Factor {
     using R = Register<std::uint8_t, 16>;
     using Signs = Register<std::int8_t, 16>;
-    explicit Factor(std::uint8_t c) {
+    explicit Factor(Packed c) {
       for (int bit = 0; bit < 8; ++bit) {
         const auto mask = static_cast<std::uint8_t>((c >> bit & 1) != 0 ? 0xff : 0);
         for (int lane = 0; lane < 16; ++lane) bits[bit][lane] = mask;

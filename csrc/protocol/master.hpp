@@ -62,7 +62,9 @@ class Master {
   const View& view() const { return view_; }
   std::uint32_t incarnation() const { return incarnation_; }
   std::uint32_t waiting() const { return ready_; }  // islands that could come in now
+  std::uint64_t run() const { return run_; }
   bool recovering() const { return phase_ != Phase::serving; }
+  bool listening() const { return phase_ == Phase::listening; }  // for the members of the last view
   std::size_t peers() const { return peers_.size() + early_joins_.size(); }  // members, and those at the door
 
  private:
@@ -134,6 +136,8 @@ class Master {
   void hold(ConnectionId c, const Join& join, Instant now);
   void let_held_in(Instant now);
   void refuse(ConnectionId c, ErrorCode code, const std::string& text);
+  void seat(PeerId peer, Instant now);
+  bool seat_again(ConnectionId c, const Register& m, Instant now);
   bool complete(const DoorIsland& island) const;
   void start_proof(const std::string& island, Instant now);
   void update_ready(DoorIsland& island, Instant now);
@@ -208,6 +212,9 @@ class Master {
   std::set<std::string> islands_here(const View& base) const;
   bool quorum(const View& base, const std::set<std::string>& here) const;
   void try_recover(Instant now);
+  void expect_no_more(Instant now);
+  std::vector<std::pair<ConnectionId, Register>> take_from_door();
+  bool stored_is_last(const View& base) const;
   void suspend();
   void evict_outsiders(const View& base);
   void recover(const View& base, const std::set<std::string>& islands, Instant now);

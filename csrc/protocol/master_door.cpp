@@ -79,17 +79,41 @@ void Master::on(ConnectionId c, PeerId, const Join& m, Instant now) {
   state.join.island = island;
   state.connection = c;
   state.heard = now;
-  liveness_at_ = std::min(liveness_at_, silent_at(state));
-  auto [it, created] = door_.try_emplace(island);
-  if (created) it->second.order = next_door_++;
-  it->second.size = m.island_size;
-  it->second.ranks[m.island_rank] = peer;
-  it->second.min_islands = std::max(it->second.min_islands, m.min_islands);
-  it->second.start_rank = std::min(it->second.start_rank, m.start_rank);
   send(peer, Welcome{peer, run_, incarnation_, std::uint32_t(timing_.heartbeat / millisecond), island});
+  seat(peer, now);
+}
+
+// It is at the door now.
+void Master::seat(PeerId peer, Instant now) {
+  const auto& state = peers_.at(peer);
+  const auto& join = state.join;
+  liveness_at_ = std::min(liveness_at_, silent_at(state));
+  auto [it, created] = door_.try_emplace(join.island);
+  if (created) it->second.order = next_door_++;
+  it->second.size = join.island_size;
+  it->second.ranks[join.island_rank] = peer;
+  it->second.min_islands = std::max(it->second.min_islands, join.min_islands);
+  it->second.start_rank = std::min(it->second.start_rank, join.start_rank);
   door_news_at_ = std::min(door_news_at_, now + timing_.settle);
-  if (complete(it->second)) start_proof(island, now);
+  if (complete(it->second)) start_proof(join.island, now);
   form_first_view(now);
+}
+
+// A peer that waited at the door of this master's predecessor: it has its number, and was never a member.
+bool Master::seat_again(ConnectionId c, const Register& m, Instant now) {
+  const auto& join = m.join;
+  const auto at_door = door_.find(join.island);
+  const bool fits = !join.island.empty() && join.island_size >= 1 && join.island_rank < join.island_size &&
+                    !join.reachable_at.empty() &&
+                    (at_door == door_.end() || at_door->second.size == join.island_size);
+  if (m.view.id != ViewId{} || !fits || in_the_way(join) || !departures_.why(m.peer).empty()) return false;
+  connections_[c] = m.peer;
+  auto& state = peers_[m.peer];
+  state.join = join;
+  state.connection = c;
+  state.heard = now;
+  seat(m.peer, now);
+  return true;
 }
 
 bool Master::complete(const DoorIsland& island) const { return island.ranks.size() == island.size; }

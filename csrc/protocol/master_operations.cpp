@@ -149,8 +149,6 @@ void Master::on(ConnectionId, PeerId peer, const StateOffer& m, Instant now) {
     return remove(islands, outsiders.why, ErrorCode::mismatch, now);
   }
   elect_state(m.key, operation, m.group, peer);
-  // Whom alone it concerns needs nobody's word for its end, and does not tell.
-  if (index_.concerned(m.key).size() == 1) operations_.erase(OpKey(m.key));
 }
 
 // A run-wide one waits for the offers of all groups: the winner is one island in all of them.
@@ -172,6 +170,7 @@ void Master::elect_state(const OpKey& key, OpenOperation& operation, std::uint32
     else if (each == group)
       send(peer, plan);  // it came back on a new connection
   }
+  if (operation.voters == 1) operations_.erase(key);  // who is alone finishes without a word
 }
 
 // ---- waiting ----

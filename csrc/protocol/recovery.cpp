@@ -11,11 +11,24 @@ void Master::on(ConnectionId c, PeerId, const Register& m, Instant now) {
   hear(c, m, now);
 }
 
+namespace {
+// What the last view of an honest peer may be. Incarnations and boundaries still have to be counted on from
+// it.
+bool plausible(const Register& m, Role role) {
+  return m.join.role == role && m.peer != no_peer && m.view.consistent() &&
+         m.view.id.incarnation != UINT32_MAX && m.view.boundaries != UINT32_MAX &&
+         std::all_of(m.view.members.begin(), m.view.members.end(), [&](const Member& member) {
+           return member.role == role && (member.peer >> 32) <= m.view.id.incarnation;
+         });
+}
+}  // namespace
+
 // A member, or a peer at the door, on a new connection. It hears all verdicts that it may lack, then its
 // view.
 void Master::register_again(ConnectionId c, const Register& m, Instant now) {
   const auto it = peers_.find(m.peer);
   if (it == peers_.end() || m.run != run_) {
+    if (m.run == run_ && plausible(m, role_) && seat_again(c, m, now)) return;
     if (m.run == run_) return tell_gone(c, m.peer, ErrorCode::evicted);
     send_to(c, Evicted{ErrorCode::evicted, "this master serves another run; call rejoin() to join it"});
     return emit(master_effect::Close{c});
@@ -45,18 +58,6 @@ void Master::register_again(ConnectionId c, const Register& m, Instant now) {
     send(m.peer, Passed{view_.id, view_.boundaries});
 }
 
-namespace {
-// What the last view of an honest peer may be. Incarnations and boundaries still have to be counted on from
-// it.
-bool plausible(const Register& m, Role role) {
-  return m.join.role == role && m.peer != no_peer && m.view.consistent() &&
-         m.view.id.incarnation != UINT32_MAX && m.view.boundaries != UINT32_MAX &&
-         std::all_of(m.view.members.begin(), m.view.members.end(), [&](const Member& member) {
-           return member.role == role && (member.peer >> 32) <= m.view.id.incarnation;
-         });
-}
-}  // namespace
-
 void Master::hear(ConnectionId c, const Register& m, Instant now) {
   const bool full = heard_.size() >= limits::members_max && !heard_.contains(m.peer);
   if (full || !plausible(m, role_)) {
@@ -79,7 +80,8 @@ void Master::hear(ConnectionId c, const Register& m, Instant now) {
   state.heard = now;
   state.lost_since = never;
   heard_[m.peer] = m;
-  if (phase_ == Phase::suspended) suspend();
+  if (phase_ == Phase::suspended) return suspend();
+  expect_no_more(now);
 }
 
 namespace {
@@ -90,14 +92,25 @@ std::set<std::string> islands_of(const View& view) {
 }
 }  // namespace
 
-// The last view: from the store, else the newest that anybody was told.
+// Once the whole last view is here there is nobody to wait for. Without a store a newer view may be known to
+// somebody who is still on the way.
+void Master::expect_no_more(Instant now) {
+  const auto base = last_view();
+  if (base.members.empty() || islands_here(base).size() < islands_of(base).size()) return;
+  listen_until_ = std::min(listen_until_, stored_is_last(base) ? now : now + timing_.late_registration);
+  try_recover(now);
+}
+
+// The newest that is in the store or that anybody was told.
 View Master::last_view() const {
   View base = stored_ ? stored_->view : View{};
-  if (!stored_)
-    for (const auto& [peer, r] : heard_)
-      if (r.view.id > base.id) base = r.view;
+  for (const auto& [peer, r] : heard_)
+    if (r.view.id > base.id) base = r.view;
   return base;
 }
+
+// A store that could not be written for a while may know less than those who were there.
+bool Master::stored_is_last(const View& base) const { return stored_ && stored_->view.id == base.id; }
 
 // Its islands of which every rank has registered and is still connected.
 std::set<std::string> Master::islands_here(const View& base) const {
@@ -112,7 +125,7 @@ std::set<std::string> Master::islands_here(const View& base) const {
 
 bool Master::quorum(const View& base, const std::set<std::string>& here) const {
   if (here.empty()) return false;
-  if (stored_ || !rules_.quorum) return true;
+  if (stored_is_last(base) || !rules_.quorum) return true;
   const auto smallest = std::min_element(base.members.begin(), base.members.end(),
                                          [](const auto& a, const auto& b) { return a.peer < b.peer; });
   const auto all = islands_of(base).size();
@@ -128,7 +141,7 @@ void Master::try_recover(Instant now) {
   const auto here = islands_here(base);
   if (base.members.empty() ? !heard_.empty() || !early_joins_.empty() : quorum(base, here))
     return recover(base, here, now);
-  if (!stored_ && !heard_.empty()) return suspend();
+  if (!stored_is_last(base) && !heard_.empty()) return suspend();
   // Whom the stored view does not name need not wait for those whom it names; and when even the most patient
   // of these have given up by now, the run is over and the next one may begin.
   if (now >= run_over_at_) return recover(base, here, now);
@@ -159,7 +172,7 @@ void Master::suspend() {
 
 void Master::evict_outsiders(const View& base) {
   for (const auto& [peer, r] : heard_) {
-    if (base.find(peer) != nullptr || !peers_.contains(peer)) continue;
+    if (base.find(peer) != nullptr || !peers_.contains(peer) || r.view.id == ViewId{}) continue;
     departures_.note(peer, "it is not in the last view that the restarted master knows");
     if (const auto c = peers_.at(peer).connection; c != no_connection) tell_gone(c, peer, ErrorCode::evicted);
     forget_peer(peer);
@@ -179,13 +192,29 @@ void Master::recover(const View& base, const std::set<std::string>& islands, Ins
   liveness_at_ = now;
   for (const auto& [peer, r] : heard_)
     view_.boundaries = std::max(view_.boundaries, member(peer) ? r.view.boundaries : 0);
+  const auto at_door = take_from_door();
   evict_outsiders(view_);
   if (rules_.recover_commits_first) recover_verdicts(base);
   heard_.clear();
   stored_.reset();
   if (!view_.members.empty()) new_view(view_.members, "the master was restarted", now);
+  for (const auto& [c, registered] : at_door)
+    if (!seat_again(c, registered, now)) tell_gone(c, registered.peer, ErrorCode::evicted);
   for (const auto& [c, join] : std::exchange(early_joins_, {})) on(c, no_peer, join, now);
   form_first_view(now);
+}
+
+// Who waited there, and has never been told a view, with its connection.
+std::vector<std::pair<ConnectionId, Register>> Master::take_from_door() {
+  std::vector<std::pair<ConnectionId, Register>> found;
+  for (const auto& [peer, r] : heard_) {
+    const auto it = peers_.find(peer);
+    if (member(peer) || r.view.id != ViewId{} || it == peers_.end()) continue;
+    if (it->second.connection != no_connection) found.emplace_back(it->second.connection, r);
+    forget_peer(peer);
+  }
+  for (const auto& [c, registered] : found) heard_.erase(registered.peer);
+  return found;
 }
 
 void Master::recover_verdicts(const View& base) {

@@ -19,6 +19,7 @@ struct Rules {
   bool no_boundary_in_flight = true;       // [12] no boundary while an operation is in flight
   bool resend_boundary = true;             // [13] the entry is sent again after every view
   bool undo = true;                        // inputs are restored when an attempt did not commit
+  bool ask_to_remake = true;               // an input that is not kept is never sent again as it is
 };
 
 }  // namespace pccl

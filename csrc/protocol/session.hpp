@@ -132,7 +132,9 @@ class Session {
   void note_departures(const View& before);
   std::string departed() const;
   std::string other_shape(const Operation& operation) const;
+  std::string lost_by(const Operation& operation, const std::vector<PeerId>& gone) const;
   void transition(Operation& operation, OperationState to);
+  Instant notice_at(const Operation& operation, Instant now) const;
   void begin_attempt(Operation& operation, Instant now);
   void drop_attempt(Operation& operation);
   void restart_operations(const View& before, Instant now);

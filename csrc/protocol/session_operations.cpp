@@ -85,7 +85,7 @@ Result<OpKey> Session::post(Posting posting, Instant now) {
   operation.posted_order = ++posted_;
   operation.posted_at = now;
   operation.deadline = posting.timeout == never ? never : now + posting.timeout;
-  operation.notice_at = now + timing_.waiting_notice;
+  operation.notice_at = notice_at(operation, now);
   if (const auto failed = failed_early_.find(key); failed != failed_early_.end()) {
     const auto verdict = failed->second;
     failed_early_.erase(failed);
@@ -162,15 +162,27 @@ void Session::restart_operations(const View& before, Instant now) {
     if (operation->state == OperationState::abandoned) {
       if (before.id.incarnation != view_.id.incarnation) to_master(operation->abandon);
     } else if (operation->state == OperationState::posted) {
-      if (!gone.empty() && operation->descriptor.on_loss == OnLoss::raise && other_shape(*operation).empty())
-        ask_abandon(
-            *operation, ErrorCode::peer_lost,
-            in_words(gone) + " left during " + call_text(*operation) + "; inputs are intact: call it again",
-            now);
+      if (auto why = lost_by(*operation, gone); !why.empty())
+        ask_abandon(*operation, ErrorCode::peer_lost, why, now);
       else
         begin_attempt(*operation, now);
     }
   }
+}
+
+// Why it is not begun again by itself.
+std::string Session::lost_by(const Operation& operation, const std::vector<PeerId>& gone) const {
+  const auto on_loss = operation.descriptor.on_loss;
+  if (on_loss == OnLoss::remake && rules_.ask_to_remake)
+    return (gone.empty() ? "a connection broke" : in_words(gone) + " left") + " during " +
+           call_text(operation) + "; make the inputs again, and call it again";
+  if (on_loss != OnLoss::raise || gone.empty() || !other_shape(operation).empty()) return {};
+  return in_words(gone) + " left during " + call_text(operation) + "; inputs are intact: call it again";
+}
+
+// Well before a short time-out: when it ends, the master can name those that all others waited for.
+Instant Session::notice_at(const Operation& operation, Instant now) const {
+  return now + std::min(timing_.waiting_notice, (operation.deadline - now) / 2);
 }
 
 void Session::note_moved(const OpKey& key) {
@@ -182,7 +194,7 @@ void Session::attempt_complete(const OpKey& key, Instant now) {
   if (it == operations_.end() || it->second.state != OperationState::running) return;
   auto& operation = it->second;
   transition(operation, OperationState::held);
-  operation.notice_at = now + timing_.waiting_notice;
+  operation.notice_at = notice_at(operation, now);
   if (alone(key)) {
     Outcome outcome;
     outcome.contributors.push_back(me_);

@@ -13,12 +13,14 @@ struct Timing {
   Duration settle = 20 * millisecond;  // a lost link waits so long for news of a death, which explains it
   Duration redial = 2 * second;        // a link that cannot be opened for so long is broken for good
   Duration redial_every = 20 * millisecond;
-  Duration prove = 5 * second;                  // a joiner opens its ring links within this time
-  Duration waiting_notice = 1 * second;         // a caller waits longer: tell who is missing
-  Duration waiting_answer = 150 * millisecond;  // who waits as long says so within this time
-  Duration verdict = 5 * second;                // from asking for a verdict to giving up on the master
-  Duration master_lost = 3 * second;            // without the master for so long, operations fail
-  Duration grace = 2 * second;                  // a restarted master listens before it speaks
+  Duration prove = 5 * second;                     // a joiner opens its ring links within this time
+  Duration waiting_notice = 1 * second;            // a caller waits longer: tell who is missing
+  Duration waiting_answer = 150 * millisecond;     // who waits as long says so within this time
+  Duration verdict = 5 * second;                   // from asking for a verdict to giving up on the master
+  Duration master_lost = 30 * second;              // without the master for so long, operations fail
+  Duration first_dial = 3 * second;                // nobody has ever answered: then the address is wrong
+  Duration grace = 2 * second;                     // a restarted master listens before it speaks
+  Duration late_registration = 200 * millisecond;  // and so long when all whom it knows of are back
   // Deadline of an operation that all members have posted: median + k * MAD of past ones, at least the floor.
   Duration deadline_floor = 30 * second;
   double deadline_k = 16;

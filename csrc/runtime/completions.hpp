@@ -1,11 +1,11 @@
-// Operations that have ended, by the numbers their owner gave them: one thread waits here for many
+// Operations that have ended, by the numbers their owner gave them: few threads wait here for many
 // operations.
 #pragma once
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <mutex>
-#include <utility>
-#include <vector>
+#include <optional>
 
 #include "base/clock.hpp"
 
@@ -20,17 +20,20 @@ class Completions {
     }
     pushed_.notify_one();
   }
-  // All that have ended since; empty when the time is over first.
-  std::vector<std::uint64_t> take(Duration time) {
+  // The one that ended first; nothing when the time is over before. One at a time: whoever takes it may be
+  // busy with it until others have been taken.
+  std::optional<std::uint64_t> take(Duration time) {
     std::unique_lock lock(mutex_);
-    pushed_.wait_for(lock, std::chrono::nanoseconds(time), [&] { return !ended_.empty(); });
-    return std::exchange(ended_, {});
+    if (!pushed_.wait_for(lock, std::chrono::nanoseconds(time), [&] { return !ended_.empty(); })) return {};
+    const std::uint64_t first = ended_.front();
+    ended_.pop_front();
+    return first;
   }
 
  private:
   std::mutex mutex_;
   std::condition_variable pushed_;
-  std::vector<std::uint64_t> ended_;
+  std::deque<std::uint64_t> ended_;
 };
 
 }  // namespace pccl

@@ -32,6 +32,7 @@ std::string describe(const Descriptor& d) {
   if (d.weighted) text += ", weighted";
   if (d.quantization != Quantization::none) text += ", " + quantization_of(d);
   if (d.on_loss == OnLoss::raise) text += ", on_loss=raise";
+  if (d.on_loss == OnLoss::remake) text += ", remake";
   return text + ")";
 }
 

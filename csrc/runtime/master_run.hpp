@@ -29,20 +29,27 @@ struct Roster {
     if (role == Role::trainer) return named.empty() ? "" : named + ": ";
     return named + (named.empty() ? "" : ", ") + name(role) + "s: ";
   }
+  // Nobody is in it, on the way out, or expected back.
+  bool over() const { return connections == 0 && master.peers() == 0 && !master.listening(); }
+  // By which a store knows it.
+  std::string key() const {
+    return role == Role::trainer ? run : "\x1f" + std::string(name(role)) + "s\x1f" + run;
+  }
 
   const std::string run;
   const Role role;
   Master master;
   Knocker knocker;
   std::size_t connections = 0;
+  bool awaited = false;  // listens for those of its last view
+  bool kept = false;     // in the store
 };
 
 struct MasterRun {
-  // Nobody of any role is in it, or on the way out.
+  // Nobody of any role is.
   bool over() const {
-    return std::all_of(rosters.begin(), rosters.end(), [](const auto& roster) {
-      return roster.second->connections == 0 && roster.second->master.peers() == 0;
-    });
+    return std::all_of(rosters.begin(), rosters.end(),
+                       [](const auto& roster) { return roster.second->over(); });
   }
   std::size_t peers() const {
     std::size_t all = 0;

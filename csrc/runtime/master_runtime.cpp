@@ -29,7 +29,7 @@ Result<std::unique_ptr<MasterRuntime>> MasterRuntime::create(MasterOptions optio
   master->owner_process_ = getpid();
   master->bound_ = net::local_address(listener->fd());
   master->address_ = master->bound_.address();
-  if (auto trainers = master->roster_for("", Role::trainer); !trainers) return trainers.error();
+  if (auto error = master->restore_runs()) return *error;
   auto* raw = master.get();
   if (auto error = master->hub_->listen(std::move(*listener), socket_options,
                                         [raw](net::Accepted a) { raw->accept(std::move(a)); }))
@@ -59,6 +59,7 @@ void MasterRuntime::stop() {
   hub_->call([this] { stop_ = true; });
   thread_->join();
   thread_.reset();
+  options_.store.reset();  // another master may have it now
 }
 
 MasterStatus MasterRuntime::status() const {
@@ -82,13 +83,39 @@ void MasterRuntime::run() {
   hub_->stop_listening();
   std::vector<net::Connection*> open;
   for (auto& [id, c] : connections_) open.push_back(c);
-  for (auto* c : open) c->close({ErrorCode::closed, "the master was stopped"});
+  const auto why = status_.fenced.empty() ? std::string("the master was stopped") : status_.fenced;
+  for (auto* c : open) c->close({ErrorCode::closed, why});
   each_roster([](Roster& roster) { roster.knocker.close_all(); });
 }
 
 void MasterRuntime::each_roster(const std::function<void(Roster&)>& action) const {
   for (const auto& [name, run] : runs_)
     for (const auto& [role, roster] : run.rosters) action(*roster);
+}
+
+// Those that the store knows, and the trainers of the run without a name.
+std::optional<Error> MasterRuntime::restore_runs() {
+  if (options_.store) {
+    auto records = options_.store->load();
+    if (!records) return records.error();
+    for (const auto& bytes : *records) {
+      auto record = decode_run_record(bytes);
+      if (!record) {
+        log_line("a record of the store is damaged or of another version: its run is forgotten");
+        continue;
+      }
+      auto& roster =
+          *start_roster(record->run_name, {.timing = options_.timing,
+                                           .rules = {},
+                                           .role = record->role,
+                                           .run = record->run,
+                                           .restarted = true,
+                                           .stored = Stored{record->incarnation, std::move(record->view)}});
+      roster.kept = true;
+    }
+  }
+  if (auto trainers = roster_for("", Role::trainer); !trainers) return trainers.error();
+  return std::nullopt;
 }
 
 // The first who names a run, or comes to it with a role, begins it.
@@ -100,15 +127,38 @@ Result<Roster*> MasterRuntime::roster_for(const std::string& run, Role role) {
   if (known == runs_.end() && runs_.size() >= limits::runs_max)
     return Error{ErrorCode::refused, "this master serves " + std::to_string(limits::runs_max) +
                                          " runs already: leave some, or start another master"};
+  return begin_roster(run, role);
+}
+
+Result<Roster*> MasterRuntime::begin_roster(const std::string& run, Role role) {
   auto nonce = net::random_nonce();
   if (!nonce) return nonce.error();
-  MasterConfig config;
-  config.timing = options_.timing;
-  config.role = role;
-  config.run = load_little<std::uint64_t>(nonce->data()) | 1;
-  auto& roster = runs_[run].rosters[role];
+  return start_roster(run, {.timing = options_.timing,
+                            .rules = {},
+                            .role = role,
+                            .run = load_little<std::uint64_t>(nonce->data()) | 1,
+                            .restarted = false,
+                            .stored = {}});
+}
+
+Roster* MasterRuntime::start_roster(const std::string& run, MasterConfig config) {
+  auto& roster = runs_[run].rosters[config.role];
+  const bool restarted = config.restarted;
   roster = std::make_unique<Roster>(run, std::move(config), *hub_, options_.secret, monotonic_now());
+  roster->awaited = restarted;
   return roster.get();
+}
+
+// A member of a run that this master does not know: it was another process's, so its other members come too.
+Roster* MasterRuntime::hear_of(Roster& roster, const Register& message) {
+  if (!roster.over() || roster.master.run() == message.run) return &roster;
+  roster.knocker.close_all();
+  return start_roster(std::string(roster.run), {.timing = options_.timing,
+                                                .rules = {},
+                                                .role = roster.role,
+                                                .run = 0,
+                                                .restarted = true,
+                                                .stored = {}});
 }
 
 // By the first message, which says who it is. Null: refused.
@@ -123,6 +173,7 @@ Roster* MasterRuntime::roster_of(ConnectionId id, const ToMaster& message) {
     close(id);
     return nullptr;
   }
+  if (const auto* again = std::get_if<Register>(&message)) roster = hear_of(**roster, *again);
   roster_of_[id] = *roster;
   ++(*roster)->connections;
   return *roster;
@@ -131,6 +182,8 @@ Roster* MasterRuntime::roster_of(ConnectionId id, const ToMaster& message) {
 void MasterRuntime::forget_runs() {
   if (!std::exchange(somebody_went_, false)) return;
   for (auto it = runs_.begin(); it != runs_.end();) {
+    for (const auto& [role, roster] : it->second.rosters)
+      if (roster->over()) forget_roster(*roster);
     if (it->first.empty() || !it->second.over()) {
       ++it;
       continue;
@@ -140,6 +193,15 @@ void MasterRuntime::forget_runs() {
     status_.peers.erase(it->first);
     it = runs_.erase(it);
   }
+}
+
+// Nobody of it is left. One that heard too few of its last view lets nobody in: the next may begin now.
+void MasterRuntime::forget_roster(Roster& roster) {
+  if (options_.store && std::exchange(roster.kept, false)) options_.store->forget(roster.key());
+  if (!roster.master.recovering()) return;
+  roster.knocker.close_all();
+  const auto run = roster.run;
+  if (!begin_roster(run, roster.role)) somebody_went_ = true;  // no random numbers now: at the next departure
 }
 
 Instant MasterRuntime::next_deadline() const {
@@ -214,7 +276,9 @@ void MasterRuntime::on_closed(net::Connection& c, const Error& why) {
 void MasterRuntime::drain(Roster& roster) {
   auto& master = roster.master;
   for (auto effects = master.take_effects(); !effects.empty(); effects = master.take_effects())
-    for (auto& e : effects) std::visit([&](auto& x) { apply(roster, x); }, e);
+    for (auto& e : effects)
+      if (!stop_) std::visit([&](auto& x) { apply(roster, x); }, e);
+  if (roster.awaited && !master.listening()) roster.awaited = false, somebody_went_ = true;
   note_status(roster);
 }
 
@@ -256,11 +320,28 @@ void MasterRuntime::apply(Roster& roster, master_effect::Knock& e) {
   roster.knocker.knock(e.peer, std::move(e.addresses), monotonic_now());
 }
 
-// A store that outlives the master comes with its restart; without one a view lives in the peers' memory.
-void MasterRuntime::apply(Roster&, master_effect::Persist&) {}
-
-void MasterRuntime::apply(Roster& roster, master_effect::Notice& e) {
-  if (options_.log) options_.log(roster.label() + e.text);
+void MasterRuntime::apply(Roster& roster, master_effect::Persist& e) {
+  if (!options_.store) return;
+  const auto record =
+      encode_run_record({roster.run, roster.role, roster.master.run(), e.incarnation, e.view});
+  roster.kept = true;
+  const auto outcome = options_.store->keep(roster.key(), record);
+  if (outcome.kind == MasterStore::Outcome::Kind::failed) log_line(outcome.why);
+  if (outcome.kind == MasterStore::Outcome::Kind::fenced) fence(outcome.why);
 }
+
+// Nothing goes out any more, above all not the view that could not be kept.
+void MasterRuntime::fence(const std::string& why) {
+  stop_ = true;
+  log_line("this master serves no more: " + why);
+  const std::lock_guard lock(status_mutex_);
+  status_.fenced = why;
+}
+
+void MasterRuntime::log_line(const std::string& text) const {
+  if (options_.log) options_.log(text);
+}
+
+void MasterRuntime::apply(Roster& roster, master_effect::Notice& e) { log_line(roster.label() + e.text); }
 
 }  // namespace pccl

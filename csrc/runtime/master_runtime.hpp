@@ -8,6 +8,8 @@
 #include "net/address.hpp"
 #include "runtime/hub.hpp"
 #include "runtime/master_run.hpp"
+#include "runtime/master_store.hpp"
+#include "runtime/run_record.hpp"
 #include "runtime/stranger_log.hpp"
 #include "wire/codec.hpp"
 
@@ -19,6 +21,7 @@ struct MasterOptions {
   bool insecure = false;
   Timing timing;
   std::function<void(const std::string&)> log;
+  std::unique_ptr<MasterStore> store;  // null: a view lives in the peers' memory alone
 };
 
 struct RosterStatus {
@@ -30,6 +33,7 @@ struct MasterStatus {
   std::map<Role, RosterStatus> rosters;      // of the run without a name
   std::map<std::string, std::size_t> peers;  // by run: members and those at the door, of all roles
   std::uint64_t departures = 0;              // how often peers were fewer than before
+  std::string fenced;                        // why it serves no more: another master has its runs
 };
 
 class MasterRuntime final : net::Connection::Handler {
@@ -51,18 +55,25 @@ class MasterRuntime final : net::Connection::Handler {
   void run();
   void accept(net::Accepted accepted);
   Roster* roster_of(ConnectionId id, const ToMaster& message);
+  std::optional<Error> restore_runs();
   Result<Roster*> roster_for(const std::string& run, Role role);
+  Result<Roster*> begin_roster(const std::string& run, Role role);
+  Roster* start_roster(const std::string& run, MasterConfig config);
+  Roster* hear_of(Roster& roster, const Register& message);
   void each_roster(const std::function<void(Roster&)>& action) const;
   void forget_runs();
+  void forget_roster(Roster& roster);
   void drain(Roster& roster);
   void note_status(const Roster& roster);
   void apply(Roster&, master_effect::Send& e);
   void apply(Roster&, master_effect::Close& e);
   void apply(Roster& roster, master_effect::Knock& e);
-  void apply(Roster&, master_effect::Persist& e);
+  void apply(Roster& roster, master_effect::Persist& e);
   void apply(Roster& roster, master_effect::Notice& e);
   void send(ConnectionId id, const ToPeer& message);
   void close(ConnectionId id);
+  void fence(const std::string& why);
+  void log_line(const std::string& text) const;
   void check_strangers(Instant now);
   Instant next_deadline() const;
 

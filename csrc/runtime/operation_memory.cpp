@@ -4,6 +4,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "base/limits.hpp"
 #include "kernels/reduce.hpp"
 
 namespace pccl {
@@ -100,8 +101,13 @@ void OperationMemory::begin(const Executor& executor) {
     zeros_.resize(std::max<std::size_t>(zeros_.size(), executor.layout().chunk(chunk).element_bytes()));
 }
 
+// Of what all send to all in one hop, own bytes may have to leave once more when their sum is here already.
+// In all other plans a result is made of what others have received.
+void OperationMemory::keep_no_input() { keeps_ = bytes_ <= limits::exchange_bytes_max; }
+
 // The first write to a chunk of an in-place operation keeps what the caller had there.
 void OperationMemory::keep(const Executor& executor, std::uint32_t index) {
+  if (!keeps_) return;
   const auto& chunk = executor.layout().chunk(index);
   kernels::copy(undo_of(chunk), output(chunk), chunk.element_bytes(), streaming_);
   kept_.push_back(chunk);
@@ -239,7 +245,7 @@ void OperationMemory::finish(const Executor& executor, const Work& work, SlotPoo
     return kernels::copy(out, slot, chunk.element_bytes(), streaming_);
   }
   args.out = out;
-  if (work.keep) {  // one pass: the old bytes to the undo copy, the sum in their place
+  if (work.keep && keeps_) {  // one pass: the old bytes to the undo copy, the sum in their place
     reduction_->combine_keep(chunk.dtype, step.in, args, from, undo_of(chunk));
     kept_.push_back(chunk);
     if (work.to_slot) std::memcpy(slot, out, chunk.element_bytes());

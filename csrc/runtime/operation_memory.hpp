@@ -1,6 +1,6 @@
 // The memory of one operation: the caller's tensors, the hidden weights, the undo copy; and the arithmetic on
 // them. Owned by the I/O thread from post to delivery. The input is intact whenever an attempt did not
-// commit.
+// commit, but where the caller makes it again.
 #pragma once
 #include <memory>
 #include <optional>
@@ -50,6 +50,8 @@ class OperationMemory {
   OperationMemory(const CodedRequest& coded, UndoPool& undo_pool);
 
   bool in_place() const { return in_place_; }
+  // No undo copy: the caller makes its input again. Before the first attempt.
+  void keep_no_input();
   // What stochastic rounding depends on: the operation and who encodes.
   void set_draw(std::uint64_t seed) { seed_ = seed; }
   void begin(const Executor& executor);  // a new attempt
@@ -119,6 +121,7 @@ class OperationMemory {
   bool feedback_ = false;                // in this attempt
   std::vector<std::uint8_t> zeros_;      // of the largest chunk, where this peer is skipped
   bool in_place_ = false;
+  bool keeps_ = true;  // what is overwritten
   bool streaming_ = false;
   std::vector<double> weights_;    // by position
   std::vector<std::uint8_t> sum_;  // of a fold whose accumulators are wider than its elements

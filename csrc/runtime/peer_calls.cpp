@@ -79,6 +79,7 @@ void PeerRuntime::begin(std::shared_ptr<OperationHandle> handle, PostRequest req
                                                        undo_pool_, d.call, std::move(request.residuals));
   }
   if (request.rate_limit != 0) running.limit.emplace(request.rate_limit, called);
+  if (d.on_loss == OnLoss::remake) running.memory->keep_no_input();
   running.may_skip = d.skips;
   const auto key = session_->post(std::move(request.posting), monotonic_now());
   if (!key) return refuse(*handle, key.error());

@@ -14,14 +14,35 @@
 
 namespace pccl {
 
+namespace {
+// "a:1, b:2": the master, and those that take its place. A name that nobody knows now is an error only if no
+// other is known.
+Result<std::vector<net::SocketAddress>> masters_at(const std::string& text) {
+  std::vector<net::SocketAddress> all;
+  std::optional<Error> unknown;
+  for (std::size_t at = 0; at <= text.size();) {
+    const auto end = std::min(text.find(',', at), text.size());
+    auto one = text.substr(at, end - at);
+    at = end + 1;
+    one.erase(0, one.find_first_not_of(' '));
+    one.erase(one.find_last_not_of(' ') + 1);
+    auto where = net::parse_address(one);
+    if (!where) return where.error();
+    auto found = net::resolve(*where, net::Purpose::connect);
+    if (!found)
+      unknown = found.error();
+    else
+      all.insert(all.end(), found->begin(), found->end());
+  }
+  if (!all.empty()) return all;
+  return unknown.value_or(Error{ErrorCode::connect, "no address is known for the master at " + text});
+}
+}  // namespace
+
 Result<std::unique_ptr<PeerRuntime>> PeerRuntime::create(PeerOptions options) {
   if (auto error = net::check_congestion(options.congestion)) return error;
-  auto where = net::parse_address(options.master);
-  if (!where) return where.error();
-  auto addresses = net::resolve(*where, net::Purpose::connect);
+  auto addresses = masters_at(options.master);
   if (!addresses) return addresses.error();
-  if (addresses->empty())
-    return Error{ErrorCode::connect, "no address is known for the master at " + options.master};
   const bool open = !options.secret.empty() || options.insecure;
   if (!open &&
       !std::all_of(addresses->begin(), addresses->end(), [](const auto& a) { return a.is_loopback(); }))
@@ -90,7 +111,7 @@ void PeerRuntime::close() {
 
 void PeerRuntime::run() {
   begin_own_thread("pccl-io");
-  give_up_dialling_ = monotonic_now() + options_.timing.master_lost;
+  give_up_dialling_ = monotonic_now() + std::min(options_.timing.first_dial, options_.timing.master_lost);
   bool short_slices = false;
   while (!stop_) {
     if (short_slices == states_.empty()) take_short_slices(short_slices = !short_slices);

@@ -51,7 +51,7 @@ std::byte* Board::memory_of(std::size_t block) const {
 
 bool Board::open(std::size_t slab, const Take& take) {
   if (slabs_[slab].memory != nullptr) return true;
-  slabs_[slab].memory = take();
+  slabs_[slab].memory = take(slab);
   if (slabs_[slab].memory == nullptr) return false;
   open_.push_back(slab);
   return true;

@@ -37,8 +37,8 @@ struct Job {
 
 class Board {
  public:
-  // A free slab, or null.
-  using Take = std::function<std::byte*()>;
+  // Memory for this slab of the file, or null.
+  using Take = std::function<std::byte*(std::size_t)>;
 
   Board(const FileLayout& layout, const std::vector<bool>& foreign);
 

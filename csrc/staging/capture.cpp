@@ -56,7 +56,12 @@ std::vector<bool> flags_of(const CaptureSpec& spec) {
 Result<std::shared_ptr<Capture>> Capture::make(std::shared_ptr<StagingPool> pool, std::shared_ptr<Sink> sink,
                                                CaptureSpec spec) {
   if (auto error = wrong_with(*pool, spec)) return error;
-  return std::shared_ptr<Capture>(new Capture(std::move(pool), std::move(sink), std::move(spec)));
+  std::shared_ptr<Capture> made(new Capture(std::move(pool), std::move(sink), std::move(spec)));
+  if (made->pool_->in_place() && made->layout_.slabs() > made->pool_->slabs())
+    return Error{ErrorCode::usage, "the file has " + std::to_string(made->layout_.bytes()) +
+                                       " bytes, the memory where it is to stay " +
+                                       std::to_string(made->pool_->bytes())};
+  return made;
 }
 
 Capture::Capture(std::shared_ptr<StagingPool> pool, std::shared_ptr<Sink> sink, CaptureSpec spec)

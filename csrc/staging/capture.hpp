@@ -106,7 +106,7 @@ class Capture final : public Copying, public std::enable_shared_from_this<Captur
   Sums sums_;
   Board board_;
   Stash stash_;
-  const Board::Take take_ = [this] { return pool_->take(ticket_); };
+  const Board::Take take_ = [this](std::size_t slab) { return pool_->take(ticket_, slab); };
   StagingPool::Ticket ticket_ = 0;
   bool started_ = false;
   unsigned active_ = 0;          // threads and callers at a job, or in the sink's write()

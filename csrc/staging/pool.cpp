@@ -5,11 +5,12 @@
 
 namespace pccl::staging {
 
-StagingPool::StagingPool(std::unique_ptr<WarmMemory> memory, std::size_t slab_bytes)
+StagingPool::StagingPool(std::unique_ptr<WarmMemory> memory, const PoolOptions& options)
     : memory_(std::move(memory)),
-      slab_bytes_(slab_bytes),
-      slabs_(memory_->bytes() / slab_bytes),
-      huge_(memory_->huge()) {
+      slab_bytes_(options.slab_bytes),
+      slabs_(memory_->bytes() / options.slab_bytes),
+      huge_(memory_->huge()),
+      in_place_(options.in_place) {
   for (std::size_t i = slabs_; i-- > 0;) free_.push_back(memory_->data() + i * slab_bytes_);
 }
 
@@ -25,7 +26,7 @@ Result<std::shared_ptr<StagingPool>> StagingPool::make(const PoolOptions& option
   const auto slabs = (options.bytes + options.slab_bytes - 1) / options.slab_bytes;
   auto memory = WarmMemory::map(slabs * options.slab_bytes, options.fd, options.huge_pages, options.populate);
   if (!memory) return memory.error();
-  return std::shared_ptr<StagingPool>(new StagingPool(std::move(*memory), options.slab_bytes));
+  return std::shared_ptr<StagingPool>(new StagingPool(std::move(*memory), options));
 }
 
 std::size_t StagingPool::free() const {
@@ -67,12 +68,23 @@ bool StagingPool::may_take(Ticket ticket) const {
   return !free_.empty() && !wants_.empty() && wants_.begin()->first == ticket;
 }
 
-std::byte* StagingPool::take(Ticket ticket) {
+std::byte* StagingPool::pick(std::size_t slab) {
+  auto found = free_.end() - 1;
+  if (in_place_) {
+    if (slab >= slabs_) return nullptr;
+    found = std::find(free_.begin(), free_.end(), memory_->data() + slab * slab_bytes_);
+    if (found == free_.end()) return nullptr;
+  }
+  std::byte* const picked = *found;
+  free_.erase(found);
+  return picked;
+}
+
+std::byte* StagingPool::take(Ticket ticket, std::size_t slab) {
   if (!may_take(ticket)) return nullptr;
-  if (--wants_.begin()->second == 0) leave(ticket);  // the next one's turn
-  std::byte* const slab = free_.back();
-  free_.pop_back();
-  return slab;
+  std::byte* const picked = pick(slab);
+  if (picked != nullptr && --wants_.begin()->second == 0) leave(ticket);  // the next one's turn
+  return picked;
 }
 
 void StagingPool::give(std::byte* slab) {

@@ -21,7 +21,8 @@ struct PoolOptions {
   std::uint64_t bytes = 0;  // rounded up to whole slabs
   int fd = -1;              // see WarmMemory
   bool huge_pages = true;
-  bool populate = true;  // false: pages of private memory come with the first copy, on its thread
+  bool populate = true;   // false: pages of private memory come with the first copy, on its thread
+  bool in_place = false;  // slab n is for slab n of a file and for no other: the file stays there
   std::size_t slab_bytes = slab_bytes_default;  // a multiple of 4096
 };
 
@@ -38,6 +39,7 @@ class StagingPool {
   std::size_t free() const;
   std::byte* address() const;  // of the first slab, the others follow; null once closed
   bool huge() const { return huge_; }
+  bool in_place() const { return in_place_; }
   bool ours() const { return monitor_.ours(); }  // false in a forked child, which has no such memory
   // Unmaps it. An error while slabs are in use.
   Error close();
@@ -46,19 +48,21 @@ class StagingPool {
   using Ticket = std::uint64_t;
   Ticket enter(std::uint64_t wants);  // so many slabs, over time
   void leave(Ticket ticket);          // wants no more
-  // Null: none is free, or an older capture comes first.
-  std::byte* take(Ticket ticket);
+  // Memory for this slab of a file. Null: none (in place: not that one) is free, or an older capture comes
+  // first.
+  std::byte* take(Ticket ticket, std::size_t slab = 0);
   bool may_take(Ticket ticket) const;
   void give(std::byte* slab);
   bool closed() const { return memory_ == nullptr; }
 
  private:
-  StagingPool(std::unique_ptr<WarmMemory> memory, std::size_t slab_bytes);
+  StagingPool(std::unique_ptr<WarmMemory> memory, const PoolOptions& options);
+  std::byte* pick(std::size_t slab);
 
   Monitor& monitor_ = Monitor::here();
   std::unique_ptr<WarmMemory> memory_;
   const std::size_t slab_bytes_, slabs_;
-  const bool huge_;
+  const bool huge_, in_place_;
   std::vector<std::byte*> free_;  // the one given back last is taken first: it may be in the cache
   std::map<Ticket, std::uint64_t> wants_;
   Ticket next_ = 1;

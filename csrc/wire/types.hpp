@@ -79,7 +79,11 @@ enum class Call : std::uint8_t {
   coded_reduce  // sums over GF(2^8) of blocks of several peers, each for its owner
 };
 enum class Algorithm : std::uint8_t { automatic = 1, ring, direct, exchange, two_level };
-enum class OnLoss : std::uint8_t { retry = 1, raise = 2 };
+enum class OnLoss : std::uint8_t {
+  retry = 1,
+  raise,   // somebody who leaves ends the operation for all
+  remake,  // inputs are not kept: whatever ends an attempt ends the operation for all, who make them again
+};
 enum class Strategy : std::uint8_t { enforce_popular = 1, send_only, receive_only };
 // What a measurement of a link says.
 enum class Evidence : std::uint8_t {
@@ -92,7 +96,7 @@ template <> inline constexpr std::uint8_t last_of<Role> = 2;
 template <> inline constexpr std::uint8_t last_of<Scope> = 3;
 template <> inline constexpr std::uint8_t last_of<Call> = 12;
 template <> inline constexpr std::uint8_t last_of<Algorithm> = 5;
-template <> inline constexpr std::uint8_t last_of<OnLoss> = 2;
+template <> inline constexpr std::uint8_t last_of<OnLoss> = 3;
 template <> inline constexpr std::uint8_t last_of<Strategy> = 3;
 template <> inline constexpr std::uint8_t last_of<Evidence> = 3;
 template <> inline constexpr std::uint8_t last_of<DType> = 12;

@@ -5,30 +5,30 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from ..errors import CheckpointError, UsageError
 from ..staging import fence
 from ..staging.hooks import hook
+from ..staging.pool import Pool
 from ..state.train_state import TrainState, as_state
 from . import native
 from .coordination import Coordination
 from .coordinations import coordination_of
-from .foreign import foreign, lock_pages, unlock_pages
+from .foreign import foreign
+from .known_states import KnownStates
 from .load import Loader
 from .local_level import LocalLevel
 from .pending import PendingSave, Pipeline
 from .remote_level import RemoteLevel
 from .remote_settings import RemoteSettings
 from .remote_source import RemoteSource
-from .remote_url import is_url, open_store
+from .remote_url import open_store, places
 from .save import StagedSave, addresses
 from .settings import OnBusy, Settings
-from .shard_plans import ShardContent, ShardPlans
-from .staging_pool import make_pool
+from .staging_pool import SaverPool
 from .stats import LoadInfo, SaveInfo, Stats
 from .upload import Compression
 from .upload_queue import UploadQueue
@@ -53,6 +53,8 @@ class Checkpointer:
     pool_bytes   memory that tensors are copied to on their way to the disk, all that is ever used; None: as
                  much as the state has, at most a quarter of what is free when the first save comes. Less than
                  the state works: then a step may wait for the disk
+    pool         that memory itself, a pccl_py.staging.Pool, of this process or in a memfd of yours; it stays
+                 yours, and others may use it beside this one
     lazy         tensors that an optimizer of the state alone writes are copied while training goes on, until
                  that optimizer's next step(); False: all are copied before save() returns
     process_group   ranks that save together, each its shards; None: those of torch.distributed where it is
@@ -72,8 +74,8 @@ class Checkpointer:
     for all, or one on each host. A step exists when the shards of all ranks are durable, and for none before.
 
     Any error in the background is raised by the next call, once (of several ranks: after the save that this
-    call is for has begun); training is never ended by it, and earlier steps stay as they are. `close()`, or
-    leaving a `with`, waits for what is on its way.
+    call is for has begun; of uploads: not by load()); training is never ended by it, and earlier steps stay
+    as they are. `close()`, or leaving a `with`, waits for what is on its way.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Checkpointer:
         keep_every: int | None = None,
         on_busy: OnBusy = "wait",
         pool_bytes: int | None = None,
+        pool: Pool | None = None,
         lazy: bool = True,
         process_group: Any = None,
         copy_threads: int = 1,
@@ -99,7 +102,7 @@ class Checkpointer:
         compression: Compression | None = None,
         remote_options: Mapping[str, Any] | None = None,
     ) -> None:
-        url, root = _places(path, local)
+        url, root = places(path, local)
         self._settings = Settings(
             every,
             keep,
@@ -129,12 +132,10 @@ class Checkpointer:
             self._uploads = UploadQueue(self._level, remote, self._coordination, wishes, self.stats)
         added = None if self._uploads is None else self._uploads.add
         self._pipeline = Pipeline(self._level, self._settings, self.stats, added)
-        self._plans = ShardPlans()
-        self._pool: native.StagingPool | None = None
-        self._locked = False  # its pages, for devices
+        self._pool = SaverPool(pool_bytes, pool, self.stats)
+        self._states = KnownStates()
         self._saves = self._loads = 0
         self._closed = False
-        self._known: tuple[dict[str, Any], TrainState] | None = None  # the last dict, and what it became
 
     def save(self, step: int, state: Any) -> bool:
         """Saves what the state is now, as `step`; False: skipped, because earlier saves were under way.
@@ -149,7 +150,7 @@ class Checkpointer:
         try:
             if self._alone:
                 self._raise_fault()
-            state = self._as_state(state)
+            state = self._states.of(state)
             self._level.check_new(step)
             self._pipeline.check_new(step)
             if not self._room(number):
@@ -185,9 +186,9 @@ class Checkpointer:
         taken = state.take(self._level.world)
         if not self._settings.lazy:
             taken.owners.clear()
-        content = self._plans.content(taken)
+        content = self._states.content(state, taken)
         pieces, plan = content.pieces, content.plan
-        pool = self._pool_for(content)
+        pool = self._pool.of(content)
         path, recycle = self._level.begin(step)
         job = native.ShardSave(
             pool,
@@ -201,7 +202,7 @@ class Checkpointer:
             copy_threads=self._settings.copy_threads,
             write_threads=self._settings.write_threads,
         )
-        staged = StagedSave(job, pieces, self._settings.timeout_s)
+        staged = StagedSave(job, pieces, content.glimpses, self._settings.timeout_s)
         staged.start()
         return PendingSave(number, step, begun, staged, job, pieces, content.aliases, plan, taken)
 
@@ -209,20 +210,8 @@ class Checkpointer:
         """Makes the pool, all its pages, and the plan of this state's file, before the training begins: else
         the first save does that on its way. Takes up to half a second for each GiB."""
         self._open_only()
-        taken = self._as_state(state).take(self._level.world)
-        self._pool_for(self._plans.content(taken), warm=True)
-
-    def _as_state(self, state: Any) -> TrainState:
-        """The same TrainState for a dict of the same parts: it knows what it has found in them."""
-        if not isinstance(state, dict):
-            return as_state(state)
-        if (
-            self._known is None
-            or state.keys() != self._known[0].keys()
-            or any(state[name] is not part for name, part in self._known[0].items())
-        ):
-            self._known = (dict(state), as_state(state))
-        return self._known[1]
+        state = self._states.of(state)
+        self._pool.of(self._states.content(state, state.take(self._level.world)), warm=True)
 
     def step(self, step: int, state: Any) -> bool:
         """`save`, at the steps that `every` says."""
@@ -265,7 +254,7 @@ class Checkpointer:
         """
         self._open_only()
         if self._alone:
-            self._raise_fault()
+            self._pipeline.raise_fault()  # what uploads say waits for a save: a run must be able to begin
         fence.before_write()
         self._pipeline.settle(self._settings.timeout_s)
         self._loads += 1
@@ -314,21 +303,14 @@ class Checkpointer:
         if self._closed:
             return
         self._closed = True
+        self._states.forget()
         with ExitStack() as last:
-            last.callback(self._give_back_pool)
+            last.callback(self._pool.close)
             last.callback(self._coordination.close)
             last.callback(self._level.close)
             if self._uploads is not None:
                 last.callback(self._uploads.close, self._settings.timeout_s)
             self._pipeline.close(self._settings.timeout_s, self._coordination.stop)
-
-    def _give_back_pool(self) -> None:
-        if self._pool is None:
-            return
-        if self._locked:
-            unlock_pages(self._pool.address)
-        with suppress(UsageError):  # a disk that hangs still has slabs: memory goes with that save
-            self._pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -353,31 +335,8 @@ class Checkpointer:
     def _raise_fault(self) -> None:
         self._pipeline.raise_fault()
         if self._uploads is not None:
-            self._uploads.raise_fault()
+            self._uploads.faults.raise_it()
 
     def _need_remote(self) -> None:
         if self._source is None:
             raise UsageError("this Checkpointer has no remote: give a URL first, and the folder as local=")
-
-    def _pool_for(self, content: ShardContent, *, warm: bool = False) -> native.StagingPool:
-        if self._pool is None:
-            devices = foreign(content.pieces)
-            self._pool = make_pool(
-                self._settings.pool_bytes, content.plan.file_bytes, warm=warm or bool(devices)
-            )
-            self._locked = bool(devices) and lock_pages(self._pool.address, self._pool.bytes)
-            self.stats.pool_bytes = self._pool.bytes
-        return self._pool
-
-
-def _places(path: str | os.PathLike[str], local: str | os.PathLike[str] | None) -> tuple[str | None, Path]:
-    """The URL of the remote, if there is one, and the local folder."""
-    if not is_url(path):
-        if local is not None:
-            raise UsageError(f"local={local!r} is for a remote: give its URL first, such as s3://bucket/run7")
-        return None, Path(path)
-    if local is None:
-        raise UsageError(f"{path} is a remote: give the folder where steps are written first, as local=")
-    if is_url(local):
-        raise UsageError(f"local={local!r}: a folder of this host")
-    return str(path), Path(local)

@@ -15,12 +15,12 @@ import numpy as np
 
 from ..errors import CheckpointError, OperationTimeout, PcclError, PeerLost, UsageError
 from ..state.boxed import World
-from .coordination import Missing
+from .coordination import Coordination, Missing
 
 _TAGS = 1 << 31  # channels are given tags from here on
 
 
-class CommunicatorCoordination:
+class CommunicatorCoordination(Coordination):
     """`comm`: nobody else uses it, and all ranks are in it (min_islands=). Left to whoever made it."""
 
     def __init__(self, comm: Any) -> None:
@@ -33,20 +33,13 @@ class CommunicatorCoordination:
         self.world = World(self._peers.index(comm.id), len(self._peers))
         self._stopped = threading.Event()
 
-    def exchange(
-        self,
-        key: str,
-        words: bytes,
-        timeout_s: float,
-        *,
-        writers: Sequence[int] | None = None,
-        readers: Sequence[int] | None = None,
+    def _exchange(
+        self, key: str, words: bytes, timeout_s: float, writers: Sequence[int], readers: Sequence[int]
     ) -> list[bytes]:
         """All ranks gather, readers or not: the ranks of a channel stay in step by that."""
         if self._stopped.is_set():
             raise CheckpointError(f"{key}: this Checkpointer is closed")
-        ranks = range(self.world.size)
-        own = words if writers is None or self.world.rank in writers else b""
+        own = words if self.world.rank in writers else b""
         try:
             found = self._gather(key, own, timeout_s)
         except OperationTimeout as error:
@@ -57,7 +50,7 @@ class CommunicatorCoordination:
             ) from error
         except PcclError as error:
             raise CheckpointError(f"{key}: {error}") from error
-        return [found[rank] for rank in (ranks if writers is None else writers)]
+        return [found[rank] for rank in writers]
 
     def _gather(self, key: str, words: bytes, timeout_s: float) -> list[bytes]:
         self._check_all_here(key)
@@ -89,6 +82,3 @@ class CommunicatorCoordination:
 
     def stop(self) -> None:
         self._stopped.set()
-
-    def close(self) -> None:
-        pass

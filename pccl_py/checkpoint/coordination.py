@@ -14,7 +14,6 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from typing import Protocol
 
 from ..errors import CheckpointError
 from ..state.boxed import World
@@ -32,7 +31,9 @@ class Missing(CheckpointError):
         self.ranks = tuple(ranks)
 
 
-class Coordination(Protocol):
+class Coordination(ABC):
+    """What users of an exchange call; a way for ranks to hear of each other has `_exchange`."""
+
     world: World
 
     def exchange(
@@ -49,38 +50,32 @@ class Coordination(Protocol):
 
         Raises Missing, with the ranks, when time is over; CheckpointError where the others cannot be reached.
         """
+        ranks = range(self.world.size)
+        given = ranks if writers is None else writers
+        return self._exchange(key, words, timeout_s, given, ranks if readers is None else readers)
 
-    def stop(self) -> None:
+    @abstractmethod
+    def _exchange(
+        self, key: str, words: bytes, timeout_s: float, writers: Sequence[int], readers: Sequence[int]
+    ) -> list[bytes]: ...
+
+    def stop(self) -> None:  # noqa: B027 (nothing waits)
         """Ends exchanges that wait, with CheckpointError. Any thread."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (nothing to do, mostly)
         """Everybody calls it, at the end; bounded, and never raises for others that do not."""
 
 
-class Alone:
+class Alone(Coordination):
     """One rank by itself."""
 
     world = World(0, 1)
 
-    def exchange(
-        self,
-        key: str,
-        words: bytes,
-        timeout_s: float,
-        *,
-        writers: Sequence[int] | None = None,
-        readers: Sequence[int] | None = None,
-    ) -> list[bytes]:
+    def _exchange(self, key: str, words: bytes, *_: object) -> list[bytes]:
         return [words]
 
-    def stop(self) -> None:
-        pass
 
-    def close(self) -> None:
-        pass
-
-
-class Board(ABC):
+class Board(Coordination):
     """An exchange over a place where everybody may pin words, and look whether others have.
 
     A rank takes its own words away when `KEPT` newer ones of the channel are there and it has just read those
@@ -107,23 +102,16 @@ class Board(ABC):
     @abstractmethod
     def _take_away(self, name: str) -> None: ...
 
-    def exchange(
-        self,
-        key: str,
-        words: bytes,
-        timeout_s: float,
-        *,
-        writers: Sequence[int] | None = None,
-        readers: Sequence[int] | None = None,
+    def _exchange(
+        self, key: str, words: bytes, timeout_s: float, writers: Sequence[int], readers: Sequence[int]
     ) -> list[bytes]:
-        rank, ranks = self.world.rank, range(self.world.size)
-        writers = ranks if writers is None else writers
+        rank = self.world.rank
         with self._lock:
             given = self._given[key.partition("/")[0]]
         if rank in writers:
             self._pin(f"{key}/{rank}", words)
             given.append(f"{key}/{rank}")
-        if readers is not None and rank not in readers:
+        if rank not in readers:
             return []
         self._await(key, writers, timeout_s)
         found = [self._read(f"{key}/{writer}") for writer in writers]
@@ -148,9 +136,6 @@ class Board(ABC):
 
     def stop(self) -> None:
         self._stopped.set()
-
-    def close(self) -> None:  # noqa: B027 (nothing to do, mostly)
-        pass
 
 
 def _late(key: str, ranks: Sequence[int], world: int, timeout_s: float) -> str:

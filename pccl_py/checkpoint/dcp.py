@@ -50,7 +50,8 @@ from torch.futures import Future
 
 from ..errors import DamagedError, NoCheckpointError, StateError, UsageError
 from ..state.boxed import Boxed, dtype_name
-from . import dtypes, folder, limits, manifest, names, native, tagged
+from ..values import dtypes, limits, names, tagged
+from . import folder, manifest, native
 from .boxes import Box, whole
 from .dcp_shard import ItemTensor, write_shard
 from .dcp_stager import AsyncStager

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DamagedError
-from . import dtypes, limits, names
+from ..values import dtypes, limits, names
 from .boxes import Box, cover
 from .files import explained, opened, read_at
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..errors import CheckpointError
-from . import limits, names, native, safetensors_header
+from ..values import limits, names
+from . import native, safetensors_header
 from .boxes import Box
 from .files import sync_folder
 from .manifest import Piece, Shard

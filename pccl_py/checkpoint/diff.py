@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import bounded_json, names
-from .bounded_json import Json
+from ..values import bounded_json, names
+from ..values.bounded_json import Json
 from .manifest import Manifest, Tensor
+from .manifest_body import tensors_bytes
 from .plain_reader import read_piece, read_tensor
 
 
@@ -34,7 +35,13 @@ class Difference:
         return not self.changes
 
 
-def compare(path_a: Path, a: Manifest, path_b: Path, b: Manifest) -> Difference:
+def compare(
+    path_a: Path,
+    a: Manifest,
+    path_b: Path,
+    b: Manifest,
+    progress: Callable[[int], None] | None = None,
+) -> Difference:
     """The steps in two folders. Values of tensors that are cut alike are compared by their checksums;
     others are read, one piece at a time.
 
@@ -48,6 +55,8 @@ def compare(path_a: Path, a: Manifest, path_b: Path, b: Manifest) -> Difference:
             same += 1
         else:
             changes.append(change)
+        if progress is not None:
+            progress(tensors_bytes({name: a.tensors.get(name) or b.tensors[name]}))
     changes += _values("objects", dict(a.objects), dict(b.objects))
     private_a: Json = {str(rank): dict(parts) for rank, parts in a.private.items()}
     changes += _values("private", private_a, {str(rank): dict(parts) for rank, parts in b.private.items()})

@@ -63,10 +63,7 @@ class Downloader:
 
     def _expect_room(self, path: Path, count: int, made: Manifest) -> None:
         """Before anything is written: what a stranger's manifest asks for has to be there."""
-        if made.block_bytes > BLOCK_BYTES_MAX:
-            raise DamagedError(
-                f"{path}: blocks of {made.block_bytes} bytes; at most {BLOCK_BYTES_MAX} are fetched"
-            )
+        _expect_small_blocks(made, str(path))
         if (free := shutil.disk_usage(path).free) < count:
             raise CheckpointError(
                 f"{path} needs {count} bytes, and its disk has {free}: free space, or use another"
@@ -104,6 +101,7 @@ class Downloader:
     def portions(self, found: RemoteStep, manifest: Manifest, shard: Shard) -> Iterator[tuple[int, bytes]]:
         """Block by block, not checked. Raises DamagedError where the object as a whole cannot be the
         shard's."""
+        _expect_small_blocks(manifest, self._object(found, shard))
         held = bytearray()
         number, size = 0, manifest.block_bytes
         for data in self._bytes(found, shard):
@@ -180,6 +178,13 @@ class Downloader:
 
     def _call(self, what: str, action: Callable[[], T]) -> T:
         return self._patience.call(f"{what} at {self._store.url}", action)
+
+
+def _expect_small_blocks(made: Manifest, what: str) -> None:
+    """Each is held in memory as a whole."""
+    if made.block_bytes > BLOCK_BYTES_MAX:
+        most = f"at most {BLOCK_BYTES_MAX} are fetched"
+        raise DamagedError(f"{what}: blocks of {made.block_bytes} bytes; {most}")
 
 
 def _whole(data: bytes, begin: int, end: int) -> bytes:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BusyError, CheckpointError, DamagedError, NoCheckpointError
+from ..values.limits import MANIFEST_BYTES_MAX, STEP_MAX
 from . import manifest as manifests
 from .files import PART, explained, opened, read_at, sync_folder, write_durably
-from .limits import MANIFEST_BYTES_MAX, STEP_MAX
 from .manifest import Manifest
 from .manifest_body import is_shard_file
 

@@ -44,7 +44,7 @@ class ForeignCopier:
     """A thread that copies what is on devices, of one save. Slabs come as the disk frees them, so it is never
     the thread that waits at the fence; a save that has ended gives none any more."""
 
-    def __init__(self, job: native.ShardSave, pieces: Sequence[Piece]) -> None:
+    def __init__(self, job: native.CaptureJob, pieces: Sequence[Piece]) -> None:
         self._job, self._pieces = job, pieces
         self._moments = DeviceMoments(pieces)
         self._fault: Exception | None = None

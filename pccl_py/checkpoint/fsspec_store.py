@@ -10,6 +10,7 @@ from typing import Any
 import fsspec  # type: ignore[import-untyped]
 
 from ..errors import UsageError
+from .manifest import FILE_NAME
 
 PART = ".part"
 # A file there is seen while it is written, so it gets its name afterwards; elsewhere an object appears whole.
@@ -32,7 +33,6 @@ class FsspecStore:
         self.root = self.root.rstrip("/")
         protocol = self.fs.protocol
         self._renames = (protocol if isinstance(protocol, str) else protocol[0]) in _RENAMED
-        self._made: set[str] = set()
         self._lock = threading.Lock()  # of put_if, between threads of this process
 
     def path(self, name: str) -> str:
@@ -85,7 +85,6 @@ class FsspecStore:
             for folder in {name.rpartition("/")[0] for name in names}:
                 with suppress(OSError):  # not empty
                     self.fs.rmdir(self.path(folder))
-                self._made.discard(folder)
 
     def send(self, name: str, mark: str = "") -> Written:
         self._make_folder(name)
@@ -96,16 +95,29 @@ class FsspecStore:
         return False
 
     def unfinished(self) -> list[tuple[str, str]]:
-        return []
+        """What a killed process had under a temporary name, and folders without a file, as the manifest that
+        they have not. Elsewhere nothing of it is seen."""
+        if not self._renames:
+            return []
+        parts = [name for name in self.listing() if name.endswith(PART)]
+        return [
+            *((name.removesuffix(PART), PART) for name in parts),
+            *((f"{folder}/{FILE_NAME}", "") for folder in self._empty_folders()),
+        ]
+
+    def _empty_folders(self) -> list[str]:
+        if not self.fs.isdir(self.root):
+            return []
+        there = [one["name"] for one in self.fs.ls(self.root, detail=True) if one["type"] == "directory"]
+        return [name.rstrip("/").rpartition("/")[2] for name in there if not self.fs.ls(name, detail=False)]
 
     def abort(self, name: str, mark: str) -> None:
-        pass
+        self.delete([name + mark])
 
     def _make_folder(self, name: str) -> None:
-        folder = name.rpartition("/")[0]
-        if self._renames and folder not in self._made:
-            self.fs.makedirs(self.path(folder), exist_ok=True)
-            self._made.add(folder)
+        """Each time: another rank may have removed it, empty as it was."""
+        if self._renames:
+            self.fs.makedirs(self.path(name.rpartition("/")[0]), exist_ok=True)
 
 
 class Written:

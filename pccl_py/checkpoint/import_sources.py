@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import DamagedError, StateError
-from . import dtypes, names, tagged
-from .bounded_json import Json
+from ..values import dtypes, names, tagged
+from ..values.bounded_json import Json
 from .boxes import Box
 from .dcp_metadata import FILE_NAME as DCP_FILE
 from .dcp_metadata import Place, read_index

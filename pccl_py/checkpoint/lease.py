@@ -28,6 +28,7 @@ class Lease:
         self.beat_s = LEASE_S / BEATS
         self._tag: str | None = None  # of our own object, once we have it
         self._seen = ("", 0.0)  # another's tag, and when it was first seen
+        self.alive = False  # the other run: its object has changed while we looked
         self._beat = 0.0
         self._count = 0
 
@@ -45,6 +46,7 @@ class Lease:
         if run == self._run:
             return self._put(tag)
         if self._seen[0] != tag:
+            self.alive = self._seen[0] != ""
             self._seen = (tag, time.monotonic())
         if time.monotonic() - self._seen[1] < LEASE_S:
             return holder

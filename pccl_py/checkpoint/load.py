@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import CheckpointError, DamagedError, NoCheckpointError, StateError
-from ..state.targets import Mapped, Targets, targets_of
 from ..state.train_state import TrainState
 from . import folder, native
 from .coordination import Coordination
@@ -18,6 +17,7 @@ from .local_level import LocalLevel
 from .read import read_tensors
 from .remote_source import RemoteSource
 from .stats import LoadInfo
+from .targets import Mapped, Targets, targets_of
 
 _SHOWN = 8
 FETCHES = 10  # times the usual patience: one rank may fetch a whole step for all

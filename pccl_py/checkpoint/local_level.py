@@ -9,26 +9,25 @@ that hears nothing in the second leaves its shard where it is, for the step may 
 from __future__ import annotations
 
 import json
-import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import BusyError, CheckpointError, NoCheckpointError, UsageError
-from . import folder, host_folders, limits
-from .coordination import Coordination, Missing
-from .files import PART, explained, sync_folder
+from ..values import limits
+from . import folder, host_folders
+from .commit_words import CommitWords
+from .coordination import Coordination
+from .files import PART, explained
 from .holds import Holds
-from .manifest import FILE_NAME, Manifest
-from .manifest_body import is_shard_file, shard_file
-from .rank_record import RankRecord, decode_record, encode_record, merge
+from .manifest import FILE_NAME
+from .manifest_body import shard_file
+from .rank_record import RankRecord
 from .retention import keepers
+from .retired_files import RetiredFiles
 from .verify import Report, verify_step
 
-# Who waits for a leader's word waits longer than the leader for the last shard, and hears whose is missing.
-LEADER_SHARE = 1.25
 RETIRED_S = 5.0
 
 
@@ -49,21 +48,20 @@ class LocalLevel:
         self.root = root
         self._coordination, self.world = coordination, coordination.world
         self._keep, self._keep_every, self._timeout_s = keep, keep_every, timeout_s
-        self._spares: list[Path] = []  # retired shard files of this rank, to be written over
         self.holds = Holds()
         self._void: set[int] = set()  # steps that are there and cannot be loaded, the same on all ranks
-        self._in_doubt: set[int] = set()  # steps that may exist although this rank did not hear of it
-        self._emptying: set[Path] = set()  # folders of retired steps
         self._agains = self._gcs = 0
         self._held = ExitStack()
         self._changing = threading.RLock()
         self._present: dict[int, Path] = {}  # of a leader: steps that are whole, as far as its folder goes
-        self._under_way: dict[Path, Path] = {}  # folders being written: from where each takes a spare file
         folders = host_folders.folders_of(root, coordination, timeout_s)
         self._leaders = host_folders.leaders_of(folders)
         self._folder_ranks = [rank for rank, word in enumerate(folders) if word == folders[self.world.rank]]
         if not self.shared:
             self.world = self.world._replace(beside=tuple(self._folder_ranks))
+        self._own = {shard_file(rank, self.world.size) for rank in self._folder_ranks}
+        self._words = CommitWords(coordination, self._leaders, self._folder_ranks, timeout_s)
+        self._retired = RetiredFiles(self.shard_name(), self._own, self.leads)
         self._open()
 
     @property
@@ -113,8 +111,7 @@ class LocalLevel:
         """Everything is here that has to be in this folder."""
         if self.shared or step.manifest is None or step.faults or step.step in self._void:
             return step.complete
-        own = {shard_file(rank, self.world.size) for rank in self._folder_ranks}
-        return step.manifest.world != self.world.size or not own & set(step.missing)
+        return step.manifest.world != self.world.size or not self._own & set(step.missing)
 
     def whole_steps(self) -> list[int]:
         """Those that are complete as far as this folder's ranks go."""
@@ -127,15 +124,13 @@ class LocalLevel:
         it, and none of them has a save under way."""
         path = folder.step_path(self.root, step)
         with self._changing:
-            self._spares = [spare for spare in self._spares if spare.parent != path]
-            self._under_way[path] = path
-            self._emptying.discard(path)
+            self._retired.keep_out(path)
             self._void.discard(step)
         try:
             yield
         finally:
             with self._changing:
-                self._under_way.pop(path, None)
+                self._retired.written(path)
                 if self.leads and (path / FILE_NAME).exists():
                     self._present[step] = path
 
@@ -172,9 +167,8 @@ class LocalLevel:
             self._clear(step, path)
         with self._changing, explained(f"make {path}"):
             path.mkdir(exist_ok=True)
-            spare = self._spares.pop() if self._spares else None
-            self._under_way[path] = path if spare is None else spare.parent
-        return str(path / self.shard_name()), "" if spare is None else str(spare)
+            spare = self._retired.take(path)
+        return str(path / self.shard_name()), spare
 
     def _clear(self, step: int, path: Path) -> None:
         """A step that cannot be loaded makes room for another one of its number: on all ranks at once."""
@@ -184,18 +178,13 @@ class LocalLevel:
         self._agains += 1
         self._coordination.exchange(f"again/{self._agains}", b"", self._timeout_s)
 
-    def _in_use(self) -> set[Path]:
-        """Folders that files are written to or taken from."""
-        kept = {spare.parent for spare in self._spares}
-        return kept | set(self._under_way) | set(self._under_way.values())
-
     def commit(self, number: int, step: int, record: RankRecord | CheckpointError) -> None:
         """Both phases. `record`: of this rank, whose shard is durable; or why it is not. Raises where the
         step does not exist, or where this rank cannot know."""
         path = folder.step_path(self.root, step)
-        words = self._own_words(path, record)
+        words = self._words.own(path, record)
         outcome = self._published(number, step, path, words)
-        outcomes = self._outcomes(number, step, outcome, words)
+        outcomes = self._words.outcomes(number, step, outcome, words)
         faults = [str(one["fault"]) for one in outcomes if "fault" in one]
         if faults:
             if self.leads and "fault" not in outcome:
@@ -205,31 +194,16 @@ class LocalLevel:
             raise CheckpointError(f"step {step}: {faults[0]}")
         retired = self._retire_old(number)
         with self._changing:
-            self._under_way.pop(path, None)
-            self._retired(retired)
-
-    def _own_words(self, path: Path, record: RankRecord | CheckpointError) -> bytes:
-        """The first phase of this rank; an error becomes what the others are told."""
-        if isinstance(record, RankRecord):
-            try:
-                sync_folder(path)
-                return b"R%d " % time.time_ns() + encode_record(record)
-            except (CheckpointError, OSError) as error:
-                record = CheckpointError(str(error))
-        if self.world.size == 1:
-            raise record
-        return b"E" + str(record).encode()
+            self._retired.written(path)
+            self._retired.add(map(Path, retired))
 
     def _published(self, number: int, step: int, path: Path, words: bytes) -> dict[str, str]:
         """What a leader has to tell of its folder's manifest."""
         try:
-            given = self._coordination.exchange(
-                f"save/{number}/shard", words, self._timeout_s, readers=self._leaders
-            )
+            given = self._words.of_all(number, words)
             if self.leads:
-                own = {shard_file(rank, self.world.size) for rank in self._folder_ranks}
                 with self._changing:
-                    folder.commit(path, self._merged(step, given), own)
+                    folder.commit(path, self._words.merged(step, given), self._own)
                     self._present[step] = path
         except Exception as error:
             if self.world.size == 1:
@@ -237,44 +211,6 @@ class LocalLevel:
             kind = "" if isinstance(error, CheckpointError) else f"{type(error).__name__}: "
             return {"fault": f"rank {self.world.rank} could not commit it: {kind}{error}"}
         return {}
-
-    def _outcomes(
-        self, number: int, step: int, outcome: dict[str, str], words: bytes
-    ) -> list[dict[str, str]]:
-        wait_s = self._timeout_s if self.leads else self._timeout_s * LEADER_SHARE + 1
-        try:
-            said = self._coordination.exchange(
-                f"save/{number}/done", json.dumps(outcome).encode(), wait_s, writers=self._leaders
-            )
-        except CheckpointError as error:
-            if words[:1] == b"R" and "fault" not in outcome:
-                self._in_doubt.add(step)
-            if isinstance(error, Missing) and not self.leads:
-                raise CheckpointError(
-                    f"step {step}: rank {self._leaders[0]}, which commits it, did not say within "
-                    f"{wait_s:g} s "
-                    f"whether it exists ({error}): restart, and the newest whole step is taken"
-                ) from error
-            raise
-        return [json.loads(text) for text in said]
-
-    def _merged(self, step: int, given: list[bytes]) -> Manifest:
-        for rank, words in enumerate(given):
-            if words[:1] == b"E":
-                raise CheckpointError(f"rank {rank} has no shard of it: {words[1:].decode()}")
-        records = []
-        for rank, words in enumerate(given):
-            text = words[1:].partition(b" ")[2]
-            records.append(decode_record(text, self.block_bytes, what=f"the record of rank {rank}"))
-        begun = int(given[0][1:].partition(b" ")[0]) / 1e9
-        return merge(
-            records,
-            step=step,
-            time=begun,
-            world=self.world.size,
-            block_bytes=self.block_bytes,
-            prefer=self._folder_ranks,
-        )
 
     def _retire_old(self, number: int) -> list[str]:
         """By the leader of each folder, now that all of them have the new step; its ranks hear what is
@@ -300,48 +236,12 @@ class LocalLevel:
         self._present = {step: path for step, path in self._present.items() if step in stay}
         return gone
 
-    def _retired(self, paths: list[str]) -> None:
-        """One file of this rank stays to be written over, everything else of these steps goes."""
-        name = self.shard_name()
-        for path in map(Path, paths):
-            if not self._spares and _alone(path / name):
-                self._spares.append(path / name)
-        for path in map(Path, paths):
-            self._emptying.add(path)
-            if self.leads:
-                self._remove_strangers(path)
-            if self._spares and path == self._spares[0].parent:
-                continue
-            (path / name).unlink(missing_ok=True)
-            with suppress(OSError):  # not empty yet: another rank's file
-                path.rmdir()
-        self._remove_emptied()
-
-    def _remove_strangers(self, path: Path) -> None:
-        """Shards of a retired step that was saved by another number of ranks: nobody writes over them."""
-        own = {shard_file(rank, self.world.size) for rank in self._folder_ranks}
-        with suppress(OSError):
-            for file in os.listdir(path):
-                if is_shard_file(file) and file not in own:
-                    (path / file).unlink(missing_ok=True)
-
-    def _remove_emptied(self) -> None:
-        """Folders of retired steps, once all ranks have taken their files. Never one that another rank fills:
-        an empty folder may be the next step's."""
-        if not self.leads:
-            return
-        for path in self._emptying - self._in_use():
-            with suppress(OSError):  # not empty: a file to be written over
-                path.rmdir()
-            if not path.exists():
-                self._emptying.discard(path)
-
     def abandon(self, step: int) -> None:
         """What this rank has of a step that will not exist."""
         path = folder.step_path(self.root, step)
         with self._changing, suppress(OSError):
-            self._under_way.pop(path, None)
-            if step in self._in_doubt:
+            self._retired.written(path)
+            if step in self._words.in_doubt:
                 return  # it may exist; the next start knows
             for name in (self.shard_name(), f"{self.shard_name()}{PART}"):
                 if not (path / FILE_NAME).exists():
@@ -362,9 +262,9 @@ class LocalLevel:
                 for path in self._retire():
                     folder.remove(path)
                     gone.append(folder.step_of(path) or 0)
-                self._spares.clear()
-                folder.sweep(self.root, self._in_use())
-        self._spares.clear()
+                self._retired.forget()
+                folder.sweep(self.root, self._retired.in_use())
+        self._retired.forget()
         found = self._coordination.exchange(f"gc/{self._gcs}/end", json.dumps(gone).encode(), self._timeout_s)
         return list(json.loads(found[self._folder_ranks[0]]))
 
@@ -374,14 +274,6 @@ class LocalLevel:
 
     def close(self) -> None:
         self._held.close()
-
-
-def _alone(path: Path) -> bool:
-    """A file under no second name: somebody may have linked a copy of a step."""
-    try:
-        return os.lstat(path).st_nlink == 1
-    except OSError:
-        return False
 
 
 def _number(step: int | str) -> int:

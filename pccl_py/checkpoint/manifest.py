@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import DamagedError, StateError
-from . import bounded_json
-from .bounded_json import Json
+from ..values import bounded_json
+from ..values.bounded_json import Json
+from ..values.limits import JSON_DEPTH_MAX, MANIFEST_BYTES_MAX
 from .boxes import Box
-from .limits import JSON_DEPTH_MAX, MANIFEST_BYTES_MAX
 
 VERSION = 1
 FILE_NAME = "manifest.json"

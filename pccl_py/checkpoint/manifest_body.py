@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..errors import DamagedError, StateError
-from . import dtypes, limits, names
-from .bounded_json import Json
+from ..values import dtypes, limits, names
+from ..values.bounded_json import Json
 from .boxes import Box, cover
 from .manifest import Manifest, Piece, Shard, Tensor
 

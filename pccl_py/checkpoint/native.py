@@ -9,9 +9,11 @@ tie(_core)
 
 Disk = _core.Disk
 InjectedDisk = _core.InjectedDisk
+MemoryCapture = _core.MemoryCapture
 SaveReceipt = _core.SaveReceipt
 ShardSave = _core.ShardSave
 StagingPool = _core.StagingPool
+CaptureJob = _core.ShardSave | _core.MemoryCapture
 crc32 = _core.crc32
 crc32_combine = _core.crc32_combine
 read_verified = _core.read_verified

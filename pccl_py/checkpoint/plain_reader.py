@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import CheckpointError, DamagedError, NoCheckpointError
-from . import names
+from ..values import names
+from ..values.dtypes import itemsize
 from .boxes import Box, dense_strides, intersect, runs, whole
-from .dtypes import itemsize
 from .files import explained, opened, read_at
 from .manifest import Manifest, Piece, Tensor
 

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import StateError
-from . import folder, limits, names, safetensors_header
-from .bounded_json import Json
+from ..values import limits, names
+from ..values.bounded_json import Json
+from ..values.dtypes import itemsize
+from . import folder, safetensors_header
 from .boxes import Box, whole
-from .dtypes import itemsize
 from .files import PART, explained
 from .manifest import Manifest, Piece, Shard, Tensor
 from .manifest_body import shard_file
@@ -36,6 +37,11 @@ class Source(NamedTuple):
     shape: tuple[int, ...]  # of the whole tensor
     read: Callable[[], Bytes]
     box: Box | None = None  # None: all of it
+
+
+def bytes_of(source: Source) -> int:
+    """How many it gives."""
+    return (source.box or whole(source.shape)).size * itemsize(source.dtype)
 
 
 class BlockSums:
@@ -65,7 +71,12 @@ class BlockSums:
 
 
 def write_shard(
-    path: Path, rank: int, world: int, sources: Sequence[Source], block_bytes: int = limits.BLOCK_BYTES
+    path: Path,
+    rank: int,
+    world: int,
+    sources: Sequence[Source],
+    block_bytes: int = limits.BLOCK_BYTES,
+    progress: Callable[[int], None] | None = None,
 ) -> RankRecord:
     """Writes and publishes a rank's shard file in the step's folder. Returns its record, without objects.
 
@@ -91,6 +102,8 @@ def write_shard(
             data = _bytes_of(source, box)
             file.write(data)
             sums.add(data)
+            if progress is not None:
+                progress(len(memoryview(data).cast("B")))
             pieces.setdefault(source.name, []).append(Piece(0, offset, box, zlib.crc32(data)))
         file.flush()
         os.fsync(file.fileno())
@@ -109,11 +122,12 @@ def write_step(
     notes: Mapping[str, str] | None = None,
     time: float | None = None,
     block_bytes: int = limits.BLOCK_BYTES,
+    progress: Callable[[int], None] | None = None,
 ) -> Manifest:
     """A whole step of one rank: begun, written, committed. Raises as its parts do, and then removes it."""
     path = folder.begin(root, step)
     try:
-        record = write_shard(path, 0, 1, sources, block_bytes)
+        record = write_shard(path, 0, 1, sources, block_bytes, progress)
         made = merge(
             [RankRecord(0, record.shard, record.tensors, dict(objects or {}))],
             step=step,
@@ -131,7 +145,7 @@ def write_step(
 
 def source_of_array(name: str, array: np.ndarray[Any, Any]) -> Source:
     """All of a numpy array. Raises StateError for a dtype that safetensors does not have."""
-    from .dtypes import of_numpy
+    from ..values.dtypes import of_numpy
 
     dtype = of_numpy(array.dtype.newbyteorder("="))
     if dtype is None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import StateError
-from . import bounded_json, limits, manifest_body, names
-from .bounded_json import Json
+from ..values import bounded_json, limits, names
+from ..values.bounded_json import Json
+from . import manifest_body
 from .boxes import Box, intersect
 from .manifest import Manifest, Piece, Shard, Tensor
 

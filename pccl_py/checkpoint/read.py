@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..errors import DamagedError, StateError
 from ..state.boxed import Boxed
-from . import boxes, dtypes, native
+from ..values import dtypes
+from . import boxes, native
 from .manifest import Manifest
 
 THREADS = 3

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from ..state.boxed import Boxed
 from ..state.train_state import Taken
-from . import native
 from .boxes import Box
 from .manifest import Piece as SavedPiece
 from .manifest import Shard, Tensor
 from .pieces import Alias, Piece
 from .rank_record import RankRecord
 from .safetensors_header import ShardPlan
+
+
+class Receipt(Protocol):
+    """What is known of a shard once all of it is copied: its bytes, and the CRC-32 of its blocks and regions,
+    as little-endian words."""
+
+    @property
+    def file_bytes(self) -> int: ...
+    @property
+    def block_crcs(self) -> bytes: ...
+    @property
+    def region_crcs(self) -> bytes: ...
 
 
 def record_of(
@@ -23,7 +35,7 @@ def record_of(
     pieces: Sequence[Piece],
     aliases: Sequence[Alias],
     plan: ShardPlan,
-    receipt: native.SaveReceipt,
+    receipt: Receipt,
 ) -> RankRecord:
     """All tensors of the state, with the pieces that this rank wrote of them."""
     saved = {

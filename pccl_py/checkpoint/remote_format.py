@@ -2,11 +2,10 @@
 
     frame ... frame | index: per frame <stored bytes u32, coding u8, width u8, 0 u16> | trailer of 32 bytes
 
-Each frame is `frame_bytes` of the shard file (the last one shorter): as it is (coding 0), or one zstd frame
-(coding 1) of its byte planes of `width`. Little-endian. Decoders MUST check all of the trailer and of the
-index
-before they read a frame, and a frame's declared size before they decode it; that the bytes are right, the
-checksums of the manifest say.
+Each frame is `frame_bytes` of the shard file (1 to 64 MiB; the last one is shorter): as it is (coding 0), or
+one zstd frame (coding 1) of its byte planes of `width`. Little-endian. Decoders MUST check all of the trailer
+and of the index before they read a frame, and a frame's declared size before they decode it; that the bytes
+are right, the checksums of the manifest say.
 """
 
 from __future__ import annotations
@@ -18,12 +17,13 @@ from typing import NamedTuple, NoReturn
 import zstandard
 
 from ..errors import DamagedError
+from ..values.limits import INT_MAX
 from . import byte_planes
-from .limits import INT_MAX
 
 MAGIC = b"pccl-zst"
 VERSION = 1
 FRAME_BYTES = 4 << 20
+FRAME_BYTES_MIN = 1 << 20  # or one frame for all: else an index could be larger than its shard
 FRAME_BYTES_MAX = 64 << 20  # decoded at once, so it bounds a reader's memory
 LEVEL = 1
 LEAST_RATIO = 1.05  # below it, decoding is not worth it
@@ -114,7 +114,8 @@ def _trailer(data: bytes, raw_bytes: int, what: str) -> tuple[int, int, int, int
     _, version, frame_bytes, total, frames, crc = TRAILER.unpack(data)
     if version != VERSION:
         _refuse(what, f"version {version} of compressed shards, and this release reads {VERSION}")
-    if not 0 < frame_bytes <= FRAME_BYTES_MAX or not total == raw_bytes <= INT_MAX:
+    fits = min(FRAME_BYTES_MIN, max(total, 1)) <= frame_bytes <= FRAME_BYTES_MAX
+    if not fits or not total == raw_bytes <= INT_MAX:
         _refuse(
             what, f"frames of {frame_bytes} bytes of a shard of {total}, where the manifest says {raw_bytes}"
         )

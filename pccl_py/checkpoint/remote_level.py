@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..errors import CheckpointError, DamagedError, NoCheckpointError
+from ..values.limits import MANIFEST_BYTES_MAX
 from . import manifest as manifests
-from .limits import MANIFEST_BYTES_MAX
 from .manifest import FILE_NAME, Manifest
 from .remote_store import PACKED, RemoteStore, object_of, step_folder
 from .retention import keepers

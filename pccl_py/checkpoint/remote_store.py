@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, Protocol
 
-from .limits import STEP_MAX
+from ..values.limits import STEP_MAX
 from .manifest import FILE_NAME
 from .manifest_body import is_shard_file
 

@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, UsageError
@@ -18,6 +19,19 @@ _S3 = ("s3", "s3a")
 def is_url(path: str | os.PathLike[str]) -> bool:
     """Whether it begins with a scheme, as `s3://` and `simplecache::` do."""
     return isinstance(path, str) and _SCHEME.match(path) is not None
+
+
+def places(path: str | os.PathLike[str], local: str | os.PathLike[str] | None) -> tuple[str | None, Path]:
+    """The URL of the remote, if there is one, and the local folder."""
+    if not is_url(path):
+        if local is not None:
+            raise UsageError(f"local={local!r} is for a remote: give its URL first, such as s3://bucket/run7")
+        return None, Path(path)
+    if local is None:
+        raise UsageError(f"{path} is a remote: give the folder where steps are written first, as local=")
+    if is_url(local):
+        raise UsageError(f"local={local!r}: a folder of this host")
+    return str(path), Path(local)
 
 
 def open_store(url: str, options: Mapping[str, Any] | None = None) -> RemoteStore:

@@ -6,8 +6,8 @@ import zlib
 from collections.abc import Iterator
 
 from ..errors import CheckpointError, DamagedError
+from ..values.dtypes import itemsize
 from .download import Downloader
-from .dtypes import itemsize
 from .manifest import FILE_NAME, Manifest, Shard
 from .remote_level import RemoteLevel, RemoteStep
 from .verify import Damage, Progress, Report

@@ -3,14 +3,16 @@ any step; it is for tools that expect one file, and for hosts that shall hold a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from ..errors import UsageError
-from . import folder, limits
-from .bounded_json import Json
+from ..values import limits
+from ..values.bounded_json import Json
+from ..values.dtypes import itemsize
+from . import folder
 from .boxes import Box
-from .dtypes import itemsize
 from .manifest import Manifest, Tensor
 from .plain_reader import read_tensor
 from .plain_writer import Source, write_shard
@@ -20,7 +22,13 @@ from .rank_record import RankRecord, merge
 DIVIDED_FROM_BYTES = 1 << 20
 
 
-def reshard(path: Path, manifest: Manifest, root: Path, shards: int) -> Manifest:
+def reshard(
+    path: Path,
+    manifest: Manifest,
+    root: Path,
+    shards: int,
+    progress: Callable[[int], None] | None = None,
+) -> Manifest:
     """The step in the folder `path`, with that many shards, in the other root. Private values of ranks keep
     their ranks.
 
@@ -32,7 +40,10 @@ def reshard(path: Path, manifest: Manifest, root: Path, shards: int) -> Manifest
     divided = _divide(path, manifest, shards)
     target = folder.begin(root, manifest.step)
     try:
-        records = [write_shard(target, rank, shards, sources) for rank, sources in enumerate(divided)]
+        records = [
+            write_shard(target, rank, shards, sources, progress=progress)
+            for rank, sources in enumerate(divided)
+        ]
         made = merge(
             [
                 RankRecord(rank, r.shard, r.tensors, _first(rank, manifest), manifest.private.get(rank, {}))

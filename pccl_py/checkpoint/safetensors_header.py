@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 from ..errors import DamagedError, StateError
-from . import bounded_json, dtypes, names
-from .limits import ALIGNMENT, HEADER_BYTES_MAX, INT_MAX, NAME_BYTES_MAX, RANK_MAX, TENSORS_MAX
+from ..values import bounded_json, dtypes, names
+from ..values.limits import ALIGNMENT, HEADER_BYTES_MAX, INT_MAX, NAME_BYTES_MAX, RANK_MAX, TENSORS_MAX
 
 PREFIX_BYTES = 8
 METADATA = {"format": "pt"}  # some readers ask for it

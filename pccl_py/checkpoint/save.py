@@ -14,6 +14,7 @@ from ..errors import CheckpointError, StateError
 from ..staging import fence
 from . import native
 from .foreign import ForeignCopier, foreign
+from .glimpse import Glimpses
 from .pieces import Piece
 
 # How often the thread that saves looks whether copying has ended; it takes no part, which is for the copy
@@ -29,12 +30,15 @@ class StagedSave:
     fence held those that train.
     """
 
-    def __init__(self, job: native.ShardSave, pieces: Sequence[Piece], timeout_s: float) -> None:
+    def __init__(
+        self, job: native.CaptureJob, pieces: Sequence[Piece], glimpses: Glimpses, timeout_s: float
+    ) -> None:
         self._job = job
         self._pieces = pieces
         self._timeout_s = timeout_s
         self._copier = ForeignCopier(job, pieces) if foreign(pieces) else None
         self._versions = [_version(piece.rows) for piece in pieces]
+        self._glimpses, self._seen = glimpses, glimpses.take()
         self._owned: dict[int | None, list[int]] = defaultdict(list)
         for index, piece in enumerate(pieces):
             self._owned[piece.owner].append(index)
@@ -126,16 +130,22 @@ class StagedSave:
             return
         self._passed.add(owner)
         for index in self._owned[owner]:
-            if self._versions and _version(self._pieces[index].rows) != self._versions[index]:
+            if self._versions and self._written(index):
                 raise StateError(
                     f"{self._pieces[index].name} was written while it was saved, past the fence: step its "
                     "optimizer through step(), call pccl_py.staging.fence.before_write() before other "
                     "writes, or save with lazy=False. This checkpoint is given up, earlier ones stay"
                 )
 
+    def _written(self, index: int) -> bool:
+        piece = self._pieces[index]
+        if _version(piece.rows) != self._versions[index]:
+            return True
+        return self._glimpses.differs(index, piece, self._seen)
+
 
 def _version(tensor: Tensor) -> int:
-    """Torch counts writes; an alarm only: numpy views and `.data` pass unnoticed."""
+    """Torch counts writes; an alarm only: numpy views and `.data` pass it unnoticed."""
     return 0 if tensor.is_inference() else tensor._version
 
 

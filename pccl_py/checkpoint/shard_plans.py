@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..state.boxed import Boxed
 from ..state.train_state import Taken
 from . import safetensors_header
+from .glimpse import Glimpses
 from .pieces import Alias, Piece, pieces_of
 
 
@@ -17,10 +18,11 @@ class ShardContent:
     pieces: list[Piece]
     aliases: list[Alias]
     plan: safetensors_header.ShardPlan
+    glimpses: Glimpses
 
 
 class ShardPlans:
-    """Keeps the last plan. Called on the thread that saves a state, never in the background."""
+    """Keeps the last plan of one state. Called on the thread that saves a state, never in the background."""
 
     def __init__(self) -> None:
         self._boxes: list[Boxed] = []
@@ -32,7 +34,7 @@ class ShardPlans:
         if content is None or not self._same(taken):
             pieces, aliases = pieces_of(taken)
             entries = [(piece.name, piece.dtype, piece.shape, piece.rows.nbytes) for piece in pieces]
-            content = ShardContent(pieces, aliases, safetensors_header.plan(entries))
+            content = ShardContent(pieces, aliases, safetensors_header.plan(entries), Glimpses(pieces))
             self._boxes, self._owners = list(taken.boxes.values()), dict(taken.owners)
             # A piece that was copied is of one moment: such a state is planned anew each time.
             self._content = None if any(piece.copied for piece in pieces) else content

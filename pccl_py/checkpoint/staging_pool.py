@@ -1,12 +1,51 @@
-"""How large the staging pool is."""
+"""The staging pool of a Checkpointer: given to it, or made when the first save comes."""
 
 from __future__ import annotations
 
-from . import native
+from contextlib import suppress
 
-SLAB_BYTES = 16 << 20  # as the core cuts a pool: csrc/staging
+from ..errors import UsageError
+from ..staging.pool import SLAB_BYTES, Pool
+from . import native
+from .foreign import foreign, lock_pages, unlock_pages
+from .shard_plans import ShardContent
+from .stats import Stats
+
 SLABS_MIN = 4
 SHARE_OF_FREE = 4
+
+
+class SaverPool:
+    """`asked`: bytes, None: as much as the first state needs. `given`: it stays its owner's."""
+
+    def __init__(self, asked: int | None, given: Pool | None, stats: Stats) -> None:
+        if asked is not None and given is not None:
+            raise UsageError("pool= and pool_bytes=: a pool has its size already, leave out pool_bytes")
+        self._asked, self._stats = asked, stats
+        self._given = given
+        self._pool: native.StagingPool | None = None
+        self._locked = 0  # the address of pages that devices copy to by themselves
+
+    def of(self, content: ShardContent, *, warm: bool = False) -> native.StagingPool:
+        """For the file of this content; `warm` as of make_pool."""
+        if self._pool is None:
+            devices = bool(foreign(content.pieces))
+            if self._given is not None:
+                self._pool = self._given.native
+            else:
+                self._pool = make_pool(self._asked, content.plan.file_bytes, warm=warm or devices)
+            if devices and lock_pages(self._pool.address, self._pool.bytes):
+                self._locked = self._pool.address
+            self._stats.pool_bytes = self._pool.bytes
+        return self._pool
+
+    def close(self) -> None:
+        if self._locked:
+            unlock_pages(self._locked)
+        if self._pool is None or self._given is not None:
+            return
+        with suppress(UsageError):  # a disk that hangs still has slabs: memory goes with that save
+            self._pool.close()
 
 
 def make_pool(asked: int | None, file_bytes: int, *, warm: bool) -> native.StagingPool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import StateError
-from . import dtypes, names
+from ..values import dtypes, names
 
 
 def dtype_of(tensor: Any, name: str) -> str:

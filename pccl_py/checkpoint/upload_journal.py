@@ -7,14 +7,17 @@ sent.
 from __future__ import annotations
 
 import json
+import os
+import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..errors import CheckpointError
-from .files import explained, opened, read_at, write_durably
+from .files import PART, explained, opened, read_at, write_durably
 
 BYTES_MAX = 64 << 20
+_NAME = re.compile(r"\.upload-([0-9]{5})\.json(\.part)?")
 
 
 @dataclass(slots=True)
@@ -42,10 +45,15 @@ class Progress:
 
 
 class Journal:
-    """The file of one rank. One thread."""
+    """The file of one rank. One thread. Rank 0 removes what a run of more ranks has left."""
 
-    def __init__(self, root: Path, rank: int) -> None:
+    def __init__(self, root: Path, rank: int, world: int) -> None:
         self._root, self._name = root, f".upload-{rank:05d}.json"
+        with suppress(OSError):
+            (root / f"{self._name}{PART}").unlink(missing_ok=True)
+            for name in os.listdir(root) if rank == 0 else []:
+                if (match := _NAME.fullmatch(name)) is not None and int(match[1]) >= world:
+                    (root / name).unlink(missing_ok=True)
 
     def read(self, url: str, step: int, seal: str) -> Progress:
         """What is known of this upload; of another one, or of none: that nothing was sent."""

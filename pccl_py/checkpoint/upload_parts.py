@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DamagedError, StateError
+from ..values.dtypes import itemsize
 from . import remote_format
-from .dtypes import itemsize
 from .files import explained, opened, read_at
 from .manifest import Manifest
 from .remote_format import Frame, Index

@@ -1,10 +1,9 @@
 """Committed steps on their way to the remote, one after the other, on a thread of their own.
 
 On several ranks each sends the shards that it has, and rank 0 the manifest after all. Every committed step
-that is
-to be uploaded is one round for every rank, in the order of commits; rank 0 may say in it that the step is
-left
-out, because newer ones wait. Steps that wait or are under way are held: retirement leaves them alone.
+that is to be uploaded is one round for every rank, in the order of commits; rank 0 may say in it that the
+step is left out, because newer ones wait. Steps that wait or are under way are held: retirement leaves them
+alone.
 """
 
 from __future__ import annotations
@@ -22,21 +21,22 @@ from . import folder
 from . import manifest as manifests
 from .bandwidth import Bandwidth
 from .coordination import Coordination
-from .lease import Lease, taken
 from .local_level import LocalLevel
 from .manifest import Manifest
 from .patience import Closing, Patience
 from .remote_level import RemoteLevel
 from .remote_settings import RemoteSettings
 from .retention import keepers
-from .run_name import run_name
 from .stats import Stats
 from .upload import Counts, Uploader
+from .upload_faults import UploadFaults
 from .upload_journal import Journal
 from .upload_round import Round
+from .upload_turn import Turn
 
 logger = logging.getLogger("pccl_py")
 WAITING_MAX = 2  # steps that wait; more of them are saves that the remote cannot follow
+SLACK = 2  # so many more are held, on all ranks
 EXCHANGE_S = 30 * 86400.0  # a remote may be away for long; closing ends it
 
 
@@ -58,45 +58,54 @@ class UploadQueue:
         self._changed = threading.Condition()
         self._waiting: deque[int] = deque()
         self._busy = True  # until it is known what an earlier process left
-        self._fault: CheckpointError | None = None
-        self._down_since: float | None = None
-        self._told = False
+        self.faults = UploadFaults(self._changed, stats, level.root, settings.timeout_s)
         self._rounds = 0
         self._swept = False
-        self._patience = Patience(self._closing, self._heard)
-        self._lease = Lease(remote.store, run_name(level.root) if self._leads else "")
-        self._journal = Journal(level.root, coordination.world.rank)
+        self._patience = Patience(self._closing, self.faults.heard)
+        self._turn = Turn(remote.store, level.root, self._leads, self._patience, self._closing, self.faults)
+        self._journal = Journal(level.root, *coordination.world[:2])
         bandwidth = Bandwidth(settings.bandwidth, self._closing)
         self._uploader = Uploader(
-            remote.store, self._journal, bandwidth, self._patience, settings.compression, self._tick
+            remote.store, self._journal, bandwidth, self._patience, settings.compression, self._turn.beat
         )
         self._present = [step for step in level.whole_steps() if settings.wants(step)]
+        self._held: set[int] = set()
         for step in self._present:
-            level.holds.add(step)
+            self._hold(step)
         self._thread = threading.Thread(target=self._work, name="pccl-upload", daemon=True)
         self._thread.start()
 
     def add(self, step: int) -> None:
         """It is committed here; from the thread that commits."""
         if self._settings.wants(step):
-            self._level.holds.add(step)
             with self._changed:
+                self._hold(step)
                 self._waiting.append(step)
+                self._let_go()
                 self._changed.notify_all()
+
+    def _hold(self, step: int) -> None:
+        self._held.add(step)
+        self._level.holds.add(step)
+
+    def _release(self, step: int) -> None:
+        if step in self._held:
+            self._held.discard(step)
+            self._level.holds.release(step)
+
+    def _let_go(self) -> None:
+        """Of steps that will be left out: a remote that is away for hours must not fill the disk here. Later
+        than rank 0 leaves them out, which may be some commits behind."""
+        for step in list(self._waiting)[: -WAITING_MAX - SLACK]:
+            if not self._settings.stays(step):
+                self._release(step)
 
     def wait(self, timeout_s: float) -> None:
         """Until all is there. Raises what went wrong, or that time is over."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._idle() or self._fault is not None, timeout_s):
+            if not self._changed.wait_for(lambda: self._idle() or self.faults.waiting, timeout_s):
                 raise CheckpointError(self._late(timeout_s))
-        self.raise_fault()
-
-    def raise_fault(self) -> None:
-        """What went wrong since the last call, once."""
-        with self._changed:
-            fault, self._fault = self._fault, None
-        if fault is not None:
-            raise fault
+        self.faults.raise_it()
 
     def close(self, timeout_s: float) -> None:
         """Gives the uploads so much time; what is not there then, the next Checkpointer goes on with."""
@@ -143,7 +152,7 @@ class UploadQueue:
             try:
                 self._waiting_from_before()
             except CheckpointError as error:
-                self._set_fault(error)
+                self.faults.add(error)
             while True:
                 step = self._next()
                 try:
@@ -158,33 +167,23 @@ class UploadQueue:
                     )
                 finally:
                     self.stats.uploading = None
-                    self._level.holds.release(step)
-        if self._leads and self._lease.owned and self._idle():
-            with suppress(Exception):  # the next run need not wait then
-                self._lease.give_back()
+                    with self._changed:
+                        self._release(step)
+        if self._idle():
+            self._turn.give_back()
 
     def _next(self) -> int:
         while True:
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._waiting or self._closing.is_set(), self._lease.beat_s)
+                self._changed.wait_for(lambda: self._waiting or self._closing.is_set(), self._turn.beat_s)
                 if self._closing.is_set():
                     raise Closing
                 if self._waiting:
                     self._busy = True
                     return self._waiting.popleft()
-            self._beat_idle()
-
-    def _beat_idle(self) -> None:
-        if not self._leads or not self._lease.owned:
-            return
-        try:
-            self._lease.beat()
-        except BusyError as error:
-            self._set_fault(error)
-        except Exception as error:  # the remote is away; the next upload says so
-            logger.debug("the remote did not take a sign of life: %s", error)
+            self._turn.beat_idle()
 
     def _waiting_from_before(self) -> None:
         """Steps that an earlier process had committed here and not there; rank 0 says which."""
@@ -197,7 +196,8 @@ class UploadQueue:
             self._waiting.extendleft(reversed([step for step in unsent if step in self._present]))
         for step in self._present:
             if step not in unsent:
-                self._level.holds.release(step)
+                with self._changed:
+                    self._release(step)
 
     def _unsent(self, there: list[int]) -> list[int]:
         stay = keepers([*there, *self._present], self._settings.keep, self._settings.keep_every)
@@ -258,7 +258,7 @@ class UploadQueue:
         if made is None:
             return {"fault": f"step {step} is not in {self._level.root} any more, and not uploaded"}
         try:
-            self._own()
+            self._turn.take()
             there = self._patience.call(f"look for step {step}", lambda: self._remote.seal(step))
             if there == manifests.encode(made):
                 return {"there": True}
@@ -268,38 +268,8 @@ class UploadQueue:
             return {"fault": str(error)}
         return {}
 
-    def _own(self) -> None:
-        """Until the URL is this run's."""
-        told = False
-        while (holder := self._patience.call("take the URL", self._take)) is not None:
-            with self._changed:
-                self.stats.remote_fault = f"{self._remote.store.url} {taken(holder)}"
-                if not told:
-                    self._fault = self._fault or BusyError(self.stats.remote_fault)
-                    self._changed.notify_all()
-            told = True
-            self._closing.wait(self._lease.beat_s)
-        if told:
-            self._heard(None, True)
-
-    def _take(self) -> str | None:
-        if self._lease.owned:
-            with suppress(BusyError):
-                self._lease.beat(at_once=True)
-                return None
-        return self._lease.take()
-
-    def _tick(self) -> None:
-        if self._leads:
-            try:
-                self._lease.beat()
-            except BusyError:
-                raise
-            except Exception as error:  # the upload itself will say it
-                logger.debug("the remote did not take a sign of life: %s", error)
-
     def _publish(self, step: int, data: bytes) -> None:
-        self._patience.call("keep the URL", lambda: self._lease.beat(at_once=True))
+        self._turn.keep()
         self._patience.call(f"publish step {step}", lambda: self._remote.publish(step, data))
         gone = self._patience.call("retire steps", lambda: self._remote.retire(step))
         if not self._swept:  # what killed processes left; nothing of ours is half sent now, on any rank
@@ -324,35 +294,9 @@ class UploadQueue:
                 raise Closing from None
             raise
 
-    def _heard(self, text: str | None, helps: bool) -> None:
-        """Of the store, from any thread that uses it."""
-        with self._changed:
-            self.stats.remote_fault = text
-            if text is None:
-                self._down_since, self._told = None, False
-                return
-            self.stats.upload_retries += 1
-            now = time.monotonic()
-            if self._down_since is None:
-                self._down_since = now
-            long = now - self._down_since > self._settings.timeout_s
-            if (long or not helps) and not self._told:
-                self._told = True
-                waited = f" for {now - self._down_since:.0f} s" if long else ""
-                logger.warning("%s%s", text, waited)
-                self._fault = self._fault or CheckpointError(
-                    f"{text}{waited}; steps stay in {self._level.root}, and uploading is tried on"
-                )
-                self._changed.notify_all()
-
-    def _set_fault(self, error: CheckpointError) -> None:
-        with self._changed:
-            self._fault = self._fault or error
-            self._changed.notify_all()
-
     def _failed(self, step: int, error: CheckpointError) -> None:
         logger.warning("step %d: %s", step, error)
         self._swept = False
         with self._changed:
             self.stats.upload_failed += 1
-        self._set_fault(error)
+        self.faults.add(error)

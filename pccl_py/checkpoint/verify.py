@@ -9,8 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 from ..errors import DamagedError, NoCheckpointError
-from . import folder, names, safetensors_header
-from .dtypes import itemsize
+from ..values import names
+from ..values.dtypes import itemsize
+from . import folder, safetensors_header
 from .files import opened, read_at
 from .manifest import FILE_NAME, Manifest, Shard
 

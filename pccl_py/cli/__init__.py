@@ -17,6 +17,7 @@ COMMANDS = {
     "master": "run a master",
     "config": "show every setting, its value and where it comes from",
     "ckpt": "list, check, compare and convert checkpoints",
+    "snapshots": "list and free snapshots in memory",
     "bench": "measure, alone or against others",
     "demo": "train a small GPT on peers that are killed and come back",
 }

@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..bench import ddp, heal, join, kill, memory, optim, pause, plot, sync, topology
+from ..bench import ddp, heal, join, kill, memory, optim, pause, plot, snapshot, sync, topology
 from ..bench.group import GLOO, Group
 from ..bench.report import Figure, print_figures
+from ..bench.units import parse_size
 from . import bench_arguments as arguments
-from .numbers import whole
+from .numbers import parsed, whole
 
 Measure = Callable[[argparse.Namespace], Iterable[Figure]]
 
@@ -55,6 +56,10 @@ def add_all(benches: Any) -> None:
     arguments.count(bench, "--repeats", 1000, "calls")
     bench = _add(benches, "pause", "SIGSTOP of one of 3 peers", lambda args: pause.measure(args.repeats))
     arguments.count(bench, "--repeats", 3, "times")
+    bench = _add(benches, "snapshot", "snapshots in memory, and a trainer that is killed", _snapshot)
+    about = "of the state (default 512M)"
+    bench.add_argument("--size", type=parsed(parse_size), default="512M", metavar="SIZE", help=about)
+    arguments.count(bench, "--repeats", 5, "snapshots of each kind, after a first one")
 
 
 def _add(benches: Any, name: str, about: str, measure: Measure) -> argparse.ArgumentParser:
@@ -103,3 +108,7 @@ def _memory(args: argparse.Namespace) -> Iterable[Figure]:
 
 def _topology(args: argparse.Namespace) -> Iterable[Figure]:
     return topology.measure(args.peers, args.repeats)
+
+
+def _snapshot(args: argparse.Namespace) -> Iterable[Figure]:
+    return snapshot.measure(args.size, args.repeats)

@@ -12,6 +12,8 @@ from ..bench import (
     backend,
     codec,
     concurrent,
+    erasure,
+    erasure_others,
     kernels,
     kernels_worker,
     latency,
@@ -24,7 +26,8 @@ from ..bench import (
 from ..bench.all_reduce_peer import OURS, OURS_OUT
 from ..bench.group import Group
 from ..bench.report import Row
-from ..bench.units import parse_tensors
+from ..bench.units import parse_size, parse_tensors
+from ..errors import UsageError
 from ..quantization import KINDS
 from ..tensors import DTYPE_CODES
 from . import bench_arguments as arguments
@@ -45,6 +48,7 @@ def add_all(benches: Any) -> None:
     _add_torch(benches)
     _add_concurrent(benches)
     _add_kernels(benches)
+    _add_erasure(benches)
     _add_wan(benches)
     _add_ckpt(benches)
 
@@ -194,6 +198,39 @@ def _add_kernels(benches: Any) -> None:
 
 def _kernels(args: argparse.Namespace) -> Iterator[Row]:
     return kernels.measure(kernels.Options(args.sizes, args.dtype, args.op, (), args.repeats))
+
+
+def _add_erasure(benches: Any) -> None:
+    bench = _add(benches, "erasure", _erasure, "Reed-Solomon on memory, against memcpy and other codecs")
+    bench.add_argument(
+        "--size", type=parsed(parse_size), default="512M", metavar="SIZE", help="of the data (default 512M)"
+    )
+    bench.add_argument(
+        "--code", action="append", type=parsed(_code), metavar="K,M",
+        help="blocks of data and parities; again for more (default 8,2)",
+    )  # fmt: skip
+    bench.add_argument("--threads", default="1", metavar="LIST", help="one run for each (default 1)")
+    bench.add_argument(
+        "--against", type=arguments.names(erasure_others.OTHERS), default=["memcpy"], metavar="LIST",
+        help=f"some of {', '.join(erasure_others.OTHERS)} (default memcpy); what is missing is left out",
+    )  # fmt: skip
+    bench.add_argument(
+        "--level", default="", metavar="NAME", help="an instruction set (default: the fastest)"
+    )
+    arguments.count(bench, "--repeats", erasure.REPEATS, "trials, of which the best counts")
+
+
+def _code(text: str) -> tuple[int, int]:
+    k, comma, m = text.partition(",")
+    if not (comma and k.isdecimal() and m.isdecimal()):
+        raise UsageError(f"{text!r} is no code: write 8,2 for 8 blocks of data and 2 parities")
+    return int(k), int(m)
+
+
+def _erasure(args: argparse.Namespace) -> Iterator[Row]:
+    threads = [whole(1, 64)(text) for text in args.threads.split(",")]
+    codes = args.code or [(8, 2)]
+    return erasure.measure(erasure.Options(args.size, codes, threads, args.against, args.level, args.repeats))
 
 
 # ---- wan ---------------------------------------------------------------------------------------------------

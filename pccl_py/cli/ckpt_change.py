@@ -10,6 +10,7 @@ from ..checkpoint import reshard as resharding
 from ..checkpoint.retention import keepers
 from ..errors import NoCheckpointError
 from .ckpt_show import locate
+from .progress import Progress
 from .tables import size
 
 
@@ -36,9 +37,10 @@ def reshard(args: argparse.Namespace) -> int:
     step = locate(args.path, args.step)
     if step.manifest is None or not step.complete:
         raise NoCheckpointError(f"step {step.step} is not complete: {(*step.faults, *step.missing)[0]}")
+    held = manifest_body.tensors_bytes(step.manifest.tensors)
+    progress = Progress(f"step {step.step}", held)
     with folder.hold(args.target):
-        made = resharding.reshard(step.path, step.manifest, args.target, args.shards)
-    held = manifest_body.tensors_bytes(made.tensors)
+        made = resharding.reshard(step.path, step.manifest, args.target, args.shards, progress.add)
     if args.json:
         print(json.dumps({"step": made.step, "shards": len(made.shards), "bytes": held}))
     else:

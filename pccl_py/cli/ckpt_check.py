@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from ..checkpoint import folder, names
+from ..checkpoint import folder, manifest_body
 from ..checkpoint.diff import Change, compare
 from ..checkpoint.folder import StepFolder
 from ..checkpoint.manifest import Manifest
 from ..checkpoint.verify import Report, verify_step
 from ..errors import DamagedError, NoCheckpointError
+from ..values import names
 from .ckpt_show import locate
+from .progress import Progress
 from .tables import size
-
-
-class Progress:
-    """One line on a terminal's stderr, rewritten; nothing elsewhere."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total, self._done = what, total, 0
-        self._shown = -1
-        self._terminal = sys.stderr.isatty()
-
-    def add(self, more: int) -> None:
-        self._done += more
-        percent = 100 * self._done // max(self._total, 1)
-        if self._terminal and percent != self._shown:
-            self._shown = percent
-            bar = "#" * (percent // 4)
-            end = "\n" if self._done >= self._total else ""
-            print(f"\r{self._what} [{bar:25}] {percent:3d} %", end=end, file=sys.stderr, flush=True)
 
 
 def verify(args: argparse.Namespace) -> int:
@@ -71,7 +54,10 @@ def _print_report(report: Report, as_json: bool) -> None:
 
 def diff(args: argparse.Namespace) -> int:
     first, second = locate(args.first), locate(args.second)
-    difference = compare(first.path, _held(first), second.path, _held(second))
+    made, other = _held(first), _held(second)
+    every = {**other.tensors, **made.tensors}
+    progress = Progress("compared", manifest_body.tensors_bytes(every))
+    difference = compare(first.path, made, second.path, other, progress.add)
     if args.json:
         about = {"same": difference.same, "same_tensors": difference.same_tensors}
         print(json.dumps(about | {"changes": [asdict(change) for change in difference.changes]}))

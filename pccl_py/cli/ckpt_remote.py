@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from ..checkpoint import manifest_body, names
+from ..checkpoint import manifest_body
 from ..checkpoint.download import Downloader
 from ..checkpoint.lease import OWNER
 from ..checkpoint.manifest import Manifest
@@ -18,7 +20,9 @@ from ..checkpoint.remote_store import PACKED
 from ..checkpoint.remote_url import open_store
 from ..checkpoint.remote_verify import verify_remote
 from ..errors import BusyError, DamagedError, NoCheckpointError, UsageError
+from ..values import names
 from .ckpt_show import tensor_table
+from .progress import Progress
 from .tables import columns, moment, size
 
 GIVE_UP_S = 30.0
@@ -107,7 +111,7 @@ def verify(level: RemoteLevel, args: argparse.Namespace) -> int:
         raise NoCheckpointError(f"no step at {level.store.url}")
     sound = True
     for step in steps:
-        report = verify_remote(level, Downloader(level, _patience()), step)
+        report = verify_remote(level, Downloader(level, _patience()), step, _progress(level, step))
         sound &= report.sound
         if args.json:
             known = {
@@ -122,6 +126,13 @@ def verify(level: RemoteLevel, args: argparse.Namespace) -> int:
         else:
             print("\n  ".join([f"step {step}: DAMAGED", *map(str, report.damages)]))
     return 0 if sound else 1
+
+
+def _progress(level: RemoteLevel, step: int) -> Callable[[int], None]:
+    with suppress(DamagedError):  # it is reported
+        held = level.manifest(level.look(step))
+        return Progress(f"step {step}", sum(shard.bytes for shard in held.shards)).add
+    return Progress(f"step {step}", 0).add
 
 
 def gc(level: RemoteLevel, args: argparse.Namespace) -> int:

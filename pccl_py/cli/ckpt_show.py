@@ -7,12 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import dtypes, folder, manifest_body, names, safetensors_header
+from ..checkpoint import folder, manifest_body, safetensors_header
 from ..checkpoint import format as page
 from ..checkpoint.folder import StepFolder
 from ..checkpoint.manifest import Manifest
 from ..checkpoint.safetensors_file import read_header
 from ..errors import NoCheckpointError
+from ..values import dtypes, names
 from .tables import columns, moment, size
 
 

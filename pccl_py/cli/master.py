@@ -38,7 +38,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--held-fd", type=int, metavar="FD", help=argparse.SUPPRESS
     )  # --orphan-s begins at its end
-    parser.add_argument("--state-dir", metavar="DIR", help=argparse.SUPPRESS)  # not built yet, and says so
+    parser.add_argument(
+        "--state-dir",
+        metavar="DIR",
+        help="keep each run's newest view there, so that a master started with it goes on after a kill",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -25,7 +25,11 @@ _OUTSIDE = GroupMember.NON_GROUP_MEMBER
 
 
 def _tensor(value: Any) -> torch.Tensor:
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+    if isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    raise TypeError(f"a {type(value).__name__} in place of a tensor: pass a torch.Tensor or a numpy array")
 
 
 def _tensors(values: Sequence[Any]) -> list[torch.Tensor]:
@@ -221,7 +225,7 @@ def monitored_barrier(
     try:
         whole_calls.barrier(resolve(group).group, limit).wait()
     except OperationTimeout as error:
-        raise RuntimeError(f"monitored_barrier: not all ranks came within {limit:g} s. {error}") from error
+        raise RuntimeError(f"monitored_barrier: not all ranks came in time. {error}") from error
 
 
 # ---- between two -----------------------------------------------------------------------------------------

@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 
-from ..errors import UsageError
+from ..errors import MismatchError, UsageError
 from ..tensors import describe
 from .group import Group
 from .member import ALL_GATHER, ALL_TO_ALL, GATHER, REDUCE_SCATTER, SCATTER
 from .pending import Pending
 from .reduction import Reduction, reduction_of
 from .staged import Tensors, apart, lend_all, one_dtype, packed, spread
-from .whole_calls import all_reduce
 
 
 def all_gather(group: Group, outputs: Tensors, inputs: Tensors, timeout: float | None = None) -> Pending:
@@ -107,16 +106,15 @@ def all_to_all(
 def all_to_all_uneven(
     group: Group, outputs: Tensors, inputs: Tensors, timeout: float | None = None
 ) -> Pending:
-    """inputs[r] goes to rank r, outputs[r] comes from rank r, of any sizes. Every rank calls it so: the
-    largest block of all is agreed on first, and the others are filled up to it."""
+    """inputs[r] goes to rank r, outputs[r] comes from rank r, of any sizes. Every rank calls it so: all hear
+    of all sizes first, and blocks are filled up to the largest one. Raises MismatchError on all ranks where
+    one does not send what another expects."""
     with group.lock:
         for side in (inputs, outputs):
             if len(side) != group.size:
                 raise UsageError(f"all_to_all: {len(side)} blocks for {group.size} ranks")
         dtype = one_dtype([*inputs, *outputs], "all_to_all")
-        most = torch.tensor([max(t.numel() for t in (*inputs, *outputs))])
-        all_reduce(group, [most], torch.distributed.ReduceOp.MAX, timeout).wait()
-        block = int(most)
+        block = _largest_block(group, outputs, inputs, timeout)
         filled = torch.zeros((group.size, block), dtype=dtype, device=inputs[0].device)
         landed = torch.empty_like(filled)
         for row, tensor in zip(filled, inputs, strict=True):
@@ -129,6 +127,20 @@ def all_to_all_uneven(
         pending = _in_blocks(group, ALL_TO_ALL, [landed], [filled], timeout, then=[pour])
         pending.outputs = list(outputs)
         return pending
+
+
+def _largest_block(group: Group, outputs: Tensors, inputs: Tensors, timeout: float | None) -> int:
+    """In elements, of all ranks."""
+    own = torch.tensor([t.numel() for t in (*inputs, *outputs)])
+    sizes = torch.empty((group.size, own.numel()), dtype=own.dtype)
+    all_gather(group, [sizes], [own], timeout).wait()
+    sent, expected = sizes[:, : group.size], sizes[:, group.size :].T  # [from, to]
+    for source, to in (sent != expected).nonzero().tolist():
+        raise MismatchError(
+            f"rank {source} calls all_to_all with {int(sent[source, to])} elements for rank {to}, "
+            f"which expects {int(expected[source, to])} from it"
+        )
+    return int(sizes.max())
 
 
 def _in_blocks(

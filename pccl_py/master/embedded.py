@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from .. import _core
 from ..config import Config
-from ..errors import NotBuilt, UsageError
+from ..errors import UsageError
 from ..logs import tie
 from ..secret import read_secret
 
@@ -22,7 +22,9 @@ class Master:
     listen        host:port; port 0: any that is free. More than loopback needs one of the next two
     secret_file   at least 16 bytes that all peers share
     insecure      True: other hosts without a secret
-    state_dir     waits for masters that survive a restart
+    state_dir     a folder of this master alone, where the newest view of each run is kept: a master that is
+                  started there after this one was killed goes on with its runs. Without it the peers' own
+                  memory must do: more than half of the last view have to come back (NoQuorumError otherwise)
 
     Raises UsageError or ConnectError when it cannot listen there. What it does is logged under "pccl_py".
     """
@@ -36,13 +38,12 @@ class Master:
         state_dir: str | os.PathLike[str] | None = None,
         config: Config | None = None,
     ) -> None:
-        if state_dir is not None:
-            raise NotBuilt("state_dir waits for masters that survive a restart; start this one without it")
         if not isinstance(listen, str) or not listen:
             raise UsageError(f"listen={listen!r}: it is 'host:port'")
         secret = read_secret(secret_file, insecure=insecure)
         timing = (config or Config.load()).apply(_core.Timing())
-        self._core = _core.Master(listen, secret, insecure, timing)
+        folder = "" if state_dir is None else os.path.abspath(state_dir)
+        self._core = _core.Master(listen, secret, insecure, timing, state_dir=folder)
         self._process = os.getpid()
         self._finalizer = weakref.finalize(self, _stop, self._core, self._process)
 
@@ -58,7 +59,8 @@ class Master:
     def status(self) -> dict[str, Any]:
         """Of the trainers of the run without a name: `{"view": number, "peers": [(peer, island, group), ...],
         "waiting": islands at the door}`, of its keepers the same under `"keepers"`; and of all runs and roles
-        `"runs": {name: peers in it and at its door}` and `"departures"`: how often they became fewer."""
+        `"runs": {name: peers in it and at its door}` and `"departures"`: how often they
+        became fewer, and `"fenced"`: why it serves no more, else ""."""
         return dict(self._core.status())
 
     def stop(self) -> None:

@@ -114,48 +114,25 @@ def settings(
         count(num_fragments, "num_fragments", 1),
         count(delay, "fragment_sync_delay", 0),
     )
-    code = _quantization(quantization, one_of(non_finite, "non_finite", ("raise", "skip")))
-    feedback = code is not None and code.kind == "int4" if error_feedback is None else bool(error_feedback)
-    if feedback and code is None:
-        raise UsageError("error_feedback without quantization: nothing is lost that could be fed back")
+    code, feedback = _code(quantization, non_finite, error_feedback)
     overlaps = pipelined or schedule.delay > 0
-    dynamic = one_of(local_steps, "local_steps", ("fixed", "dynamic")) == "dynamic"
-    quorum = None if min_peers is None else count(min_peers, "min_peers", 1)
-    pace = PaceRules(
-        schedule.sync_every,
-        dynamic=dynamic,
-        least=count(min_steps, "min_steps", 1),
-        quorum=quorum,
-        grace_s=not_negative(grace_ms, "grace_ms") / 1000,
-    )
-    plain = code is None and weighting == "uniform" and schedule.num_fragments == 1 and not overlaps
-    plain = plain and not dynamic and quorum is None
-    clip = None if outer_momentum_clip is None else above_0(outer_momentum_clip, "outer_momentum_clip")
-    chunk = None if bucket_cap_mb is None else int(above_0(bucket_cap_mb, "bucket_cap_mb") * 2**20 / 4)
+    pace = _pace(schedule, local_steps, min_steps, min_peers, grace_ms)
     one_of(merge, "merge", ("mean", "rda"))
-    shared: tuple[object, ...] = (
-        kind,
-        num_fragments,
-        delay,
-        alpha,
-        staleness,
-        lookahead,
-        numbers_of(code),
-        chunk,
-        merge,
-        clip,
-        pace,
-    )
-    if not overlaps and not dynamic:
-        shared = (*shared[:-1], quorum, grace_ms)  # peers may differ in sync_every
+    clip = None if outer_momentum_clip is None else above_0(outer_momentum_clip, "outer_momentum_clip")
+    how = _how(code, weighting, schedule, pace, overlaps, bucket_cap_mb)
+    # Peers may differ in sync_every where neither overlap nor speeds say when a window ends.
+    timing = (pace,) if overlaps or pace.dynamic else (pace.quorum, grace_ms)
+    numbers = numbers_of(code)
+    alike = (kind, num_fragments, delay, alpha, staleness, lookahead, numbers, how.chunk, merge, clip)
+    copies = " copy" * (inner_state_on_join == "copy")
     return Settings(
         kind=kind,
         schedule=schedule,
         outer=outer,
-        how=How(together=plain, overlaps=overlaps, quantization=code, chunk=chunk and max(1, chunk)),
+        how=how,
         rules=Rules(merge=merge, gap=staleness == "gap", clip=clip, shares=weighting == "rarity"),
         weighting=weighting_of(weighting),
-        described=f"{shared} {described(weighting)} {non_finite}" + " copy" * (inner_state_on_join == "copy"),
+        described=f"{(*alike, *timing)} {described(weighting)} {non_finite}{copies}",
         pipelined=pipelined,
         alpha=share(alpha, "fragment_update_alpha"),
         staleness=staleness,
@@ -168,6 +145,43 @@ def settings(
         verify_every=count(verify_every, "verify_every", 0),
         pace=pace,
     )
+
+
+def _code(
+    quantization: str | QuantConfig | None, non_finite: str, error_feedback: bool | None
+) -> tuple[QuantConfig | None, bool]:
+    """(what is sent, whether what it loses is fed back: by default where it is int4)"""
+    code = _quantization(quantization, one_of(non_finite, "non_finite", ("raise", "skip")))
+    feedback = code is not None and code.kind == "int4" if error_feedback is None else bool(error_feedback)
+    if feedback and code is None:
+        raise UsageError("error_feedback without quantization: nothing is lost that could be fed back")
+    return code, feedback
+
+
+def _pace(
+    schedule: Schedule, local_steps: str, min_steps: int, min_peers: int | None, grace_ms: float
+) -> PaceRules:
+    return PaceRules(
+        schedule.sync_every,
+        dynamic=one_of(local_steps, "local_steps", ("fixed", "dynamic")) == "dynamic",
+        least=count(min_steps, "min_steps", 1),
+        quorum=None if min_peers is None else count(min_peers, "min_peers", 1),
+        grace_s=not_negative(grace_ms, "grace_ms") / 1000,
+    )
+
+
+def _how(
+    code: QuantConfig | None,
+    weighting: str | Weighting,
+    schedule: Schedule,
+    pace: PaceRules,
+    overlaps: bool,
+    bucket_cap_mb: float | None,
+) -> How:
+    chunk = None if bucket_cap_mb is None else int(above_0(bucket_cap_mb, "bucket_cap_mb") * 2**20 / 4)
+    plain = code is None and weighting == "uniform" and schedule.num_fragments == 1 and not overlaps
+    together = plain and not pace.timed
+    return How(together=together, overlaps=overlaps, quantization=code, chunk=chunk and max(1, chunk))
 
 
 def _quantization(value: str | QuantConfig | None, non_finite: str) -> QuantConfig | None:

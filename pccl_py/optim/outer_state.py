@@ -184,6 +184,13 @@ class OuterState:
             local.copy_(torch.lerp(view, local.to(view), keep) if keep else view)
         self.model.reshard()
 
+    def make_delta(self, fragment: Fragment, *, moved: bool) -> None:
+        """take_delta(), or zeros of a peer that has not moved."""
+        if moved:
+            self.take_delta(fragment)
+        else:
+            self.delta.zero_()
+
     @torch.no_grad()
     def take_delta(self, fragment: Fragment | None = None) -> None:
         """delta = outer - local, in float32."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -46,21 +46,23 @@ class PaceRules:
 
 
 class Pace:
-    """Of one peer. `speed`: steps per second while it trains, smoothed over windows; 0 before the first."""
+    """Of one peer. `speed`: steps per second while it trains, smoothed over windows; 0 before the first.
+    `clock`: seconds."""
 
-    def __init__(self, rules: PaceRules) -> None:
+    def __init__(self, rules: PaceRules, clock: Callable[[], float] = time.monotonic) -> None:
         self.rules = rules
+        self._clock = clock
         self.speed = 0.0
         self.speeds: list[float] = []
-        self._began = self._last = time.monotonic()
+        self._began = self._last = clock()
         self._trained_s, self._counted = 0.0, 0
 
     def begin(self) -> None:
         """A window begins, or goes on after a commit."""
-        self._began = self._last = time.monotonic()
+        self._began = self._last = self._clock()
 
     def step(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         self._trained_s += now - self._last
         self._counted += 1
         self._last = now
@@ -83,7 +85,7 @@ class Pace:
         limit = self.rules.window_s(self.speeds)
         if limit is None or not self.speed or self.steps / self.speed <= limit:
             return False
-        return time.monotonic() - self._began >= limit
+        return self._clock() - self._began >= limit
 
 
 def _as_sent(speed: float) -> float:

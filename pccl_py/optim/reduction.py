@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +15,7 @@ from ..error_feedback import Residual
 from ..errors import Cancelled, CollectiveError, NonFiniteError
 from ..quantization import QuantConfig
 from ..shared_state import SharedState, SyncInfo
-from ..work import OpInfo
+from ..work import OpInfo, committed_before
 
 logger = logging.getLogger("pccl_py.optim")
 
@@ -120,18 +121,32 @@ class How:
 
 
 class Reduction:
-    """start(), then wait() until it returns. Where that raises a CollectiveError, on all peers alike, the
-    delta is intact, and another wait() begins anew."""
+    """start(), then wait() until it returns. Where that raises a CollectiveError, on all peers alike, another
+    wait() begins anew.
+
+    remake   fills the delta with what it was; on all peers or on none, where nothing overlaps. With it no
+             copy is kept of the delta, and it is not intact when wait() raises.
+    """
 
     def __init__(
-        self, comm: Comm, how: How, delta: Tensor, own: Own, slot: int, residual: Residual | None = None
+        self,
+        comm: Comm,
+        how: How,
+        delta: Tensor,
+        own: Own,
+        slot: int,
+        residual: Residual | None = None,
+        remake: Callable[[], None] | None = None,
     ) -> None:
         self._comm, self._how, self._own, self._slot, self._residual = comm, how, own, slot, residual
         self._deltas = [delta] if not how.chunk else list(torch.split(delta, how.chunk))
         self._counts = own.counts(slot)
+        self._joint: list[Tensor] = []  # the counts, where they travel with the delta
         self._works: list[Any] = []
         self._done: list[OpInfo | None] = [None, None]
         self._bytes = [0, 0]
+        self._remake = remake
+        self._spoilt = False  # the delta, by an operation that did not commit
 
     @property
     def begun(self) -> bool:
@@ -167,19 +182,34 @@ class Reduction:
                 logger.warning("%s; reducing again", error)
 
     def _wait_together(self) -> Landed:
-        # Divided by the weight, so that the weighted average times the sum of weights is a plain sum.
-        self._counts = self._own.counts(self._slot)
-        weight = self._own.weight
-        counts = [count / weight if weight else torch.zeros_like(count) for count in self._counts]
-        tensors = [*self._deltas, *counts]
-        while True:  # another peer was interrupted in it and may leave; we lose no window
+        while not self.committed:  # another peer was interrupted in it and may leave; we lose no window
             try:
-                info = self._comm.all_reduce(tensors, "avg", scope="run", weight=weight, on_loss="retry")
-                break
+                self._joint = [torch.empty_like(count) for count in self._counts]
+                self._settle(DELTA, lambda: self._reduce_delta(self._joint))
             except Cancelled as error:
                 logger.warning("%s; reducing again", error)
-        self._note(DELTA, info)
-        return self._landed([count * (info.weight or 0.0) for count in counts])
+        info = self._done[DELTA]
+        assert info is not None
+        return self._landed([count * (info.weight or 0.0) for count in self._joint])
+
+    def _reduce_delta(self, counts: Sequence[Tensor] = (), **options: Any) -> Any:
+        """Counts travel divided by the weight: the weighted average times the sum of weights is a plain
+        sum."""
+        weight = self._own.weight
+
+        def fill() -> None:
+            if self._remake is not None and self._spoilt:
+                self._remake()
+            for count, own in zip(counts, self._own.counts(self._slot), strict=False):
+                count.copy_(own / weight if weight else torch.zeros_like(own))
+            self._spoilt = True
+
+        fill()
+        if self._remake is not None:
+            options |= {"remake": fill}
+        return self._comm.all_reduce(
+            [*self._deltas, *counts], "avg", scope="run", weight=weight, on_loss="retry", **options
+        )
 
     def _wait_apart(self) -> None:
         """Where both are under way, the second one is waited for even where the first one failed: whether it
@@ -191,7 +221,7 @@ class Reduction:
                 continue
             try:
                 work = self._works[index] if self._works else None
-                self._note(index, work.wait() if work else self._post(index, async_op=False))
+                self._settle(index, work.wait if work else partial(self._post, index, async_op=False))
             except CollectiveError as error:
                 if not self._works:
                     raise
@@ -203,7 +233,16 @@ class Reduction:
         counts, delta = self._done
         if counts and delta and set(counts.contributors) - set(delta.contributors):
             self._done[COUNTS] = None
-            self._note(COUNTS, self._post(COUNTS, async_op=False))
+            self._settle(COUNTS, partial(self._post, COUNTS, async_op=False))
+
+    def _settle(self, index: int, call: Callable[[], OpInfo]) -> None:
+        """Notes what has committed, also where Ctrl-C came just too late: the others do not repeat that."""
+        try:
+            self._note(index, call())
+        except BaseException as error:
+            if (info := committed_before(error)) is not None:
+                self._note(index, info)
+            raise
 
     @property
     def _weightless(self) -> bool:
@@ -223,10 +262,7 @@ class Reduction:
             options |= {"quantization": self._how.quantization}
             if self._residual is not None:
                 options |= {"error_feedback": self._residual}
-        weight = self._own.weight
-        return self._comm.all_reduce(
-            self._deltas, "avg", scope="run", weight=weight, on_loss="retry", **options
-        )
+        return self._reduce_delta(**options)
 
     def _landed(self, counts: list[Tensor]) -> Landed:
         """Nobody had a weight: the counts alone."""

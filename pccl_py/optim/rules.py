@@ -45,11 +45,16 @@ def lengths(tensors: list[Tensor], joint: Joint) -> list[float]:
 
 def directions(delta: list[Tensor], exempt: list[bool], joint: Joint = alone) -> list[float]:
     """Replaces each tensor by its direction, and returns their norms; 1 where exempt."""
-    norms = lengths(delta, joint)
-    for tensor, norm, skip in zip(delta, norms, exempt, strict=True):
-        if not skip:
+    norms = [1.0 if skip else norm for norm, skip in zip(lengths(delta, joint), exempt, strict=True)]
+    divide(delta, norms)
+    return norms
+
+
+def divide(delta: list[Tensor], norms: list[float]) -> None:
+    """Each tensor by what directions() has found for it; nothing without norms."""
+    for tensor, norm in zip(delta, norms, strict=False):
+        if norm != 1.0:
             tensor.div_(max(norm, EPSILON))
-    return [1.0 if skip else norm for norm, skip in zip(norms, exempt, strict=True)]
 
 
 def radial(average: list[Tensor], norms: list[float], exempt: list[bool], joint: Joint = alone) -> None:

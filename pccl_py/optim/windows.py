@@ -19,9 +19,10 @@ from ..error_feedback import ErrorFeedback
 from ..errors import CollectiveError, NonFiniteError, UsageError
 from . import claims, rules
 from .islands import Ranks
-from .norms import exact_norm, exact_square
+from .landing import left_out, norm, window_of
 from .options import Settings
 from .outer_state import Fragment, OuterState
+from .outer_step import OuterStep
 from .pace import Pace
 from .reduction import SLOTS, Comm, Landed, Own, Reduction
 from .residual_heirs import ResidualHeirs
@@ -70,6 +71,7 @@ class Windows:
             pipelined=settings.pipelined,
             own_start=settings.staleness == "eager" or settings.lookahead,
         )
+        self._outer_step = OuterStep(self._outer, settings, self._ranks)
         self._overlaps = settings.how.overlaps
         self._how = self._ranks.how(settings.how)
         self._feedback = ErrorFeedback() if settings.feedback else None
@@ -87,6 +89,7 @@ class Windows:
         self._flight: Reduction | None = None
         self._landed: tuple[Landed, Window] | None = None  # behind its commit, before its application
         self._own: Own | None = None
+        self._moved = False  # the delta that goes with it is more than zeros
         self._delta_norm = 0.0
         self._staleness = 0  # inner steps since what is under way was taken
         self._weight_seen = 1.0  # of all peers together, as last heard
@@ -134,16 +137,12 @@ class Windows:
         """This peer's delta, and what it counts."""
         outer, fragment, track = self._outer, self._outer.fragment, self._tracks[self._outer.fragment.number]
         outer.model.check_same()
-        trained = track.steps > 0
         self._late = self._is_late()
-        counts = trained and track.whole and not self._late
-        weight = self._settings.weighting(track.progress()) if counts else 0.0
-        if trained and not self._late:
-            outer.take_delta(fragment)
-        else:
-            outer.delta.zero_()
+        moved = track.steps > 0 and not self._late
+        weight = self._settings.weighting(track.progress()) if moved and track.whole else 0.0
+        outer.make_delta(fragment, moved=moved)
         delta = outer.delta[: fragment.size]
-        self._delta_norm = _norm(delta)
+        self._delta_norm = norm(delta)
         steps, tokens = (0, 0) if self._late else (self._steps, self._tokens)
         speed = self._pace.measure()
         if self._pace.rules.timed:
@@ -155,11 +154,19 @@ class Windows:
             finite = math.isfinite(self._delta_norm) or bool(torch.isfinite(delta).all())
             own.finite = self._ranks.all(finite)
         if not own.finite or weight == 0:
+            moved = False
             delta.zero_()
         if self._settings.rules.merge == "rda":
-            parts, joint = outer.of(delta, fragment), self._joint(fragment)
-            own.extra = rules.directions(parts, self._exempt(fragment), joint)
-        self._own = own
+            parts, joint = outer.of(delta, fragment), self._outer_step.joint(fragment)
+            own.extra = rules.directions(parts, self._outer_step.exempt(fragment), joint)
+        self._own, self._moved = own, moved
+
+    def _remake(self) -> None:
+        """The delta as _capture() left it, to the last bit, as nothing has been trained since."""
+        outer, fragment = self._outer, self._outer.fragment
+        assert self._own is not None
+        outer.make_delta(fragment, moved=self._moved)
+        rules.divide(outer.of(outer.delta[: fragment.size], fragment), self._own.extra)
 
     def _is_late(self) -> bool:
         """Called to a window that it has not finished: it takes part without weight, and goes on with it."""
@@ -174,7 +181,9 @@ class Windows:
         outer, fragment = self._outer, self._outer.fragment
         residual = None if self._feedback is None else self._feedback[str(fragment.number)]
         delta = outer.delta[: fragment.size]
-        self._flight = Reduction(self._comm, self._how, delta, self._own, self._slot(), residual)
+        # What travels while this peer trains on cannot be made again.
+        remake = None if self._overlaps else self._remake
+        self._flight = Reduction(self._comm, self._how, delta, self._own, self._slot(), residual, remake)
         try:
             self._flight.start()
         except BaseException:
@@ -203,7 +212,7 @@ class Windows:
         try:
             landed = self._flight.wait()
             average = self._outer.delta[: self._outer.fragment.size]
-            skipped = self._check_finite(landed, average)
+            skipped = left_out(landed, average, self._settings.non_finite)
         except NonFiniteError:
             self._lose_flight()
             raise
@@ -216,62 +225,24 @@ class Windows:
                 self._lose_flight()
             raise
         waited, self._flight = time.monotonic() - began, None
-        weight = landed.weight - landed.bad_weight
-        self._landed = landed, self._window(landed, weight, skipped, waited)
-        self._outer.commit([weight, *landed.totals])
+        assert self._own is not None
+        window = window_of(
+            landed,
+            self._outer,
+            self._own,
+            skipped=skipped,
+            waited=waited,
+            delta_norm=self._delta_norm,
+            feedback=self._feedback,
+        )
+        self._landed = landed, window
+        self._outer.commit([window.weight, *landed.totals])
         self.stats.speeds = landed.speeds
         self._pace.speeds = [speed for speed in landed.speeds if speed > 0]
 
     def _lose_flight(self) -> None:
         self._flight = None
         self._stage = Stage.TRAINING
-
-    def _check_finite(self, landed: Landed, average: torch.Tensor) -> tuple[int, ...]:
-        """Ids of the peers whose deltas were left out. Where their zeros were averaged, they are taken out of
-        the mean. NonFiniteError on all peers alike, if it is to be raised."""
-        if not landed.bad:
-            return landed.info.skipped
-        ids = tuple(peer for peer in landed.info.contributors if peer % SLOTS in landed.bad)
-        names = ", ".join(str(peer) for peer in ids)
-        text = f"the delta of peer {names} holds NaN or infinity"
-        if self._settings.non_finite == "raise":
-            raise NonFiniteError(
-                f"{text}: drop_window() there, then sync() on all peers; or non_finite='skip'"
-            )
-        logger.warning("%s, and is left out of the average", text)
-        left = landed.weight - landed.bad_weight
-        if left > 0:
-            average.mul_(landed.weight / left)
-        return ids
-
-    def _window(self, landed: Landed, weight: float, skipped: tuple[int, ...], waited: float) -> Window:
-        info, outer, own = landed.info, self._outer, self._own
-        assert own is not None
-        return Window(
-            number=outer.windows + 1,
-            outer_step=outer.outer_step + (weight > 0),
-            contributors=tuple(peer for peer in info.contributors if peer not in skipped),
-            weight=weight,
-            waiting=info.waiting,
-            steps=own.steps,
-            delta_norm=self._delta_norm,
-            average_norm=_norm(outer.delta[: outer.fragment.size]),
-            bytes_sent=landed.bytes_sent,
-            bytes_received=landed.bytes_received,
-            attempts=info.attempts,
-            wait_s=waited,
-            committed_at=time.monotonic(),
-            fragment=outer.fragment.number,
-            reduction_s=info.seconds,
-            skipped=skipped,
-            quantization_error=self._quantization_error(),
-        )
-
-    def _quantization_error(self) -> float | None:
-        if self._feedback is None:
-            return None
-        left = self._feedback.state_dict().get(str(self._outer.fragment.number), [])
-        return math.sqrt(sum(_norm(part) ** 2 for part in left))
 
     def _finish(self) -> None:
         """The outer step, if an average is there, and the model after it."""
@@ -300,60 +271,17 @@ class Windows:
             self._heirs.settle(landed[0].info.contributors, landed[0].leaving, self._own.weight)
 
     def _apply(self, fragment: Fragment, norms: list[float]) -> None:
-        outer, settings = self._outer, self._settings
-        weight, steps, tokens, peers, going_on, everybody = outer.pending_counts
+        weight, _, _, peers, going_on, _ = self._outer.pending_counts
         self._trained = round(peers)
         self._through = self._through + 1 if round(going_on) == 0 else 0
         if weight <= 0:
-            return outer.skip()
+            return self._outer.skip()
         self._weight_seen = weight
-        if settings.rules.merge == "rda" and norms:
-            parts, joint = outer.of(outer.average(), fragment), self._joint(fragment)
-            rules.radial(parts, norms, self._exempt(fragment), joint)
-        if settings.rules.shares and round(everybody):
-            outer.average().mul_(weight / round(everybody))
-        if settings.rules.gap:
-            average = outer.average()
-            rules.gap_penalty(average, self._norm_of(average, fragment), float(outer.update_norm))
-        flat = outer.parameters[fragment.begin : fragment.end]
-        old = flat.clone() if settings.rules.needs_old or self._late else None
-        outer.apply(round(steps / max(peers, 1)), round(tokens))
-        if old is not None and settings.rules.needs_old:
-            self._limit(flat, old, fragment)
-        if old is not None and self._late:
-            outer.rebase(fragment, old)
-
-    def _limit(self, flat: torch.Tensor, old: torch.Tensor, fragment: Fragment) -> None:
-        outer, settings = self._outer, self._settings
-        limit = math.inf
-        if settings.rules.clip is not None:
-            limit = settings.rules.clip * outer.optimizer.learning_rates[0]
-        length, applied = rules.clip_update(flat, old, limit, lambda t: self._norm_of(t, fragment))
-        outer.update_norm.fill_(length - applied if settings.lookahead else applied)
-
-    def _joint(self, fragment: Fragment) -> rules.Joint:
-        parameters = self._outer.model.parameters[fragment.first : fragment.last]
-        return lambda squares: self._ranks.sums(squares, parameters)
-
-    def _norm_of(self, flat: torch.Tensor, fragment: Fragment) -> float:
-        """Of a fragment, over all ranks of the island."""
-        if self._ranks.size == 1:
-            return exact_norm(flat)
-        parts = self._outer.of(flat, fragment)
-        return math.sqrt(math.fsum(self._joint(fragment)([exact_square(p.reshape(-1)) for p in parts])))
+        self._outer_step.take(fragment, norms, late=self._late)
 
     def _start_window(self) -> None:
-        """Ahead of the outer parameters by what this peer knows of the average that is to travel."""
-        outer, settings, own = self._outer, self._settings, self._own
-        finite = math.isfinite(self._delta_norm)
-        if own is None or not own.weight or not own.finite or not finite or self._finalizing:
-            outer.store_to_model()
-        elif settings.lookahead:
-            outer.store_looking_ahead()
-        elif settings.staleness == "eager":
-            outer.store_ahead(outer.optimizer.learning_rates[0] * own.weight / self._weight_seen)
-        else:
-            outer.store_to_model()
+        says = math.isfinite(self._delta_norm) and not self._finalizing
+        self._outer_step.start_window(self._own if says else None, self._weight_seen)
 
     def _after_window(self, waiting: int, arrived: bool) -> Stage:
         """By what all peers know alike. Whether somebody was admitted is not: a joiner may die at once."""
@@ -379,9 +307,6 @@ class Windows:
         for track in self._tracks:
             track.begin()
 
-    def _exempt(self, fragment: Fragment) -> list[bool]:
-        return self._outer.model.in_embedding[fragment.first : fragment.last]
-
     def _slot(self) -> int:
         comm: Any = getattr(self._comm, "comm", self._comm)  # an Island's
         return int(getattr(comm, "id", 0)) % SLOTS
@@ -398,7 +323,3 @@ class Windows:
 
     def _on_step(self) -> None:
         raise NotImplementedError
-
-
-def _norm(flat: torch.Tensor) -> float:
-    return float(torch.linalg.vector_norm(flat))

@@ -95,6 +95,7 @@ class TrainingState:
         states = SharedState(self.numbers(), self.revision), SharedState(self.tensors(), self.revision)
         for state in states:
             state.torn = self.torn
+        states[1].blank = self.revision == 0 and int(survey[0]) > 0
         return states
 
     def rehearse(self) -> None:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..checkpoint import dtypes
 from ..errors import StateError, UsageError
+from ..values import dtypes
 
 # Below this a tensor is not divided among the ranks that hold it: one of them writes it.
 DIVIDED_FROM_BYTES = 1 << 20

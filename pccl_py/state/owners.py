@@ -1,8 +1,9 @@
 """Which optimizer alone writes a tensor: such a tensor may be copied until that optimizer's next step.
 
 By addresses, not by objects: a state_dict() hands out other objects with the same memory. What anybody else
-may write has no owner: frozen parameters too (averages of weights, momentum encoders are written by hand),
-what two optimizers step, and views that reach beyond what the optimizer has.
+may write has no owner: frozen parameters too (averages of weights, momentum encoders are written by hand,
+unless the user says that nobody does), what two optimizers step, and views that reach beyond what the
+optimizer has.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+NOBODY = -1  # owns what is said to be frozen: no optimizer has this id, so none waits for it
+
 
 class Written(NamedTuple):
-    """Bytes [begin, end) of memory that an optimizer's step() writes. `owner`: its id."""
+    """Bytes [begin, end) of memory that an optimizer's step() writes. `owner`: its id, or NOBODY."""
 
     begin: int
     end: int

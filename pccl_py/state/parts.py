@@ -111,7 +111,8 @@ class StatefulPart:
 
 
 class PlainPart:
-    """A dict or list of tensors and plain values. Tensors are read into; values of the outermost are set."""
+    """A dict or list of tensors and plain values. Tensors are read into; values of the outermost are set, and
+    those that were not saved stay."""
 
     def __init__(self, held: dict[Any, Any] | list[Any]) -> None:
         self.held = held
@@ -124,7 +125,6 @@ class PlainPart:
 
     def take(self, tree: Any) -> None:
         if isinstance(self.held, dict):
-            self.held.clear()
             self.held.update(tree)
         else:
             self.held[:] = tree

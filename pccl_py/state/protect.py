@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import torch
 
-from ..errors import NotBuilt, UsageError
+from ..errors import UsageError
 from .parts import OptimizerPart, StatefulPart
 from .resume import PartSource, resume
 from .train_state import TrainState
@@ -21,24 +21,34 @@ class Run:
     resumed_from   by part: the source, its step and why
     """
 
-    def __init__(self, state: TrainState, comm: Any, checkpoints: Any) -> None:
+    def __init__(self, state: TrainState, comm: Any, snapshots: Any, checkpoints: Any) -> None:
         self.step = 0
         self.resumed_from: dict[str, PartSource] = {}
         self._state = state.joined(run=_Progress(self))
-        self._comm, self._checkpoints = comm, checkpoints
+        self._comm, self._snapshots, self._checkpoints = comm, snapshots, checkpoints
         self._inner = _only_optimizer(state)
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        self.resumed_from = resume(self._state, self._checkpoints)
+        self.resumed_from = resume(self._state, *self._sources())
         del self.resumed_from["run"]
         self._enter_outer()
-        if self._checkpoints is not None:
-            self._checkpoints.prepare(self._state)
+        for saver in (self._snapshots, self._checkpoints):
+            if saver is not None:
+                saver.prepare(self._state)
         # After the outer optimizer's hook: the outer step comes first, then what is saved has it.
         hook = self._inner.register_step_post_hook(self._after_step)
         self._open.callback(hook.remove)
         return self
+
+    def _sources(self) -> list[Any]:
+        """Memory first, unless what is on the disk is of a later step."""
+        if self._snapshots is None or self._checkpoints is None:
+            return [self._snapshots, self._checkpoints]
+        here, there = self._snapshots.latest(), self._checkpoints.latest()
+        if here is not None and there is not None and there > here:
+            return [self._checkpoints, self._snapshots]
+        return [self._snapshots, self._checkpoints]
 
     def _enter_outer(self) -> None:
         """The shared state of live peers wins over a checkpoint's where it is further."""
@@ -54,7 +64,7 @@ class Run:
             if name in self._state.parts:
                 self._from_peers(name, before, now)
         for name, told in self.resumed_from.items():
-            if name not in ("outer", "model") and told.source == "checkpoint":
+            if name not in ("outer", "model") and told.source in ("checkpoint", "snapshot"):
                 why = (
                     f"{told.why}; the newest that this peer has before outer step {now[0]} of the live peers"
                 )
@@ -78,8 +88,9 @@ class Run:
 
     def _after_step(self, *_: Any) -> None:
         self.step += 1
-        if self._checkpoints is not None:
-            self._checkpoints.step(self.step, self._state)
+        for saver in (self._snapshots, self._checkpoints):
+            if saver is not None:
+                saver.step(self.step, self._state)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -88,8 +99,12 @@ class Run:
         try:
             self._open.__exit__(kind, error, trace)
         finally:
-            if self._checkpoints is not None:
-                self._checkpoints.__exit__(kind, error, trace)
+            try:
+                if self._checkpoints is not None:
+                    self._checkpoints.__exit__(kind, error, trace)
+            finally:
+                if self._snapshots is not None:  # last: its memory is freed where the run is over
+                    self._snapshots.__exit__(kind, error, trace)
 
 
 class _Progress:
@@ -121,11 +136,11 @@ def protect(state: TrainState, comm: Any = None, *, snapshots: Any = None, check
     state         a TrainState with an optimizer `inner`, after whose step() everything happens; an outer
                   optimizer `outer` is entered, so that its windows close by themselves
     comm          the Communicator of the run, if there is one
+    snapshots     Snapshots with `every=`; their memory is freed at the end of the run, and left to a
+                  successor where an error ends it
     checkpoints   a Checkpointer with `every=`; closed at the end
 
         with pccl.protect(state, checkpoints=pccl.Checkpointer("/nvme/run7", every=200)) as run:
             print(run.resumed_from)
     """
-    if snapshots is not None:
-        raise NotBuilt("snapshots= waits for in-memory snapshots; pass checkpoints=")
-    return Run(state, comm, checkpoints)
+    return Run(state, comm, snapshots, checkpoints)

@@ -20,7 +20,7 @@ class PartSource:
 
 
 class Source(Protocol):
-    """A Checkpointer, or anything else with complete steps."""
+    """A Checkpointer, Snapshots, or anything else with complete steps."""
 
     def load(self, state: Any, step: int | str = "latest", *, strict: bool = True) -> Any: ...
 
@@ -41,12 +41,12 @@ def resume(state: TrainState, *sources: Source | None) -> dict[str, PartSource]:
         except NoCheckpointError as error:
             reasons.append(str(error))
             continue
-        return _told(state, info)
+        return _told(state, info, getattr(source, "name", "checkpoint"))
     why = "; ".join(reasons) or "no source was given"
     return {name: PartSource("program", None, why) for name in state.parts}
 
 
-def _told(state: TrainState, info: Any) -> dict[str, PartSource]:
+def _told(state: TrainState, info: Any, source: str) -> dict[str, PartSource]:
     passed = "".join(f"; step {step} was passed over: {why}" for step, why in info.skipped)
     told: dict[str, PartSource] = {}
     for name in state.parts:
@@ -54,10 +54,10 @@ def _told(state: TrainState, info: Any) -> dict[str, PartSource]:
         if absent and name in {word.rpartition("/")[2] for word in absent}:
             told[name] = PartSource("program", None, f"step {info.step} does not have it")
         else:
-            why = f"the newest complete step in {info.folder}{passed}"
+            why = f"the newest complete step in {info.folder.rstrip(',')}{passed}"
             if absent:
                 why += f"; without {', '.join(absent[:4])}{' ...' if len(absent) > 4 else ''}"
-            told[name] = PartSource("checkpoint", info.step, why)
+            told[name] = PartSource(source, info.step, why)
     return told
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import names, tagged
 from ..errors import StateError
+from ..values import names, tagged
 from .boxed import Boxed, World, boxed, local_of
 from .fingerprint import Fingerprint
-from .owners import Written, extent, owners_of
-from .parts import AnyPart, OptimizerPart, RandomPart, part_of
+from .owners import NOBODY, Written, extent, owners_of
+from .parts import AnyPart, ModulePart, OptimizerPart, RandomPart, part_of
 
 # Of each rank its own: saved for every rank, given back to the same one.
 PRIVATE = frozenset({"data", "rng"})
@@ -46,9 +46,14 @@ class TrainState:
 
     private     names of more parts of which each rank has its own; all others are the same on all ranks,
                 whole or as DTensors of which each rank holds its shard.
+    frozen      names of modules whose parameters without gradients nobody writes, such as the weights below
+                a LoRA: they are copied in the background, too. Without it they are copied in the call, for
+                an average of weights is frozen as well, and written by hand.
     """
 
-    def __init__(self, *, rng: bool = True, private: Iterable[str] = (), **parts: Any) -> None:
+    def __init__(
+        self, *, rng: bool = True, private: Iterable[str] = (), frozen: Iterable[str] = (), **parts: Any
+    ) -> None:
         self._parts: dict[str, AnyPart] = {}
         for name, value in parts.items():
             _check_name(name)
@@ -57,11 +62,15 @@ class TrainState:
         if rng and "rng" not in self._parts:
             self._parts["rng"] = RandomPart()
         self._private = PRIVATE | frozenset(private)
+        self._frozen = frozenset(frozen)
         self._walked: dict[tuple[str, ...], _Walked] = {}
         self._owners: dict[str, int] | None = None  # and the parameters, by id, for which that holds
         self._stepped: list[int] = []
         if unknown := set(private) - set(self._parts):
             raise StateError(f"private names {sorted(unknown)}, which are no parts of the state")
+        modules = {name for name, part in self._parts.items() if isinstance(part, ModulePart)}
+        if strangers := self._frozen - modules:
+            raise StateError(f"frozen names {sorted(strangers)}, which are no modules of the state")
 
     @property
     def parts(self) -> Mapping[str, AnyPart]:
@@ -71,7 +80,7 @@ class TrainState:
         """The same parts and these, in a new state."""
         rng = "rng" in self._parts
         both = {name: part for name, part in self._parts.items() if name != "rng"} | parts
-        return TrainState(rng=rng, private=self._private - PRIVATE, **both)
+        return TrainState(rng=rng, private=self._private - PRIVATE, frozen=self._frozen, **both)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         return [part.optimizer for part in self._parts.values() if isinstance(part, OptimizerPart)]
@@ -107,11 +116,15 @@ class TrainState:
             for optimizer in self.optimizers()
             for group in optimizer.param_groups
             for parameter in group["params"]
-        ]
+        ] + [id(parameter) for parameter in self._frozen_parameters()]
         if not unchanged or self._owners is None or self._stepped != stepped:
             self._owners, self._stepped = self._find_owners(taken.boxes), stepped
         taken.owners.update(self._owners)
         return taken
+
+    def _frozen_parameters(self) -> list[Tensor]:
+        modules = [self._parts[name].module for name in sorted(self._frozen)]  # type: ignore[union-attr]
+        return [one for module in modules for one in module.parameters() if not one.requires_grad]
 
     def _find_owners(self, boxes: Mapping[str, Boxed]) -> dict[str, int]:
         written = [
@@ -120,6 +133,7 @@ class TrainState:
             if isinstance(part, OptimizerPart)
             for tensor in part.written()
         ]
+        written += [Written(*extent(local_of(tensor)), NOBODY) for tensor in self._frozen_parameters()]
         return owners_of({name: extent(box.tensor) for name, box in boxes.items()}, written)
 
 

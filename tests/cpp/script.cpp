@@ -277,6 +277,7 @@ void Player::post(Call call, Process& process, const Settings& settings) {
   intent.root = std::uint32_t(number(settings.get("root", "1")) - 1);
   if (settings.get("scope") == "run") intent.scope = Scope::run;
   if (settings.get("on_loss") == "raise") intent.on_loss = OnLoss::raise;
+  if (settings.get("on_loss") == "remake") intent.on_loss = OnLoss::remake;
   if (settings.has("timeout")) intent.timeout = duration(settings.get("timeout"));
   const auto key = process.post(intent);
   if (key)

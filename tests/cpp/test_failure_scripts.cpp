@@ -28,6 +28,29 @@ TEST(kill_during_all_reduce_that_must_not_be_retried) {
   )");
 }
 
+// Also where all are still there, and for a peer that had not come to it yet.
+TEST(an_input_that_is_not_kept_is_asked_for_again) {
+  plays(R"(
+    peers 3
+    all_reduce on 1,2 on_loss=remake
+    break link 1-2
+    > m1: view 2 of 3 peers: the link between peers 1 and 2 broke: ...; ... 2 and 1 broke: ...
+    > p1,p2 aborts call 0 of group 0
+    > p1,p2,p3 view 0.2[p1,p2,p3]
+    > p1,p2 delivers call 0 of group 0: a connection broke during all_reduce, call 0 of group 0; make ...
+    all_reduce on 3 on_loss=remake
+    > p3 delivers call 0 of group 0: a connection broke during all_reduce, call 0 of group 0; make ...
+    all_reduce on 1,2,3 on_loss=remake
+    > p1,p2,p3 delivers call 1 of group 0: p1,p2,p3, waiting 0
+    all_reduce on 1,2 on_loss=remake
+    kill on 3
+    > m1: view 3 of 2 peers: peer 3 is gone (its connections broke: connection reset)
+    > p1,p2 aborts call 2 of group 0
+    > p1,p2 view 0.3[p1,p2]
+    > p1,p2 delivers call 2 of group 0: peer 3 left during all_reduce, call 2 of group 0; make the inputs ...
+  )");
+}
+
 TEST(withdrawal_while_the_master_is_out_of_reach) {
   plays(R"(
     peers 3

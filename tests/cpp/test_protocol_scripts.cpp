@@ -133,6 +133,20 @@ TEST(time_out_names_who_is_missing) {
   )");
 }
 
+TEST(a_short_time_out_names_who_is_missing) {
+  plays(R"(
+    peers 3
+    all_reduce on 1,2 timeout=300ms
+    after 200ms
+    after 200ms
+    > p1,p2: waiting in all_reduce, call 0 of group 0 for peer 3 (island peer-3)
+    > p1,p2 aborts call 0 of group 0
+    > p1,p2 delivers ...: peer 1 waited 300 ms in all_reduce, call 0 of group 0; missing: peer 3
+    all_reduce on 3
+    > p3 delivers call 0 of group 0: peer 1 waited 300 ms in all_reduce, call 0 of group 0; missing: peer 3
+  )");
+}
+
 TEST(time_out_of_a_boundary) {
   plays(R"(
     peers 3

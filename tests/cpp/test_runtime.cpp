@@ -123,7 +123,8 @@ TEST(a_cancelled_operation_fails_for_all_and_inputs_are_intact) {
   CHECK(holds(b->in, 2, 1));
 }
 
-// What was measured for it keeps stripes full, and what has been posted since has to find room on them.
+// What was measured for it keeps stripes full, and what has been posted since has to find room on them. That
+// nothing more is sent only to measure is counted, not timed: on a busy machine everything takes long.
 TEST(operations_go_on_where_a_boundary_with_probes_failed) {
   Run run;
   std::vector<std::unique_ptr<PeerRuntime>> peers;
@@ -138,14 +139,18 @@ TEST(operations_go_on_where_a_boundary_with_probes_failed) {
     REQUIRE(each->wait_for(10 * second));
     CHECK_EQ(int(each->get().error.code), int(ErrorCode::cancelled));
   }
+  const auto sent = [](PeerRuntime& peer) { return peer.status(true).links.begin()->second.bytes_out; };
+  std::vector<std::uint64_t> before;
+  for (const auto& peer : peers) before.push_back(sent(*peer));
   std::vector<std::shared_ptr<Float32Operation>> sums;
   for (const auto& peer : peers) sums.push_back(start_sum(*peer, 4'000'000, 1, false));
   for (const auto& sum : sums) {
     const auto result = finish(*sum);
     CHECK_EQ(int(result.outcome.error.code), 0);
     CHECK(holds(sum->out, 2, 2));
-    CHECK(result.took < second);
   }
+  const std::uint64_t chunks = 4'000'000 * sizeof(float), queued = 16u << 20;
+  for (std::size_t i = 0; i < 2; ++i) CHECK(sent(*peers[i]) - before[i] < chunks + queued);
 }
 
 TEST(with_a_secret_only_those_who_know_it_come_in) {

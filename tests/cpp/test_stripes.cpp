@@ -154,10 +154,12 @@ TEST(a_stripe_breaks_after_any_number_of_bytes) {
     const auto limit = round < 4 ? 1 + rng.below(400) : rng.below(2 * mib);
     std::atomic<int> left{3};
     Linked linked(
-        3, [&](std::size_t index, Proxy::Way at, std::uint8_t*, std::size_t bytes, std::uint64_t before) {
+        3,
+        [&](std::size_t index, Proxy::Way at, std::uint8_t*, std::size_t bytes, std::uint64_t before) {
           const bool hit = index % 3 == victim && at == way && before + bytes > limit;
           return !hit || left.fetch_sub(1) <= 0;
-        });
+        },
+        patient());
     const auto view = linked.first->status(false).view.id;
     for (const bool in_place : {false, true}) linked.sum(mib + 3, in_place);
     CHECK(linked.first->status(false).view.id == view);

@@ -10,14 +10,20 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 
 from pccl_py import Communicator, Config
 from pccl_py.optim import AsyncDiLoCo, DiLoCo, StreamingDiLoCo
+from pccl_py.work import Work
 
 from .diloco_peer import PULL, H, say, start, target
+from .trapped import trap_part
 
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "diloco": (DiLoCo, {}),
@@ -36,6 +42,24 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def interrupted_wait(*, late: bool) -> Iterator[None]:
+    """Ctrl-C in the first wait; late: when the operation has committed, just before it would return."""
+    real, calls = Work.wait, 0
+
+    def wait(work: Work, *arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1 and late:
+            real(work, *arguments, **options)
+        if calls == 1:
+            raise KeyboardInterrupt
+        return real(work, *arguments, **options)
+
+    with mock.patch.object(Work, "wait", wait):
+        yield
 
 
 class Calling(Communicator):
@@ -67,16 +91,15 @@ class Calling(Communicator):
         return super().send(*arguments, **options)
 
     def all_reduce(self, tensors: Any, *arguments: Any, **options: Any) -> Any:
-        call = super().all_reduce
+        call = partial(super().all_reduce, algorithm="direct")
         if self.outer is None:
             return call(tensors, *arguments, **options)
         counts = tensors[0].dtype == torch.float64
         if self.told.interrupt_behind == self.outer.windows and not counts:
             self.told.interrupt_behind = -1
             options.pop("async_op", None)
-            work = call(tensors, *arguments, **options, async_op=True)
-            work.cancel()
-            raise KeyboardInterrupt
+            with interrupted_wait(late=self.told.interrupt_late):
+                call(tensors, *arguments, **options)
         if self.told.die_behind != self.outer.windows:
             return call(tensors, *arguments, **options)
         phase = self.told.die_in
@@ -84,10 +107,7 @@ class Calling(Communicator):
             call(tensors, *arguments, **options)
             die()
         if phase in ("quantize", "reduce") and not counts:
-            work = call(tensors, *arguments, **{**options, "async_op": True})
-            time.sleep(0.0 if phase == "quantize" else 0.003)
-            die()
-            work.wait()
+            trap_part(self, tensors[0], own=phase == "reduce")
         if phase == "commit" and not counts:
             call(tensors, *arguments, **options)
             die()
@@ -113,6 +133,7 @@ def main() -> None:
     parser.add_argument("--die-behind", type=int, default=-1, help="so many windows")
     parser.add_argument("--leave-behind", type=int, default=-1, help="so many windows, politely")
     parser.add_argument("--interrupt-behind", type=int, default=-1, help="so many windows")
+    parser.add_argument("--interrupt-late", action="store_true", help="when it has committed")
     options = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -130,7 +151,7 @@ def main() -> None:
     say("ready")
     if options.wait:
         sys.stdin.readline()
-    config = Config(heartbeat_ms=100, heartbeats_missed_max=10)
+    config = Config(heartbeat_ms=100, heartbeats_missed_max=100)  # a busy machine evicts nobody here
     with Calling(options.address, min_islands=options.founders, config=config) as comm:
         say("member", id=comm.id, name=options.name)
         with kind(comm, model, inner, sync_every=H, **settings) as outer:

@@ -203,6 +203,19 @@ def test_kernels() -> None:
         assert ("numpy_ratio" in row) == (row["dtype"] != "bfloat16")
 
 
+def test_erasure() -> None:
+    options = ("--size", "2M", "--code", "3,1", "--code", "4,2", "--threads", "1,2", "--repeats", "1")
+    rows = bench("erasure", *options, "--against", "memcpy,isal,pyeclib,zfec")
+    whats = ["encode", "decode", "copy+crc", "copy+crc+encode"]
+    assert [(row["k"], row["m"], row["threads"], row["what"]) for row in rows] == [
+        (k, m, threads, what) for k, m in ((3, 1), (4, 2)) for threads in (1, 2) for what in whats
+    ]
+    for row in rows:
+        assert row["correct"], row
+        assert row["gbps"] > 0 and row["ratio_memcpy"] == pytest.approx(row["gbps"] / row["memcpy_gbps"])
+        assert ("ratio_isal" in row) == (row["isal_version"] is not None and "copy" not in row["what"])
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_transports(transport: str) -> None:
     """Each one that the communicator takes; the others are named, and skipped by scripts."""

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -26,6 +28,16 @@ def stress(*words: str) -> dict[str, int]:
 def test_what_was_durable_is_loaded_whenever_a_saver_is_killed() -> None:
     found = stress("--kills", "50", "--seed", "7")
     assert found["kills"] == 50 and found["loads_checked"] >= 45
+    assert found["wrong_values"] == found["survivor_deaths"] == found["hangs"] == 0, found["details"]
+
+
+@pytest.mark.parametrize(
+    ("way", "kills"), [("upload", 10), ("dcp", 10), pytest.param("convert", 8, marks=pytest.mark.nightly)]
+)
+@pytest.mark.deadline(240)
+def test_other_ways_to_write_keep_their_word(way: str, kills: int) -> None:
+    found = stress("--kills", str(kills), "--seed", "5", "--way", way)
+    assert found["kills"] == kills and found["loads_checked"] > 0
     assert found["wrong_values"] == found["survivor_deaths"] == found["hangs"] == 0, found["details"]
 
 

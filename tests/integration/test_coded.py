@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -16,9 +18,16 @@ from pccl_py.coded_calls import CodedSum, CodedTerm, rotated_sums
 from tests.conftest import Spawn
 from tests.threads import in_threads
 
-from .peers import PEER, QUICK, expect, together
+from .peers import PATIENT, PEER, expect, together
 
 Bytes = npt.NDArray[np.uint8]
+
+
+@pytest.fixture
+def master() -> Iterator[Master]:
+    """A killed process is known by its connections: silence may last, on a busy machine."""
+    with Master(config=PATIENT) as running:
+        yield running
 
 
 def product(a: int, b: int) -> int:
@@ -59,7 +68,7 @@ def test_rotated_parities(master: Master, world: int, m: int, transport: str) ->
     sums = rotated_sums(world, cauchy(m, world - m))
 
     def play(comm: Communicator, index: int) -> None:
-        rank = comm.rank
+        rank, ids = comm.rank, comm._ids()
         for longest, spread in ((1, 0), (999, 50), (300_000, 70_000)):
             lengths = [longest - spread * r // world for r in range(world)]
             blocks = [block_of(rank, i, lengths[rank]) for i in range(world - m)]
@@ -67,7 +76,7 @@ def test_rotated_parities(master: Master, world: int, m: int, transport: str) ->
             out = [np.empty(longest, np.uint8) for _ in range(m)]
             info = comm.coded_reduce_scatter(blocks, out, sums, block_bytes=longest)
             assert isinstance(info, OpInfo)
-            assert sorted(info.contributors) == sorted(comm._ids())
+            assert sorted(info.contributors) == ids
             assert all(np.array_equal(a, b) for a, b in zip(blocks, copies, strict=True))
             own = [total for total in sums if total.owner == rank]
             for got, total in zip(out, own, strict=True):
@@ -92,8 +101,10 @@ def test_bytes_on_the_network(master: Master) -> None:
         before = traffic(comm)
         info = comm.coded_reduce_scatter(blocks, out, sums)
         comm.barrier()
+        after = traffic(comm)
+        comm.barrier()  # nobody leaves before all have looked
         assert isinstance(info, OpInfo)
-        return info.bytes_sent, traffic(comm) - before
+        return info.bytes_sent, after - before
 
     results = together(master.address, world, play, transport="tcp")
     coded = world * k * length
@@ -129,11 +140,12 @@ def test_lost_blocks_are_decoded_by_those_who_are_left(master: Master) -> None:
     ]
 
     def play(comm: Communicator, index: int) -> None:
-        blocks = [held[comm.rank]] if comm.rank in held else []
-        out = [np.empty(length, np.uint8)] if comm.rank in (0, 3) else []
+        rank = comm.rank
+        blocks = [held[rank]] if rank in held else []
+        out = [np.empty(length, np.uint8)] if rank in (0, 3) else []
         comm.coded_reduce_scatter(blocks, out, sums, block_bytes=length)
         if out:
-            assert np.array_equal(out[0], data[0 if comm.rank == 3 else 1])
+            assert np.array_equal(out[0], data[0 if rank == 3 else 1])
 
     together(master.address, world, play, role="keeper")
 
@@ -144,15 +156,15 @@ def test_a_rate_limit_holds(master: Master) -> None:
     length = 1_500_000
 
     def play(comm: Communicator, index: int) -> float:
-        out = [np.empty(length, np.uint8)]
+        out, rank = [np.empty(length, np.uint8)], comm.rank
         began = time.monotonic()
-        block = block_of(comm.rank, 0, length)
+        block = block_of(rank, 0, length)
         work: Any = comm.coded_reduce_scatter([block], out, sums, rate_limit=3e6, tag=1, async_op=True)
         array = np.full(100_000, 1.0)
         comm.all_reduce(array, tag=2)
         assert np.all(array == 2) and not work.is_completed()
         work.wait()
-        assert np.array_equal(out[0], block_of(1 - comm.rank, 0, length))
+        assert np.array_equal(out[0], block_of(1 - rank, 0, length))
         return time.monotonic() - began
 
     assert all(0.42 < took < 5 for took in together(master.address, 2, play))
@@ -192,13 +204,17 @@ def test_a_keeper_killed_in_the_middle(master: Master, spawn: Spawn) -> None:
     victim = spawn("-c", PEER + VICTIM, master.address, str(length))
 
     def survive(index: int) -> None:
-        with Communicator(master.address, role="keeper", min_islands=4, config=QUICK) as comm:
+        with Communicator(master.address, role="keeper", min_islands=4, config=PATIENT) as comm:
             if index == 0:
                 expect(victim, "in")
                 threading.Timer(0.5, victim.kill).start()
-            with pytest.raises(PeerLost, match=r"peer \d+ has left: coded_reduce_scatter"):
-                for _ in range(20):
+            lost = ""
+            while not lost:
+                try:
                     code(comm, 2, length, rate_limit=4e6)
+                except (PeerLost, UsageError) as error:  # or the group changed after it was looked at
+                    lost = str(error)
+            assert re.match(r"peer \d+ has left: coded_reduce_scatter|sum 0 has a block of rank 3", lost)
             assert comm.world_size == 3
             code(comm, 1, length)
 

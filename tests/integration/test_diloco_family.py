@@ -16,7 +16,13 @@ MODULE = "tests.integration.family_peer"
 
 
 @pytest.mark.deadline(100)
-@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"diloco", "copy"}))
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("gap", "streaming int4"),
+        *(pytest.param(kind, marks=pytest.mark.nightly) for kind in ("async", "int4", "int8", "streaming")),
+    ],
+)
 def test_a_peer_dies_under_way_and_one_joins(spawn: Spawn, master: Master, kind: str) -> None:
     windows = 16
     run = Run(spawn, master.address, MODULE)

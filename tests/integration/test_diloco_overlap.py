@@ -40,6 +40,7 @@ print(json.dumps([share, outer.state_digest()]), flush=True)
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.deadline(120)
 def test_averages_that_overlap_leave_the_peers_training(inside: Inside) -> None:
     shares: dict[str, float] = {}

@@ -3,6 +3,7 @@ values are those of a few lines of numpy with the members that each window says 
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from pccl_py import Master
 from tests.conftest import Spawn
 
+from . import trapped
 from .diloco_peer import PULL, H, start, target
 from .test_diloco import Run
 
@@ -83,33 +85,38 @@ LITERAL = {
     "streaming int4": (streaming, 0.3),
 }
 COMMITTED = {"commit", "outer", "model"}
+TRAPPED = {"quantize", "reduce"}  # within a reduction, for sure
 PHASES = [
     ("diloco", "reduce"),
     ("diloco", "commit"),
-    ("diloco", "outer"),
     ("diloco", "model"),
     ("int8", "counts"),
     ("int8", "quantize"),
+    ("async", "overlap"),
+    ("streaming int4", "outer"),
+]
+AT_NIGHT = [
+    ("diloco", "outer"),
     ("int8", "reduce"),
     ("int8", "commit"),
     ("int8", "outer"),
-    ("async", "overlap"),
     ("async", "outer"),
     ("streaming", "overlap"),
     ("streaming int4", "quantize"),
-    ("streaming int4", "outer"),
 ]
 
 
 @pytest.mark.deadline(100)
-@pytest.mark.parametrize(("kind", "phase"), PHASES)
+@pytest.mark.parametrize(
+    ("kind", "phase"), [*PHASES, *(pytest.param(*phase, marks=pytest.mark.nightly) for phase in AT_NIGHT)]
+)
 def test_killed_in_each_phase(spawn: Spawn, master: Master, kind: str, phase: str) -> None:
     run = Run(spawn, master.address, MODULE)
     common = ("--size", str(SIZE), "--windows", str(WINDOWS), "--founders", "3", "--pace", "0.01")
     for name in "ABC":
         dying = ("--die-in", phase, "--die-behind", str(DEATH - 1)) if name == "C" else ()
         run.start(name, kind, *common, *dying)
-    run.finish(killed={"C"})
+    run.finish(killed={"C"}, by=trapped.SIGNAL if phase in TRAPPED else signal.SIGKILL)
 
     for name in "AB":
         assert [e["number"] for e in run.of(name, "window")] == list(range(1, WINDOWS + 1)), "one was lost"
@@ -120,6 +127,9 @@ def test_killed_in_each_phase(spawn: Spawn, master: Master, kind: str, phase: st
     assert all(who == ({"A", "B", "C"} if number <= last else {"A", "B"}) for number, who in members.items())
     if phase in COMMITTED:
         assert last >= DEATH, "what was committed with C counts"
+    elif phase in TRAPPED:
+        assert last == DEATH - 1, "it died before it held the result"
+        assert max(e["attempts"] for e in run.of("A", "window")) > 1
     elif phase in ("counts", "overlap"):
         assert DEATH - 1 <= last <= DEATH
     literal, tolerance = LITERAL[kind]
@@ -132,13 +142,22 @@ def test_killed_in_each_phase(spawn: Spawn, master: Master, kind: str, phase: st
 
 
 @pytest.mark.deadline(100)
-@pytest.mark.parametrize("kind", ["int8", "streaming int4"])
-def test_interrupted_between_counts_and_delta(spawn: Spawn, master: Master, kind: str) -> None:
-    """Ctrl-C there, and the peer goes on: all repeat what is left, and no window is lost."""
+@pytest.mark.parametrize(
+    ("kind", "late"),
+    [
+        ("int8", ()),
+        ("streaming int4", ()),
+        ("int8", ("--interrupt-late",)),
+        ("diloco", ("--interrupt-late",)),
+    ],
+)
+def test_interrupted_in_a_reduction(spawn: Spawn, master: Master, kind: str, late: tuple[str, ...]) -> None:
+    """Ctrl-C between counts and delta, or just behind the commit, and the peer goes on: all repeat what is
+    left, and no window is lost."""
     run = Run(spawn, master.address, MODULE)
     common = ("--size", str(SIZE), "--windows", str(WINDOWS), "--founders", "3", "--pace", "0.01")
     for name in "ABC":
-        run.start(name, kind, *common, *(("--interrupt-behind", "3") if name == "C" else ()))
+        run.start(name, kind, *common, *(("--interrupt-behind", "3", *late) if name == "C" else ()))
     run.finish(killed=set())
     assert run.of("C", "interrupted")
     assert all(len(found) == 1 for found in run.digests().values()), run.digests()

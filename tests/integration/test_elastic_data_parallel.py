@@ -329,6 +329,52 @@ def test_no_optimizer_steps_before_the_newcomer_has_all(
     assert min(member[2][began + 1], newcomer[2][began + 1]) > begun[0]
 
 
+def test_no_optimizer_steps_before_members_have_compared_their_states(
+    master: Master, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody comes and leaves at once. Nobody enters then, so the members' next step does not wait for a
+    newcomer; one member is late to compare, and no optimizer changes a tensor before it has."""
+    entered, passed, begun = threading.Event(), threading.Event(), []
+
+    def late(comm: Any, state: Any, tag: int) -> Any:
+        if passed.is_set() and comm.rank == 1:
+            time.sleep(0.5)
+            begun.append(time.monotonic())
+        return synchronize(comm, state, tag)
+
+    monkeypatch.setattr(background_sync, "synchronize", late)
+
+    def member() -> Any:
+        model, sampler = net(plain), ElasticSampler(64, global_batch=16)
+        inner = torch.optim.AdamW(model.parameters(), lr=0.1)
+        with Communicator(master.address, min_islands=2, config=QUICK, timeout=30) as comm:
+            run = elastic_data_parallel(model, comm, inner, sampler=sampler)
+            stepped = {}
+            inner.register_step_pre_hook(lambda *_: stepped.update({run.steps: time.monotonic()}))
+            for x in run.batches(Data(), steps=7):
+                if run.steps == 3:
+                    entered.set()
+                    while comm.waiting == 0 and not passed.is_set():
+                        time.sleep(0.01)
+                    passed.set()
+                loss(model, x).backward()
+                inner.step()
+                inner.zero_grad()
+            found = stepped, flat(model), run.digest()
+            comm.barrier()
+            return found
+
+    def passer_by() -> None:
+        assert entered.wait(20)
+        with Communicator(master.address, config=QUICK, timeout=30):
+            assert passed.is_set()
+
+    one, other, _ = in_threads([member, member, passer_by], 50)
+    assert len(begun) == 1
+    assert min(one[0][5], other[0][5]) > begun[0]
+    assert torch.equal(one[1], other[1]) and one[2] == other[2]
+
+
 def test_a_newcomer_with_another_model_is_refused_and_the_others_go_on(master: Master) -> None:
     entered = threading.Event()
 

@@ -34,7 +34,7 @@ with Communicator(address, insecure=True, min_islands=2, transport="tcp", config
 
 
 @pytest.mark.deadline(200)
-@pytest.mark.parametrize("in_place", [0, 1])
+@pytest.mark.parametrize("in_place", [pytest.param(0, marks=pytest.mark.nightly), 1])
 def test_what_leaves_once_more_is_what_left_before(inside: Inside, in_place: int) -> None:
     """With a stripe goes what the kernel had taken already. In place the sum may take the place of what the
     other end still misses.

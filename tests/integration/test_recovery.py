@@ -34,7 +34,7 @@ def one(found: list[dict[str, Any]], event: str) -> dict[str, Any]:
 
 
 @pytest.mark.deadline(200)
-@pytest.mark.parametrize("killed_replacements", [0, 1])
+@pytest.mark.parametrize("killed_replacements", [pytest.param(0, marks=pytest.mark.nightly), 1])
 def test_a_killed_stage_is_rebuilt_and_training_goes_on(
     master: Master, spawn: Spawn, killed_replacements: int
 ) -> None:

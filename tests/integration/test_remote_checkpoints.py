@@ -3,7 +3,9 @@ objects."""
 
 from __future__ import annotations
 
+import json
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +17,15 @@ import torch
 
 import pccl_py as pccl
 from pccl_py.checkpoint import lease, patience
+from pccl_py.checkpoint.upload_queue import SLACK, WAITING_MAX
+from pccl_py.cli import main
 from pccl_py.errors import BusyError, CheckpointError, DamagedError, NoCheckpointError, UsageError
 from tests.s3_server import BUCKET, S3Server
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 MIB = 1 << 20
+AWAY_S = 150.0
+HELD_MAX = 1 + 1 + WAITING_MAX + SLACK  # kept, being sent, waiting
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +256,8 @@ def test_a_remote_that_is_away_ends_no_training_and_is_caught_up(
                     assert "cannot" in str(error) and str(tmp_path) in str(error)
                 time.sleep(0.3)
             assert told == 1 and saving.stats.remote_fault and saving.stats.upload_retries > 3
-            assert 1 in saving.steps(level="local")  # held: it is under way
+            held = saving.steps(level="local")
+            assert 1 in held and len(held) <= HELD_MAX  # it is under way; others do not fill the disk
             assert saving.load({"x": blank(1, 1000)}).step >= step - 1
         finally:
             server.open_door()
@@ -270,6 +277,73 @@ def test_a_remote_that_is_away_ends_no_training_and_is_caught_up(
         state = blank(4, 4 * MIB)
         loading.load({"x": state}, 1)
         assert equal(state, tensors(1, 4, 4 * MIB))
+
+
+@pytest.mark.nightly
+@pytest.mark.deadline(420)
+def test_a_remote_that_is_away_for_minutes(server: S3Server, url: str, tmp_path: Path) -> None:
+    """With the pauses that users have. One error says so, saves go on, retries grow rare."""
+    options: dict[str, Any] = {"keep": 1, "remote_keep": 3, "timeout_s": 20.0}
+    with pccl.Checkpointer(url, local=tmp_path, remote_options=server.options, **options) as saving:
+        saving.save(1, {"x": tensors(1, 1, 1000)})
+        saving.wait(level="remote")
+        threads = threading.active_count()
+        server.shut_door()
+        try:
+            begun, step, told, blocked = time.monotonic(), 1, [], 0.0
+            while time.monotonic() - begun < AWAY_S:
+                step += 1
+                called = time.perf_counter()
+                try:
+                    saving.save(step, {"x": tensors(step, 1, 1000)})
+                except CheckpointError as error:
+                    told.append(str(error))
+                blocked = max(blocked, time.perf_counter() - called)
+                time.sleep(1.0)
+        finally:
+            server.open_door()
+        assert len(told) == 1 and "uploading is tried on" in told[0] and blocked < 2.0, (told, blocked)
+        assert saving.stats.remote_fault and AWAY_S / 15 / 4 < saving.stats.upload_retries < AWAY_S / 4
+        assert threading.active_count() <= threads + 8
+        saving.wait()
+        held = saving.steps(level="local")
+        assert step > 60 and len(held) <= HELD_MAX, "what waits for the remote must not fill the disk"
+        saving.wait(120, level="remote")
+        assert saving.stats.upload_skipped > 50
+        assert saving.steps(level="remote")[-1] == saving.latest() and saving.stats.upload_failed == 0
+        assert saving.stats.remote_fault is None
+    with saver(url, tmp_path / "other", server) as loading:
+        state = blank(1, 1000)
+        assert equal(state, tensors(loading.load({"x": state}).step, 1, 1000))
+
+
+def test_gc_of_a_url_on_the_command_line(
+    server: S3Server, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with saver(url, tmp_path, server) as saving:
+        for step in (10, 15, 20, 25, 30):
+            saving.save(step, {"x": tensors(step, 1, 1000)})
+            saving.wait(level="remote")
+    fs, place = server.fs(), url.removeprefix("s3://")
+    fs.pipe_file(f"{place}/step-000000000040/shard-00000-of-00001.safetensors", b"half")  # no manifest
+    fs.pipe_file(f"{place}/mine/notes.txt", b"x")
+    key = f"{place}/step-000000000050/shard-00000-of-00001.safetensors".partition("/")[2]
+    fs.call_s3("create_multipart_upload", Bucket=BUCKET, Key=key)
+    words = ["ckpt", "gc", url, "--keep", "2", "--keep-every", "20", "--json"]
+    for name, value in server.straight.items():
+        words += ["--option", f"{name}={value}"]
+    fs.pipe_file(f"{place}/.owner.json", b'{"run":"x","host":"h","pid":1}')
+    assert main(words) == 1 and "belongs to a run" in capsys.readouterr().err
+    assert main([*words, "--force"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"removed": [10, 15], "kept": [20, 25, 30], "leftovers": [40]}
+    left = names(server, url)
+    assert "mine/notes.txt" in left and not any("000040" in name for name in left)
+    assert not fs.call_s3("list_multipart_uploads", Bucket=BUCKET, Prefix=key).get("Uploads")
+    fs.rm_file(f"{place}/.owner.json")
+    with saver(url, tmp_path / "other", server) as loading:
+        state = blank(1, 1000)
+        assert loading.load({"x": state}).step == 30 and equal(state, tensors(30, 1, 1000))
 
 
 @pytest.mark.nightly

@@ -41,8 +41,9 @@ def run(server: S3Server, world: int, url: str, folder: str, word: str) -> list[
     return said
 
 
+@pytest.mark.nightly
 @pytest.mark.deadline(200)
-@pytest.mark.parametrize("folder", ["shared", pytest.param("host{rank}", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("folder", ["shared", "host{rank}"])
 def test_ranks_lose_their_folders(server: S3Server, tmp_path: Path, folder: str) -> None:
     url = f"s3://{BUCKET}/ranks-{folder[:4]}"
     place = str(tmp_path / folder)

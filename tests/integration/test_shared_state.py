@@ -159,6 +159,13 @@ def test_alone(master: Master) -> None:
         assert np.array_equal(state.tensors["x"], np.arange(10))
 
 
+def test_alone_again_and_again(master: Master) -> None:
+    """Nothing of one that is over stays open at the master, which evicts who has too many."""
+    with Communicator(master.address, config=QUICK) as comm:
+        for revision in range(1, 30):
+            assert comm.sync_shared_state(SharedState({"w": np.ones(9)}, revision)).revision == revision
+
+
 def test_a_timeout_ends_it_for_all(master: Master) -> None:
     def play(comm: Communicator, index: int) -> None:
         state = SharedState({"x": np.zeros(3)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 import pccl_py as pccl
 from pccl_py import _core
@@ -19,7 +21,7 @@ from pccl_py.errors import CheckpointError, DamagedError, StateError
 from pccl_py.optim.outer_state import Fragment, OuterState
 from pccl_py.staging import fence
 from pccl_py.state.boxed import World
-from pccl_py.state.owners import Written, extent, owners_of
+from pccl_py.state.owners import NOBODY, Written, extent, owners_of
 from pccl_py.state.train_state import TrainState
 from pccl_py.state_sync import StateSync
 
@@ -309,3 +311,78 @@ def test_the_outer_step_and_state_received_pass_the_fence(watched: Watched) -> N
     stale: Any = SimpleNamespace(index=0, entry=SimpleNamespace(chunks=1))
     StateSync._find_stale(sync, stale)
     assert watched.passed == [None, None, None]
+
+
+def adapted(value: float) -> torch.nn.Sequential:
+    """A frozen base, and what is trained beside it."""
+    return torch.nn.Sequential(frozen(float(value)), torch.nn.Linear(1, 1, bias=False))
+
+
+def test_a_frozen_base_is_copied_in_the_background_whatever_the_optimizer_does(tmp_path: Path) -> None:
+    model = adapted(5)
+    inner = torch.optim.SGD([model[1].weight])
+    state = TrainState(rng=False, model=model, inner=inner, frozen=["model"])
+    owners = state.take(ALONE).owners
+    assert owners["model/0.weight"] == NOBODY and owners["model/1.weight"] == id(inner)
+    with pccl.Checkpointer(tmp_path) as saver:
+        saver.save(1, state)
+        assert saver._pipeline._under_way[0].job.progress()[0] < model[0].weight.nbytes
+        inner.step()
+        saver.wait()
+    into = adapted(0)
+    loaded(tmp_path, TrainState(rng=False, model=into), strict=False)
+    assert into[0].weight.unique().tolist() == [5]
+    model[0].weight.requires_grad_(True)  # it trains from now on, by whatever steps it
+    assert "model/0.weight" not in state.take(ALONE).owners
+    with pytest.raises(StateError, match="no modules"):
+        TrainState(model=model, inner=inner, frozen=["inner"])
+
+
+@pytest.mark.parametrize("how", ["data", "numpy", "add_"])
+def test_a_base_that_is_written_all_the_same_fails_that_save_by_name(tmp_path: Path, how: str) -> None:
+    """torch's count of writes knows the last way alone."""
+    model = adapted(5)
+    state = TrainState(rng=False, model=model, inner=torch.optim.SGD([model[1].weight]), frozen=["model"])
+    slow = _core.InjectedDisk("pwrite * delay 5")
+    with pccl.Checkpointer(tmp_path, pool_bytes=32 << 20) as saver:
+        saver._disk = slow
+        saver.save(1, state)
+        weight = model[0].weight
+        if how == "data":
+            weight.data.add_(1)
+        elif how == "numpy":
+            weight.detach().numpy()[:] += 1
+        else:
+            with torch.no_grad():
+                weight.add_(1)
+        with pytest.raises(StateError, match="model/0.weight was written while it was saved"):
+            saver.wait()
+        saver.save(2, state)
+        saver.wait()
+        assert saver.steps() == [2]
+
+
+def test_values_that_were_not_saved_are_told_and_stay(tmp_path: Path) -> None:
+    with pccl.Checkpointer(tmp_path) as saver:
+        saver.save(1, {"x": {"w": torch.ones(2), "n": 5, "log": {"a": 1}}})
+        into = {"w": torch.zeros(2), "n": 0, "best": 0.5, "log": {"b": 2}, "more": [torch.zeros(1)]}
+        with pytest.raises(StateError, match="x/best"):
+            saver.load({"x": into})
+        info = saver.load({"x": into}, strict=False)
+    assert sorted(info.missing) == ["x/best", "x/more/0"]
+    assert into["best"] == 0.5 and into["n"] == 5 and into["log"] == {"a": 1} and "more" in into
+
+
+@pytest.mark.parametrize("kind", ["state", "dict"])
+def test_what_was_saved_does_not_live_longer_for_it(tmp_path: Path, kind: str) -> None:
+    held = {"w": torch.ones(1 << 16)}
+    memory = StorageWeakRef(held["w"].untyped_storage())
+    state: Any = TrainState(rng=False, x=held) if kind == "state" else {"x": held}
+    with pccl.Checkpointer(tmp_path) as saver:
+        saver.save(1, state)
+        saver.wait()
+        del state, held
+        if kind == "dict":  # it knows the last dict, for the next save
+            saver.close()
+        gc.collect()
+        assert memory.expired()

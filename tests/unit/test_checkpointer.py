@@ -13,7 +13,7 @@ import torch
 import pccl_py as pccl
 from pccl_py.checkpoint import native
 from pccl_py.errors import BusyError, CheckpointError, NoCheckpointError, StateError, UsageError
-from pccl_py.staging import fence
+from pccl_py.staging import Pool, fence
 
 DTYPES = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
@@ -338,3 +338,28 @@ def test_gc_leaves_a_save_alone_that_is_on_its_way(tmp_path: Path) -> None:
                 saver.gc()  # the step's folder is still empty, then it holds a file without a manifest
             saver.wait()
             assert saver.steps() == [step]
+
+
+def test_a_pool_in_a_memfd_serves_two_savers_and_stays_its_owner_s(tmp_path: Path) -> None:
+    fd = os.memfd_create("pool")
+    os.ftruncate(fd, 40 << 20)  # two slabs and a half
+    with Pool(fd=fd) as pool:
+        assert pool.bytes == pool.free_bytes == 32 << 20
+        state = {"w": torch.arange(3 << 20, dtype=torch.float32)}
+        for name in ("a", "b"):
+            with pccl.Checkpointer(tmp_path / name, pool=pool) as saver:
+                saver.save(1, {"x": state})
+                saver.wait()
+                assert saver.stats.pool_bytes == pool.bytes
+                into = {"w": torch.zeros(3 << 20)}
+                saver.load({"x": into})
+                assert torch.equal(into["w"], state["w"])
+        assert pool.free_bytes == pool.bytes
+        rows = np.frombuffer(os.pread(fd, 40 << 20, 0), np.float32)
+        assert 2.0**20 + 12345 in rows, "another process could read what is being saved"
+    os.close(fd)
+    for wrong in ({}, {"bytes": 16 << 20}, {"fd": fd}):
+        with pytest.raises(UsageError):
+            Pool(**wrong)
+    with Pool(32 << 20) as pool, pytest.raises(UsageError, match="pool_bytes"):
+        pccl.Checkpointer(tmp_path / "c", pool=pool, pool_bytes=64 << 20)

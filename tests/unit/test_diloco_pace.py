@@ -16,7 +16,7 @@ from torch import Tensor
 
 import pccl_py as pccl
 from pccl_py.optim import DiLoCo, LocalSGD
-from pccl_py.optim.pace import PaceRules
+from pccl_py.optim.pace import Pace, PaceRules
 from tests.conftest import ROOT
 from tests.fakes import FakeWorld
 from tests.threads import in_threads
@@ -58,27 +58,46 @@ def test_wrong_arguments(options: dict[str, Any], text: str) -> None:
 # ---- on slow and fast peers --------------------------------------------------------------------------------
 
 
+class TimedWorld(FakeWorld):
+    """Each peer has a clock of its own, which only its steps move; who meets waits for the last one."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.now = [0.0] * size
+
+    def meet(self, rank: int, value: Any) -> list[Any]:
+        met = super().meet(rank, (value, self.now[rank]))
+        self.now[rank] = max(now for _, now in met)
+        return [theirs for theirs, _ in met]
+
+    def time(self, outer: Any, rank: int) -> None:
+        """Before its first sync()."""
+        outer._pace = Pace(outer._settings.pace, lambda: self.now[rank])
+
+
 def until_loss(speeds: list[float], limit: float, **options: Any) -> list[tuple[float, int, Tensor, str]]:
     """(seconds, windows, model, digest) until peers that take so many seconds per step reach a loss."""
+    world = TimedWorld(len(speeds))
     target = torch.linspace(-1, 1, 64)
 
     def peer(comm: Any, rank: int) -> tuple[float, int, Tensor, str]:
         model = torch.nn.ParameterDict({"w": torch.nn.Parameter(torch.zeros(64))})
         inner = torch.optim.SGD(model.parameters(), lr=0.02)
-        began, done = time.monotonic(), 0.0
-        with LocalSGD(comm, model, inner, sync_every=10, **options) as outer:
+        done = 0.0
+        outer = LocalSGD(comm, model, inner, sync_every=10, **options)
+        world.time(outer, rank)
+        with outer:
             while not done and outer.windows < 200:
-                time.sleep(speeds[rank])
+                world.now[rank] += speeds[rank]
                 model["w"].grad = model["w"].detach() - target
                 before = outer.windows
                 inner.step()
                 if outer.windows > before:  # the shared parameters, so that all find the same
                     error = float((outer.outer_parameters()["w"] - target).square().mean())
-                    done = time.monotonic() - began if error < limit else 0.0
+                    done = world.now[rank] if error < limit else 0.0
             outer.finalize()
         return done, outer.windows, flat(model), outer.state_digest()
 
-    world = FakeWorld(len(speeds))
     return in_threads([partial(peer, c, r) for r, c in enumerate(world.comms)])
 
 
@@ -94,13 +113,10 @@ SPEEDS = [0.004, 0.004, 0.04]
     ],
 )
 def test_a_slow_peer_holds_the_others_up_less(options: dict[str, Any]) -> None:
-    """Wall time to a loss against plain synchronous windows: a peer is ten times slower than the others."""
-    for _ in range(3):  # on a machine that is busy, sleeps are not the speeds that they are to be
-        plain = until_loss(SPEEDS, 0.02)
-        quick = until_loss(SPEEDS, 0.02, **options)
-        ratio = max(seconds for seconds, *_ in quick) / max(seconds for seconds, *_ in plain)
-        if ratio < 0.7:
-            break
+    """Time to a loss against plain synchronous windows: a peer is ten times slower than the others."""
+    plain = until_loss(SPEEDS, 0.02)
+    quick = until_loss(SPEEDS, 0.02, **options)
+    ratio = max(seconds for seconds, *_ in quick) / max(seconds for seconds, *_ in plain)
     assert ratio < 0.7
     for results in (plain, quick):
         for _, windows, model, digest in results:
@@ -110,14 +126,17 @@ def test_a_slow_peer_holds_the_others_up_less(options: dict[str, Any]) -> None:
 
 def test_who_is_late_keeps_its_progress_and_counts_later() -> None:
     """Deltas of 1 per step of the slow peer: nothing of them is lost."""
+    world = TimedWorld(2)
 
     def peer(comm: Any, rank: int) -> tuple[float, list[float], int]:
         model = torch.nn.ParameterDict({"w": torch.nn.Parameter(torch.zeros(3))})
         inner = torch.optim.SGD(model.parameters(), lr=1.0)
         weights, steps = [], 0
-        with LocalSGD(comm, model, inner, sync_every=4, min_peers=1) as outer:
+        outer = LocalSGD(comm, model, inner, sync_every=4, min_peers=1)
+        world.time(outer, rank)
+        with outer:
             while outer.windows < 12:
-                time.sleep(0.03 if rank else 0.004)
+                world.now[rank] += 0.03 if rank else 0.004
                 model["w"].grad = torch.full((3,), -1.0 if rank else 0.0)
                 before = outer.windows
                 inner.step()
@@ -128,7 +147,7 @@ def test_who_is_late_keeps_its_progress_and_counts_later() -> None:
         return float(outer.outer_parameters()["w"][0]), weights, steps
 
     (end, weights, _), (other, _, steps) = in_threads(
-        [partial(peer, c, r) for r, c in enumerate(FakeWorld(2).comms)]
+        [partial(peer, c, r) for r, c in enumerate(world.comms)]
     )
     assert end == other and weights[0] == 2.0 and 1.0 in weights, weights
     assert weights.count(2.0) <= 6
@@ -138,14 +157,17 @@ def test_who_is_late_keeps_its_progress_and_counts_later() -> None:
 def test_rare_ones_count_as_much_as_the_others() -> None:
     """FedFix keeps the expectation: a fast peer pushes by 1 in each window, a slow one by -1 in each of its
     own, which take several. Whenever it delivers, both have moved the parameters equally far."""
+    world = TimedWorld(2)
 
     def peer(comm: Any, rank: int) -> list[tuple[int, float]]:
         model = torch.nn.ParameterDict({"w": torch.nn.Parameter(torch.zeros(3))})
         inner = torch.optim.SGD(model.parameters(), lr=0.25)
         found = []
-        with LocalSGD(comm, model, inner, sync_every=4, min_peers=1, weighting="rarity") as outer:
+        outer = LocalSGD(comm, model, inner, sync_every=4, min_peers=1, weighting="rarity")
+        world.time(outer, rank)
+        with outer:
             while outer.windows < 24:
-                time.sleep(0.02 if rank else 0.004)
+                world.now[rank] += 0.02 if rank else 0.004
                 model["w"].grad = torch.full((3,), 1.0 if rank else -1.0)
                 before = outer.windows
                 inner.step()
@@ -154,7 +176,7 @@ def test_rare_ones_count_as_much_as_the_others() -> None:
             outer.finalize()
         return found
 
-    fast, slow = in_threads([partial(peer, c, r) for r, c in enumerate(FakeWorld(2).comms)])
+    fast, slow = in_threads([partial(peer, c, r) for r, c in enumerate(world.comms)])
     assert fast == slow
     together = [value for weight, value in fast if weight > 1]
     assert len(together) >= 2 and any(weight > 2 for weight, _ in fast)

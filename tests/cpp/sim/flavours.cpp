@@ -118,6 +118,7 @@ std::vector<NumberedRule> numbered_rules() {
       {"no_boundary_in_flight", &Rules::no_boundary_in_flight, "joins"},
       {"resend_boundary", &Rules::resend_boundary, "mixed"},
       {"undo", &Rules::undo, "mixed"},
+      {"ask_to_remake", &Rules::ask_to_remake, "mixed"},
   };
 }
 

@@ -146,6 +146,14 @@ void Memory::restore() {
   kept_.clear();
 }
 
+void Memory::lose() {
+  kept_.clear();
+  lost_ = in_place_;
+  if (!lost_) return;
+  for (auto& tensor : input_)
+    if (const auto all = tensor.read(0, UINT64_MAX); !all.empty()) tensor.fill(0, all.back().end, garbage);
+}
+
 bool Memory::input_intact() const {
   return std::all_of(input_.begin(), input_.end(),
                      [&](const Tensor& tensor) { return tensor.holds(one(process_)); });

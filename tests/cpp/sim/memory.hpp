@@ -64,8 +64,10 @@ class Memory {
   void scribble(const Layout& layout, std::uint32_t chunk);  // half-written
   void keep(const Layout& layout, std::uint32_t chunk);
   void restore();
+  void lose();  // nothing was kept: it is to be made again
 
   bool in_place() const { return in_place_; }
+  bool lost() const { return lost_; }
   bool input_intact() const;
   bool output_is(Value value) const;
   bool block_is(std::uint32_t block, Value value) const;  // of the output; nothing but garbage: not written
@@ -74,7 +76,7 @@ class Memory {
  private:
   const Tensor& out(std::size_t tensor) const { return in_place_ ? input_[tensor] : output_[tensor]; }
 
-  bool in_place_ = false;
+  bool in_place_ = false, lost_ = false;
   std::uint32_t process_ = 0, blocks_ = 1;
   std::vector<std::uint64_t> counts_;  // of one block
   std::vector<Tensor> input_, output_;

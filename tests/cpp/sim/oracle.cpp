@@ -181,6 +181,7 @@ void Oracle::check_data(Process& process, const OpKey& key, Call call, std::uint
                         const Memory* memory) {
   if (memory == nullptr) return;
   const bool committed = delivery.code == ErrorCode::none;
+  if (!committed && memory->lost()) return;
   if ((!committed || !memory->in_place()) && !memory->input_intact())
     return world_.violated(process.name() + " has a changed input after " + pccl::describe(key) + ": " +
                            memory->text());
@@ -222,7 +223,7 @@ void Oracle::check_code(Process& process, const OpKey& key, const Intent& intent
       (error.code == ErrorCode::cancelled && intent.canceller != UINT32_MAX) ||
       (error.code == ErrorCode::timeout && intent.timeout != never) ||
       (error.code == ErrorCode::peer_lost &&
-       (intent.on_loss == OnLoss::raise || goes_straight(intent.call) || intent.call == Call::broadcast)) ||
+       (intent.on_loss != OnLoss::retry || goes_straight(intent.call) || intent.call == Call::broadcast)) ||
       (error.code == ErrorCode::mismatch &&
        (has_root(intent.call) || in_blocks(intent.call) || intent.call == Call::sync_state)) ||
       (error.code == ErrorCode::outcome_unknown &&

@@ -108,8 +108,13 @@ void Process::apply(effect::Probe& e) {
 void Process::apply(effect::DropAttempt& e) {
   data.stop_using(e.key);
   if (auto* memory = data.memory(e.key)) {
-    if (world_.scenario.rules.undo) memory->restore();
-    if (!memory->input_intact())
+    const auto running = running_.find(e.key);
+    const bool remade = running != running_.end() && running->second.intent.remade();
+    if (remade)
+      memory->lose();
+    else if (world_.scenario.rules.undo)
+      memory->restore();
+    if (!remade && !memory->input_intact())
       world_.violated(name() + " has a changed input after an aborted attempt at " + pccl::describe(e.key) +
                       ": " + memory->text());
   }

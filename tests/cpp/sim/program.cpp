@@ -53,6 +53,7 @@ Intent draw_call(const Shape& shape, Rng& rng) {
     call.quantized = rng.chance(0.3);
   call.root = std::uint32_t(rng.below(4));
   if (rng.chance(shape.raise)) call.on_loss = OnLoss::raise;
+  if (call.call == Call::all_reduce && rng.chance(shape.remake)) call.on_loss = OnLoss::remake;
   if (rng.chance(shape.timeout)) call.timeout = 1 + Duration(rng.below(500 * millisecond));
   if (rng.chance(shape.cancel)) {
     call.canceller = std::uint32_t(rng.below(4));

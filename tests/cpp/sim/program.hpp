@@ -20,6 +20,7 @@ struct Intent {
   std::uint32_t root = 0;                // position in the group when the round began
   std::uint32_t canceller = UINT32_MAX;  // process that cancels it
   Duration cancel_after = 0;
+  bool remade() const { return on_loss == OnLoss::remake && call == Call::all_reduce; }
 };
 
 struct Round {

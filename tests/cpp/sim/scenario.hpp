@@ -54,7 +54,8 @@ struct Shape {
   std::uint32_t batches_max = 3, operations_max = 4;
   std::uint32_t kib_max = 48;
   double in_place = 0.5, broadcast = 0.15, barrier = 0.1, sync_state = 0.1, weighted = 0.15, run_scope = 0.3;
-  double raise = 0.05, cancel = 0.03, timeout = 0.03, several_tensors = 0.3, named = 0.4, slow_start = 0.02;
+  double raise = 0.05, remake = 0.1, cancel = 0.03, timeout = 0.03, several_tensors = 0.3, named = 0.4,
+         slow_start = 0.02;
   double blocks = 0.15, transfers = 0.12;  // of what is left
   double impatient = 0.05;                 // times out of update_topology() or leaves it, and comes back
   double sloppy = 0;                       // calls update_topology() before it has waited for its operations

@@ -232,6 +232,9 @@ def bad_input(*, rank: int, ranks: int, path: str) -> None:
     say(case="dtypes", **caught(dist.all_reduce, torch.ones(2, dtype=[torch.float32, torch.int32][rank])))
     say(case="list", **caught(dist.all_gather, [torch.zeros(2)] * 3, torch.zeros(2)))
     say(case="anysource", **caught(_recv_of_nobody))
+    parts = [torch.ones(2 + (source == 0)) for source in range(ranks)]  # 3 from rank 0, which sends 2
+    say(case="splits", **caught(dist.all_to_all, parts, [torch.ones(2)] * ranks))
+    say(case="no tensor", **caught(our_dist.all_reduce, [1.0, 2.0]))
     say(case="objects", **caught(our_dist.all_gather_object, [None] * 2, {1, 2}))
     if rank == 0:
         say(case="late", **caught(our_dist.monitored_barrier, timeout=timedelta(seconds=0.3)))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import threading
 import time
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 
 import pccl_py.distributed as ours
@@ -112,6 +114,44 @@ def train(
     say(weights=flat(net), digest=digest(net), errors=errors)
     if backend == "gloo":
         kept.append(ddp)
+    dist.destroy_process_group()
+
+
+def powersgd(*, rank: int, ranks: int, path: str, backend: str) -> None:
+    """torch's own hook: the call on one reduction's future begins another one, and waits for its future."""
+    init(backend, rank, ranks, path)
+    net = model()
+    ddp = DistributedDataParallel(net)
+    state = PowerSGDState(None, matrix_approximation_rank=2, start_powerSGD_iter=2, random_seed=3)
+    ddp.register_comm_hook(state, powerSGD_hook)
+    inner = optimizer(net)
+    for step in range(4):
+        x, y = batch(step, rank)
+        (ddp(x) - y).square().mean().backward()
+        inner.step()
+        inner.zero_grad()
+    say(weights=flat(net))
+    if backend == "gloo":
+        kept.append(ddp)
+    dist.destroy_process_group()
+
+
+def nested(*, rank: int, ranks: int, path: str) -> None:
+    """Three reductions deep; then many, whose calls come in the order of their ends."""
+    init("pccl", rank, ranks, path)
+
+    def reduced(value: torch.Tensor, depth: int) -> torch.Tensor:
+        future = dist.all_reduce(value, async_op=True).get_future()
+        if depth == 0:
+            return future.wait()[0]  # type: ignore[no-any-return]
+        return future.then(lambda f: reduced(f.value()[0], depth - 1)).wait()
+
+    say(value=reduced(torch.ones(3), 3).tolist(), threads=threading.active_count())
+    called: list[int] = []
+    futures = [dist.all_reduce(torch.ones(2), async_op=True).get_future() for _ in range(20)]
+    for index, future in enumerate(futures):
+        future.then(lambda _, index=index: called.append(index)).wait()
+    say(called=called, threads=threading.active_count())
     dist.destroy_process_group()
 
 

@@ -67,6 +67,20 @@ def test_with_env_rank_0_is_not_special(gang: Gang, free_port: int, where: str) 
     raise AssertionError("the master outlives its ranks")
 
 
+def test_a_call_on_a_future_may_wait_for_another_future(gang: Gang) -> None:
+    said = gang.play("plays_ddp:nested", 2, limit_s=20)
+    for first, second in said:
+        assert first["value"] == [16.0] * 3
+        assert second["called"] == list(range(20))
+        assert second["threads"] <= first["threads"], "those that are not needed any more have ended"
+
+
+def test_torchs_powersgd_hook_has_the_weights_of_gloo(gang: Gang) -> None:
+    ours, theirs = (gang.play("plays_ddp:powersgd", 2, limit_s=20, backend=b) for b in ("pccl", "gloo"))
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(torch.tensor(last(our)["weights"]), torch.tensor(last(their)["weights"]))
+
+
 @pytest.mark.parametrize("door", ["torch", "ours"])
 def test_ranks_meet_by_tcp(gang: Gang, free_port: int, door: str) -> None:
     said = gang.play("plays_ddp:by_tcp", 3, port=free_port, door=door)

@@ -51,7 +51,10 @@ def test_islands_that_train_per_step_begin_with_the_model_of_one_island(
     assert all(lines[0]["values"] == said[0][0]["values"] for lines in said)
 
 
-@pytest.mark.parametrize(("stopped", "stop_in"), [([3], "forward"), ([2, 3], "forward"), ([2], "committed")])
+@pytest.mark.parametrize(
+    ("stopped", "stop_in"),
+    [([2], "committed"), *(pytest.param(who, "forward", marks=pytest.mark.nightly) for who in ([3], [2, 3]))],
+)
 @pytest.mark.deadline(90)
 def test_an_evicted_island_that_trains_per_step_comes_back(
     gang: Gang, master: Master, stopped: list[int], stop_in: str

@@ -20,7 +20,7 @@ EXPECTED = json.loads((Path(__file__).parent / "torch_suite.json").read_text())
 
 
 @pytest.mark.deadline(1500)
-@pytest.mark.parametrize("like", ["gloo", "mpi"])
+@pytest.mark.parametrize("like", ["gloo", "gloo 8", "mpi"])
 def test_they_end_as_kept(like: str, tmp_path: Path) -> None:
     expected = EXPECTED[like]
     names = sorted(name for name, kept in expected.items() if kept["result"] != "skip")

@@ -4,7 +4,8 @@
 
 Writes one JSON line per test to OUT: its name, and "ok", "skip" or "fail" with the text. The tests are in the
 torch wheel (torch.testing._internal), and most say for which backends they are: those for LIKE ("gloo", or
-"mpi" for the variants of all_to_all) are run. Ranks are forked, which saves each its imports.
+"mpi" for the variants of all_to_all) are run, on 4 ranks; "gloo 8" says on how many: some tests of subgroups
+want 8. Ranks are forked, which saves each its imports.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from typing import Any
 
 def prepare(like: str) -> Any:
     """The class of all tests. Their conditions are evaluated when their module is imported."""
-    os.environ |= {"BACKEND": like, "WORLD_SIZE": "4", "TEMP_DIR": tempfile.mkdtemp(), "OMP_NUM_THREADS": "1"}
+    backend, ranks = [*like.split(), "4"][:2]
+    os.environ |= {"BACKEND": backend, "WORLD_SIZE": ranks, "OMP_NUM_THREADS": "1"}
+    os.environ["TEMP_DIR"] = tempfile.mkdtemp()
     import torch
     import torch._dynamo
 

@@ -9,10 +9,11 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from pccl_py.checkpoint import dtypes, names, safetensors_header, tagged
+from pccl_py.checkpoint import safetensors_header
 from pccl_py.checkpoint.boxes import Box, whole
 from pccl_py.checkpoint.manifest import Manifest, Piece, Shard, Tensor
 from pccl_py.checkpoint.manifest_body import shard_file
+from pccl_py.values import dtypes, names, tagged
 
 # A busy machine fails no test by its slowness.
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -16,12 +16,13 @@ import pytest
 import safetensors.numpy
 
 import pccl_py
-from pccl_py.checkpoint import folder, limits, manifest_body, tagged
+from pccl_py.checkpoint import folder, manifest_body
 from pccl_py.checkpoint import format as page
 from pccl_py.checkpoint.boxes import Box
 from pccl_py.checkpoint.plain_writer import Source, source_of_array, write_step
-from pccl_py.checkpoint.tagged_decode import _FROM_PARTS, _FROM_TEXT
 from pccl_py.cli import main
+from pccl_py.values import limits, tagged
+from pccl_py.values.tagged_decode import _FROM_PARTS, _FROM_TEXT
 
 W = np.arange(600, dtype=np.float32).reshape(20, 30)
 SHARD = "shard-00000-of-00001.safetensors"
@@ -123,6 +124,26 @@ def test_diff_compares_values_however_they_are_cut(
     assert "inner/lr': other values, 1 -> true" in out(
         capsys, "diff", folder.step_path(tmp_path, 8), save(tmp_path, 9, lr=True), status=1
     )
+
+
+def test_long_commands_say_on_a_terminal_how_far_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    safetensors.numpy.save_file({"w": W}, tmp_path / "a.safetensors")
+    root, again, target = tmp_path / "root", tmp_path / "again", tmp_path / "b.safetensors"
+    for words in (
+        ("import", tmp_path / "a.safetensors", root, "--step", 3),
+        ("reshard", root, again, "--shards", 2),
+        ("diff", root, again),
+        ("export", again, target, "--to", "safetensors"),
+        ("verify", again),
+    ):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+        assert main(["ckpt", *map(str, words)]) == 0
+        shown = capsys.readouterr().err
+        assert shown.startswith("\r") and shown.endswith(f"[{'#' * 25}] 100 %\n"), (words, shown)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    assert main(["ckpt", "verify", str(root)]) == 0 and capsys.readouterr().err == ""
 
 
 def test_format_prints_the_page(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
-from pccl_py.checkpoint import folder
+from pccl_py.checkpoint import export_step, folder
 from pccl_py.checkpoint.dcp_metadata import read_index
 from pccl_py.checkpoint.export_step import as_state
 from pccl_py.checkpoint.import_sources import read_any
@@ -243,3 +243,27 @@ def test_json_says_what_was_made(tmp_path: Path, capsys: pytest.CaptureFixture[s
     imported(tmp_path / "a.pt", tmp_path / "root")
     about = json.loads(capsys.readouterr().out)
     assert about == {"step": 3, "kind": "torch", "tensors": 1, "bytes": 8, "parts": ["model"]}
+
+
+@pytest.mark.parametrize("to", ["safetensors", "torch", "dcp"])
+def test_an_export_that_fails_or_is_killed_leaves_nothing_under_its_name(
+    tmp_path: Path, to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(trained(), tmp_path / "a.pt")
+    imported(tmp_path / "a.pt", tmp_path / "root")
+    words = ["ckpt", "export", str(tmp_path / "root"), str(tmp_path / "out"), "--to", to]
+    child = os.fork()
+    if child == 0:  # killed where everything is written, and nothing has its name yet
+        os.rename = lambda *_: os.kill(os.getpid(), 9)  # type: ignore[assignment]
+        Path.rename = lambda *_: os.kill(os.getpid(), 9)  # type: ignore[assignment, method-assign]
+        main(words)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 9
+    assert not (tmp_path / "out").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(export_step, "read_tensor", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main(words)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "root"]
+    assert main(words) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "out", "root"]

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pccl_py.checkpoint import bounded_json, manifest, manifest_body
+from pccl_py.checkpoint import manifest, manifest_body
 from pccl_py.checkpoint.boxes import Box
 from pccl_py.checkpoint.manifest import Piece, Tensor, decode, encode
 from pccl_py.errors import CheckpointError, DamagedError, StateError
+from pccl_py.values import bounded_json
 from tests.unit.checkpoint.steps import CALM, body, manifests, small
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pccl_py.checkpoint import names
 from pccl_py.errors import StateError
+from pccl_py.values import names
 from tests.unit.checkpoint.steps import CALM
 
 PARTS = st.lists(st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=20), min_size=1)

@@ -16,9 +16,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pccl_py.checkpoint import dtypes, safetensors_header
+from pccl_py.checkpoint import safetensors_header
 from pccl_py.checkpoint.safetensors_header import parse, plan, tensor_bytes
 from pccl_py.errors import DamagedError, StateError
+from pccl_py.values import dtypes
 from tests.unit.checkpoint.steps import CALM, NAMES, SHAPES
 
 ENTRIES = st.dictionaries(NAMES, st.tuples(st.sampled_from(sorted(dtypes.DTYPES)), SHAPES), max_size=6)

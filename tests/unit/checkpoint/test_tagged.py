@@ -18,8 +18,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pccl_py.checkpoint import bounded_json, tagged
 from pccl_py.errors import CheckpointError, DamagedError, StateError
+from pccl_py.values import bounded_json, tagged
 from tests.unit.checkpoint.steps import CALM
 
 FLOATS = st.floats() | st.binary(min_size=8, max_size=8).map(lambda data: struct.unpack("<d", data)[0])

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import dtypes, names, tagged
-from ..checkpoint.manifest import Manifest
 from ..errors import StateError
-from .boxed import Boxed, World, boxed
-from .parts import AnyPart, ModulePart, OptimizerPart, PlainPart
-from .train_state import TrainState
+from ..state.boxed import Boxed, World, boxed
+from ..state.parts import AnyPart, ModulePart, OptimizerPart, PlainPart
+from ..state.train_state import TrainState
+from ..values import dtypes, names, tagged
+from .manifest import Manifest
 
 # From the name of a tensor in the state to its name in the checkpoint; None: it is left as it is.
 Mapped = Mapping[str, str] | Callable[[str], str | None]
@@ -101,8 +101,21 @@ class _PartTargets:
         if isinstance(self._part, ModulePart | PlainPart):
             for name in set(by_saved_name) - self._used:
                 self._elsewhere(name, by_saved_name[name])
+        if self._mapping is None and isinstance(self._part, PlainPart):
+            self._plain_missing(tree)
         if not (self._mapping is not None and isinstance(self._part, PlainPart)):
             self._targets._takes.append((self._part, tree))
+
+    def _plain_missing(self, tree: Any) -> None:
+        """Values of the outermost dict that were not saved. What is deeper is replaced as a whole, and
+        tensors are told one by one."""
+        held = self._part.tree()
+        if not isinstance(held, dict) or not isinstance(tree, dict):
+            return
+        for key in held.keys() - tree.keys():
+            name = names.join((*self._root, str(key)))
+            if not any(live == name or live.startswith(f"{name}/") for live in self._live):
+                self._targets.missing.append(name)
 
     def _by_saved_name(self) -> dict[str, Tensor]:
         if self._mapping is None:

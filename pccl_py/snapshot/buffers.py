@@ -1,0 +1,152 @@
+"""A trainer's two buffers: attached, mapped, and kept through the death of a keeper.
+
+`attach`, `prepare` and `complete` may take their time: they are for the thread behind the training. A keeper
+that dies takes nothing with it: this side holds both buffers, and hands the newest snapshot to the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+from ..errors import UsageError
+from . import memory, native
+from .keeper_client import Keeper, KeeperLost, Kept
+from .messages import SLOTS
+
+logger = logging.getLogger("pccl_py")
+
+
+class Buffers:
+    def __init__(self, run: str, trainer: str, keeper: str, orphan_s: float, timeout_s: float) -> None:
+        self.run, self.trainer = run, trainer
+        self._name, self._orphan_s, self._timeout_s = keeper, orphan_s, timeout_s
+        self.keeper: Keeper | None = None
+        self._pools: list[native.StagingPool | None] = [None] * SLOTS
+
+    @property
+    def kept(self) -> list[Kept]:
+        """Complete snapshots, newest first."""
+        return [] if self.keeper is None else list(self.keeper.kept)
+
+    @property
+    def newest_step(self) -> int:
+        return max((kept.step for kept in self.kept), default=-1)
+
+    @property
+    def memory_bytes(self) -> int:
+        return 0 if self.keeper is None else sum(self.keeper.capacities)
+
+    def attach(self, count: int = 0, *, start: bool = True) -> None:
+        if self.keeper is None:
+            self.keeper = self._attached(count, None, start)
+
+    def _attached(self, count: int, handed: Kept | None, start: bool = True) -> Keeper:
+        return Keeper.attach(
+            self.run,
+            self.trainer,
+            keeper=self._name,
+            bytes=count,
+            orphan_s=self._orphan_s,
+            timeout_s=self._timeout_s,
+            handed=handed,
+            start=start,
+        )
+
+    def spare(self, count: int) -> tuple[Keeper, int, native.StagingPool] | None:
+        """Where the next snapshot of so many bytes goes. None: prepare first."""
+        keeper = self.keeper
+        if keeper is None:
+            return None
+        slot = self._free_slot(keeper)
+        pool = self._pools[slot]
+        if pool is None or pool.bytes < count:
+            return None
+        return keeper, slot, pool
+
+    @staticmethod
+    def _free_slot(keeper: Keeper) -> int:
+        """By what this side knows, too: its keeper may have died with the newest word."""
+        return 1 - keeper.kept[0].slot if keeper.kept else keeper.free_slot
+
+    def prepare(self, count: int) -> None:
+        """Both buffers, or where one is the newest snapshot's, the other one. Raises SnapshotError."""
+        self.attach(count)
+        for again in (True, False):
+            try:
+                self._prepare(count)
+                return
+            except KeeperLost:
+                if not again:
+                    raise
+                self.reattach(count)
+
+    def _prepare(self, count: int) -> None:
+        keeper = self.keeper
+        assert keeper is not None
+        first = self._free_slot(keeper)
+        for slot in (first, 1 - first):
+            if slot != first and keeper.kept and keeper.kept[0].slot == slot:
+                continue
+            if keeper.capacities[slot] < count or keeper.buffers[slot] < 0:
+                self._unmap(slot)
+                keeper.reserve(slot, memory.whole_units(count))
+            self._map(keeper, slot)
+
+    def _map(self, keeper: Keeper, slot: int) -> None:
+        if self._pools[slot] is None:
+            self._pools[slot] = native.StagingPool(
+                keeper.capacities[slot], fd=keeper.buffers[slot], in_place=True
+            )
+
+    def _unmap(self, slot: int) -> None:
+        pool, self._pools[slot] = self._pools[slot], None
+        if pool is not None:
+            with suppress(UsageError):  # a capture that was given up still reads: it goes with that one
+                pool.close()
+
+    def reattach(self, count: int = 0) -> None:
+        """To the keeper that follows one that died, which gets the newest snapshot from here."""
+        before = self.keeper
+        if before is None:
+            self.attach(count)
+            return
+        handed = before.kept[0] if before.kept else None
+        after = self._attached(0, handed)
+        pool = None if handed is None else self._pools[handed.slot]
+        for slot in range(SLOTS):
+            if handed is None or slot != handed.slot:
+                self._unmap(slot)
+        self._pools = [None] * SLOTS
+        if handed is not None and after.kept and after.kept[0].step == handed.step:
+            self._pools[after.kept[0].slot] = pool
+        self.keeper = after
+        before.close()
+        logger.warning(
+            "the keeper of run %r was gone; another one has %s",
+            self.run,
+            f"step {after.kept[0].step} now" if after.kept else "no snapshot yet",
+        )
+
+    def complete(self, slot: int, step: int, count: int, table: bytes) -> None:
+        """The capture in `slot` is the newest snapshot."""
+        assert self.keeper is not None
+        try:
+            self.keeper.complete(slot, step, count, table)
+        except KeeperLost:
+            self.reattach()  # with this snapshot
+
+    def forget(self, after: int) -> None:
+        self.attach()
+        assert self.keeper is not None
+        self.keeper.forget(after)
+
+    def is_lost(self) -> bool:
+        return self.keeper is not None and not self.keeper.alive
+
+    def close(self, *, free: bool) -> None:
+        keeper, self.keeper = self.keeper, None
+        for slot in range(SLOTS):
+            self._unmap(slot)
+        if keeper is not None:
+            keeper.detach(free=free)

@@ -1,0 +1,103 @@
+"""Finding the keeper of a run, or starting it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ..errors import SnapshotError
+from . import channel, places
+
+AGAIN_S = 3.0  # a keeper that was started and is not there after so long is started once more
+LOOK_S = 0.005
+
+
+def connect(path: Path, timeout_s: float) -> socket.socket | None:
+    """Greeted on both sides. None: nobody is there. Raises VersionError, RefusedError, ProtocolError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.settimeout(timeout_s)
+    try:
+        connection.connect(str(path))
+        channel.peer_pid(connection)
+        channel.send_raw(connection, channel.greeting())
+        data, fds = channel.receive_raw(connection)
+    except (ConnectionError, FileNotFoundError, TimeoutError, BlockingIOError):
+        connection.close()
+        return None
+    except BaseException:
+        connection.close()
+        raise
+    channel.close_all(fds)
+    if not data:  # it is about to end
+        connection.close()
+        return None
+    try:
+        channel.check_greeting(data, f"the keeper at {path}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def find(run: str, keeper: str, timeout_s: float) -> socket.socket | None:
+    """None: there is none."""
+    return connect(places.place(run, keeper).socket, timeout_s)
+
+
+def find_or_start(run: str, keeper: str, orphan_s: float, timeout_s: float) -> socket.socket:
+    """Raises SnapshotError where it cannot be started, with what it said."""
+    place = places.place(run, keeper)
+    until, started = time.monotonic() + timeout_s, -AGAIN_S
+    while True:
+        connection = connect(place.socket, timeout_s)
+        if connection is not None:
+            return connection
+        now = time.monotonic()
+        if now > until:
+            raise SnapshotError(
+                f"the keeper of run {run!r} did not start within {timeout_s:g} s: {_last_words(place.log)}"
+            )
+        if now - started > AGAIN_S:
+            started = now
+            _start(place, run, keeper, orphan_s)
+        time.sleep(LOOK_S)
+
+
+def _start(place: places.Place, run: str, keeper: str, orphan_s: float) -> None:
+    """The child forks and ends at once: the keeper is nobody's child."""
+    asked = ["--run", run, "--keeper", keeper, "--orphan-s", repr(orphan_s)]
+    log = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "pccl_py.snapshot.keeper", *asked],
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            check=True,
+            timeout=60.0,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        words = _last_words(place.log)
+        raise SnapshotError(f"the keeper of run {run!r} cannot be started: {error}; {words}") from None
+    finally:
+        os.close(log)
+
+
+def _environment() -> dict[str, str]:
+    """This package is found where it was found here."""
+    here = str(Path(__file__).resolve().parents[2])
+    before = os.environ.get("PYTHONPATH")
+    return os.environ | {"PYTHONPATH": here if not before else f"{here}{os.pathsep}{before}"}
+
+
+def _last_words(log: Path) -> str:
+    try:
+        text = log.read_text(errors="replace").strip()
+    except OSError:
+        return "it left no log"
+    return f"its log says: {text[-1000:]}" if text else "its log is empty"

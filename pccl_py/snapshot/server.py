@@ -1,0 +1,382 @@
+"""The keeper's loop: one thread that answers messages, and one per buffer that is being populated.
+
+Nothing that a connection sends ends the keeper: what is wrong is refused, or closes that connection alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from ..errors import PcclError
+from . import channel, limits, memory, messages
+from .holding import Holding, Refusal
+from .processes import is_exiting
+
+logger = logging.getLogger("pccl_py.keeper")
+TICK_S = 0.2  # how often the loop looks at its clocks
+WAITING_TICK_S = 0.002  # while a trainer waits for its predecessor to be gone
+
+
+@dataclass(eq=False, slots=True)
+class _Connection:
+    socket: socket.socket
+    pid: int
+    born: float
+    greeted: bool = False
+    holding: Holding | None = None
+    refusal: Refusal | None = None  # of a Begin, for the Complete that follows
+    waiting: tuple[messages.Attach, list[int], float] | None = None  # for its predecessor, until then
+    filling: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class _Filled:
+    connection: _Connection
+    holding: Holding
+    slot: int
+    fd: int
+    capacity: int
+    refusal: Refusal | None
+
+
+class Server:
+    """Listens at `listener` (bound, of kind SOCK_SEQPACKET); `run` returns when nobody needs it any more."""
+
+    def __init__(self, listener: socket.socket, run: str, keeper: str, orphan_s: float) -> None:
+        self._listener, self._run, self._keeper = listener, run, keeper
+        self._selector = selectors.DefaultSelector()
+        self._holdings: dict[str, Holding] = {}
+        self._connections: set[_Connection] = set()
+        self._filled: queue.SimpleQueue[_Filled] = queue.SimpleQueue()
+        self._pledged = 0  # bytes of buffers on their way to be populated
+        self._over = False
+        self._idle_since, self._orphan_s = time.monotonic(), orphan_s
+        listener.setblocking(False)
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+
+    def run(self) -> None:
+        while not self._over:
+            waiting = any(one.waiting for one in self._connections)
+            for key, _ in self._selector.select(WAITING_TICK_S if waiting else TICK_S):
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif key.fileobj == self._woken:
+                    os.read(self._woken, 4096)
+                else:
+                    self._read(key.data)
+            self._take_filled()
+            self._look_at_clocks()
+        self.close()
+
+    def stop(self) -> None:
+        """From a signal handler: the loop ends."""
+        self._over = True
+
+    def close(self) -> None:
+        for connection in list(self._connections):
+            self._drop(connection)
+        for holding in self._holdings.values():
+            holding.close()
+        self._holdings.clear()
+        self._listener.close()
+
+    # --- Connections.
+
+    def _accept(self) -> None:
+        with suppress(OSError, PcclError):
+            accepted, _ = self._listener.accept()
+            try:
+                pid = channel.peer_pid(accepted)
+                if len(self._connections) >= limits.CONNECTIONS_MAX:
+                    raise ConnectionRefusedError("there are too many connections")
+                accepted.setblocking(False)
+                channel.send_raw(accepted, channel.greeting())
+            except BaseException:
+                accepted.close()
+                raise
+            connection = _Connection(accepted, pid, time.monotonic())
+            self._connections.add(connection)
+            self._selector.register(accepted, selectors.EVENT_READ, connection)
+
+    def _read(self, connection: _Connection) -> None:
+        if connection not in self._connections:
+            return
+        try:
+            data, fds = channel.receive_raw(connection.socket)
+        except BlockingIOError:
+            return
+        except (OSError, PcclError) as error:
+            self._drop(connection, error)
+            return
+        try:
+            if not data:
+                self._drop(connection)
+            elif not connection.greeted:
+                channel.check_greeting(data, "the other side")
+                connection.greeted = True
+            else:
+                self._answer(connection, messages.decode(data), fds)
+        except Refusal as refusal:
+            self._send(connection, refusal.answer)
+        except (OSError, PcclError, ValueError) as error:
+            self._drop(connection, error)
+        finally:
+            channel.close_all(fds)
+
+    def _drop(self, connection: _Connection, why: Exception | None = None) -> None:
+        if connection not in self._connections:
+            return
+        if why is not None:
+            logger.warning("a connection of process %d is closed: %s", connection.pid, why)
+        self._connections.discard(connection)
+        self._selector.unregister(connection.socket)
+        connection.socket.close()
+        if connection.waiting is not None:
+            channel.close_all(connection.waiting[1])
+            connection.waiting = None
+        if connection.holding is not None:
+            connection.holding.gone_since = time.monotonic()
+            connection.holding = None
+
+    def _send(self, connection: _Connection, message: messages.Message, fds: list[int] | None = None) -> None:
+        try:
+            channel.send(connection.socket, message, fds or [])
+        except OSError as error:  # also one that reads nothing: its answers are small
+            self._drop(connection, error)
+
+    # --- Messages. `fds` are closed by the caller; who keeps one takes it out of the list.
+
+    def _answer(self, connection: _Connection, message: messages.Message, fds: list[int]) -> None:
+        match message:
+            case messages.Attach():
+                self._attach(connection, message, fds)
+            case messages.AskSummary():
+                self._send(connection, self._summary())
+            case messages.Free():
+                self._free(connection, message.force)
+            case messages.Reserve() | messages.Begin() | messages.Complete() | messages.Forget():
+                self._of_trainer(connection, message, fds)
+            case messages.Detach():
+                self._detach(connection, message.free)
+            case _:
+                raise Refusal("wrong", f"{type(message).__name__} is nothing that a keeper is told")
+
+    def _of_trainer(
+        self,
+        connection: _Connection,
+        message: messages.Reserve | messages.Begin | messages.Complete | messages.Forget,
+        fds: list[int],
+    ) -> None:
+        holding = connection.holding
+        if holding is None:
+            raise Refusal("wrong", "attach first")
+        match message:
+            case messages.Reserve():
+                self._reserve(connection, holding, message)
+            case messages.Begin():
+                self._begin(connection, holding, message)
+            case messages.Complete():
+                self._complete(connection, holding, message, fds)
+            case messages.Forget():
+                holding.forget(message.step)
+                self._send(connection, messages.Forgotten(holding.control.committed()))
+
+    def _attach(self, connection: _Connection, said: messages.Attach, fds: list[int]) -> None:
+        if connection.holding is not None or connection.waiting is not None:
+            raise Refusal("wrong", "this connection is attached already")
+        if (said.handed is not None) != (len(fds) == 2):
+            raise Refusal("wrong", "a snapshot is handed over as its buffer and its table")
+        kept, fds[:] = list(fds), []
+        connection.waiting = (said, kept, time.monotonic() + limits.EXITING_S)
+        self._attach_if_free(connection)
+
+    def _attach_if_free(self, connection: _Connection) -> None:
+        """Once the trainer of that name is gone: killed ones close their socket late."""
+        assert connection.waiting is not None
+        said, fds, until = connection.waiting
+        before = next((one for one in self._connections if self._holds(one, said.trainer)), None)
+        if before is not None and before.pid and is_exiting(before.pid):
+            self._drop(before)
+        elif before is not None:
+            if time.monotonic() < until:
+                return
+            connection.waiting = None
+            channel.close_all(fds)
+            text = f"trainer {said.trainer!r} of run {self._run!r} is attached by process {before.pid}: "
+            raise Refusal("busy", f"{text}end it, or give each trainer of a host a name of its own")
+        connection.waiting = None
+        try:
+            self._take_in(connection, said, fds)
+        finally:
+            channel.close_all(fds)
+
+    @staticmethod
+    def _holds(connection: _Connection, trainer: str) -> bool:
+        return connection.holding is not None and connection.holding.trainer == trainer
+
+    def _take_in(self, connection: _Connection, said: messages.Attach, fds: list[int]) -> None:
+        holding = self._holdings.get(said.trainer)
+        if holding is None:
+            if len(self._holdings) >= limits.TRAINERS_MAX:
+                raise Refusal("wrong", f"one keeper has {limits.TRAINERS_MAX} trainers at most")
+            holding = Holding(said.trainer)
+        try:
+            if said.handed is not None:
+                buffer, table = fds
+                fds.clear()
+                holding.adopt(said.handed, buffer, table)
+            if said.bytes:
+                self._expect_memory(holding.lacking(said.bytes), f"a state of {said.bytes >> 20} MiB")
+        except Refusal:
+            if said.trainer not in self._holdings:
+                holding.close()
+            raise
+        self._holdings[said.trainer] = holding
+        holding.gone_since, holding.orphan_s = None, said.orphan_s
+        connection.holding = holding
+        told, given = holding.described()
+        self._send(connection, told, given)
+
+    def _expect_memory(self, needed: int, what: str) -> None:
+        free = max(memory.available() - self._pledged, 0)
+        if needed > free:
+            raise Refusal("memory", memory.exhausted(needed, free, what), needed, free)
+
+    def _reserve(self, connection: _Connection, holding: Holding, said: messages.Reserve) -> None:
+        fd, capacity = holding.buffer(said.slot)
+        if capacity >= said.bytes and fd >= 0:
+            self._send(connection, messages.Reserved(said.slot, capacity), [fd])
+            return
+        if said.slot == holding.control.committed() or connection.filling:
+            raise Refusal("wrong", "one buffer at a time is made, and not for the newest snapshot's")
+        wanted = memory.whole_units(said.bytes)
+        holding.place(said.slot, -1, 0)  # the one that is too small is freed first
+        self._expect_memory(wanted, f"a buffer of {wanted >> 20} MiB")
+        fd = memory.make(f"pccl-{said.slot}", wanted)
+        connection.filling.add(said.slot)
+        self._pledged += wanted
+        work = threading.Thread(
+            target=self._fill, args=(connection, holding, said.slot, fd, wanted), daemon=True
+        )
+        work.start()
+
+    def _fill(self, connection: _Connection, holding: Holding, slot: int, fd: int, wanted: int) -> None:
+        """On a thread of its own."""
+        refusal = None
+        try:
+            memory.fill(fd, wanted, lambda: connection in self._connections)
+        except OSError as error:
+            free = memory.available()
+            text = f"{memory.exhausted(wanted, free, 'a buffer')} ({error.strerror})"
+            refusal = Refusal("memory", text, wanted, free)
+        self._filled.put(_Filled(connection, holding, slot, fd, wanted, refusal))
+        with suppress(OSError):
+            os.write(self._wake, b"x")
+
+    def _take_filled(self) -> None:
+        while not self._filled.empty():
+            done = self._filled.get()
+            self._pledged -= done.capacity
+            done.connection.filling.discard(done.slot)
+            if done.refusal is not None or done.connection.holding is not done.holding:
+                os.close(done.fd)
+                if done.refusal is not None and done.connection in self._connections:
+                    self._send(done.connection, done.refusal.answer)
+                continue
+            done.holding.place(done.slot, done.fd, done.capacity)
+            self._send(done.connection, messages.Reserved(done.slot, done.capacity), [done.fd])
+
+    def _begin(self, connection: _Connection, holding: Holding, said: messages.Begin) -> None:
+        connection.refusal = None
+        try:
+            holding.begin(said.slot, said.step)
+        except Refusal as refusal:
+            connection.refusal = refusal
+
+    def _complete(
+        self, connection: _Connection, holding: Holding, said: messages.Complete, fds: list[int]
+    ) -> None:
+        if connection.refusal is not None:
+            raise connection.refusal
+        if len(fds) != 1:
+            raise Refusal("wrong", "a complete snapshot comes with its table")
+        table = fds.pop()
+        holding.complete(said, table)
+        self._send(connection, messages.Completed(said.slot, said.step))
+
+    def _detach(self, connection: _Connection, free: bool) -> None:
+        holding = connection.holding
+        if holding is not None and free:
+            connection.holding = None
+            del self._holdings[holding.trainer]
+            holding.close()
+        self._send(connection, messages.Detached())
+        self._drop(connection)
+        self._over = self._over or (free and not self._holdings)
+
+    def _summary(self) -> messages.Summary:
+        pids = {one.holding.trainer: one.pid for one in self._connections if one.holding is not None}
+        told = []
+        for name, holding in self._holdings.items():
+            newest, gone = holding.newest, holding.gone_since
+            told.append(
+                messages.Trainer(
+                    trainer=name,
+                    pid=pids.get(name, 0),
+                    gone_s=0.0 if gone is None else time.monotonic() - gone,
+                    step=-1 if newest is None else newest.step,
+                    age_s=0.0 if newest is None else max(time.time() - newest.time, 0.0),
+                    bytes=0 if newest is None else newest.bytes,
+                    memory=holding.memory_bytes,
+                )
+            )
+        return messages.Summary(self._run, self._keeper, os.getpid(), tuple(told))
+
+    def _free(self, connection: _Connection, force: bool) -> None:
+        attached = [one.pid for one in self._connections if one.holding is not None]
+        if attached and not force:
+            raise Refusal("busy", f"processes {attached} of run {self._run!r} are attached: end them first")
+        held = sum(holding.memory_bytes for holding in self._holdings.values())
+        self._send(connection, messages.Freed(held))
+        self._over = True
+
+    # --- Clocks.
+
+    def _look_at_clocks(self) -> None:
+        now = time.monotonic()
+        for connection in list(self._connections):
+            if not connection.greeted and now - connection.born > limits.GREETING_S:
+                self._drop(connection, TimeoutError("it said nothing"))
+            elif connection.waiting is not None:
+                self._retry(connection)
+        for name, holding in list(self._holdings.items()):
+            if holding.gone_since is not None and now - holding.gone_since > holding.orphan_s:
+                logger.warning("trainer %r is gone for %g s: its memory is freed", name, holding.orphan_s)
+                del self._holdings[name]
+                holding.close()
+        if self._holdings or self._connections:
+            self._idle_since = now
+        elif now - self._idle_since > self._orphan_s:
+            self._over = True
+
+    def _retry(self, connection: _Connection) -> None:
+        self._guarded(connection, lambda: self._attach_if_free(connection))
+
+    def _guarded(self, connection: _Connection, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Refusal as refusal:
+            self._send(connection, refusal.answer)
+        except (OSError, PcclError, ValueError) as error:
+            self._drop(connection, error)

@@ -1,0 +1,387 @@
+"""Snapshots in memory beside the training: `take` returns at once, and the keeper has it soon after."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from ..checkpoint.foreign import foreign
+from ..checkpoint.manifest_body import shard_file
+from ..checkpoint.record import record_of
+from ..checkpoint.save import StagedSave, addresses
+from ..checkpoint.shard_plans import ShardContent, ShardPlans
+from ..checkpoint.stats import LoadInfo
+from ..checkpoint.store_coordination import of_process_group
+from ..errors import CheckpointError, NoSnapshotError, NotBuilt, SnapshotError, UsageError
+from ..staging import fence
+from ..staging.hooks import hook
+from ..state.boxed import World
+from ..state.train_state import Taken, TrainState, as_state
+from ..values.limits import BLOCK_BYTES
+from . import limits, native
+from .behind import Behind, Job
+from .buffers import Buffers
+from .holding import older
+from .restore import Restore
+from .table import Table, encode
+
+OnBusy = Literal["wait", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """One snapshot that the keeper has.
+
+    blocked_s     how long take() took;    fenced_s: how long steps waited for copies of it
+    complete_s    from the call until it is what a successor would find
+    """
+
+    step: int
+    bytes: int
+    blocked_s: float
+    fenced_s: float
+    complete_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotStatus:
+    """How safe the state is.
+
+    step        of the newest complete snapshot, None: there is none;    age_s: since it was completed here
+    losses      hosts that may be lost without losing it: 0, without parity
+    bytes       of that snapshot;    memory_bytes: that the keeper holds for this trainer
+    taken, skipped, failed    since this object was made
+    """
+
+    step: int | None
+    age_s: float | None
+    losses: int
+    bytes: int
+    memory_bytes: int
+    taken: int
+    skipped: int
+    failed: int
+    last: SnapshotInfo | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Receipt:
+    file_bytes: int
+    block_crcs: bytes
+    region_crcs: bytes
+
+
+@dataclass(slots=True)
+class _Pending:
+    step: int
+    slot: int
+    begun: float
+    staged: StagedSave
+    job: native.MemoryCapture
+    content: ShardContent
+    taken: Taken
+    blocked_s: float = 0.0
+
+
+class Snapshots:
+    """`Snapshots(run="run7", every=10)`; call `step(n, state)` after each step, or `take(n, state)`.
+
+    A keeper process of this host, which outlives the trainer, holds the newest complete snapshot: after a
+    crash, `restore(state)` in the new process has it back at the speed of memory.
+
+    comm        the Communicator of the run, which names it
+    parity      hosts that may be lost at once; 0: this level alone, which outlives processes
+    every       `step()` takes one at steps that this divides
+    run         two runs of one host have different names. trainer: so have two processes of one run that
+                take snapshots; None: the rank, where there are ranks
+    lazy        tensors that an optimizer of the state alone writes are copied while training goes on, until
+                its next step(); False: all are copied before take() returns
+    on_busy     a take() that comes while the one before is not complete: "wait", or "skip" it
+    orphan_s    a keeper whose trainer is gone for so long frees its memory
+    keeper      its name, where one host is to have several: each is lost by itself
+
+    Memory: two buffers as large as the state. Any error in the background is raised by the next call, once;
+    the snapshot before stays. Leaving a `with` without an error frees the memory, since the run is over;
+    close(), and any other end, leaves it to a successor.
+    """
+
+    name = "snapshot"  # as a source of `resume`
+
+    def __init__(
+        self,
+        comm: Any = None,
+        *,
+        parity: int = 0,
+        every: int | None = None,
+        run: str | None = None,
+        trainer: str | None = None,
+        lazy: bool = True,
+        on_busy: OnBusy = "wait",
+        copy_threads: int = 1,
+        orphan_s: float = 1800.0,
+        timeout_s: float = 600.0,
+        keeper: str = "host",
+    ) -> None:
+        if parity:
+            raise NotBuilt("parity= waits for encoding between keepers; 0 outlives the trainer, not its host")
+        _check(every, on_busy, copy_threads, orphan_s, timeout_s)
+        self._every, self._lazy, self._on_busy = every, lazy, on_busy
+        self._copy_threads, self._timeout_s = copy_threads, timeout_s
+        self._coordination = of_process_group(None)
+        rank, size, _ = self._coordination.world
+        self._world = World(rank, size, (rank,))  # what others hold alike may be gone with them
+        self._restores = 0
+        named = run or getattr(comm, "run_name", "") or "run"
+        self._buffers = Buffers(named, trainer or _trainer(self._world), keeper, orphan_s, timeout_s)
+        self._behind = Behind(self._look_after_keeper)
+        self._plans = ShardPlans()
+        self._known: tuple[dict[str, Any], TrainState] | None = None
+        self._count = 0  # bytes of the last state
+        self._taken = self._skipped = self._failed = 0
+        self._last: SnapshotInfo | None = None
+        self._completed_at: float | None = None
+        self._closed = False
+
+    def take(self, step: int, state: Any) -> bool:
+        """What the state is now, as `step`; False: skipped, because the one before is not complete.
+
+        state    a TrainState, or a dict of modules, optimizers and other parts by name
+
+        The first one makes the buffers and waits for that (`prepare` does it earlier). Raises SnapshotError
+        for a step that is not newer, and what went wrong in the background.
+        """
+        self._open_only()
+        begun = time.perf_counter()
+        if type(step) is not int or not 0 <= step <= limits.STEP_MAX:
+            raise UsageError(f"step {step!r}: a whole number, 0 or more")
+        self._behind.raise_fault()
+        if self._behind.busy and self._on_busy == "skip":
+            self._skipped += 1
+            return False
+        self._behind.wait(self._timeout_s)
+        state = self._as_state(state)
+        taken = state.take(self._world)
+        if not self._lazy:
+            taken.owners.clear()
+        content = self._plans.content(taken)
+        pending = self._start(step, state, content, taken, begun)
+        pending.blocked_s = time.perf_counter() - begun
+        self._behind.do(
+            Job(f"the snapshot of step {step}", lambda: self._finish(pending), pending.staged.fail)
+        )
+        return True
+
+    def _start(
+        self, step: int, state: TrainState, content: ShardContent, taken: Taken, begun: float
+    ) -> _Pending:
+        self._count = content.plan.file_bytes
+        spare = self._buffers.spare(self._count)
+        if spare is None:
+            self._make_buffers()
+            spare = self._buffers.spare(self._count)
+            assert spare is not None
+        if step <= self._buffers.newest_step:
+            raise SnapshotError(older(step, self._buffers.newest_step))
+        keeper, slot, pool = spare
+        for optimizer in state.optimizers():
+            hook(optimizer)
+        job = native.MemoryCapture(
+            pool,
+            content.plan.header,
+            addresses(content.pieces),
+            foreign=foreign(content.pieces),
+            block_bytes=BLOCK_BYTES,
+            copy_threads=self._copy_threads,
+        )
+        staged = StagedSave(job, content.pieces, content.glimpses, self._timeout_s)
+        keeper.begin(slot, step)
+        staged.start()
+        return _Pending(step, slot, begun, staged, job, content, taken)
+
+    def _finish(self, pending: _Pending) -> None:
+        """Behind the training."""
+        try:
+            pending.staged.staged()
+            content, job = pending.content, pending.job
+            size = content.plan.file_bytes
+            record = record_of(
+                self._world.rank,
+                shard_file(self._world.rank, self._world.size),
+                pending.taken,
+                content.pieces,
+                content.aliases,
+                content.plan,
+                _Receipt(size, job.block_crcs, job.region_crcs),
+            )
+            table = encode(Table(self._world.size, BLOCK_BYTES, record))
+            self._buffers.complete(pending.slot, pending.step, size, table)
+        except BaseException:
+            self._failed += 1
+            raise
+        self._taken += 1
+        self._completed_at = time.monotonic()
+        complete_s = time.perf_counter() - pending.begun
+        self._last = SnapshotInfo(pending.step, size, pending.blocked_s, pending.staged.waited_s, complete_s)
+        self._buffers.prepare(size)  # the other buffer, where it is too small or a keeper was new
+
+    def _make_buffers(self) -> None:
+        count = self._count
+        self._behind.do(
+            Job("buffers for snapshots", lambda: self._buffers.prepare(count), lambda error: None)
+        )
+        self._behind.wait(self._timeout_s)
+
+    def _look_after_keeper(self) -> bool:
+        """Behind the training, while there is nothing to do. A dead keeper's successor gets what it held."""
+        if self._buffers.is_lost():
+            self._buffers.reattach()
+            if self._count:
+                self._buffers.prepare(self._count)
+        return True
+
+    def prepare(self, state: Any) -> None:
+        """Starts the keeper and makes both buffers, all their pages, before the training begins: else the
+        first take() does that. About 0.3 s for each GiB. Raises SnapshotMemoryError where they do not fit."""
+        self._open_only()
+        self._behind.wait(self._timeout_s)
+        content = self._plans.content(self._as_state(state).take(self._world))
+        self._count = content.plan.file_bytes
+        if self._buffers.spare(self._count) is None:
+            self._make_buffers()
+
+    def step(self, step: int, state: Any) -> bool:
+        """`take`, at the steps that `every` says."""
+        if self._every is None:
+            raise UsageError("step() of Snapshots without every=: pass it, or call take()")
+        return step % self._every == 0 and self.take(step, state)
+
+    def wait(self, timeout_s: float | None = None) -> SnapshotInfo | None:
+        """Until nothing is on its way; the newest complete one of this object's. Raises what went wrong."""
+        self._open_only()
+        self._behind.wait(self._timeout_s if timeout_s is None else timeout_s)
+        return self._last
+
+    def restore(
+        self,
+        state: Any,
+        step: int | str = "latest",
+        *,
+        strict: bool = True,
+        parts: list[str] | None = None,
+        mapping: Any = None,
+    ) -> LoadInfo:
+        """Fills the state from the newest snapshot whose every block has its checksum, or from `step`.
+
+        strict, parts, mapping    as Checkpointer.load
+
+        On several ranks all call it, and restore the newest step that all of them hold. Raises
+        NoSnapshotError where no keeper of this host has one, StateError for what does not fit.
+        """
+        self._open_only()
+        fence.before_write()
+        self._behind.settle(self._timeout_s)
+        where = f"the keeper of run {self._buffers.run!r}, trainer {self._buffers.trainer!r},"
+        try:
+            self._buffers.attach(start=False)
+        except NoSnapshotError as error:
+            if self._world.size == 1:
+                raise
+            where = str(error)  # the others hear of it
+        self._restores += 1
+        one = Restore(self._buffers.kept, self._coordination, self._restores, self._timeout_s, where)
+        return one.into(as_state(state), step, strict=strict, parts=parts, mapping=mapping)
+
+    load = restore  # as a source of `resume`
+
+    def steps(self) -> list[int]:
+        """All complete steps, rising: the newest, and the one before until another is begun."""
+        with suppress(NoSnapshotError):
+            self._buffers.attach(start=False)
+        return sorted(one.step for one in self._buffers.kept)
+
+    def latest(self) -> int | None:
+        """The newest complete step; None: there is none."""
+        return max(self.steps(), default=None)
+
+    def forget(self, after: int) -> None:
+        """Gives up snapshots of steps beyond `after`: for a run that goes on from an older one."""
+        self._open_only()
+        self._behind.settle(self._timeout_s)
+        self._buffers.forget(after)
+
+    def status(self) -> SnapshotStatus:
+        kept = self._buffers.kept
+        age = None if self._completed_at is None else time.monotonic() - self._completed_at
+        return SnapshotStatus(
+            step=kept[0].step if kept else None,
+            age_s=age,
+            losses=0,
+            bytes=kept[0].bytes if kept else 0,
+            memory_bytes=self._buffers.memory_bytes,
+            taken=self._taken,
+            skipped=self._skipped,
+            failed=self._failed,
+            last=self._last,
+        )
+
+    def close(self, *, free: bool = False) -> None:
+        """Waits for what is on its way. `free`: nobody will want these snapshots. Raises what went wrong."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._behind.wait(self._timeout_s)
+        finally:
+            self._behind.stop()
+            self._buffers.close(free=free)
+            self._coordination.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close(free=error is None)
+        except (SnapshotError, CheckpointError) as lost:
+            if error is None:
+                raise
+            error.add_note(f"And a snapshot was lost: {lost}")
+
+    def _open_only(self) -> None:
+        if self._closed:
+            raise UsageError("these Snapshots are closed: make new ones")
+
+    def _as_state(self, state: Any) -> TrainState:
+        """The same TrainState for a dict of the same parts: it knows what it has found in them."""
+        if not isinstance(state, dict):
+            return as_state(state)
+        if (
+            self._known is None
+            or state.keys() != self._known[0].keys()
+            or any(state[name] is not part for name, part in self._known[0].items())
+        ):
+            self._known = (dict(state), as_state(state))
+        return self._known[1]
+
+
+def _check(every: int | None, on_busy: str, copy_threads: int, orphan_s: float, timeout_s: float) -> None:
+    if every is not None and (type(every) is not int or every < 1):
+        raise UsageError(f"every={every!r}: a whole number, at least 1")
+    if on_busy not in ("wait", "skip"):
+        raise UsageError(f"on_busy={on_busy!r}: 'wait' or 'skip'")
+    if not 1 <= copy_threads <= 4:
+        raise UsageError(f"copy_threads={copy_threads!r}: 1 to 4")
+    if not 0 <= orphan_s <= limits.ORPHAN_S_MAX:
+        raise UsageError(f"orphan_s={orphan_s!r}: seconds, 30 days at most")
+    if not timeout_s > 0:
+        raise UsageError(f"timeout_s={timeout_s!r}: seconds, more than 0")
+
+
+def _trainer(world: World) -> str:
+    return str(world.rank) if world.size > 1 else os.environ.get("RANK", "0")
