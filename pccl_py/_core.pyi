@@ -161,12 +161,21 @@ class Master:
         ...
     def addresses(self) -> list[str]:
         ...
+    def fence(self, why: str) -> None:
+        ...
+    def serve_until(self, monotonic_s: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        """
+        Past that moment of time.monotonic() nothing is sent, unless moved on.
+        """
     def status(self) -> dict:
         ...
     def stop(self) -> None:
         ...
     @property
     def address(self) -> str:
+        ...
+    @property
+    def fenced(self) -> str:
         ...
 class Disk:
     """
@@ -341,6 +350,10 @@ class ShardSave:
     def start(self) -> None:
         """
         Returns at once; touches no disk.
+        """
+    def sums(self) -> tuple[bytes, bytes]:
+        """
+        Once it is staged, perhaps long before it is durable: block_crcs and region_crcs of the receipt.
         """
     def wait_durable(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> SaveReceipt | None:
         """

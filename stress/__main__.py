@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
         help="a Checkpointer; with a remote and lost folders; dcp.save through our door; `ckpt import`, "
         "`reshard` and `export` (default save)",
     )  # fmt: skip
-    checkpoint.add_argument("--sabotage", choices=("durable",), help=argparse.SUPPRESS)
+    checkpoint.add_argument("--sabotage", choices=("durable", "hang"), help=argparse.SUPPRESS)
 
     net = commands.add_parser("net", help="the emulated network of tests and of `pccl_py bench wan`")
     net.add_argument("what", choices=["build"], help="compile its program, which its first use does else")

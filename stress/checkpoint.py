@@ -21,10 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .checkpoint_savers import WAYS, Task, prepare
+from .processes import SIGNAL_S, show_stacks_on_signal, stacks_of
 from .report import Report
 
-# From a saver's first word to its end, at most: about as long as two rounds of its work take.
+# From a saver's first word to its end, at most, or from its second one: about as long as two rounds of its
+# work take.
 LONGEST_S = {"save": 0.12, "upload": 0.25, "dcp": 0.12, "convert": 0.6}
+PATIENT = 0.25  # of the savers have said something of their saves before they are killed
 LOST = 0.1  # of the kills that take the local folder with them, where there is a remote
 
 
@@ -62,6 +65,7 @@ class _Rounds:
     def __init__(self, plan: CheckpointPlan, report: Report, root: Path) -> None:
         self._plan, self._report, self._root = plan, report, root
         self._random = random.Random(report.seed)
+        self._stacks = root.parent / "saver.stacks"
         self.durable = self.uploaded = -1
         self.loads = self.lost = 0
         self._root.mkdir(parents=True, exist_ok=True)
@@ -74,7 +78,7 @@ class _Rounds:
         if child == 0:
             os.close(reading)
             task = Task(self._root, writing, seed, self._plan.sabotage, not kill)
-            _in_child(lambda: WAYS[self._plan.way](task))
+            _in_child(self._stacks, lambda: WAYS[self._plan.way](task))
         os.close(writing)
         try:
             words = _Words(reading, self._plan.hang_s)
@@ -84,13 +88,18 @@ class _Rounds:
                 return
             self._loaded(int(first[1]), first[2])
             if kill:
+                if self._random.random() < PATIENT and (said := words.next()) is not None:
+                    self._said(said)  # a saver that hangs within a save would say nothing more
                 time.sleep(self._random.uniform(0, LONGEST_S[self._plan.way]))
                 os.kill(child, signal.SIGKILL)
                 self._report.kills += 1
             for said in words.rest():
                 self._said(said)
         except TimeoutError:
-            self._report.hang(f"a saver said nothing for {self._plan.hang_s:g} s")
+            os.kill(child, signal.SIGUSR1)
+            time.sleep(SIGNAL_S)
+            stacks = stacks_of("saver", child, self._stacks)
+            self._report.hang(f"a saver said nothing for {self._plan.hang_s:g} s\n{stacks}")
             os.kill(child, signal.SIGKILL)
         finally:
             os.close(reading)
@@ -146,9 +155,10 @@ class _Words:
         return found
 
 
-def _in_child(work: Callable[[], None]) -> None:
+def _in_child(stacks: Path, work: Callable[[], None]) -> None:
     status = 1
     try:
+        show_stacks_on_signal(stacks)
         work()
         status = 0
     except BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -66,6 +67,8 @@ def save(task: Task) -> None:
         step = int(state["step"])
         task.say("loaded", step, verdict(state, step, task.root))
         while not task.only_load:
+            if task.sabotage == "hang":
+                signal.pause()
             step += 1
             fill(state, step)
             saver.save(step, {"x": state})

@@ -27,6 +27,7 @@ from .records import Reader, Record, Writer
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
+SIGNAL_S = 0.7  # that a process may take to write its stacks
 Main = Callable[[Writer, int], None]
 
 
@@ -166,9 +167,7 @@ def _child(parent: int, main: Main, write_end: int, lifeline: int, log: Path, st
             os._exit(1)
         _redirect(log, {write_end, lifeline})
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        stacks_file: TextIO = open(stacks, "w")
-        faulthandler.enable(stacks_file)
-        faulthandler.register(signal.SIGUSR1, stacks_file)
+        show_stacks_on_signal(stacks)
         main(Writer(write_end), lifeline)
         status = 0
     except BaseException:
@@ -198,20 +197,28 @@ def end_with(lifeline: int) -> None:
         pass
 
 
+def show_stacks_on_signal(stacks: Path) -> None:
+    """Of this process, into this file: when it crashes, and on SIGUSR1."""
+    file: TextIO = open(stacks, "w")
+    faulthandler.enable(file)
+    faulthandler.register(signal.SIGUSR1, file)
+
+
 def dump_stacks(children: list[Child]) -> str:
     """Python's stacks and what each says about itself, and native ones where a debugger is installed."""
     for child in children:
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             with suppress(ProcessLookupError):
                 os.kill(child.pid, number)
-    time.sleep(0.7)
-    texts = []
-    for child in children:
-        stacks = child.stacks.read_text(errors="replace") if child.stacks.exists() else ""
-        texts.append(
-            f"--- {child.name} (pid {child.pid})\n{stacks}{_native_stacks(child.pid)}{child.log_tail(20)}"
-        )
+    time.sleep(SIGNAL_S)
+    texts = [stacks_of(child.name, child.pid, child.stacks) + child.log_tail(20) for child in children]
     return "\n".join(texts)
+
+
+def stacks_of(name: str, pid: int, stacks: Path) -> str:
+    """What the process has written since SIGUSR1, and its native stacks."""
+    text = stacks.read_text(errors="replace") if stacks.exists() else ""
+    return f"--- {name} (pid {pid})\n{text}{_native_stacks(pid)}"
 
 
 def _native_stacks(pid: int) -> str:

@@ -23,23 +23,16 @@ bool interpreter_ends_elsewhere();
 // which ends the process. It sleeps until the process is gone, as later versions of Python do themselves.
 [[noreturn]] void sleep_for_ever();
 
-// Runs f without the GIL.
+// Runs f without the GIL, which is there again also where f throws: memory may be over.
 template <class F> auto without_gil(F f) {
   struct Released {
     PyThreadState* state = PyEval_SaveThread();
-    void restore() {
+    ~Released() {
       if (interpreter_ends_elsewhere()) sleep_for_ever();
       PyEval_RestoreThread(state);
     }
   } released;
-  if constexpr (std::is_void_v<decltype(f())>) {
-    f();
-    released.restore();
-  } else {
-    auto result = f();
-    released.restore();
-    return result;
-  }
+  return f();
 }
 
 inline constexpr Duration signal_check = 100 * millisecond;

@@ -7,9 +7,16 @@ namespace pccl::bindings {
 
 namespace {
 
-std::unique_ptr<MasterRuntime> create(std::string listen, const py::bytes& secret, bool insecure,
-                                      const Timing& timing, const std::string& state_dir,
-                                      const py::object& store) {
+// Without the GIL: its thread may want it for a store that is written in Python.
+struct Ended {
+  void operator()(MasterRuntime* master) const {
+    without_gil([&] { delete master; });
+  }
+};
+using Holder = std::unique_ptr<MasterRuntime, Ended>;
+
+Holder create(std::string listen, const py::bytes& secret, bool insecure, const Timing& timing,
+              const std::string& state_dir, const py::object& store) {
   const auto text = std::string(secret);
   MasterOptions options{std::move(listen), {text.begin(), text.end()}, insecure, timing, logger(), nullptr};
   if (!state_dir.empty()) {
@@ -21,7 +28,12 @@ std::unique_ptr<MasterRuntime> create(std::string listen, const py::bytes& secre
   }
   auto master = MasterRuntime::create(std::move(options));
   if (!master) raise(master.error());
-  return std::move(*master);
+  return Holder(master->release());
+}
+
+// time.monotonic() reads the clock that ours is.
+Instant on_our_clock(double seconds) {
+  return seconds >= 0 && seconds < 1e9 ? Instant(seconds * double(second)) : never;
 }
 
 py::dict status(const MasterRuntime& self) {
@@ -47,7 +59,7 @@ py::dict status(const MasterRuntime& self) {
 }  // namespace
 
 void bind_master(py::module_& module) {
-  py::class_<MasterRuntime>(module, "Master")
+  py::class_<MasterRuntime, Holder>(module, "Master")
       .def(py::init(&create), py::arg("listen"), py::arg("secret"), py::arg("insecure"), py::arg("timing"),
            py::arg("state_dir") = "", py::arg("store") = py::none())
       .def_property_readonly("address",
@@ -59,6 +71,11 @@ void bind_master(py::module_& module) {
              return all;
            })
       .def("status", &status)
+      .def_property_readonly("fenced", [](const MasterRuntime& self) { return self.status().fenced; })
+      .def(
+          "serve_until", [](MasterRuntime& self, double end_s) { self.serve_until(on_our_clock(end_s)); },
+          py::arg("monotonic_s"), "Past that moment of time.monotonic() nothing is sent, unless moved on.")
+      .def("fence", &MasterRuntime::fence, py::arg("why"))
       .def("stop", [](MasterRuntime& self) { without_gil([&] { self.stop(); }); });
 }
 

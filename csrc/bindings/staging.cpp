@@ -69,6 +69,11 @@ struct SaveObject {
     if (receipt == nullptr) return std::nullopt;
     return *receipt;
   }
+  std::pair<py::bytes, py::bytes> sums() const {
+    if (!capture().is_staged())
+      raise({ErrorCode::usage, "sums() of a save that is not staged: wait_staged() first"});
+    return {packed(capture().block_crcs()), packed(capture().region_crcs())};
+  }
   CopyProgress progress() const { return progress_of(capture()); }
   void cancel() const {
     without_gil([&] { save->cancel(); });
@@ -164,6 +169,8 @@ void bind_save(py::module_& module) {
       .def("wait_staged", &SaveObject::wait_staged, arg("timeout_s"),
            "True: everything is copied and summed. The caller copies along.")
       .def("wait_durable", &SaveObject::wait_durable, arg("timeout_s"), "None: the time was over.")
+      .def("sums", &SaveObject::sums,
+           "Once it is staged, perhaps long before it is durable: block_crcs and region_crcs of the receipt.")
       .def("progress", &SaveObject::progress, "Bytes staged, bytes written, all bytes.")
       .def("cancel", &SaveObject::cancel, "When it returns nobody reads the regions any more.")
       .def(

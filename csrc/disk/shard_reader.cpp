@@ -19,6 +19,10 @@ namespace pccl::disk {
 
 namespace {
 
+// Read at a time: enough for the device, and little enough that threads end together and that what was read
+// is still near when it is summed.
+constexpr std::uint64_t extent_bytes = 4u << 20;
+
 constexpr unsigned threads_max = unsigned(BounceBuffers::kept_max);
 
 std::string in_hex(std::uint32_t crc) {
@@ -46,7 +50,7 @@ Error wrong_length(const ReadPlan& plan, std::uint64_t bytes) {
 class Reading {
  public:
   Reading(Disk& disk, const ReadPlan& plan, File& file, const ReadRows& rows)
-      : disk_(disk), plan_(plan), file_(file), rows_(rows), extents_(rows.extents(bounce_bytes)) {}
+      : disk_(disk), plan_(plan), file_(file), rows_(rows), extents_(rows.extents(extent_bytes)) {}
 
   Result<ReadStats> run(unsigned threads);
 

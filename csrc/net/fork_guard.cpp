@@ -40,10 +40,10 @@ void guard_from_fork(int fd) {
   guard().descriptors.insert(fd);
 }
 
-void unguard(int fd) {
-  if (fd < 0) return;
+bool unguard(int fd) {
+  if (fd < 0) return false;
   const std::lock_guard lock(guard().mutex);
-  guard().descriptors.erase(fd);
+  return guard().descriptors.erase(fd) > 0;
 }
 
 }  // namespace pccl::net

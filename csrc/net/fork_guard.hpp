@@ -7,6 +7,7 @@ namespace pccl::net {
 void guard_from_fork(int fd);
 // Before others ask to be called at a fork: their locks are then taken before this one.
 void install_fork_guard();
-void unguard(int fd);
+// False: it is not to be closed. In a forked child it is closed, and its number may be another's.
+bool unguard(int fd);
 
 }  // namespace pccl::net

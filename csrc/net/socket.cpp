@@ -62,8 +62,9 @@ Socket::Socket(int fd) : fd_(fd) { guard_from_fork(fd); }
 
 void Socket::close() {
   if (fd_ < 0) return;
-  unguard(fd_);  // first: the number may be in use again the moment it is closed
-  ::close(std::exchange(fd_, -1));
+  // First: the number may be in use again the moment it is closed.
+  if (unguard(fd_)) ::close(fd_);
+  fd_ = -1;
 }
 
 bool is_near(const Path& path) { return path.same_host || path.rtt < near_rtt_max; }

@@ -23,6 +23,7 @@ Master::Master(MasterConfig config, Instant now)
   phase_ = Phase::listening;
   listen_until_ = now + timing_.grace;
   run_over_at_ = listen_until_ + timing_.heartbeat * timing_.heartbeats_missed_max + timing_.master_lost;
+  knock_at_members();
 }
 
 PeerId Master::peer_of(ConnectionId c) const {
@@ -107,6 +108,7 @@ void Master::on_closed(ConnectionId c, Instant now) {
 
 // The second witness where no other peer has a link to it. Whoever came back meanwhile lives.
 void Master::on_refused(PeerId peer, Instant now) {
+  if (phase_ == Phase::listening) refused_.insert(peer);
   const auto it = peers_.find(peer);
   if (it == peers_.end() || it->second.lost_since == never || !member(peer)) return;
   suspicions_[{no_peer, peer}].why = "nobody listens at its address any more";

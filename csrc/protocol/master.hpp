@@ -216,6 +216,8 @@ class Master {
   std::vector<std::pair<ConnectionId, Register>> take_from_door();
   bool stored_is_last(const View& base) const;
   void suspend();
+  void knock_at_members();
+  bool nobody_left(const View& base) const;
   void evict_outsiders(const View& base);
   void recover(const View& base, const std::set<std::string>& islands, Instant now);
   void recover_verdicts(const View& base);
@@ -271,6 +273,7 @@ class Master {
   Instant listen_until_ = never;
   Instant run_over_at_ = never;  // no living peer of the old run waits for a master any longer
   std::map<PeerId, Register> heard_;
+  std::set<PeerId> refused_;  // stored members at whose addresses nobody listens
   // Came while a restarted master listens, or while another has their place.
   std::map<ConnectionId, Join> early_joins_;
   bool names_freed_ = false;  // since they were last let in

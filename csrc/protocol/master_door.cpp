@@ -99,9 +99,12 @@ void Master::seat(PeerId peer, Instant now) {
   form_first_view(now);
 }
 
-// A peer that waited at the door of this master's predecessor: it has its number, and was never a member.
+// A peer that waited at the door of this master's predecessor: it has its number, which no other peer will
+// get, and was never a member.
 bool Master::seat_again(ConnectionId c, const Register& m, Instant now) {
   const auto& join = m.join;
+  if ((m.peer >> 32) >= incarnation_ || peers_.contains(m.peer)) return false;
+  if (is_plain_name(join.island) && join.island != plain_name(m.peer)) return false;
   const auto at_door = door_.find(join.island);
   const bool fits = !join.island.empty() && join.island_size >= 1 && join.island_rank < join.island_size &&
                     !join.reachable_at.empty() &&

@@ -16,7 +16,8 @@ namespace {
 // it.
 bool plausible(const Register& m, Role role) {
   return m.join.role == role && m.peer != no_peer && m.view.consistent() &&
-         m.view.id.incarnation != UINT32_MAX && m.view.boundaries != UINT32_MAX &&
+         m.view.id.incarnation != UINT32_MAX && (m.peer >> 32) != UINT32_MAX &&
+         m.view.boundaries != UINT32_MAX &&
          std::all_of(m.view.members.begin(), m.view.members.end(), [&](const Member& member) {
            return member.role == role && (member.peer >> 32) <= m.view.id.incarnation;
          });
@@ -135,7 +136,8 @@ bool Master::quorum(const View& base, const std::set<std::string>& here) const {
 void Master::try_recover(Instant now) {
   if (phase_ != Phase::listening || now < listen_until_) return;
   auto incarnation = stored_ ? stored_->incarnation : 0;
-  for (const auto& [peer, r] : heard_) incarnation = std::max(incarnation, r.view.id.incarnation);
+  for (const auto& [peer, r] : heard_)  // who waits at the door knows of it by its number alone
+    incarnation = std::max({incarnation, r.view.id.incarnation, std::uint32_t(peer >> 32)});
   incarnation_ = incarnation + 1;
   const auto base = last_view();
   const auto here = islands_here(base);
@@ -144,9 +146,28 @@ void Master::try_recover(Instant now) {
   if (!stored_is_last(base) && !heard_.empty()) return suspend();
   // Whom the stored view does not name need not wait for those whom it names; and when even the most patient
   // of these have given up by now, the run is over and the next one may begin.
-  if (now >= run_over_at_) return recover(base, here, now);
+  if (now >= run_over_at_ || nobody_left(base)) return recover(base, here, now);
+  knock_at_members();
   evict_outsiders(base);
   listen_until_ = now + timing_.grace;
+}
+
+// A process that died with the old master closed its port, too. Refusals are no more than a hint where the
+// master's way to a peer is not the peers': so they shorten no grace, and one who registers outweighs its
+// own.
+void Master::knock_at_members() {
+  if (!stored_) return;
+  for (const auto& m : stored_->view.members)
+    if (!refused_.contains(m.peer) && !heard_.contains(m.peer))
+      emit(master_effect::Knock{m.peer, m.reachable_at});
+}
+
+bool Master::nobody_left(const View& base) const {
+  return stored_is_last(base) && std::all_of(base.members.begin(), base.members.end(), [&](const Member& m) {
+           const auto it = peers_.find(m.peer);
+           const bool here = it != peers_.end() && it->second.connection != no_connection;
+           return refused_.contains(m.peer) && !here;
+         });
 }
 
 // Too few of the last view are here, and the others may go on elsewhere: nobody is let in, everybody is told
@@ -196,6 +217,7 @@ void Master::recover(const View& base, const std::set<std::string>& islands, Ins
   evict_outsiders(view_);
   if (rules_.recover_commits_first) recover_verdicts(base);
   heard_.clear();
+  refused_.clear();
   stored_.reset();
   if (!view_.members.empty()) new_view(view_.members, "the master was restarted", now);
   for (const auto& [c, registered] : at_door)

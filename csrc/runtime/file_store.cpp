@@ -91,10 +91,7 @@ Result<std::unique_ptr<FileStore>> FileStore::open(const std::string& folder) {
 }
 
 FileStore::~FileStore() {
-  if (lock_fd_ >= 0) {
-    net::unguard(lock_fd_);
-    close(lock_fd_);
-  }
+  if (net::unguard(lock_fd_)) close(lock_fd_);
   close(folder_fd_);
 }
 

@@ -1,10 +1,40 @@
 #include "runtime/master_link.hpp"
 
 #include <cerrno>
+#include <ctime>
 
 namespace pccl {
 
+namespace {
+std::string time_of_day() {
+  const auto now = std::time(nullptr);
+  struct tm parts{};
+  localtime_r(&now, &parts);
+  char text[16] = {};
+  return {text, std::strftime(text, sizeof text, "%H:%M:%S", &parts)};
+}
+}  // namespace
+
+// A caller that waits shall not have to guess what for.
+void MasterLink::say_missing(Instant now) {
+  notice_at_ = now + next_notice;
+  std::string dialled;
+  for (const auto& address : addresses_) dialled += (dialled.empty() ? "" : ", ") + address.text();
+  owner_.master_news("no master for " + in_words((now - missing_since_) / second * second) + ", since " +
+                     missing_from_ + ": operations wait for their commit; dialling " + dialled +
+                     (last_failure_ ? " (" + last_failure_.text + ")" : ""));
+}
+
+void MasterLink::say_back() {
+  const bool said = missing_since_ != never && notice_at_ > missing_since_ + first_notice;
+  if (said)
+    owner_.master_news("a master answers again, after " +
+                       in_words((monotonic_now() - missing_since_) / second * second));
+  missing_since_ = notice_at_ = never;
+}
+
 void MasterLink::tick(Instant now) {
+  if (now >= notice_at_) say_missing(now);
   if (connection_ == nullptr && !stopped_ && now >= dial_at_) dial(now);
   if (connection_ != nullptr && now >= handshake_by_)
     connection_->close(
@@ -25,7 +55,7 @@ void MasterLink::dial(Instant now) {
   connection_ = &hub_.add(std::make_unique<net::Connection>(
       std::move(*socket), net::Handshake(net::Side::dialler, protocol_version, secret_, nonce.value()), text,
       *this));
-  handshake_by_ = now + handshake_timeout;
+  handshake_by_ = now + (addresses_.size() > 1 ? handshake_timeout_of_many : handshake_timeout);
   ready_ = false;
   hub_.touch(*connection_);
 }
@@ -34,6 +64,7 @@ void MasterLink::on_ready(net::Connection& c) {
   ready_ = true;
   handshake_by_ = never;
   c.trust();
+  say_back();
   owner_.master_up();
 }
 
@@ -51,7 +82,12 @@ void MasterLink::on_closed(net::Connection& c, const Error& why) {
   last_failure_ = why;
   if (c.system_error() == ECONNREFUSED)
     last_failure_.text += "; is the master running there? start it with python -m pccl_py master";
-  if (std::exchange(ready_, false)) return owner_.master_down(why);
+  if (std::exchange(ready_, false)) {
+    missing_since_ = monotonic_now();
+    missing_from_ = time_of_day();
+    notice_at_ = missing_since_ + first_notice;
+    return owner_.master_down(why);
+  }
   const bool hopeless = why.code == ErrorCode::authentication || why.code == ErrorCode::version ||
                         (why.code == ErrorCode::connect && c.system_error() == 0);
   owner_.master_unreachable(Error(last_failure_), hopeless);
@@ -83,6 +119,7 @@ void MasterLink::reconnect(const std::string& why) {
 
 void MasterLink::close_politely() {
   stopped_ = true;
+  notice_at_ = never;
   if (connection_ == nullptr) return;
   ready_ = false;
   connection_->close_when_sent({ErrorCode::closed, "left"});

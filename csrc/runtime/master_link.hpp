@@ -14,7 +14,8 @@ class MasterLink : public net::Connection::Handler {
     virtual void master_message(const ToPeer& message) = 0;
     virtual void master_down(const Error& why) = 0;
     virtual void master_unreachable(const Error& why,
-                                    bool hopeless) = 0;  // a dial failed; hopeless: so will the next
+                                    bool hopeless) = 0;     // a dial failed; hopeless: so will the next
+    virtual void master_news(const std::string& text) = 0;  // for people, while there is none
    protected:
     ~Owner() = default;
   };
@@ -28,7 +29,9 @@ class MasterLink : public net::Connection::Handler {
         addresses_(std::move(addresses)) {}
 
   void tick(Instant now);
-  Instant next_deadline() const { return connection_ == nullptr && !stopped_ ? dial_at_ : handshake_by_; }
+  Instant next_deadline() const {
+    return std::min(notice_at_, connection_ == nullptr && !stopped_ ? dial_at_ : handshake_by_);
+  }
   void send(const ToMaster& message);
   void reconnect(const std::string& why);
   void close_politely();  // what was sent still goes out
@@ -50,7 +53,11 @@ class MasterLink : public net::Connection::Handler {
  private:
   static constexpr Duration redial_every = 50 * millisecond;
   static constexpr Duration handshake_timeout = 3 * second;
+  static constexpr Duration handshake_timeout_of_many = 1 * second;  // a stopped master's port still answers
+  static constexpr Duration first_notice = 3 * second, next_notice = 10 * second;
   void dial(Instant now);
+  void say_missing(Instant now);
+  void say_back();
 
   Hub& hub_;
   Owner& owner_;
@@ -62,6 +69,8 @@ class MasterLink : public net::Connection::Handler {
   bool ready_ = false, stopped_ = false;
   Error last_failure_;  // of a dial, or of the connection
   Instant dial_at_ = 0, handshake_by_ = never;
+  Instant missing_since_ = never, notice_at_ = never;  // the master that was there once
+  std::string missing_from_;                           // the time of day
 };
 
 }  // namespace pccl

@@ -42,7 +42,7 @@ struct Roster {
   Knocker knocker;
   std::size_t connections = 0;
   bool awaited = false;  // listens for those of its last view
-  bool kept = false;     // in the store
+  bool kept = false;     // the store may have a record of it
 };
 
 struct MasterRun {

@@ -69,9 +69,13 @@ MasterStatus MasterRuntime::status() const {
 
 void MasterRuntime::run() {
   begin_own_thread("pccl-master");
-  while (!stop_) {
+  // Of an address that nobody could know before there is no run to go on with.
+  if (auto asked = net::parse_address(options_.listen, 0); asked && asked->port != 0)
+    young_until_ = monotonic_now() + young_for;
+  while (may_serve()) {
     const auto now = monotonic_now();
     each_roster([&](Roster& roster) { roster.tick(now); });
+    if (now >= young_until_) let_newcomers_in();
     check_strangers(now);
     stranger_log_.tick(now);
     each_roster([this](Roster& roster) { drain(roster); });
@@ -205,8 +209,9 @@ void MasterRuntime::forget_roster(Roster& roster) {
 }
 
 Instant MasterRuntime::next_deadline() const {
-  auto next = stranger_log_.next_deadline();
+  auto next = std::min(stranger_log_.next_deadline(), serve_until_.load());
   each_roster([&](const Roster& roster) { next = std::min(next, roster.next_deadline()); });
+  if (!newcomers_.empty()) next = std::min(next, young_until_);
   if (!strangers_.empty() || !closing_.empty()) next = std::min(next, monotonic_now() + 200 * millisecond);
   return next;
 }
@@ -248,11 +253,35 @@ bool MasterRuntime::on_message(net::Connection& c, ByteView body) {
   if (!message) return false;
   if (strangers_.erase(id) > 0) c.trust();
   if (closing_.contains(id)) return true;
-  if (auto* roster = roster_of(id, *message)) {
-    roster->master.on(id, *message, monotonic_now());
-    drain(*roster);
-  }
+  if (newcomers_.contains(id)) let_newcomers_in();  // it says more
+  const auto* join = std::get_if<Join>(&*message);
+  if (join != nullptr && comes_early(id, *join))
+    newcomers_.emplace(id, *join);
+  else
+    hear(id, *message);
   return true;
+}
+
+void MasterRuntime::hear(ConnectionId id, const ToMaster& message) {
+  auto* roster = roster_of(id, message);
+  if (roster == nullptr) return;
+  roster->master.on(id, message, monotonic_now());
+  drain(*roster);
+}
+
+// This process may follow one that was killed, whose members dial again: a newcomer that is faster than all
+// of them must not begin another run in place of theirs.
+bool MasterRuntime::comes_early(ConnectionId id, const Join& join) const {
+  if (monotonic_now() >= young_until_ || roster_of_.contains(id)) return false;
+  const auto run = runs_.find(join.run_name);
+  if (run == runs_.end()) return true;
+  const auto roster = run->second.rosters.find(join.role);
+  return roster == run->second.rosters.end() || roster->second->over();
+}
+
+void MasterRuntime::let_newcomers_in() {
+  for (const auto& [id, join] : std::exchange(newcomers_, {}))
+    if (connections_.contains(id)) hear(id, join);
 }
 
 void MasterRuntime::on_closed(net::Connection& c, const Error& why) {
@@ -263,6 +292,7 @@ void MasterRuntime::on_closed(net::Connection& c, const Error& why) {
   ids_.erase(it);
   connections_.erase(id);
   closing_.erase(id);
+  newcomers_.erase(id);
   if (strangers_.erase(id) > 0) stranger_log_.gone(c.remote(), why.text, monotonic_now());
   const auto joined = roster_of_.extract(id);
   if (joined.empty()) return;
@@ -277,7 +307,7 @@ void MasterRuntime::drain(Roster& roster) {
   auto& master = roster.master;
   for (auto effects = master.take_effects(); !effects.empty(); effects = master.take_effects())
     for (auto& e : effects)
-      if (!stop_) std::visit([&](auto& x) { apply(roster, x); }, e);
+      if (may_serve()) std::visit([&](auto& x) { apply(roster, x); }, e);
   if (roster.awaited && !master.listening()) roster.awaited = false, somebody_went_ = true;
   note_status(roster);
 }
@@ -327,11 +357,23 @@ void MasterRuntime::apply(Roster& roster, master_effect::Persist& e) {
   roster.kept = true;
   const auto outcome = options_.store->keep(roster.key(), record);
   if (outcome.kind == MasterStore::Outcome::Kind::failed) log_line(outcome.why);
-  if (outcome.kind == MasterStore::Outcome::Kind::fenced) fence(outcome.why);
+  if (outcome.kind == MasterStore::Outcome::Kind::fenced) end_service(outcome.why);
+}
+
+// A process that was stopped for a while wakes between any two lines: so it is asked before each effect.
+bool MasterRuntime::may_serve() {
+  if (!stop_ && monotonic_now() >= serve_until_) end_service("its lease ran out before it was renewed");
+  return !stop_;
+}
+
+void MasterRuntime::fence(const std::string& why) {
+  hub_->call([this, why] {
+    if (!stop_) end_service(why);
+  });
 }
 
 // Nothing goes out any more, above all not the view that could not be kept.
-void MasterRuntime::fence(const std::string& why) {
+void MasterRuntime::end_service(const std::string& why) {
   stop_ = true;
   log_line("this master serves no more: " + why);
   const std::lock_guard lock(status_mutex_);

@@ -2,6 +2,7 @@
 // serves and each role in it, a pure Master. The first who names a run begins it; it is forgotten with its
 // last peer of any role.
 #pragma once
+#include <atomic>
 #include <functional>
 #include <thread>
 
@@ -44,6 +45,11 @@ class MasterRuntime final : net::Connection::Handler {
   Address address() const { return address_; }
   std::vector<Address> reachable() const;  // what peers can dial
   MasterStatus status() const;
+  // Any thread. From then on nothing is sent any more, unless it is moved on before: for who holds a lease.
+  void serve_until(Instant end) {
+    if (serve_until_.exchange(end) > end) hub_->call([] {});  // it may sleep for longer
+  }
+  void fence(const std::string& why);  // any thread: serves no more, from its next turn on
   void stop();
 
  private:
@@ -72,7 +78,11 @@ class MasterRuntime final : net::Connection::Handler {
   void apply(Roster& roster, master_effect::Notice& e);
   void send(ConnectionId id, const ToPeer& message);
   void close(ConnectionId id);
-  void fence(const std::string& why);
+  void hear(ConnectionId id, const ToMaster& message);
+  bool comes_early(ConnectionId id, const Join& join) const;
+  void let_newcomers_in();
+  void end_service(const std::string& why);
+  bool may_serve();
   void log_line(const std::string& text) const;
   void check_strangers(Instant now);
   Instant next_deadline() const;
@@ -87,6 +97,7 @@ class MasterRuntime final : net::Connection::Handler {
   void on_closed(net::Connection& c, const Error& why) override;
 
   static constexpr Duration introduction_timeout = 5 * second;
+  static constexpr Duration young_for = 300 * millisecond;  // members dial several times meanwhile
   MasterOptions options_;
   std::unique_ptr<Hub> hub_;
   net::SocketAddress bound_;
@@ -98,8 +109,11 @@ class MasterRuntime final : net::Connection::Handler {
   std::map<ConnectionId, Stranger> strangers_;  // have not introduced themselves yet
   StrangerLog stranger_log_{options_.log};
   std::map<ConnectionId, Instant> closing_;  // told why, and given a moment to read it
+  std::map<ConnectionId, Join> newcomers_;   // wait until the members of an older run would be here
+  Instant young_until_ = 0;
   ConnectionId next_id_ = 1;
   bool stop_ = false, somebody_went_ = false;
+  std::atomic<Instant> serve_until_ = never;
   mutable std::mutex status_mutex_;  // guards status_
   MasterStatus status_;
   int owner_process_ = 0;

@@ -11,6 +11,7 @@ namespace {
 
 constexpr unsigned threads_max = 64;
 constexpr std::uint64_t page_bytes = 4096;
+constexpr std::size_t slabs_at_sink = 4;  // keep any disk busy
 
 Error wrong_with(const StagingPool& pool, const CaptureSpec& spec) {
   const auto usage = [](std::string text) { return Error{ErrorCode::usage, std::move(text)}; };
@@ -69,6 +70,7 @@ Capture::Capture(std::shared_ptr<StagingPool> pool, std::shared_ptr<Sink> sink, 
       sink_(std::move(sink)),
       header_(std::move(spec.header)),
       budget_(spec.threads),
+      patience_(spec.patience),
       foreign_(flags_of(spec)),
       layout_(with_header(header_, spec.regions), spec.block_bytes, pool_->slab_bytes()),
       sums_(layout_),
@@ -89,10 +91,26 @@ Error Capture::start() {
 
 bool Capture::work(Lock& lock, Who who) {
   if (is_over() || !started_ || (who == Who::thread && active_threads_ >= budget_)) return false;
-  const auto job = board_.next(take_);
+  const auto job = board_.next(who == Who::thread ? take_warm_ : take_);
   if (!job) return false;
   run(*job, lock, who);
   return true;
+}
+
+// Memory that nobody has touched costs more than the wait for a slab that comes back soon, keeps the pool
+// larger than it need be, and what comes back may still be in the cache. Not while somebody waits for copies,
+// and never again once it took longer.
+std::byte* Capture::take_warm(std::size_t slab) {
+  if (!spares_ || waiting_ > 0 || board_.at_sink() < slabs_at_sink || !pool_->is_fresh_next())
+    return pool_->take(ticket_, slab);
+  if (spared_ == 0) spared_ = monotonic_now();
+  return nullptr;
+}
+
+Capture::Waiting::Waiting(Capture& capture) : capture_(capture) {
+  ++capture_.waiting_;
+  if (capture_.spared_ != 0) capture_.monitor_.work.notify_all();
+  capture_.spared_ = 0;
 }
 
 void Capture::run(const Job& job, Lock& lock, Who who) {
@@ -152,6 +170,8 @@ void Capture::hand_over(std::size_t slab, Lock& lock) {
 void Capture::released(std::size_t slab, const Error& error) {
   if (!ours()) return;
   const Lock lock(monitor_.mutex);
+  if (spared_ != 0) spares_ = monotonic_now() - spared_ <= patience_;
+  spared_ = 0;
   pool_->give(board_.release(slab));
   if (error)
     end(error);
@@ -193,6 +213,7 @@ bool Capture::fence(Regions regions, Instant until) {
 bool Capture::wait_staged(Instant until) {
   if (!ours()) return true;
   Lock lock(monitor_.mutex);
+  const Waiting waiting(*this);
   for (;;) {
     if (ended() ? quiet() : board_.is_staged()) return true;
     if (monotonic_now() >= until) return false;

@@ -27,6 +27,8 @@ struct CaptureSpec {
   std::vector<std::uint32_t> foreign;  // indices of regions that somebody else fills in (see next_foreign)
   std::uint64_t block_bytes = std::uint64_t{1} << 20;  // the slab is a multiple of it
   unsigned threads = 1;                                // that may copy at the same time beside callers
+  Duration patience =
+      10 * millisecond;  // for used slabs to come back, before copy threads touch fresh memory
 };
 
 struct CaptureProgress {
@@ -82,6 +84,16 @@ class Capture final : public Copying, public std::enable_shared_from_this<Captur
 
  private:
   friend class Fence;
+  // Of a caller, under the lock: copies are urgent.
+  class Waiting {
+   public:
+    explicit Waiting(Capture& capture);
+    ~Waiting() { --capture_.waiting_; }
+    Waiting(const Waiting&) = delete;
+
+   private:
+    Capture& capture_;
+  };
   Capture(std::shared_ptr<StagingPool> pool, std::shared_ptr<Sink> sink, CaptureSpec spec);
 
   // All below: under the lock, which those that take one give up meanwhile.
@@ -92,6 +104,7 @@ class Capture final : public Copying, public std::enable_shared_from_this<Captur
   void released(std::size_t slab, const Error& error);  // takes it
   void end(const Error& error);
   void give_back_unused();
+  std::byte* take_warm(std::size_t slab);
   bool ended() const { return static_cast<bool>(error_); }
   bool quiet() const { return active_ == 0; }
 
@@ -101,13 +114,18 @@ class Capture final : public Copying, public std::enable_shared_from_this<Captur
   const std::shared_ptr<Sink> sink_;
   const std::vector<std::byte> header_;
   const unsigned budget_;
+  const Duration patience_;
   const std::vector<bool> foreign_;  // by region, of which the header is the first
   FileLayout layout_;
   Sums sums_;
   Board board_;
   Stash stash_;
   const Board::Take take_ = [this](std::size_t slab) { return pool_->take(ticket_, slab); };
+  const Board::Take take_warm_ = [this](std::size_t slab) { return take_warm(slab); };
   StagingPool::Ticket ticket_ = 0;
+  unsigned waiting_ = 0;  // callers, for copies
+  Instant spared_ = 0;    // since then fresh memory was left alone; 0: it is not
+  bool spares_ = true;
   bool started_ = false;
   unsigned active_ = 0;          // threads and callers at a job, or in the sink's write()
   unsigned active_threads_ = 0;  // of these the copy threads

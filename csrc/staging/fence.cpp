@@ -151,6 +151,7 @@ bool Fence::is_short_of_slabs() const {
 
 bool Fence::wait(Instant until) {
   Lock lock(capture_.monitor_.mutex);
+  const Capture::Waiting waiting(capture_);
   for (;;) {
     const bool worked = !capture_.ended() && pass(lock, until);
     if (capture_.ended() ? capture_.quiet() : needed_.empty() && groups_.empty()) return true;

@@ -5,12 +5,20 @@
 
 namespace pccl::staging {
 
+namespace {
+
+// In place they count as there: waiting for another slab would be of no use.
+bool has_pages(const PoolOptions& options) { return options.populate || options.fd >= 0 || options.in_place; }
+
+}  // namespace
+
 StagingPool::StagingPool(std::unique_ptr<WarmMemory> memory, const PoolOptions& options)
     : memory_(std::move(memory)),
       slab_bytes_(options.slab_bytes),
       slabs_(memory_->bytes() / options.slab_bytes),
       huge_(memory_->huge()),
-      in_place_(options.in_place) {
+      in_place_(options.in_place),
+      fresh_(has_pages(options) ? 0 : slabs_) {
   for (std::size_t i = slabs_; i-- > 0;) free_.push_back(memory_->data() + i * slab_bytes_);
 }
 
@@ -51,6 +59,7 @@ Error StagingPool::close() {
                                   " slabs): wait for its saves, or cancel them, then close it"};
   memory = std::move(memory_);
   free_.clear();
+  fresh_ = 0;
   return {};
 }
 
@@ -70,6 +79,7 @@ bool StagingPool::may_take(Ticket ticket) const {
 
 std::byte* StagingPool::pick(std::size_t slab) {
   auto found = free_.end() - 1;
+  if (is_fresh_next()) --fresh_;
   if (in_place_) {
     if (slab >= slabs_) return nullptr;
     found = std::find(free_.begin(), free_.end(), memory_->data() + slab * slab_bytes_);

@@ -54,6 +54,8 @@ class StagingPool {
   bool may_take(Ticket ticket) const;
   void give(std::byte* slab);
   bool closed() const { return memory_ == nullptr; }
+  // The slab that take() would give has no pages yet: nobody has used it, and it was not populated.
+  bool is_fresh_next() const { return fresh_ > 0 && free_.size() == fresh_; }
 
  private:
   StagingPool(std::unique_ptr<WarmMemory> memory, const PoolOptions& options);
@@ -64,6 +66,7 @@ class StagingPool {
   const std::size_t slab_bytes_, slabs_;
   const bool huge_, in_place_;
   std::vector<std::byte*> free_;  // the one given back last is taken first: it may be in the cache
+  std::size_t fresh_ = 0;         // the first so many of free_ have no pages yet
   std::map<Ticket, std::uint64_t> wants_;
   Ticket next_ = 1;
 };

@@ -78,6 +78,24 @@ class LoopingPeer(Peer):
             "last_cpu": time.process_time() - cpu,
         }
 
+    def run_through(self, seconds: float, slots: int) -> dict[str, Any]:
+        """Reduces for so long, all `slots` peers with each other: the longest operation, how many there were,
+        and how many results were wrong. The one of slot 0 says when it is over, in an element of its own."""
+        longest, operations, wrong, over = 0.0, 0, 0, False
+        end = time.monotonic() + seconds
+        own, last = float(self._own), self._own == 1
+        while not over:
+            self._array.fill(own)
+            self._array[-1] = float(last and time.monotonic() >= end)
+            began = time.monotonic()
+            info = self.comm.all_reduce(self._array)
+            longest = max(longest, time.monotonic() - began)
+            over = bool(self._array[-1])
+            operations += 1
+            whole = len(info.contributors) == slots
+            wrong += not (whole and (self._array[:-1] == (1 << slots) - 1).all())
+        return {"longest": longest, "operations": operations, "wrong": wrong}
+
     def run_until_joined(self, islands: int) -> dict[str, Any]:
         """Reduces, and calls update_topology() after each, until the run has so many islands: when the
         boundary that let the last one in was entered and left."""

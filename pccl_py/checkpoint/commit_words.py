@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CheckpointError
@@ -16,6 +17,14 @@ from .rank_record import RankRecord, decode_record, encode_record, merge
 
 # Who waits for a leader's word waits longer than the leader for the last shard, and hears whose is missing.
 LEADER_SHARE = 1.25
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """`words` for the other ranks; where there are none, the manifest, which needs nobody's words."""
+
+    words: bytes
+    manifest: Manifest | None = None
 
 
 class CommitWords:
@@ -30,17 +39,24 @@ class CommitWords:
         self._leads = self._world.rank in leaders
         self.in_doubt: set[int] = set()
 
-    def own(self, path: Path, record: RankRecord | CheckpointError) -> bytes:
+    def draft(self, step: int, record: RankRecord) -> Draft:
+        """Of this rank's shard, perhaps before it is durable."""
+        if self._world.size > 1:
+            return Draft(b"R%d " % time.time_ns() + encode_record(record))
+        return Draft(b"R", self._manifest(step, [record], time.time()))
+
+    def own(self, path: Path, draft: Draft | CheckpointError) -> bytes:
         """The first phase of this rank; an error becomes what the others are told."""
-        if isinstance(record, RankRecord):
+        if isinstance(draft, Draft):
             try:
-                sync_folder(path)
-                return b"R%d " % time.time_ns() + encode_record(record)
-            except (CheckpointError, OSError) as error:
-                record = CheckpointError(str(error))
+                if self._world.size > 1:  # else it is part of the commit
+                    sync_folder(path)
+                return draft.words
+            except OSError as error:
+                draft = CheckpointError(str(error))
         if self._world.size == 1:
-            raise record
-        return b"E" + str(record).encode()
+            raise draft
+        return b"E" + str(draft).encode()
 
     def of_all(self, number: int, words: bytes) -> list[bytes]:
         """For leaders, by rank."""
@@ -57,7 +73,9 @@ class CommitWords:
         for rank, words in enumerate(given):
             text = words[1:].partition(b" ")[2]
             records.append(decode_record(text, limits.BLOCK_BYTES, what=f"the record of rank {rank}"))
-        begun = int(given[0][1:].partition(b" ")[0]) / 1e9
+        return self._manifest(step, records, int(given[0][1:].partition(b" ")[0]) / 1e9)
+
+    def _manifest(self, step: int, records: list[RankRecord], begun: float) -> Manifest:
         return merge(
             records,
             step=step,
@@ -67,9 +85,7 @@ class CommitWords:
             prefer=self._beside,
         )
 
-    def outcomes(
-        self, number: int, step: int, outcome: dict[str, str], words: bytes
-    ) -> list[dict[str, str]]:
+    def outcomes(self, number: int, step: int, outcome: dict[str, str], words: bytes) -> list[dict[str, str]]:
         """The second phase: of each leader, {} or {"fault": why}."""
         wait_s = self._timeout_s if self._leads else self._timeout_s * LEADER_SHARE + 1
         try:

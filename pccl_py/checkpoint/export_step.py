@@ -77,9 +77,7 @@ def to_dcp(
         return sum(file.stat().st_size for file in partial.iterdir())
 
 
-def as_state(
-    path: Path, manifest: Manifest, part: str | None = None, progress: Progress = _unseen
-) -> Any:
+def as_state(path: Path, manifest: Manifest, part: str | None = None, progress: Progress = _unseen) -> Any:
     """The objects of a step with torch tensors in their places: of one part, or of all by part. What ranks
     had for themselves is left out."""
     from .torch_bytes import tensor_of

@@ -78,6 +78,13 @@ def sync_folder(folder: Path) -> None:
 def write_durably(folder: Path, name: str, data: bytes) -> None:
     """The file has all of `data`, or is what it was before, whenever the machine stops. The folder's own
     entry in its parent is the caller's."""
+    write_part(folder, name, data)
+    os.rename(folder / f"{name}{PART}", folder / name)
+    sync_folder(folder)
+
+
+def write_part(folder: Path, name: str, data: bytes) -> None:
+    """The first half of that: `data` are durable, under the temporary name."""
     part = folder / f"{name}{PART}"
     part.unlink(missing_ok=True)
     file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -91,5 +98,3 @@ def write_durably(folder: Path, name: str, data: bytes) -> None:
         raise
     finally:
         os.close(file)
-    os.rename(part, folder / name)
-    sync_folder(folder)

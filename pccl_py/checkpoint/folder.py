@@ -20,7 +20,7 @@ from pathlib import Path
 from ..errors import BusyError, CheckpointError, DamagedError, NoCheckpointError
 from ..values.limits import MANIFEST_BYTES_MAX, STEP_MAX
 from . import manifest as manifests
-from .files import PART, explained, opened, read_at, sync_folder, write_durably
+from .files import PART, explained, opened, read_at, sync_folder, write_part
 from .manifest import Manifest
 from .manifest_body import is_shard_file
 
@@ -180,23 +180,44 @@ def publish(path: Path, name: str) -> None:
         os.rename(path / f"{name}{PART}", path / name)
 
 
-def commit(path: Path, manifest: Manifest, own: Collection[str] | None = None) -> None:
+def draft(path: Path, manifest: Manifest) -> None:
+    """What can be done for a commit before the shards are there: the manifest is durable under its temporary
+    name, and so is the folder's own name. Raises CheckpointError."""
+    data = manifests.encode(manifest)
+    with explained(f"commit {path}"):
+        write_part(path, manifests.FILE_NAME, data)
+        sync_folder(path.parent)
+
+
+def commit(
+    path: Path, manifest: Manifest, own: Collection[str] | None = None, *, drafted: bool = False
+) -> None:
     """Makes the step exist, durably. Its shard files are published, their bytes on disk.
 
-    `own` are those that have to be here (None: all). Raises CheckpointError; then the step does not exist.
+    `own` are those that have to be here (None: all). `drafted`: the same manifest was given to `draft`.
+    Raises CheckpointError; then the step does not exist.
     """
-    data = manifests.encode(manifest)
-    for shard in manifest.shards:
-        if own is None or shard.file in own:
-            _expect(path, shard.file, shard.bytes)
+    part = path / f"{manifests.FILE_NAME}{PART}"
+    if not drafted:
+        draft(path, manifest)
     try:
+        for shard in manifest.shards:
+            if own is None or shard.file in own:
+                _expect(path, shard.file, shard.bytes)
         with explained(f"commit {path}"):
             sync_folder(path)  # the shards' names
-            write_durably(path, manifests.FILE_NAME, data)
-            sync_folder(path.parent)
     except CheckpointError:
         with suppress(OSError):
-            (path / manifests.FILE_NAME).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
+        raise
+    try:
+        with explained(f"commit {path}"):
+            os.rename(part, path / manifests.FILE_NAME)
+            sync_folder(path)
+    except CheckpointError:
+        for name in (path / manifests.FILE_NAME, part):
+            with suppress(OSError):
+                name.unlink(missing_ok=True)
         raise
 
 

@@ -6,10 +6,11 @@ end in `.part` are files being written. A reader MUST NOT follow links inside of
 what is no regular file. Names that this page does not describe belong to others and MUST be left alone.
 
 ORDER OF WRITING. (1) Each shard file is written as NAME.part, made durable (fsync), renamed to NAME. (2)
-The folder is made durable. (3) The manifest is written as manifest.json.part, made durable, renamed. (4)
-The folder and the root are made durable: only then is the step saved. Retiring goes the other way: the
-manifest is unlinked and the folder made durable before any byte of a shard file is changed or reused. One
-process at a time changes a root; it holds an exclusive flock on `.saver.lock`.
+Before, after or meanwhile the manifest is written as manifest.json.part and made durable, and so is the
+root. (3) After both the folder is made durable, (4) the manifest renamed and the folder made durable again:
+only then is the step saved. Retiring goes the other way: the manifest is unlinked and the folder made
+durable before any byte of a shard file is changed or reused. One process at a time changes a root; it holds
+an exclusive flock on `.saver.lock`.
 
 SHARD FILES are safetensors files: 8 bytes N (little-endian), N bytes of JSON (UTF-8, one object, padded
 with spaces), then the tensors' bytes, little-endian, row-major, without holes up to the end of the file. A

@@ -17,11 +17,11 @@ from pathlib import Path
 from ..errors import BusyError, CheckpointError, NoCheckpointError, UsageError
 from ..values import limits
 from . import folder, host_folders
-from .commit_words import CommitWords
+from .commit_words import CommitWords, Draft
 from .coordination import Coordination
 from .files import PART, explained
 from .holds import Holds
-from .manifest import FILE_NAME
+from .manifest import FILE_NAME, Manifest
 from .manifest_body import shard_file
 from .rank_record import RankRecord
 from .retention import keepers
@@ -178,12 +178,21 @@ class LocalLevel:
         self._agains += 1
         self._coordination.exchange(f"again/{self._agains}", b"", self._timeout_s)
 
-    def commit(self, number: int, step: int, record: RankRecord | CheckpointError) -> None:
-        """Both phases. `record`: of this rank, whose shard is durable; or why it is not. Raises where the
-        step does not exist, or where this rank cannot know."""
+    def draft(self, step: int, record: RankRecord) -> Draft:
+        """What `commit` will tell of this rank's shard, before that is durable. Where there is no other rank
+        the manifest is written already, under its temporary name."""
+        draft = self._words.draft(step, record)
+        if draft.manifest is not None:
+            folder.draft(folder.step_path(self.root, step), draft.manifest)
+        return draft
+
+    def commit(self, number: int, step: int, draft: Draft | CheckpointError) -> None:
+        """Both phases. `draft`: of this rank, whose shard is durable now; or why it is not. Raises where the
+        step does not exist, or where this rank cannot know. `tidy` follows where it does."""
         path = folder.step_path(self.root, step)
-        words = self._words.own(path, record)
-        outcome = self._published(number, step, path, words)
+        words = self._words.own(path, draft)
+        made = draft.manifest if isinstance(draft, Draft) else None
+        outcome = self._published(number, step, path, words, made)
         outcomes = self._words.outcomes(number, step, outcome, words)
         faults = [str(one["fault"]) for one in outcomes if "fault" in one]
         if faults:
@@ -192,18 +201,25 @@ class LocalLevel:
                     folder.retire(path)
                     self._present.pop(step, None)
             raise CheckpointError(f"step {step}: {faults[0]}")
+
+    def tidy(self, number: int, step: int) -> None:
+        """After `commit`: what need not stay goes, or is written over by the next save."""
+        path = folder.step_path(self.root, step)
         retired = self._retire_old(number)
         with self._changing:
             self._retired.written(path)
             self._retired.add(map(Path, retired))
 
-    def _published(self, number: int, step: int, path: Path, words: bytes) -> dict[str, str]:
+    def _published(
+        self, number: int, step: int, path: Path, words: bytes, drafted: Manifest | None
+    ) -> dict[str, str]:
         """What a leader has to tell of its folder's manifest."""
         try:
             given = self._words.of_all(number, words)
             if self.leads:
-                with self._changing:
-                    folder.commit(path, self._words.merged(step, given), self._own)
+                made = self._words.merged(step, given) if drafted is None else drafted
+                folder.commit(path, made, self._own, drafted=drafted is not None)
+                with self._changing:  # not while the disk is waited for: the training may begin a step
                     self._present[step] = path
         except Exception as error:
             if self.world.size == 1:
@@ -217,7 +233,7 @@ class LocalLevel:
         free."""
         words = b"[]"
         if self.leads:
-            with self._changing, suppress(CheckpointError):  # then they stay until the next time
+            with suppress(CheckpointError):  # then they stay until the next time
                 words = json.dumps([str(path) for path in self._retire()]).encode()
         try:
             said = self._coordination.exchange(
@@ -229,12 +245,14 @@ class LocalLevel:
 
     def _retire(self) -> list[Path]:
         """Folders of steps that need not stay: they have lost their manifest, their files are free."""
-        stay = keepers(self._present, self._keep, self._keep_every) | self.holds.steps()
-        gone = [path for step, path in sorted(self._present.items()) if step not in stay]
-        for path in gone:
+        with self._changing:
+            stay = keepers(self._present, self._keep, self._keep_every) | self.holds.steps()
+            gone = {step: path for step, path in sorted(self._present.items()) if step not in stay}
+        for path in gone.values():
             folder.retire(path)
-        self._present = {step: path for step, path in self._present.items() if step in stay}
-        return gone
+        with self._changing:
+            self._present = {step: path for step, path in self._present.items() if step not in gone}
+        return list(gone.values())
 
     def abandon(self, step: int) -> None:
         """What this rank has of a step that will not exist."""
@@ -246,6 +264,8 @@ class LocalLevel:
             for name in (self.shard_name(), f"{self.shard_name()}{PART}"):
                 if not (path / FILE_NAME).exists():
                     (path / name).unlink(missing_ok=True)
+            if self.leads:
+                (path / f"{FILE_NAME}{PART}").unlink(missing_ok=True)
             path.rmdir()
 
     def verify(self, step: int | str) -> Report:

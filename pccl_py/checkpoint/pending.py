@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ..errors import BusyError, CheckpointError
 from ..state.train_state import Taken
 from . import native
+from .commit_words import Draft
 from .local_level import LocalLevel
 from .pieces import Alias, Piece
 from .record import record_of
@@ -225,20 +226,12 @@ class Pipeline:
         if isinstance(outcome, CheckpointError):
             self._level.commit(pending.number, pending.step, outcome)
             raise outcome
-        receipt, staged_s = outcome
-        record = record_of(
-            self._level.world.rank,
-            self._level.shard_name(),
-            pending.taken,
-            pending.pieces,
-            pending.aliases,
-            pending.plan,
-            receipt,
-        )
-        self._level.commit(pending.number, pending.step, record)
+        draft, receipt, staged_s = outcome
+        self._level.commit(pending.number, pending.step, draft)
+        durable_s = time.perf_counter() - pending.begun
+        self._level.tidy(pending.number, pending.step)
         if self._committed is not None:
             self._committed(pending.step)
-        durable_s = time.perf_counter() - pending.begun
         return SaveInfo(
             pending.step,
             pending.blocked_s,
@@ -249,11 +242,13 @@ class Pipeline:
             receipt.direct,
         )
 
-    def _durable(self, pending: PendingSave) -> tuple[native.SaveReceipt, float] | CheckpointError:
-        """Once this rank's shard is on its disk; with the seconds until it was copied."""
+    def _durable(self, pending: PendingSave) -> tuple[Draft, native.SaveReceipt, float] | CheckpointError:
+        """Once this rank's shard is on its disk, and what can be prepared meanwhile is; with the seconds
+        until it was copied."""
         try:
             pending.staged.staged()
             staged_s = time.perf_counter() - pending.begun
+            draft = self._drafted(pending)
             receipt = pending.job.wait_durable(self._settings.timeout_s)
             if receipt is None:
                 raise CheckpointError(
@@ -263,7 +258,23 @@ class Pipeline:
                 )
         except CheckpointError as error:
             return error
-        return receipt, staged_s
+        return draft if isinstance(draft, CheckpointError) else (draft, receipt, staged_s)
+
+    def _drafted(self, pending: PendingSave) -> Draft | CheckpointError:
+        """While the disk writes: an error is for after that."""
+        try:
+            record = record_of(
+                self._level.world.rank,
+                self._level.shard_name(),
+                pending.taken,
+                pending.pieces,
+                pending.aliases,
+                pending.plan,
+                pending.job.sums(),
+            )
+            return self._level.draft(pending.step, record)
+        except CheckpointError as error:
+            return error
 
     def _failed(self, pending: PendingSave, error: CheckpointError) -> None:
         pending.staged.fail(error)

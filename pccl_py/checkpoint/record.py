@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from ..state.boxed import Boxed
 from ..state.train_state import Taken
@@ -16,18 +15,6 @@ from .rank_record import RankRecord
 from .safetensors_header import ShardPlan
 
 
-class Receipt(Protocol):
-    """What is known of a shard once all of it is copied: its bytes, and the CRC-32 of its blocks and regions,
-    as little-endian words."""
-
-    @property
-    def file_bytes(self) -> int: ...
-    @property
-    def block_crcs(self) -> bytes: ...
-    @property
-    def region_crcs(self) -> bytes: ...
-
-
 def record_of(
     rank: int,
     file: str,
@@ -35,17 +22,19 @@ def record_of(
     pieces: Sequence[Piece],
     aliases: Sequence[Alias],
     plan: ShardPlan,
-    receipt: Receipt,
+    sums: tuple[bytes, bytes],
 ) -> RankRecord:
-    """All tensors of the state, with the pieces that this rank wrote of them."""
+    """All tensors of the state, with the pieces that this rank writes of them. `sums`: the CRC-32 of the
+    shard's blocks and of its regions, as little-endian words."""
+    of_blocks, of_regions = sums
     saved = {
         piece.name: SavedPiece(0, plan.offsets[piece.name], Box(piece.start, piece.shape), crc)
-        for piece, (crc,) in zip(pieces, struct.iter_unpack("<I", receipt.region_crcs), strict=True)
+        for piece, (crc,) in zip(pieces, struct.iter_unpack("<I", of_regions), strict=True)
     }
     for alias in aliases:
         saved[alias.name] = saved[alias.of]
     tensors = {name: _tensor(name, box, saved) for name, box in taken.boxes.items()}
-    shard = Shard(file, receipt.file_bytes, len(plan.header), receipt.block_crcs)
+    shard = Shard(file, plan.file_bytes, len(plan.header), of_blocks)
     return RankRecord(rank, shard, tensors, taken.shared, taken.private)
 
 

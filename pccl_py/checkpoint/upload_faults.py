@@ -65,6 +65,4 @@ class UploadFaults:
             self._told = True
         waited = f" for {away_s:.0f} s" if long else ""
         logger.warning("%s%s", text, waited)
-        self.add(
-            CheckpointError(f"{text}{waited}; steps stay in {self._root}, and uploading is tried on")
-        )
+        self.add(CheckpointError(f"{text}{waited}; steps stay in {self._root}, and uploading is tried on"))

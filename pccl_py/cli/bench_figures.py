@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..bench import ddp, heal, join, kill, memory, optim, pause, plot, snapshot, sync, topology
+from ..bench import ddp, heal, join, kill, master, memory, optim, pause, plot, snapshot, sync, topology
 from ..bench.group import GLOO, Group
 from ..bench.report import Figure, print_figures
 from ..bench.units import parse_size
@@ -22,6 +22,10 @@ def add_all(benches: Any) -> None:
     arguments.count(bench, "--kills", 100, "per size, with and without forked children of the victim")
     arguments.sizes(bench, "4M,1K")
     arguments.path(bench)
+    bench = _add(benches, "master", "kill -9 of the master in mid-operation", _master)
+    bench.add_argument("--store", choices=[*master.STORES, "all"], default="all", help="default all")
+    arguments.peers(bench, master.PEERS)
+    arguments.count(bench, "--kills", 3, "per store")
     bench = _add(benches, "ddp", "training steps against DDP on gloo, and kills in them", _ddp)
     arguments.several_peers(bench, "2,3")
     arguments.sizes(bench, "50K,1M", "of a model's parameters")
@@ -78,6 +82,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _kill(args: argparse.Namespace) -> Iterable[Figure]:
     return kill.measure(args.kills, args.sizes, args.peers, **arguments.settings_of(args))
+
+
+def _master(args: argparse.Namespace) -> Iterable[Figure]:
+    for store in master.STORES if args.store == "all" else (args.store,):
+        yield from master.measure(store, args.kills, args.peers)
 
 
 def _ddp(args: argparse.Namespace) -> Iterable[Figure]:

@@ -289,7 +289,10 @@ def _add_ckpt(benches: Any) -> None:
         "--size", type=parsed(parse_tensors), default="1G", metavar="LIST", help="of the state (default 1G)"
     )
     bench.add_argument(
-        "--against", default="", metavar="LIST", help="of dcp, torch, safetensors; measured in the same run"
+        "--against",
+        default="",
+        metavar="LIST",
+        help="of dcp, torch_checkpointing, torch, safetensors; measured in the same run",
     )
     bench.add_argument(
         "--threads", default="1", metavar="LIST", help="cores that the training uses (default 1)"
@@ -298,11 +301,18 @@ def _add_ckpt(benches: Any) -> None:
     bench.add_argument(
         "--folder", metavar="DIR", help="on the disk to be measured (default: the temporary one)"
     )
+    bench.add_argument(
+        "--saves", type=whole(1), metavar="N",
+        help="instead: the memory that N saves one after the other take, with two sizes of the pool",
+    )  # fmt: skip
 
 
 def _ckpt(args: argparse.Namespace) -> Iterable[Row]:
+    from ..bench.ckpt import growth
     from ..bench.ckpt.measure import measure
 
+    if args.saves is not None:
+        return growth.measure(args.size, args.saves, args.folder)
     threads = [whole(1, 64)(text) for text in args.threads.split(",")]
     against = [name for name in args.against.split(",") if name]
     return measure(args.size, against, threads, args.repeats, args.folder)

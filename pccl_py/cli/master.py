@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import select
 import signal
+import socket
 import sys
 import time
 from typing import Any
 
-from ..errors import UsageError
-from ..master import Master
+from ..errors import PcclError, UsageError
+from ..master import EtcdStore, Master
+from ..master.etcd_store import LEASE_S
 
 LISTEN = "127.0.0.1:48148"
 FIRST_PEER_S = 60.0  # imports and slow starts
+LOOK_S = 0.1  # between looks whether it still serves
 
 
 def add_parser(subparsers: Any) -> None:
@@ -43,18 +47,38 @@ def add_parser(subparsers: Any) -> None:
         metavar="DIR",
         help="keep each run's newest view there, so that a master started with it goes on after a kill",
     )
+    etcd = parser.add_argument_group("several masters, of which one serves and the others stand by")
+    etcd.add_argument("--etcd", metavar="URL[,URL]", help="members of an etcd cluster, as http://host:2379")
+    etcd.add_argument(
+        "--etcd-prefix",
+        default="pccl",
+        metavar="NAME",
+        help="the same for masters of one group (default pccl)",
+    )
+    etcd.add_argument(
+        "--lease-s",
+        type=float,
+        default=LEASE_S,
+        metavar="S",
+        help=f"a master that etcd has not heard for so long is followed by another (default {LEASE_S:g})",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     if args.orphan_s is not None and not args.orphan_s > 0:
         raise UsageError(f"--orphan-s {args.orphan_s}: it is a number of seconds above 0")
-    signals = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, signals
-    )  # before threads start, so that only sigwait() sees them
+    ending = Ending()
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s")
+    store = elect(args, ending) if args.etcd is not None else None
+    if args.etcd is not None and store is None:
+        print("stopped", flush=True)
+        return 0
     master = Master(
-        args.listen, secret_file=args.secret_file, insecure=args.insecure, state_dir=args.state_dir
+        args.listen,
+        secret_file=args.secret_file,
+        insecure=args.insecure,
+        state_dir=args.state_dir,
+        store=store,
     )
     with master:
         print(invitation(master.address, master.addresses(), args.secret_file, args.insecure), flush=True)
@@ -62,16 +86,51 @@ def run(args: argparse.Namespace) -> int:
             with open(args.announce_fd, "w") as announced:
                 json.dump([*master.addresses()] or [master.address], announced)
         if args.orphan_s is None:
-            signal.sigwait(signals)
+            while not ending.came(LOOK_S) and not master.fenced:
+                pass
         else:
-            wait_while_needed(master, signals, args.orphan_s, args.held_fd)
+            wait_while_needed(master, ending, args.orphan_s, args.held_fd)
+        fenced = master.fenced
+    if fenced:
+        next_step = "peers go on with the master that has the lease; start this one again to stand by"
+        raise PcclError(f"serves no more: {fenced}; {next_step}")
     print("stopped", flush=True)
     return 0
 
 
-def wait_while_needed(
-    master: Master, signals: set[signal.Signals], orphan_s: float, held_fd: int | None = None
-) -> None:
+def elect(args: argparse.Namespace, ending: Ending) -> EtcdStore | None:
+    """The store of the elected master, once this process is it; None: told to stop before."""
+    if args.state_dir is not None:
+        raise UsageError("--etcd and --state-dir are two places for the same: give one of them")
+    name = f"process {os.getpid()} of {socket.gethostname()} for {args.listen}"
+    store = EtcdStore(args.etcd, prefix=args.etcd_prefix, lease_s=args.lease_s, name=name)
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    elected = store.campaign(lambda: ending.came(0), say)
+    return store if elected else None
+
+
+class Ending:
+    """SIGINT and SIGTERM from now on. Libraries' threads do not block them: blocked here they would not stay
+    pending. And sigtimedwait() in a process that was stopped meanwhile returns garbage."""
+
+    def __init__(self) -> None:
+        self._told, tells = os.pipe()
+        os.set_blocking(tells, False)
+        signal.set_wakeup_fd(tells)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if (
+                signal.getsignal(number) is not signal.SIG_IGN
+            ):  # as a shell wants it of what is in the background
+                signal.signal(number, lambda *_: None)
+
+    def came(self, within_s: float) -> bool:
+        return bool(select.select([self._told], [], [], within_s)[0])
+
+
+def wait_while_needed(master: Master, ending: Ending, orphan_s: float, held_fd: int | None = None) -> None:
     """Until a signal comes, or no peer has been here for so long. The first one may take longer to come.
 
     held_fd: the reading end of a pipe; while somebody has the other end, peers may stay away as long as they
@@ -81,7 +140,7 @@ def wait_while_needed(
         holder.register(held_fd, 0)
     alone_since, patience = time.monotonic(), max(orphan_s, FIRST_PEER_S)
     departures = 0  # of runs that are over before anybody looks, too
-    while signal.sigtimedwait(signals, min(1.0, max(0.05, orphan_s / 4))) is None:
+    while not ending.came(min(LOOK_S, orphan_s / 4)) and not master.fenced:
         now, status = time.monotonic(), master.status()
         held = held_fd is not None and not holder.poll(0)
         if held or any(status["runs"].values()) or status["departures"] != departures:

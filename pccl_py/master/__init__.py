@@ -1,5 +1,6 @@
 """The master of a run: one per run, it carries no tensor data. Embedded here; alone, see cli/master.py."""
 
-from .embedded import Master
+from .embedded import Master, Store
+from .etcd_store import EtcdStore
 
-__all__ = ["Master"]
+__all__ = ["EtcdStore", "Master", "Store"]

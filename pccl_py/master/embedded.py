@@ -5,15 +5,30 @@ from __future__ import annotations
 import os
 import weakref
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from .. import _core
 from ..config import Config
 from ..errors import UsageError
 from ..logs import tie
 from ..secret import read_secret
+from .etcd_store import EtcdStore
 
 tie(_core)
+
+
+class Store(Protocol):
+    """Where a master keeps what must outlive it. Called on its thread; what it raises is logged, no more."""
+
+    def load(self) -> list[bytes]:
+        """All records, as they were kept."""
+
+    def keep(self, run_name: str, record: bytes) -> str | None:
+        """In place of the earlier record by that name, the run's; its keepers have a record by a name of
+        their own. A text: why another master serves now, so that this one must not; the view in the
+        record is then told to nobody."""
+
+    def forget(self, run_name: str) -> None: ...
 
 
 class Master:
@@ -25,6 +40,8 @@ class Master:
     state_dir     a folder of this master alone, where the newest view of each run is kept: a master that is
                   started there after this one was killed goes on with its runs. Without it the peers' own
                   memory must do: more than half of the last view have to come back (NoQuorumError otherwise)
+    store         an EtcdStore instead of state_dir: waits here until this is the one master of its prefix.
+                  Or an object of yours that can load(), keep() and forget(), see Store
 
     Raises UsageError or ConnectError when it cannot listen there. What it does is logged under "pccl_py".
     """
@@ -36,16 +53,29 @@ class Master:
         secret_file: str | os.PathLike[str] | None = None,
         insecure: bool = False,
         state_dir: str | os.PathLike[str] | None = None,
+        store: Store | None = None,
         config: Config | None = None,
     ) -> None:
         if not isinstance(listen, str) or not listen:
             raise UsageError(f"listen={listen!r}: it is 'host:port'")
+        if state_dir is not None and store is not None:
+            raise UsageError("state_dir= and store= are two places for the same: give one of them")
         secret = read_secret(secret_file, insecure=insecure)
         timing = (config or Config.load()).apply(_core.Timing())
         folder = "" if state_dir is None else os.path.abspath(state_dir)
-        self._core = _core.Master(listen, secret, insecure, timing, state_dir=folder)
+        elected = store if isinstance(store, EtcdStore) else None
+        try:
+            if elected is not None:
+                elected.campaign()  # before it listens: peers that dial a standby go on to the next address
+            self._core = _core.Master(listen, secret, insecure, timing, state_dir=folder, store=store)
+        except BaseException:
+            if elected is not None:
+                elected.close()
+            raise
+        if elected is not None:
+            elected.attach(self._core)
         self._process = os.getpid()
-        self._finalizer = weakref.finalize(self, _stop, self._core, self._process)
+        self._finalizer = weakref.finalize(self, _stop, self._core, elected, self._process)
 
     @property
     def address(self) -> str:
@@ -63,6 +93,11 @@ class Master:
         became fewer, and `"fenced"`: why it serves no more, else ""."""
         return dict(self._core.status())
 
+    @property
+    def fenced(self) -> str:
+        """Why it serves no more, though nobody stopped it: its lease is over, or another has its runs."""
+        return self._core.fenced
+
     def stop(self) -> None:
         """Peers then raise MasterLost. Does nothing the second time, or in a forked child."""
         self._finalizer()
@@ -76,6 +111,9 @@ class Master:
         self.stop()
 
 
-def _stop(master: _core.Master, process: int) -> None:
-    if os.getpid() == process:
-        master.stop()
+def _stop(master: _core.Master, elected: EtcdStore | None, process: int) -> None:
+    if os.getpid() != process:
+        return
+    master.stop()
+    if elected is not None:
+        elected.close()

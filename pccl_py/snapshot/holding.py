@@ -96,10 +96,10 @@ class Holding:
             return  # this keeper has what it has
         capacity = memory.size_of(buffer)
         self._buffers[0] = _Buffer(buffer, capacity, -1, handed.step)
-        if capacity < 0 or capacity % limits.BUFFER_UNIT:
+        if capacity < 0 or capacity % limits.BUFFER_UNIT or handed.state != "complete" or handed.step < 0:
             self._buffers[0].close()
             os.close(table)
-            raise Refusal("wrong", "what was handed over is no buffer of a keeper")
+            raise Refusal("wrong", "what was handed over is no complete snapshot in a keeper's buffer")
         self.complete(messages.Complete(0, handed.step, handed.bytes, handed.crc32), table)
 
     def place(self, slot: int, fd: int, capacity: int) -> None:

@@ -193,13 +193,14 @@ class Keeper:
 
     def reserve(self, slot: int, count: int) -> int:
         """The descriptor of a buffer of at least so many bytes, populated; this object's."""
+        self._drop_kept(slot)
+        if self.buffers[slot] >= 0:  # first: its memory lives as long as either side has it
+            os.close(self.buffers[slot])
+        self.buffers[slot], self.capacities[slot] = -1, 0
         answer, fds = self._ask(messages.Reserve(slot, count), messages.Reserved)
         if len(fds) != 1 or answer.slot != slot or not memory.size_of(fds[0]) == answer.capacity >= count:
             channel.close_all(fds)
             raise ProtocolError("the keeper's buffer is not what was asked for")
-        self._drop_kept(slot)
-        if self.buffers[slot] >= 0:
-            os.close(self.buffers[slot])
         self.buffers[slot], self.capacities[slot] = fds[0], answer.capacity
         return fds[0]
 

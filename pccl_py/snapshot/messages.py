@@ -46,6 +46,10 @@ def _step() -> Any:
     return _whole(-1, limits.STEP_MAX)  # -1: none
 
 
+def _taken() -> Any:
+    return _whole(0, limits.STEP_MAX)
+
+
 def _slot() -> Any:
     return _whole(0, SLOTS - 1)
 
@@ -134,7 +138,7 @@ class Reserved:
 @dataclass(frozen=True, slots=True)
 class Begin:
     slot: int = _slot()
-    step: int = _step()
+    step: int = _taken()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,7 @@ class Complete:
     """`bytes` of the buffer; the table is handed over, sealed, with its checksum."""
 
     slot: int = _slot()
-    step: int = _step()
+    step: int = _taken()
     bytes: int = _bytes()
     crc32: int = _whole(0, 0xFFFFFFFF)
 

@@ -129,7 +129,7 @@ class Server:
                 self._answer(connection, messages.decode(data), fds)
         except Refusal as refusal:
             self._send(connection, refusal.answer)
-        except (OSError, PcclError, ValueError) as error:
+        except Exception as error:  # whatever it is: what other trainers have here must not go with it
             self._drop(connection, error)
         finally:
             channel.close_all(fds)
@@ -264,12 +264,16 @@ class Server:
         holding.place(said.slot, -1, 0)  # the one that is too small is freed first
         self._expect_memory(wanted, f"a buffer of {wanted >> 20} MiB")
         fd = memory.make(f"pccl-{said.slot}", wanted)
-        connection.filling.add(said.slot)
-        self._pledged += wanted
         work = threading.Thread(
             target=self._fill, args=(connection, holding, said.slot, fd, wanted), daemon=True
         )
-        work.start()
+        try:
+            work.start()
+        except RuntimeError:  # no thread can be had
+            os.close(fd)
+            raise
+        connection.filling.add(said.slot)
+        self._pledged += wanted
 
     def _fill(self, connection: _Connection, holding: Holding, slot: int, fd: int, wanted: int) -> None:
         """On a thread of its own."""
@@ -378,5 +382,5 @@ class Server:
             action()
         except Refusal as refusal:
             self._send(connection, refusal.answer)
-        except (OSError, PcclError, ValueError) as error:
+        except Exception as error:
             self._drop(connection, error)

@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from ..checkpoint.foreign import foreign
+from ..checkpoint.known_states import KnownStates
 from ..checkpoint.manifest_body import shard_file
 from ..checkpoint.record import record_of
 from ..checkpoint.save import StagedSave, addresses
-from ..checkpoint.shard_plans import ShardContent, ShardPlans
+from ..checkpoint.shard_plans import ShardContent
 from ..checkpoint.stats import LoadInfo
 from ..checkpoint.store_coordination import of_process_group
 from ..errors import CheckpointError, NoSnapshotError, NotBuilt, SnapshotError, UsageError
@@ -66,13 +67,6 @@ class SnapshotStatus:
     skipped: int
     failed: int
     last: SnapshotInfo | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Receipt:
-    file_bytes: int
-    block_crcs: bytes
-    region_crcs: bytes
 
 
 @dataclass(slots=True)
@@ -138,8 +132,7 @@ class Snapshots:
         named = run or getattr(comm, "run_name", "") or "run"
         self._buffers = Buffers(named, trainer or _trainer(self._world), keeper, orphan_s, timeout_s)
         self._behind = Behind(self._look_after_keeper)
-        self._plans = ShardPlans()
-        self._known: tuple[dict[str, Any], TrainState] | None = None
+        self._known = KnownStates()
         self._count = 0  # bytes of the last state
         self._taken = self._skipped = self._failed = 0
         self._last: SnapshotInfo | None = None
@@ -163,11 +156,11 @@ class Snapshots:
             self._skipped += 1
             return False
         self._behind.wait(self._timeout_s)
-        state = self._as_state(state)
+        state = self._known.of(state)
         taken = state.take(self._world)
         if not self._lazy:
             taken.owners.clear()
-        content = self._plans.content(taken)
+        content = self._known.content(state, taken)
         pending = self._start(step, state, content, taken, begun)
         pending.blocked_s = time.perf_counter() - begun
         self._behind.do(
@@ -215,7 +208,7 @@ class Snapshots:
                 content.pieces,
                 content.aliases,
                 content.plan,
-                _Receipt(size, job.block_crcs, job.region_crcs),
+                (job.block_crcs, job.region_crcs),
             )
             table = encode(Table(self._world.size, BLOCK_BYTES, record))
             self._buffers.complete(pending.slot, pending.step, size, table)
@@ -248,7 +241,8 @@ class Snapshots:
         first take() does that. About 0.3 s for each GiB. Raises SnapshotMemoryError where they do not fit."""
         self._open_only()
         self._behind.wait(self._timeout_s)
-        content = self._plans.content(self._as_state(state).take(self._world))
+        state = self._known.of(state)
+        content = self._known.content(state, state.take(self._world))
         self._count = content.plan.file_bytes
         if self._buffers.spare(self._count) is None:
             self._make_buffers()
@@ -356,18 +350,6 @@ class Snapshots:
     def _open_only(self) -> None:
         if self._closed:
             raise UsageError("these Snapshots are closed: make new ones")
-
-    def _as_state(self, state: Any) -> TrainState:
-        """The same TrainState for a dict of the same parts: it knows what it has found in them."""
-        if not isinstance(state, dict):
-            return as_state(state)
-        if (
-            self._known is None
-            or state.keys() != self._known[0].keys()
-            or any(state[name] is not part for name, part in self._known[0].items())
-        ):
-            self._known = (dict(state), as_state(state))
-        return self._known[1]
 
 
 def _check(every: int | None, on_busy: str, copy_threads: int, orphan_s: float, timeout_s: float) -> None:

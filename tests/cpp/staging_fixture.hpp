@@ -34,6 +34,14 @@ inline std::shared_ptr<StagingPool> make_pool(std::size_t slabs) {
   return *pool;
 }
 
+// Its pages come when they are touched.
+inline std::shared_ptr<StagingPool> make_fresh_pool(std::size_t slabs) {
+  auto pool = StagingPool::make(
+      {.bytes = slabs * slab_bytes, .huge_pages = false, .populate = false, .slab_bytes = slab_bytes});
+  REQUIRE(bool(pool));
+  return *pool;
+}
+
 class MemorySink final : public staging::Sink {
  public:
   enum class Mode { at_once, held };  // when slabs are given back

@@ -71,6 +71,37 @@ TEST(a_failure_has_a_reason) {
   CHECK(!court.is_member(court.peers.at(1)));
 }
 
+Register at_the_door(PeerId peer, const std::string& island) {
+  auto registration = registration_of(peer);
+  registration.join = join_of(island);
+  return registration;
+}
+
+// Only a predecessor gave numbers that are seated again: none that this master will give, or has given.
+TEST(the_number_of_the_next_peer) {
+  for (const auto& island : {"b", "peer-9"}) {
+    Court court;
+    court.admit(1, join_of("a"));
+    court.say(2, at_the_door(court.peers.at(1) + 1, island));
+    CHECK(court.closed(2));
+    CHECK(court.admit(3, join_of("c")) == court.peers.at(1) + 1);
+    court.say(1, EnterBoundary{court.master.view().id, 1});
+    CHECK(court.master.view().members.size() == 2);
+  }
+}
+
+// A second restart before the first view: who waits at the door knows of the first one by its number alone.
+TEST(numbers_after_two_restarts) {
+  Court court(restarted());
+  const PeerId before = (PeerId{1} << 32) + 1;
+  auto waiting = at_the_door(before, "a");
+  waiting.join.min_islands = 2;
+  court.say(1, waiting);
+  court.pass(3 * second);
+  CHECK(!court.closed(1));
+  CHECK(court.admit(2, join_of("b")) != before);
+}
+
 // What a registrant says about the last view becomes the view of all: it must be one.
 TEST(views_that_nobody_made) {
   const auto run_with = [](const View& view) {

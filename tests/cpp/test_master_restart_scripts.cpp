@@ -53,6 +53,45 @@ TEST(master_restart_with_a_store) {
   )");
 }
 
+// Nobody listens where they did, so nobody waits for them as long as they would wait for a master.
+TEST(master_restart_when_all_have_died_too) {
+  plays(R"(
+    option store=yes
+    peers 2
+    all_reduce on 1,2
+    > p1,p2 delivers call 0 of group 0: p1,p2, waiting 0
+    master dies
+    kill on 1,2
+    master starts
+    join
+    after 1s
+    > p3: not in the run yet: the restarted master waits for the peers of the run that was
+    after 1s
+    > m2: view 1 of 1 peers: the run begins
+    > p3 view 1.1[p3]
+  )");
+}
+
+TEST(master_restart_while_one_of_them_lives_far_away) {
+  plays(R"(
+    option store=yes
+    peers 2
+    master dies
+    kill on 2
+    cut on 1
+    master starts
+    join
+    after 4s
+    > p3: not in the run yet: the restarted master waits for the peers of the run that was
+    mend on 1
+    after 3s
+    > m2: view 1 of 1 peers: the master was restarted
+    > p1 view 1.1[p1]
+    > m2: island peer-4294967297 waits at the door for the members' next update_topology()
+    > p3: not in the run yet: members let newcomers in at their next update_topology()
+  )");
+}
+
 TEST(master_is_gone_for_good) {
   plays(R"(
     peers 2

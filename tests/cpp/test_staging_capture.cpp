@@ -55,6 +55,58 @@ TEST(a_small_pool_waits_for_the_sink) {
   check_saved(*capture, *sink, state);
 }
 
+TEST(copy_threads_leave_untouched_memory_alone_while_the_sink_keeps_up) {
+  const auto pool = make_fresh_pool(30);
+  const auto sink = std::make_shared<MemorySink>(Mode::held);
+  State state(std::vector<std::size_t>(20, 64'000), 3);
+  auto spec = state.spec(1);
+  spec.patience = 60 * second;
+  const auto capture = make_capture(pool, sink, std::move(spec));
+  CHECK(!capture->start());
+  for (int i = 0; i < 16; ++i) {
+    REQUIRE(sink->release_one());
+    CHECK(sink->held() <= 4);
+  }
+  sink->release_all_from_now();
+  CHECK(capture->wait_released(in_seconds(20)));
+  check_saved(*capture, *sink, state);
+}
+
+TEST(who_waits_for_copies_is_given_untouched_memory) {
+  const auto pool = make_fresh_pool(30);
+  const auto sink = std::make_shared<MemorySink>(Mode::held);
+  State state(std::vector<std::size_t>(20, 64'000), 4);
+  const auto capture = make_capture(pool, sink, state.spec(1));
+  CHECK(!capture->start());
+  CHECK(capture->fence(state.all(), in_seconds(20)));  // although the sink gives nothing back
+  state.overwrite_all();
+  sink->release_all_from_now();
+  CHECK(capture->wait_released(in_seconds(20)));
+  check_saved(*capture, *sink, state);
+}
+
+TEST(a_slow_sink_is_waited_for_once) {
+  const auto pool = make_fresh_pool(30);
+  const auto sink = std::make_shared<MemorySink>(Mode::held);
+  const State state(std::vector<std::size_t>(20, 64'000), 5);
+  auto spec = state.spec(1);
+  spec.patience = 0;
+  const auto capture = make_capture(pool, sink, std::move(spec));
+  CHECK(!capture->start());
+  const auto until = in_seconds(20);
+  while (sink->held() < 4 && monotonic_now() < until)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  CHECK_EQ(sink->held(), 4);
+  REQUIRE(sink->release_one());
+  while (!capture->is_staged() && monotonic_now() < until)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  CHECK(capture->is_staged());
+  sink->release_all_from_now();
+  CHECK(capture->wait_released(in_seconds(20)));
+  check_saved(*capture, *sink, state);
+}
+
 TEST(the_older_of_two_captures_comes_first) {
   const auto pool = make_pool(2);
   const auto first = std::make_shared<MemorySink>(Mode::held), second = std::make_shared<MemorySink>();

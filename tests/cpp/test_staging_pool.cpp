@@ -54,6 +54,21 @@ TEST(the_oldest_that_wants_slabs_comes_first) {
   CHECK(pool->take(third) != nullptr);
 }
 
+TEST(memory_without_pages_is_known) {
+  const auto pool = make_fresh_pool(2);
+  const Lock lock(Monitor::here().mutex);
+  const auto ticket = pool->enter(9);
+  CHECK(pool->is_fresh_next());
+  std::byte* const first = pool->take(ticket);
+  CHECK(pool->is_fresh_next());
+  pool->give(first);
+  CHECK(!pool->is_fresh_next());
+  CHECK_EQ(pool->take(ticket), first);
+  CHECK(pool->take(ticket) != nullptr);
+  pool->give(first);
+  CHECK(!pool->is_fresh_next());
+}
+
 TEST(senseless_pools_are_refused) {
   CHECK_EQ(StagingPool::make({.bytes = 0}).error().code, ErrorCode::usage);
   CHECK_EQ(StagingPool::make({.bytes = ~std::uint64_t{0}}).error().code, ErrorCode::usage);

@@ -265,6 +265,7 @@ def test_plots_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ("name", "options"),
     [
         ("kill", ("--kills", "2", "--sizes", "64K")),
+        ("master", ("--kills", "1", "--peers", "2", "--store", "file")),
         ("join", ("--repeats", "2")),
         ("topology", ("--repeats", "20")),
         pytest.param("heal", ("--repeats", "1", "--size", "1M"), marks=needs_torch),

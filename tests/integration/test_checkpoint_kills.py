@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,16 +13,19 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def stress(*words: str) -> dict[str, int]:
+def stress(*words: str, path: str | None = None) -> dict[str, int]:
+    """`path`: where it finds programs."""
     done = subprocess.run(
         [sys.executable, "-m", "stress", "checkpoint", *words, "--json"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
+        env=None if path is None else {**os.environ, "PATH": path},
     )
     found: dict[str, int] = json.loads(done.stdout)
-    assert (done.returncode == 0) == (not found["wrong_values"] and not found["survivor_deaths"]), done.stderr
+    faults = found["wrong_values"] + found["survivor_deaths"] + found["hangs"]
+    assert (done.returncode == 0) == (faults == 0), done.stderr
     return found
 
 
@@ -44,6 +48,13 @@ def test_other_ways_to_write_keep_their_word(way: str, kills: int) -> None:
 def test_a_saver_that_lies_about_durability_is_found() -> None:
     found = stress("--kills", "12", "--seed", "7", "--sabotage", "durable")
     assert found["wrong_values"] > 0
+
+
+def test_a_saver_that_hangs_shows_where() -> None:
+    found = stress(
+        "--kills", "2", "--seed", "2", "--sabotage", "hang", "--hang-seconds", "1", path=""
+    )  # no debugger
+    assert found["hangs"] >= 1 and "in save" in str(found["details"])
 
 
 def test_the_example_resumes_on_as_many_ranks_and_on_another_number() -> None:

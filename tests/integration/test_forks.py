@@ -95,3 +95,27 @@ def test_no_thread_is_an_error(master: Master, spawn: Spawn) -> None:
     said = (process.stdout.read() if process.stdout else "").splitlines()
     assert process.wait(10) == 0
     assert len(said) == 2 and all("limit of processes" in line for line in said), said
+
+
+# The child opens files, whose numbers are those that were closed for it, and then drops what it inherited.
+DROPPED_IN_CHILD = """
+import gc, os
+from pccl_py import *
+master = Master()
+comm = Communicator(master.address)
+child = os.fork()
+if child == 0:
+    opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(64)]
+    master.__dict__.clear()
+    comm.__dict__.clear()
+    del master, comm
+    gc.collect()
+    for fd in opened:
+        os.fstat(fd)
+    os._exit(7)
+print("status", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_what_a_child_drops_closes_none_of_its_files(spawn: Spawn) -> None:
+    assert expect(spawn("-c", DROPPED_IN_CHILD), "status") == "7"

@@ -51,6 +51,39 @@ class Supervised:
 
 
 @pytest.mark.parametrize("store", [True, False])
+def test_trainers_and_keepers_go_on(spawn: Spawn, tmp_path: Path, store: bool) -> None:
+    """Each role finds its own roster again, from its own record."""
+    master = Supervised(spawn, tmp_path if store else None)
+    met = threading.Barrier(5)
+
+    def play(role: str, digit: float) -> Callable[[], list[float]]:
+        def peer() -> list[float]:
+            with Communicator(master.address, role=role, min_islands=2, config=CONFIG) as comm:
+                sums = []
+                for _ in range(2):
+                    values = np.full(5000, digit)
+                    comm.all_reduce(values)
+                    sums.append(float(values[0]))
+                    met.wait(40)  # all have reduced; then the master has been started again
+                    met.wait(40)
+                return sums
+
+        return peer
+
+    def watch() -> list[float]:
+        met.wait(40)
+        assert len(list(tmp_path.glob("*.run"))) == (2 if store else 0)
+        master.restart()
+        for _ in range(3):
+            met.wait(40)
+        return []
+
+    trainers, keepers = [play("trainer", 1.0)] * 2, [play("keeper", 10.0)] * 2
+    results = in_threads([*trainers, *keepers, watch])
+    assert results == [[2.0, 2.0], [2.0, 2.0], [20.0, 20.0], [20.0, 20.0], []]
+
+
+@pytest.mark.parametrize("store", [True, False])
 def test_operations_wait_for_a_killed_master_and_go_on(spawn: Spawn, tmp_path: Path, store: bool) -> None:
     """Killed three times while three peers reduce without a pause: every sum is right, all hold the same."""
     master = Supervised(spawn, tmp_path / "a" / "views" if store else None)
@@ -150,9 +183,11 @@ def test_without_a_store_a_minority_hears_what_to_do(spawn: Spawn) -> None:
     others = [spawn("-c", PEER + DIES_WITH_THE_MASTER.replace("=2", "=3"), master.address) for _ in range(2)]
     with Communicator(master.address, min_islands=3, config=CONFIG) as comm:
         comm.all_reduce(np.ones(3))
+        master.process.kill()  # before it can learn that the others have gone
+        master.process.wait()
         for other in others:
             other.kill()
-        master.restart()
+        master.process = master.start()
         with pytest.raises(NoQuorumError, match="heard only 1 of 3 islands of the last view"):
             comm.all_reduce(np.ones(3))
     with begin_anew(master.address) as comm:  # what the text says
@@ -209,3 +244,55 @@ def test_another_master_takes_over_at_another_address(spawn: Spawn, tmp_path: Pa
         comm.all_reduce(values)
         comm.update_topology()
         assert values[0] == 1
+
+
+# Its thread waits for the GIL in the store while the last reference to the master goes.
+DROPPED = """
+import faulthandler, threading
+from pccl_py import Communicator, Config, _core
+faulthandler.dump_traceback_later(20, exit=True)
+entered = threading.Event()
+class Store:
+    def load(self): return []
+    def keep(self, run_name, record):
+        entered.set()
+        threading.Event().wait(0.3)
+    def forget(self, run_name): pass
+timing = Config.load().apply(_core.Timing())
+master = _core.Master("127.0.0.1:0", b"", False, timing, store=Store())
+address = master.address
+def join():
+    try: Communicator(address)
+    except Exception: pass
+threading.Thread(target=join, daemon=True).start()
+entered.wait()
+del master
+print("dropped", flush=True)
+"""
+
+
+def test_a_master_that_is_dropped_while_its_store_is_busy(spawn: Spawn) -> None:
+    expect(spawn("-c", DROPPED), "dropped")
+
+
+NEWCOMER = """
+comm = Communicator(address, config=config)
+say("in")
+while comm.world_size < 4: comm.update_topology()
+say("world", comm.world_size)
+"""
+
+
+def test_newcomers_that_are_faster_than_the_members_begin_no_other_run(spawn: Spawn) -> None:
+    supervised = Supervised(spawn, None)
+    member = PEER + "comm = Communicator(address, min_islands=2, config=config)\nsay('in')\n"
+    member += "while comm.world_size < 4: comm.update_topology()\nsay('world', comm.world_size)\n"
+    members = [spawn("-c", member, supervised.address) for _ in range(2)]
+    for process in members:
+        expect(process, "in")
+    supervised.process.kill()
+    supervised.process.wait()
+    newcomers = [spawn("-c", PEER + NEWCOMER, supervised.address) for _ in range(2)]
+    supervised.process = supervised.start()
+    for process in (*members, *newcomers):
+        assert expect(process, "world") == "4"

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ GROUPS = {
     "torch": ("torch",),
     "safetensors": ("safetensors",),
 }
+PACKAGES = ("torch_checkpointing", "safetensors")  # of their own
 WORKER_SECONDS = 900
 HEAD = titles(
     "method:14 state:8 cores:5 blocked_ms:10 first_lost_s:12 lost_s:7 durable_s:9 load_s:7 extra_MiB:9 "
@@ -119,6 +121,8 @@ def measure(
     unknown = [name for name in against if name not in GROUPS]
     if unknown:
         raise UsageError(f"--against {','.join(unknown)}: of {', '.join(GROUPS)}")
+    if absent := [name for name in against if name in PACKAGES and find_spec(name) is None]:
+        raise UsageError(f"--against {','.join(absent)}: not installed; pip install {' '.join(absent)}")
     for size in sizes:
         for cores in threads:
             rows: dict[str, CkptRow] = {}

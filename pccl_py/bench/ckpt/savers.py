@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,11 +17,26 @@ from ...staging import fence
 from .state import tensors_of
 
 
+class Ends:
+    """When a future came to its end, in seconds since `begun`; None where it does not tell."""
+
+    def __init__(self, future: Any, begun: float) -> None:
+        self.seconds: float | None = None
+        if hasattr(future, "add_done_callback"):
+            future.add_done_callback(lambda _: self._note(time.perf_counter() - begun))
+
+    def _note(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
 class Saver(Protocol):
     """`begin` is the call that the training makes; `done`: all is fsynced; `load` reads into the state."""
 
     def begin(self, number: int) -> None: ...
     def done(self) -> bool: ...
+    def durable_s(self) -> float | None:
+        """Seconds from the last `begin` until that save was durable, by its own word; None: it has none."""
+
     def finish(self) -> None: ...
     def update(self) -> None:
         """What has to come before the state may be changed."""
@@ -32,15 +48,22 @@ class Saver(Protocol):
 class Ours:
     def __init__(self, folder: Path, model: nn.Module, optimizer: Any, share_of_state: float) -> None:
         size = sum(tensor.nbytes for tensor in tensors_of(model, optimizer).values())
-        pool = int(size * share_of_state) + (32 << 20)
-        self._saver = Checkpointer(folder, keep=1, pool_bytes=pool, process_group="alone")
+        self.pool_bytes = int(size * share_of_state) + (32 << 20)
+        self._saver = Checkpointer(folder, keep=1, pool_bytes=self.pool_bytes, process_group="alone")
         self._state = {"model": model, "inner": optimizer}
+
+    def prepare(self) -> None:
+        self._saver.prepare(self._state)
 
     def begin(self, number: int) -> None:
         self._saver.save(number, self._state)
 
     def done(self) -> bool:
         return not self._saver.busy()
+
+    def durable_s(self) -> float | None:
+        last = self._saver.stats.last
+        return None if last is None else last.durable_s
 
     def finish(self) -> None:
         self._saver.wait()
@@ -69,24 +92,30 @@ class Dcp:
         self._stager = DefaultStager(StagingOptions(False, False, staged, False))
         self._future: Any = None
         self._copied: Any = None
+        self._ends: Ends | None = None
         self._last = folder
 
     def _state(self) -> dict[str, Any]:
         return {"model": self._model.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def begin(self, number: int) -> None:
+        begun = time.perf_counter()
         previous, self._last = self._last, self._folder / f"step-{number}"
         writer = self._dcp.FileSystemWriter(self._last, single_file_per_rank=True, sync_files=True)
         future = self._dcp.async_save(
             self._state(), storage_writer=writer, async_stager=self._stager, no_dist=True
         )
         self._future = getattr(future, "upload_completion", future)
+        self._ends = Ends(self._future, begun)
         self._copied = getattr(future, "staging_completion", None)
         if previous != self._folder:
             shutil.rmtree(previous)
 
     def done(self) -> bool:
         return bool(self._future.done())
+
+    def durable_s(self) -> float | None:
+        return None if self._ends is None else self._ends.seconds
 
     def finish(self) -> None:
         self._future.result()
@@ -121,19 +150,25 @@ class TorchCheckpointing:
         )
         self._folder, self._model, self._optimizer = folder, model, optimizer
         self._future: Any = None
+        self._ends: Ends | None = None
         self._last: Path | None = None
 
     def _state(self) -> dict[str, Any]:
         return {"state": tensors_of(self._model, self._optimizer)}
 
     def begin(self, number: int) -> None:
+        begun = time.perf_counter()
         before, self._last = self._last, self._folder / f"step-{number}"
         self._future = self._manager.save(str(self._last), self._state())
+        self._ends = Ends(self._future, begun)
         if before is not None:
             shutil.rmtree(before, ignore_errors=True)
 
     def done(self) -> bool:
         return bool(self._future.done())
+
+    def durable_s(self) -> float | None:
+        return None if self._ends is None else self._ends.seconds
 
     def finish(self) -> None:
         self._future.result()
@@ -168,6 +203,9 @@ class _Synchronous:
 
     def done(self) -> bool:
         return True
+
+    def durable_s(self) -> float | None:
+        return None
 
     def finish(self) -> None:
         pass

@@ -144,6 +144,7 @@ def measured_save(ours: Saver, training: Training, number: int) -> dict[str, flo
         worst = max(worst, took)
     cpu_s = time.process_time() - cpu - spent
     ours.finish()
+    durable = ours.durable_s() or durable  # else it is known to a step of the training
     return {
         "blocked_s": blocked,
         "lost_s": lost,

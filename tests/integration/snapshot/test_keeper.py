@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pytest
 from pccl_py import NoSnapshotError, SnapshotError, SnapshotMemoryError
 from pccl_py.cli import main as cli
 from pccl_py.errors import DamagedError, VersionError
-from pccl_py.snapshot import ask, channel, limits, messages, places
+from pccl_py.snapshot import ask, channel, launch, limits, memory, messages, places
 from pccl_py.snapshot.buffers import Buffers
 from pccl_py.snapshot.verified import Verified
 
@@ -295,3 +296,33 @@ def test_two_starts_at_once_make_one_keeper() -> None:
     assert told is not None and told.run == "run"
     os.kill(told.pid, signal.SIGTERM)
     gone()
+
+
+def test_a_hostile_message_takes_no_other_trainers_snapshot() -> None:
+    held = buffers("run")
+    take(held, 1, values(1, COUNT))
+    table = memory.sealed_copy("test", b"abc")
+    empty = messages.Slot("empty", 0, -1, 0, 3, zlib.crc32(b"abc"))
+    with launch.find_or_start("run", "host", 30.0, 20.0) as hostile:
+        fds = [memory.make("test", limits.BUFFER_UNIT), table]
+        channel.send(hostile, messages.Attach("other", 0, 30.0, empty), fds)
+        channel.close_all(fds)
+        answer, _ = channel.receive(hostile)
+        assert isinstance(answer, messages.Refused) and answer.code == "wrong"
+    assert held.keeper is not None and held.keeper.alive
+    held.close(free=False)
+    assert successor("run", 1) == 1
+
+
+def test_a_buffer_that_is_too_small_is_freed_before_a_larger_one_is_made() -> None:
+    held = buffers("run")
+    held.attach()
+    keeper = held.keeper
+    assert keeper is not None
+    keeper.reserve(0, 1)
+    with pytest.raises(SnapshotMemoryError):
+        keeper.reserve(0, 1 << 46)
+    links = (os.path.join("/proc/self/fd", one) for one in os.listdir("/proc/self/fd"))
+    assert not any("pccl-0" in os.readlink(one) for one in links if os.path.islink(one))
+    assert keeper.capacities[0] == 0 and keeper.reserve(0, 1) >= 0
+    held.close(free=True)

@@ -25,6 +25,7 @@ def values(step: int, rank: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]
 
 
 def save(root: Path, step: int, recycled: list[Path]) -> None:
+    """Odd steps draft their manifest, even ones do not."""
     path = folder.begin(root, step)
     records = []
     for rank in range(WORLD):
@@ -32,7 +33,10 @@ def save(root: Path, step: int, recycled: list[Path]) -> None:
             os.rename(recycled.pop(), path / f"shard-{rank:05d}-of-{WORLD:05d}.safetensors.part")
         sources = [source_of_array(f"w{rank}", values(step, rank))]
         records.append(write_shard(path, rank, WORLD, sources, 4096))
-    folder.commit(path, merge(records, step=step, time=0.0, world=WORLD, block_bytes=4096))
+    made = merge(records, step=step, time=0.0, world=WORLD, block_bytes=4096)
+    if step % 2:
+        folder.draft(path, made)
+    folder.commit(path, made, drafted=bool(step % 2))
 
 
 def main(root: Path) -> None:

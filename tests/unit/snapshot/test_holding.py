@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pccl_py.errors import ProtocolError
 from pccl_py.snapshot import limits, memory, messages
 from pccl_py.snapshot.control import PAGE, Control, Record
 from pccl_py.snapshot.holding import Holding, Refusal
@@ -120,7 +121,7 @@ def test_another_keeper_takes_over_what_its_trainer_held() -> None:
     held.adopt(slot, memory.make("x", limits.BUFFER_UNIT), memory.sealed_copy("x", b"table"))  # has one
     held.close()
     strange = Holding("1")
-    with pytest.raises(Refusal, match="no buffer"):
+    with pytest.raises(Refusal, match="no complete snapshot"):
         strange.adopt(slot, os.dup(0), memory.sealed_copy("test", b"table"))
     with pytest.raises(Refusal, match="checksum"):
         strange.adopt(slot, memory.make("test", limits.BUFFER_UNIT), memory.sealed_copy("test", b"other"))
@@ -174,3 +175,25 @@ def test_what_is_available_is_bounded_by_the_machine() -> None:
     assert 0 <= memory.available() < total
     text = memory.exhausted(300 << 20, 100 << 20, "a state")
     assert "300 MiB" in text and "100 MiB" in text
+
+
+def test_what_is_handed_over_is_complete() -> None:
+    for slot in (
+        messages.Slot("empty", 0, -1, 0, 5, zlib.crc32(b"table")),
+        messages.Slot("complete", 0, -1, 0, 5, zlib.crc32(b"table")),
+        messages.Slot("writing", 0, 3, 0, 5, zlib.crc32(b"table")),
+    ):
+        held = Holding("0")
+        buffer, table = memory.make("test", limits.BUFFER_UNIT), memory.sealed_copy("test", b"table")
+        with pytest.raises(Refusal, match="no complete snapshot"):
+            held.adopt(slot, buffer, table)
+        assert held.newest is None
+        held.close()
+
+
+@pytest.mark.parametrize("kind", [messages.Begin(0, 0), messages.Complete(0, 0, 0, 0)])
+def test_no_snapshot_is_of_no_step(kind: messages.Message) -> None:
+    data = messages.encode(kind).replace(b'"step":0', b'"step":-1')
+    assert b'"step":-1' in data
+    with pytest.raises(ProtocolError, match="step"):
+        messages.decode(data)
