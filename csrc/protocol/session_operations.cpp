@@ -347,9 +347,12 @@ void Session::on(const Missing& m, Instant) {
 
 void Session::send_waiting(Instant now) {
   Waiting waiting{view_.id, stuck_, boundary_.number != 0, {}};
-  for (auto* operation : in_posted_order())
+  for (auto* operation : in_posted_order()) {
     waiting.calls.push_back({operation->key, operation->descriptor.call,
                              operation->state == OperationState::held, operation->moved});
+    // A call that is about to give up lets its caller go on: whoever waits elsewhere may meet it yet.
+    waiting.stuck &= operation->deadline - now >= timing_.waiting_notice;
+  }
   waiting_said_at_ = now;
   to_master(std::move(waiting));
 }

@@ -97,7 +97,7 @@ class MasterRuntime final : net::Connection::Handler {
   void on_closed(net::Connection& c, const Error& why) override;
 
   static constexpr Duration introduction_timeout = 5 * second;
-  static constexpr Duration young_for = 300 * millisecond;  // members dial several times meanwhile
+  static constexpr Duration young_for = second;  // members dial several times meanwhile
   MasterOptions options_;
   std::unique_ptr<Hub> hub_;
   net::SocketAddress bound_;

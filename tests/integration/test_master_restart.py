@@ -280,6 +280,7 @@ comm = Communicator(address, config=config)
 say("in")
 while comm.world_size < 4: comm.update_topology()
 say("world", comm.world_size)
+comm.all_reduce(np.ones(1))  # nobody leaves before all have seen it
 """
 
 
@@ -287,6 +288,7 @@ def test_newcomers_that_are_faster_than_the_members_begin_no_other_run(spawn: Sp
     supervised = Supervised(spawn, None)
     member = PEER + "comm = Communicator(address, min_islands=2, config=config)\nsay('in')\n"
     member += "while comm.world_size < 4: comm.update_topology()\nsay('world', comm.world_size)\n"
+    member += "comm.all_reduce(np.ones(1))\n"
     members = [spawn("-c", member, supervised.address) for _ in range(2)]
     for process in members:
         expect(process, "in")
