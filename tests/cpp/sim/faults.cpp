@@ -112,6 +112,8 @@ void World::join_as(const std::string& island, bool reachable, std::uint64_t dra
 // Some islands come to a new master while the others stay with the old one. Where those are as many as the
 // new one needs to go on, the old one is really dead: nothing could keep two such halves together.
 void World::second_master(std::uint64_t draw) {
+  // Of a role of which nobody comes to the new one, a newcomer would begin another run there.
+  if (scenario.keepers > 0) return;
   const auto& old = *masters_.back();
   const auto& view = old.trainers().view();
   if (store.kept || !old.alive || old.trainers().recovering() || view.members.empty() || masters_.size() > 1)
