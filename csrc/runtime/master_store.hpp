@@ -1,5 +1,6 @@
 // Where a master keeps what must outlive it: of each run and role the run's number, and the last view that
-// anybody was told. Called on the master's thread, before the view is sent.
+// anybody was told. Called on the master's thread, before the view is sent: while a call lasts, no run of this
+// master hears anything, so each ends within a heartbeat or two, or says that it failed.
 #pragma once
 #include <memory>
 #include <string>

@@ -94,13 +94,16 @@ class Dcp:
         self._copied: Any = None
         self._ends: Ends | None = None
         self._last = folder
+        self._earlier: list[tuple[Any, Path]] = []  # saves that a later one has replaced
 
     def _state(self) -> dict[str, Any]:
         return {"model": self._model.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def begin(self, number: int) -> None:
         begun = time.perf_counter()
-        previous, self._last = self._last, self._folder / f"step-{number}"
+        if self._future is not None:
+            self._earlier.append((self._future, self._last))
+        self._last = self._folder / f"step-{number}"
         writer = self._dcp.FileSystemWriter(self._last, single_file_per_rank=True, sync_files=True)
         future = self._dcp.async_save(
             self._state(), storage_writer=writer, async_stager=self._stager, no_dist=True
@@ -108,8 +111,13 @@ class Dcp:
         self._future = getattr(future, "upload_completion", future)
         self._ends = Ends(self._future, begun)
         self._copied = getattr(future, "staging_completion", None)
-        if previous != self._folder:
-            shutil.rmtree(previous)
+        self._drop_earlier()
+
+    def _drop_earlier(self) -> None:
+        """A save may begin while the one before is being written: its folder waits for the next save."""
+        for future, folder in [earlier for earlier in self._earlier if earlier[0].done()]:
+            shutil.rmtree(folder)
+            self._earlier.remove((future, folder))
 
     def done(self) -> bool:
         return bool(self._future.done())
