@@ -15,6 +15,7 @@ Master::Master(MasterConfig config, Instant now)
       rules_(config.rules),
       role_(config.role),
       run_(config.run),
+      next_run_(config.next_run),
       next_peer_(first_peer(config.role)),
       stored_(std::move(config.stored)) {
   next_index_ = first_index(0);

@@ -39,12 +39,17 @@ inline Role role_of(const ToMaster& introduction) {
   return again != nullptr ? again->join.role : Role::trainer;
 }
 
+// What a restarted master does not know yet: whether those who came to it are the run, or a few who lost the
+// way to another master that goes on with the rest.
+enum class Doubt : std::uint8_t { none, hears_some, heard_too_few };
+
 struct MasterConfig {
   Timing timing;
   Rules rules;
-  Role role = Role::trainer;  // of all its peers
-  std::uint64_t run = 1;      // drawn at random by the runtime; 0 while a restarted master has not heard it
-  bool restarted = false;     // listen for `grace` before speaking
+  Role role = Role::trainer;   // of all its peers
+  std::uint64_t run = 1;       // drawn at random by the runtime; 0 while a restarted master has not heard it
+  std::uint64_t next_run = 1;  // then: of the one that begins if nobody of an older one comes
+  bool restarted = false;      // listen for `grace` before speaking
   std::optional<Stored> stored;
 };
 
@@ -65,6 +70,9 @@ class Master {
   std::uint64_t run() const { return run_; }
   bool recovering() const { return phase_ != Phase::serving; }
   bool listening() const { return phase_ == Phase::listening; }  // for the members of the last view
+  Doubt doubt() const;
+  // Of the run's other roles, the worst. Before each tick; also at once when it changes.
+  void on_others(Doubt others, Instant now);
   std::size_t peers() const { return peers_.size() + early_joins_.size(); }  // members, and those at the door
 
  private:
@@ -212,6 +220,8 @@ class Master {
   std::set<std::string> islands_here(const View& base) const;
   bool quorum(const View& base, const std::set<std::string>& here) const;
   void try_recover(Instant now);
+  bool unheard_of() const;
+  void wait_for_others(Instant now);
   void expect_no_more(Instant now);
   std::vector<std::pair<ConnectionId, Register>> take_from_door();
   bool stored_is_last(const View& base) const;
@@ -235,7 +245,8 @@ class Master {
   Timing timing_;
   Rules rules_;
   Role role_;
-  std::uint64_t run_;
+  std::uint64_t run_, next_run_;
+  Doubt others_ = Doubt::none;
   Phase phase_ = Phase::serving;
   std::uint32_t incarnation_ = 0;
   View view_;

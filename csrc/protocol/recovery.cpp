@@ -141,6 +141,7 @@ void Master::try_recover(Instant now) {
   incarnation_ = incarnation + 1;
   const auto base = last_view();
   const auto here = islands_here(base);
+  if (rules_.roles_doubt_together && unheard_of() && others_ != Doubt::none) return wait_for_others(now);
   if (base.members.empty() ? !heard_.empty() || !early_joins_.empty() : quorum(base, here))
     return recover(base, here, now);
   if (!stored_is_last(base) && !heard_.empty()) return suspend();
@@ -150,6 +151,30 @@ void Master::try_recover(Instant now) {
   knock_at_members();
   evict_outsiders(base);
   listen_until_ = now + timing_.grace;
+}
+
+Doubt Master::doubt() const {
+  if (phase_ == Phase::suspended) return Doubt::heard_too_few;
+  return phase_ == Phase::listening && !stored_ && !heard_.empty() ? Doubt::hears_some : Doubt::none;
+}
+
+void Master::on_others(Doubt others, Instant now) {
+  if (std::exchange(others_, others) == others || others != Doubt::heard_too_few) return;
+  if (rules_.roles_doubt_together && phase_ == Phase::listening && unheard_of()) wait_for_others(now);
+}
+
+// Nothing is known here of any member of this role.
+bool Master::unheard_of() const { return !stored_ && heard_.empty(); }
+
+// Members of other roles came: so the run is older than this master. Where they are too few, it may go on at
+// another one, with all peers of this role: nobody begins a second one for them here.
+void Master::wait_for_others(Instant now) {
+  listen_until_ = now + timing_.grace;
+  if (others_ != Doubt::heard_too_few) return;
+  const std::string text = std::string("no ") + name(role_) +
+                           " of the run came to the restarted master, and of its other peers too few: start "
+                           "the others again within reach, or begin a new run from a checkpoint";
+  for (const auto& [c, join] : std::exchange(early_joins_, {})) refuse(c, ErrorCode::no_quorum, text);
 }
 
 // A process that died with the old master closed its port, too. Refusals are no more than a hint where the
@@ -205,7 +230,7 @@ void Master::recover(const View& base, const std::set<std::string>& islands, Ins
   phase_ = Phase::serving;
   listen_until_ = never;
   next_index_ = (std::uint64_t{incarnation_} << 32) + 1;
-  if (run_ == 0) run_ = 1;
+  if (run_ == 0) run_ = next_run_;
   view_ = base;
   view_.id = {incarnation_, 0};  // every incarnation counts its own views
   std::erase_if(view_.members, [&](const Member& m) { return !islands.contains(m.island); });

@@ -57,6 +57,14 @@ struct MasterRun {
     return all;
   }
 
+  // Of all roles but this one, the worst.
+  Doubt doubt_of_others(Role role) const {
+    auto worst = Doubt::none;
+    for (const auto& [other, roster] : rosters)
+      if (other != role && roster != nullptr) worst = std::max(worst, roster->master.doubt());
+    return worst;
+  }
+
   std::map<Role, std::unique_ptr<Roster>> rosters;
 };
 

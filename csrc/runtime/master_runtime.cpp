@@ -113,6 +113,7 @@ std::optional<Error> MasterRuntime::restore_runs() {
                                            .rules = {},
                                            .role = record->role,
                                            .run = record->run,
+                                           .next_run = record->run,
                                            .restarted = true,
                                            .stored = Stored{record->incarnation, std::move(record->view)}});
       roster.kept = true;
@@ -134,14 +135,18 @@ Result<Roster*> MasterRuntime::roster_for(const std::string& run, Role role) {
   return begin_roster(run, role);
 }
 
+// Where it is in doubt whether those of another role are the run, it waits for that.
 Result<Roster*> MasterRuntime::begin_roster(const std::string& run, Role role) {
   auto nonce = net::random_nonce();
   if (!nonce) return nonce.error();
+  const auto number = load_little<std::uint64_t>(nonce->data()) | 1;
+  const bool older = runs_[run].doubt_of_others(role) != Doubt::none;
   return start_roster(run, {.timing = options_.timing,
                             .rules = {},
                             .role = role,
-                            .run = load_little<std::uint64_t>(nonce->data()) | 1,
-                            .restarted = false,
+                            .run = older ? 0 : number,
+                            .next_run = number,
+                            .restarted = older,
                             .stored = {}});
 }
 
@@ -150,6 +155,7 @@ Roster* MasterRuntime::start_roster(const std::string& run, MasterConfig config)
   const bool restarted = config.restarted;
   roster = std::make_unique<Roster>(run, std::move(config), *hub_, options_.secret, monotonic_now());
   roster->awaited = restarted;
+  roster->master.on_others(runs_[run].doubt_of_others(roster->role), monotonic_now());
   return roster.get();
 }
 
@@ -161,8 +167,17 @@ Roster* MasterRuntime::hear_of(Roster& roster, const Register& message) {
                                                 .rules = {},
                                                 .role = roster.role,
                                                 .run = 0,
+                                                .next_run = message.run,
                                                 .restarted = true,
                                                 .stored = {}});
+}
+
+// Nobody is in its roster, and the run may be older than this process.
+Result<Roster*> MasterRuntime::begin_again_in_doubt(Roster& roster) {
+  const bool older = runs_.at(roster.run).doubt_of_others(roster.role) != Doubt::none;
+  if (!older || !roster.over() || roster.kept) return &roster;
+  roster.knocker.close_all();
+  return begin_roster(std::string(roster.run), roster.role);
 }
 
 // By the first message, which says who it is. Null: refused.
@@ -172,6 +187,7 @@ Roster* MasterRuntime::roster_of(ConnectionId id, const ToMaster& message) {
   if (const auto* join = std::get_if<Join>(&message)) run = join->run_name;
   if (const auto* again = std::get_if<Register>(&message)) run = again->join.run_name;
   auto roster = roster_for(run, role_of(message));
+  if (roster && std::holds_alternative<Join>(message)) roster = begin_again_in_doubt(**roster);
   if (!roster) {
     send(id, Refused{roster.error().code, roster.error().text});
     close(id);
@@ -309,6 +325,9 @@ void MasterRuntime::drain(Roster& roster) {
     for (auto& e : effects)
       if (may_serve()) std::visit([&](auto& x) { apply(roster, x); }, e);
   if (roster.awaited && !master.listening()) roster.awaited = false, somebody_went_ = true;
+  auto& run = runs_.at(roster.run);
+  for (const auto& [role, other] : run.rosters)
+    other->master.on_others(run.doubt_of_others(role), monotonic_now());
   note_status(roster);
 }
 

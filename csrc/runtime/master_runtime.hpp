@@ -66,6 +66,7 @@ class MasterRuntime final : net::Connection::Handler {
   Result<Roster*> begin_roster(const std::string& run, Role role);
   Roster* start_roster(const std::string& run, MasterConfig config);
   Roster* hear_of(Roster& roster, const Register& message);
+  Result<Roster*> begin_again_in_doubt(Roster& roster);
   void each_roster(const std::function<void(Roster&)>& action) const;
   void forget_runs();
   void forget_roster(Roster& roster);

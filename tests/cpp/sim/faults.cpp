@@ -109,32 +109,60 @@ void World::join_as(const std::string& island, bool reachable, std::uint64_t dra
   }
 }
 
-// Some islands come to a new master while the others stay with the old one. Where those are as many as the
-// new one needs to go on, the old one is really dead: nothing could keep two such halves together.
+namespace {
+
+// Islands of one role's view, of which some come to a new master.
+struct Split {
+  const View* view;
+  std::vector<std::string> islands{};  // in the order of their first members
+  std::set<std::string> moved{};
+
+  // With so many the new master goes on.
+  bool enough() const {
+    return 2 * moved.size() > islands.size() ||
+           (2 * moved.size() == islands.size() && !moved.empty() && moved.contains(islands.front()));
+  }
+};
+
+std::vector<Split> split(const MasterHost& master, std::uint64_t draw) {
+  std::vector<Split> roles;
+  for (const auto& [role, state] : master.masters()) {
+    auto& of_role = roles.emplace_back(Split{&state.view()});
+    for (const auto& m : of_role.view->members) {
+      if (std::ranges::find(of_role.islands, m.island) != of_role.islands.end()) continue;
+      of_role.islands.push_back(m.island);
+      if (draw & 1) of_role.moved.insert(m.island);
+      draw >>= 1;
+    }
+  }
+  const bool nobody = std::ranges::all_of(roles, [](const Split& s) { return s.moved.empty(); });
+  if (nobody && !roles.front().islands.empty()) roles.front().moved.insert(roles.front().islands.back());
+  return roles;
+}
+
+}  // namespace
+
+// Some islands come to a new master while the others stay with the old one. Where those of any role are as
+// many as the new one needs to go on, the old one is really dead: nothing could keep two such halves
+// together.
 void World::second_master(std::uint64_t draw) {
-  // Of a role of which nobody comes to the new one, a newcomer would begin another run there.
-  if (scenario.keepers > 0) return;
   const auto& old = *masters_.back();
-  const auto& view = old.trainers().view();
-  if (store.kept || !old.alive || old.trainers().recovering() || view.members.empty() || masters_.size() > 1)
-    return;
-  std::vector<std::string> islands;
-  for (const auto& m : view.members)
-    if (std::find(islands.begin(), islands.end(), m.island) == islands.end()) islands.push_back(m.island);
-  std::set<std::string> moved;
-  for (std::size_t i = 0; i < islands.size(); ++i)
-    if (draw >> i & 1) moved.insert(islands[i]);
-  if (moved.empty()) moved.insert(islands.back());
-  const bool enough = 2 * moved.size() > islands.size() ||
-                      (2 * moved.size() == islands.size() && moved.contains(islands.front()));
-  if (enough) return apply({FaultKind::master_restart, 0, draw, 0});
+  const bool settled =
+      std::ranges::none_of(old.masters(), [](const auto& of) { return of.second.recovering(); });
+  if (store.kept || !old.alive || masters_.size() > 1 || !settled) return;
+  const auto roles = split(old, draw);
+  if (roles.front().islands.empty()) return;
+  if (std::ranges::any_of(roles, [](const Split& s) { return s.enough(); }))
+    return apply({FaultKind::master_restart, 0, draw, 0});
+  std::set<PeerId> moved;
+  for (const auto& role : roles)
+    for (const auto& m : role.view->members)
+      if (role.moved.contains(m.island)) moved.insert(m.peer);
   for (const auto& process : processes_) other_master_[process->index] = old.index;
-  for (const auto& m : view.members)
-    if (moved.contains(m.island)) other_master_.erase(index_of(m.peer));
+  for (const auto peer : moved) other_master_.erase(index_of(peer));
   start_master(true);
-  for (const auto& m : view.members)
-    if (auto& process = *processes_[index_of(m.peer)];
-        moved.contains(m.island) && process.control != UINT32_MAX)
+  for (const auto peer : moved)
+    if (auto& process = *processes_[index_of(peer)]; process.control != UINT32_MAX)
       controls.lose(process.control);
 }
 

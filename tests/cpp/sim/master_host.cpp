@@ -1,5 +1,7 @@
 #include "sim/master_host.hpp"
 
+#include <algorithm>
+
 #include "sim/world.hpp"
 
 namespace pccl::sim {
@@ -21,6 +23,7 @@ MasterHost::MasterHost(World& world, std::uint32_t number, const MasterConfig& c
 void MasterHost::on(ConnectionId connection, const ToMaster& message) {
   const auto role = roles_.try_emplace(connection, role_of(message)).first->second;
   masters_.at(role).on(connection, message, world_.now());
+  tell_each_other();
   after_event();
 }
 
@@ -28,7 +31,17 @@ void MasterHost::on_closed(ConnectionId connection) {
   const auto role = roles_.extract(connection);
   if (role.empty()) return;  // nobody heard anything from it
   masters_.at(role.mapped()).on_closed(connection, world_.now());
+  tell_each_other();
   after_event();
+}
+
+void MasterHost::tell_each_other() {
+  for (auto& [role, master] : masters_) {
+    auto worst = Doubt::none;
+    for (const auto& [other, theirs] : masters_)
+      if (other != role) worst = std::max(worst, theirs.doubt());
+    master.on_others(worst, world_.now());
+  }
 }
 
 void MasterHost::end() {
@@ -113,6 +126,7 @@ void MasterHost::tick(Instant at) {
   if (++idle_ticks_ > 200) return world_.violated("the master is busy doing nothing");
   for (auto& [role, master] : masters_)
     if (world_.now() >= master.next_deadline()) master.tick(world_.now());
+  tell_each_other();
   after_event();
 }
 

@@ -27,12 +27,13 @@ class MasterHost {
   std::string name() const { return numbered('m', index); }
   std::string describe() const;  // for a person who looks for what hangs
 
-  const Master& trainers() const { return masters_.at(Role::trainer); }
+  const std::map<Role, Master>& masters() const { return masters_; }
 
   const std::uint32_t index;
   bool alive = true;
 
  private:
+  void tell_each_other();
   void after_event();
   void flush();
   void arm();

@@ -41,11 +41,15 @@ class Oracle {
     Version state{};  // after a synchronization
     ViewId view;      // the last that its process was told
   };
+  struct Stay {
+    Instant admitted = 0, gone = never;
+  };
   struct Told {
     std::set<std::uint32_t> members, left;
     std::map<OpKey, ViewId> held;
   };
   std::set<std::uint32_t> processes_of(const std::vector<PeerId>& peers) const;
+  bool met(std::uint32_t p, std::uint32_t q) const;
   void check_islands(const View& view, const std::string& who);
   void check_untouched(const Process& process, const std::string& what);
   void check_data(Process& process, const OpKey& key, Call call, std::uint32_t root,
@@ -59,6 +63,7 @@ class Oracle {
   // By master and role: who is in its last view, and who had left before.
   std::map<std::pair<std::uint32_t, Role>, std::pair<std::set<PeerId>, std::set<PeerId>>> announced_;
   std::map<std::uint32_t, Told> told_;
+  std::map<std::uint32_t, Stay> stays_;  // by process, as a member
   std::map<std::pair<Role, OpKey>, std::map<std::uint32_t, Delivery>> deliveries_;
 };
 
