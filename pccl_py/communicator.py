@@ -19,6 +19,7 @@ from .coded_calls import Poster as CodedPoster
 from .collectives import Collectives
 from .config import Config
 from .errors import ClosedError, PcclError, UsageError, from_code
+from .joined_with import JoinedWith
 from .logs import tie
 from .secret import read_secret
 from .shared_state import SharedState, SyncInfo
@@ -132,6 +133,7 @@ class Communicator(Collectives, CodedCalls):
         timeout: float | None = None,
         config: Config | None = None,
     ) -> None:
+        self.joined_with = JoinedWith(address, secret_file, insecure, run_name, listen, advertise)
         self._config = config or Config.load()
         self._connect_s = arguments.seconds_of(timeout, self._config.connect_timeout_s)
         name, island_rank, size, group = arguments.island_of(island, island_size, group)

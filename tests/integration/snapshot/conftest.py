@@ -8,6 +8,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -20,10 +21,12 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     path = tempfile.mkdtemp(prefix="pk-")  # short: a socket's path is
     monkeypatch.setenv("XDG_RUNTIME_DIR", path)
     yield path
+    for log in Path(path).glob("pccl/*.log"):
+        print(log.name, log.read_text(), sep="\n")  # shown where the test failed
     for one in ask.sockets():
         with suppress(PcclError, OSError):
             ask.free(one, force=True)
-    shutil.rmtree(path)
+    shutil.rmtree(path, ignore_errors=True)  # keepers that end remove what is theirs
 
 
 @pytest.fixture
