@@ -1,7 +1,7 @@
 """How the C++ is built; everything else about the project is said in pyproject.toml.
 
     python setup.py build_ext --inplace
-    python setup.py build_tests [--sanitize address|thread|none] [--jobs N]
+    python setup.py build_tests [--sanitize address|coverage|thread|none] [--jobs N]
                                  [--target aarch64] [--only kernels]
 
 Objects live in build/objects-<flavour> whoever asked for them (pip included), and only what changed is
@@ -49,11 +49,17 @@ COMPILE_FLAGS = {
     "none": "-O3 -g1 -fPIC".split(),
     "address": "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer "
     "-D_GLIBCXX_ASSERTIONS".split(),
+    # As address, and each edge and comparison is told to tests/cpp/fuzz/coverage.cpp.
+    "coverage": "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer "
+    "-fsanitize-coverage=trace-pc,trace-cmp".split(),
     "thread": "-O1 -g -fsanitize=thread -D_GLIBCXX_ASSERTIONS".split(),
 }
+# Tests' own sources: most are run once, soon after they are compiled. The simulator runs for long.
+QUICK_FLAGS = {"none": ["-O1"], "address": [], "thread": []}
 LINK_FLAGS = {
     "none": [],
     "address": ["-fsanitize=address,undefined"],
+    "coverage": ["-fsanitize=address,undefined"],
     "thread": ["-fsanitize=thread"],
 }
 
@@ -71,6 +77,12 @@ INSTRUCTION_SETS = {
     "_neon": ("aarch64", []),
 }
 
+# Decoders, and what makes something of what they give.
+FUZZED = [
+    "base/", "kernels/", "collective/", "protocol/", "wire/", "net/handshake", "net/inbox",
+    "runtime/describe", "runtime/exchange", "runtime/make_executor", "runtime/plan_choice",
+    "runtime/run_record",
+]  # fmt: skip
 # Parts of the C++ tests that need few rooms: these folders of csrc, and these tests beside main.cpp.
 PARTS = {
     "all": ([""], ["*.cpp"]),
@@ -78,6 +90,7 @@ PARTS = {
         ["base/", "kernels/", "erasure/"],
         [f"test_{what}*.cpp" for what in ("kernels", "quantize", "galois", "crc32", "erasure")],
     ),
+    "fuzz": (FUZZED, ["test_fuzz.cpp", "fuzz/*.cpp", "household.cpp"]),
 }
 
 
@@ -172,7 +185,8 @@ class Build:
         """`salt` stands for `system` in the fingerprint: an isolated build has it elsewhere every time."""
         target = self._objects / f"{source}.o"
         _, special = instruction_set(source) or ("", [])
-        flags = [*self._flags, *special, *(f"-I{path}" for path in ("csrc", *include))]
+        quick = QUICK_FLAGS[self._flavour] if source.startswith("tests/cpp/test_") else []
+        flags = [*self._flags, *special, *quick, *(f"-I{path}" for path in ("csrc", *include))]
         dependencies = ["-MMD", "-MF", str(target.with_suffix(".d"))]
         outside = [word for path in system for word in ("-isystem", path)]
         command = [*self._cxx, *flags, *outside, *dependencies, "-c", source, "-o", str(target)]
@@ -221,9 +235,9 @@ class BuildExtension(build_ext):
 class BuildTests(Command):
     description = "build the C++ tests into build/tests-<sanitizer>/pccl_tests"
     user_options = [
-        ("sanitize=", None, "address (with undefined), thread or none (the default)"),
+        ("sanitize=", None, "address (with undefined), coverage (for fuzzing), thread or none (the default)"),
         ("target=", None, "another machine, such as aarch64: build/tests-<target>-<sanitizer>/pccl_tests"),
-        ("only=", None, "a part of the tests, in a folder of its own: kernels"),
+        ("only=", None, "a part of the tests, in a folder of its own: kernels or fuzz"),
         ("jobs=", "j", "how many compilers at a time (default: one per core)"),
     ]
 

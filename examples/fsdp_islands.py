@@ -1,6 +1,8 @@
 """FSDP islands that do not stop: two islands of two FSDP2 ranks train one model; a rank of one is killed.
 
     python examples/fsdp_islands.py
+    torchrun --max-restarts 100 --nproc-per-node 2 examples/fsdp_islands.py MASTER ISLAND STEPS
+        one island of any number of ranks, started anew when one dies (examples/launch/torchrun.sh)
 
 Each island is a torch.distributed job of its own (gloo, on the CPU): inside it FSDP2 shards the model. Across
 islands, rank r averages its shards of the gradients with the ranks r of the others, and a step counts on all
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,26 +44,27 @@ def build() -> torch.nn.Sequential:
         torch.nn.Tanh(),
         torch.nn.Linear(64, 1),
     )
-    mesh = init_device_mesh("cpu", (RANKS,))
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     for layer in model:
         if isinstance(layer, torch.nn.Linear):
             fully_shard(layer, mesh=mesh)
     return fully_shard(model, mesh=mesh)  # type: ignore[no-any-return]
 
 
-def train(address: str, store: str, name: str, rank: int, role: str) -> None:
+def train(address: str, name: str, role: str, steps: int | None = None) -> None:
+    """A rank of an island whose torch.distributed is initialised. Without `steps`: until some steps after an
+    island has come in."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=RANKS)
     model = build()  # with weights of its own: the first boundary gives all islands the same
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     if role == "victim":
         model[2].register_full_backward_hook(lambda *_: die_at(island.steps))
     founders = 1 if role == "newcomer" else 2
     with Island(address, model, optimizer, name=name, min_islands=founders, join_timeout=60) as island:
-        while island.steps < last_step(island):
+        while island.steps < (last_step(island) if steps is None else steps):
             with island.step():
                 step = island.steps
-                stream = 1000 * (RANKS * (name == "b") + rank) + step
+                stream = 1000 * (100 * sum(name.encode()) + dist.get_rank()) + step
                 x = torch.randn(32, 20, generator=torch.Generator().manual_seed(stream))
                 loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
                 loss.backward()
@@ -162,14 +166,28 @@ def run(folder: Path, address: str, islands: list[Ranks]) -> int:
     return 1 if wrong else 0
 
 
+def one_rank(words: list[str]) -> None:
+    """As torchrun starts it (MASTER ISLAND STEPS), or the process above."""
+    if dist.is_torchelastic_launched():
+        address, name, steps = words
+        dist.init_process_group(
+            "pccl"
+        )  # torchrun gives those it starts anew the same store: gloo may dial the dead
+        ending = partial(train, address, name, "founder", int(steps))
+    else:
+        address, store, name, rank, role = words
+        dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=RANKS)
+        ending = partial(train, address, name, role)
+    try:
+        ending()
+    except pccl_py.IslandLost as error:
+        print(f"island {name}: {error}", file=sys.stderr, flush=True)
+        os._exit(LOST)  # nothing of torch.distributed waits for the dead rank
+
+
 def main() -> int:
-    if len(sys.argv) == 6:
-        address, store, name, rank, role = sys.argv[1:]
-        try:
-            train(address, store, name, int(rank), role)
-        except pccl_py.IslandLost as error:
-            print(f"island {name}: {error}", file=sys.stderr, flush=True)
-            os._exit(LOST)  # nothing of torch.distributed waits for the dead rank
+    if len(sys.argv) > 1:
+        one_rank(sys.argv[1:])
         return 0
     islands: list[Ranks] = []
     with tempfile.TemporaryDirectory() as folder, pccl_py.Master("127.0.0.1:0") as master:

@@ -156,7 +156,7 @@ def __getattr__(name: str) -> Any:
     """Parts that need torch are imported by whoever names them first."""
     from importlib import import_module
 
-    if name in ("distributed", "erasure", "optim", "parallel", "recovery"):
+    if name in ("distributed", "erasure", "observe", "optim", "parallel", "recovery"):
         return import_module(f".{name}", __name__)
     if name in _FROM_ROOMS:
         return getattr(import_module(_FROM_ROOMS[name], __name__), name)

@@ -117,13 +117,17 @@ class StateOperation:
     def offer(self, revision: typing.SupportsInt | typing.SupportsIndex, strategy: typing.SupportsInt | typing.SupportsIndex, entries: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, bytes]], serve: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], keep: typing.Any) -> None:
         ...
 class Peer:
-    def __init__(self, address: str, *, island: str, island_rank: typing.SupportsInt | typing.SupportsIndex, island_size: typing.SupportsInt | typing.SupportsIndex, group: typing.SupportsInt | typing.SupportsIndex, role: typing.SupportsInt | typing.SupportsIndex, min_islands: typing.SupportsInt | typing.SupportsIndex, listen: str, advertise: collections.abc.Sequence[str], secret: bytes, insecure: bool, timing: Timing, congestion_control: str, stripes: typing.SupportsInt | typing.SupportsIndex, checksum: bool, run_name: str, start_rank: typing.SupportsInt | typing.SupportsIndex, host_id: str, deterministic: bool, transport: str) -> None:
+    def __init__(self, address: str, *, island: str, island_rank: typing.SupportsInt | typing.SupportsIndex, island_size: typing.SupportsInt | typing.SupportsIndex, group: typing.SupportsInt | typing.SupportsIndex, role: typing.SupportsInt | typing.SupportsIndex, min_islands: typing.SupportsInt | typing.SupportsIndex, listen: str, advertise: collections.abc.Sequence[str], secret: bytes, insecure: bool, timing: Timing, congestion_control: str, stripes: typing.SupportsInt | typing.SupportsIndex, checksum: bool, run_name: str, start_rank: typing.SupportsInt | typing.SupportsIndex, host_id: str, deterministic: bool, transport: str, recorded_events: typing.SupportsInt | typing.SupportsIndex, trace_folder: str) -> None:
         ...
     def close(self) -> None:
         ...
     def connect(self, seconds: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
+    def diagnose(self) -> typing.Any:
+        ...
     def end(self) -> tuple[int, str]:
+        ...
+    def events(self) -> bytes:
         ...
     def leave(self) -> None:
         ...
@@ -132,6 +136,8 @@ class Peer:
     def members(self) -> list:
         ...
     def optimize_topology(self, seconds: typing.SupportsFloat | typing.SupportsIndex, probe_ms: typing.SupportsInt | typing.SupportsIndex) -> typing.Any:
+        ...
+    def pause_recorder(self, paused: bool) -> None:
         ...
     def post(self, *, call: typing.SupportsInt | typing.SupportsIndex, scope: typing.SupportsInt | typing.SupportsIndex, name: typing.SupportsInt | typing.SupportsIndex, op: typing.SupportsInt | typing.SupportsIndex, root: typing.SupportsInt | typing.SupportsIndex, weight: typing.SupportsFloat | typing.SupportsIndex | None, on_loss: typing.SupportsInt | typing.SupportsIndex, seconds: typing.SupportsFloat | typing.SupportsIndex, algorithm: typing.SupportsInt | typing.SupportsIndex, quantization: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, bool, bool], blocks: typing.SupportsInt | typing.SupportsIndex, peers: typing.SupportsInt | typing.SupportsIndex, ends: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], tensors: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], residuals: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], keep: typing.Any) -> Operation:
         ...
@@ -152,6 +158,9 @@ class Peer:
         ...
     @property
     def peer_id(self) -> int:
+        ...
+    @property
+    def trace_file(self) -> str:
         ...
     @property
     def waiting(self) -> int:
@@ -253,6 +262,12 @@ class StagingPool:
     def close(self) -> None:
         """
         Gives the memory back. UsageError while a save uses it.
+        """
+    def stop_warming(self) -> None:
+        ...
+    def warm(self) -> None:
+        """
+        Gives pages to slabs that nobody has used, on this thread, which has a low priority from then on; until there is none left, or stop_warming().
         """
     @property
     def address(self) -> int:
@@ -359,9 +374,9 @@ class ShardSave:
         """
         None: the time was over.
         """
-    def wait_staged(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> bool:
+    def wait_staged(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex, *, copying: bool = True) -> bool:
         """
-        True: everything is copied and summed. The caller copies along.
+        True: everything is copied and summed. `copying`: the caller copies along; else it waits aside.
         """
     @property
     def staged(self) -> bool:
@@ -394,9 +409,9 @@ class MemoryCapture:
         """
         Returns at once.
         """
-    def wait_staged(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> bool:
+    def wait_staged(self, timeout_s: typing.SupportsFloat | typing.SupportsIndex, *, copying: bool = True) -> bool:
         """
-        True: everything is copied and summed. The caller copies along.
+        True: everything is copied and summed. `copying`: the caller copies along; else it waits aside.
         """
     @property
     def block_crcs(self) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import weakref
@@ -18,9 +19,10 @@ from .coded_calls import CodedCalls
 from .coded_calls import Poster as CodedPoster
 from .collectives import Collectives
 from .config import Config
-from .errors import ClosedError, PcclError, UsageError, from_code
+from .errors import ClosedError, Evicted, PcclError, UsageError, from_code
 from .joined_with import JoinedWith
 from .logs import tie
+from .observe.observed import Observed
 from .secret import read_secret
 from .shared_state import SharedState, SyncInfo
 from .staging import fence
@@ -28,6 +30,8 @@ from .state_sync import StateSync
 from .topology import TopologyReport
 
 tie(_core)
+logger = logging.getLogger("pccl_py.communicator")
+AGAIN_S = 0.1  # before a peer joins again that was turned away for being silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class PeerInfo:
     host: int
 
 
-class Communicator(Collectives, CodedCalls):
+class Communicator(Collectives, CodedCalls, Observed):
     """`with Communicator("master.example:48148", secret_file="run.key") as comm:` joins, then leaves.
 
     address         host:port of the master; names, IPv4 and [IPv6]
@@ -103,7 +107,8 @@ class Communicator(Collectives, CodedCalls):
     config          None: `Config.load()`
 
     The constructor returns as a member, or raises ConnectError, AuthenticationError, VersionError,
-    RefusedError, OperationTimeout (its text says who or what has not come) or UsageError. A named island that
+    RefusedError, OperationTimeout (its text says who or what has not come), Evicted (an island, one of whose
+    ranks was silent while all waited to be admitted: construct all again) or UsageError. A named island that
     was killed may be started again at once: it waits until the old one is gone. Any thread may call; several
     threads with operations in flight name their tags.
 
@@ -137,6 +142,7 @@ class Communicator(Collectives, CodedCalls):
         self._config = config or Config.load()
         self._connect_s = arguments.seconds_of(timeout, self._config.connect_timeout_s)
         name, island_rank, size, group = arguments.island_of(island, island_size, group)
+        self._alone = size == 1
         self._new_peer = partial(
             _core.Peer,
             arguments.dialled(address, "address"),
@@ -161,6 +167,8 @@ class Communicator(Collectives, CodedCalls):
             if start_rank is None
             else arguments.whole(start_rank, "start_rank", 0, arguments.U32_MAX - 1),
             transport=self._config.transport if transport is None else transport,
+            recorded_events=self._config.recorded_events,
+            trace_folder=self._config.trace_dir,
         )
         self._group = group
         self._role = role
@@ -169,8 +177,26 @@ class Communicator(Collectives, CodedCalls):
         self._current: list[_core.Peer] = []
         self._finalizer = weakref.finalize(self, _release, self._current, self._process)
         self._join(self._connect_s)
+        self._be_observed()
 
     def _join(self, seconds: float) -> None:
+        """Until the time is over, too, where it was silent at the door and may come again. Ranks of an island
+        have to come again together: what calls this sees to it."""
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                return self._join_once(seconds)
+            except Evicted as error:
+                if not self._alone:
+                    raise
+                if seconds >= 0:
+                    seconds = until - time.monotonic() - AGAIN_S
+                    if seconds < 0:
+                        raise
+                logger.warning("%s; joining again", error)
+                time.sleep(AGAIN_S)
+
+    def _join_once(self, seconds: float) -> None:
         peer = self._new_peer()
         self._current[:] = [peer]
         try:

@@ -101,6 +101,14 @@ class Config:
     transport: str = knob(
         "auto", "PCCL_TRANSPORT", help="Between peers of one host: auto, shm, cma or tcp (see Communicator)."
     )
+    recorded_events: int = knob(
+        16_384, "PCCL_RECORDED_EVENTS", at_least=0, at_most=1 << 20,
+        help="The last events that a peer keeps, 64 bytes each, for diagnose() and dumps. 0: none.",
+    )  # fmt: skip
+    trace_dir: str = knob(
+        "", "PCCL_TRACE_DIR",
+        help="Folder for recorded events: kept in a file there, dumped when an operation fails. Empty: none.",
+    )  # fmt: skip
     stripes: int = knob(
         0, "PCCL_STRIPES", at_least=0, at_most=16,
         help="TCP streams of each link; the larger of both ends' wishes counts. 0: by path, 2 to 16.",

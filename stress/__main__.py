@@ -1,4 +1,7 @@
-"""`python -m stress churn|recovery|pause|checkpoint|net`: see --help of each. Exit status 0: no fault."""
+"""`python -m stress list|run|churn|recovery|pause|checkpoint|net`: see --help of each.
+
+Exit status 0: no fault; 1: some; 77: this machine lacks what the scenario needs.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,20 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from pccl_py.bench.units import parse_tensor
 from pccl_py.cli.numbers import above_zero, parsed, whole
 
+from . import clock
 from .checkpoint import CheckpointPlan, run_checkpoint
 from .checkpoint_savers import WAYS
 from .churn import ChurnPlan, run_churn
+from .churn_peer import SABOTAGE
 from .net import NoEmulator
 from .net.build import program
 from .oracles import PEERS_MAX
+from .page import write_page
 from .pause import PausePlan, run_pause
 from .recovery import RecoveryPlan, run_recovery
 from .report import Report
+from .scenarios import SCENARIOS, listed, plan_of
+from .small_disk import NoDisk
 from .windows import Limits
 
 PLACES_MAX = PEERS_MAX - 1  # churn fills one more now and then
@@ -43,6 +51,9 @@ def parser() -> argparse.ArgumentParser:
         "--hang-seconds", type=above_zero, default=15.0, metavar="S", help="no progress for so long is a hang"
     )
 
+    commands.add_parser("list", help="what `run` can do to a run, and what it checks")
+    add_run(commands.add_parser("run", parents=[common], help="one scenario of the list, with a report"))
+
     churn = commands.add_parser("churn", parents=[common], help="kill, stop, leave and join at random")
     churn.add_argument("--seconds", type=above_zero, default=60.0)
     churn.add_argument("--peers", type=whole(2, PLACES_MAX), default=4)
@@ -59,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         "--transport", choices=("auto", "tcp", "shm", "cma", "mixed"), default="auto",
         help="between the peers; mixed: each peer another (default auto)",
     )  # fmt: skip
-    churn.add_argument("--sabotage", choices=("wrong", "death", "hang"), help=argparse.SUPPRESS)
+    churn.add_argument("--sabotage", choices=tuple(SABOTAGE), help=argparse.SUPPRESS)
 
     recovery = commands.add_parser(
         "recovery", parents=[common], help="from each kill to the survivors' next result"
@@ -84,11 +95,21 @@ def parser() -> argparse.ArgumentParser:
         help="a Checkpointer; with a remote and lost folders; dcp.save through our door; `ckpt import`, "
         "`reshard` and `export` (default save)",
     )  # fmt: skip
-    checkpoint.add_argument("--sabotage", choices=("durable", "hang"), help=argparse.SUPPRESS)
+    checkpoint.add_argument(
+        "--sabotage", choices=("durable", "uploaded", "value", "hang"), help=argparse.SUPPRESS
+    )
 
     net = commands.add_parser("net", help="the emulated network of tests and of `pccl_py bench wan`")
     net.add_argument("what", choices=["build"], help="compile its program, which its first use does else")
     return top
+
+
+def add_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", choices=tuple(SCENARIOS), metavar="SCENARIO", help=", ".join(SCENARIOS))
+    command.add_argument("--minutes", type=above_zero, default=1.0)
+    command.add_argument("--peers", type=whole(3, 8), default=4)
+    command.add_argument("--report", type=Path, metavar="FILE.html", help="a page with plots, in one file")
+    command.add_argument("--sabotage", choices=tuple(SABOTAGE), help=argparse.SUPPRESS)
 
 
 def grid(text: str) -> tuple[int, int]:
@@ -135,11 +156,24 @@ def main(arguments: list[str]) -> int:
     args = parser().parse_args(arguments)
     if args.scenario == "net":
         return build_net()
+    if args.scenario == "list":
+        print(listed())
+        return 0
     if args.seed is None:
         args.seed = random.SystemRandom().randrange(1 << 31)
         arguments = [*arguments, "--seed", str(args.seed)]
     command = shlex.join(["python", "-m", "stress", *arguments])
-    report = run(args, command)
+    try:
+        if args.scenario == "run" and SCENARIOS[args.name].clocks and not clock.ready():
+            clock.start_again(arguments)
+        report = run(args, command)
+    except (NoEmulator, NoDisk, clock.NoClocks) as error:
+        print(f"stress: missing: {error}", file=sys.stderr)
+        return 77
+    finally:
+        clock.forget()
+    if getattr(args, "report", None):
+        write_page(args.report, report)
     print(report.as_json() if args.json else report.as_text())
     return 0 if report.faultless and report.operations else 1
 
@@ -155,6 +189,11 @@ def build_net() -> int:
 
 def run(args: argparse.Namespace, command: str) -> Report:
     report = Report(args.scenario, args.seed, command, getattr(args, "peers", 1))
+    if args.scenario == "run":
+        report.scenario = args.name
+        seconds, hang_s = args.minutes * 60, args.hang_seconds
+        chosen = plan_of(args.name, args.seed, seconds, args.peers, hang_s, args.keep, args.sabotage)
+        return run_churn(chosen, report)
     if args.scenario == "checkpoint":
         plan = {"seed": args.seed, "kills": args.kills, "hang_s": args.hang_seconds, "keep": args.keep}
         return run_checkpoint(CheckpointPlan(way=args.way, sabotage=args.sabotage, **plan), report)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from .checkpoint_savers import WAYS, Task, prepare
 from .processes import SIGNAL_S, show_stacks_on_signal, stacks_of
+from .progress import signs_of, threads_of, works
 from .report import Report
 
 # From a saver's first word to its end, at most, or from its second one: about as long as two rounds of its
@@ -29,6 +30,7 @@ from .report import Report
 LONGEST_S = {"save": 0.12, "upload": 0.25, "dcp": 0.12, "convert": 0.6}
 PATIENT = 0.25  # of the savers have said something of their saves before they are killed
 LOST = 0.1  # of the kills that take the local folder with them, where there is a remote
+PATIENCE = 6  # times as long as a silent saver may take, one may that works, or whose device does not answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,33 +83,51 @@ class _Rounds:
             _in_child(self._stacks, lambda: WAYS[self._plan.way](task))
         os.close(writing)
         try:
-            words = _Words(reading, self._plan.hang_s)
+            words = _Words(reading, child, self._plan.hang_s)
             first = words.next()
             if first is None or first[0] != "loaded":
                 self._report.death(f"a saver ended with {first}")
                 return
             self._loaded(int(first[1]), first[2])
             if kill:
-                if self._random.random() < PATIENT and (said := words.next()) is not None:
+                if self._random.random() < self._patient_share and (said := words.next()) is not None:
                     self._said(said)  # a saver that hangs within a save would say nothing more
                 time.sleep(self._random.uniform(0, LONGEST_S[self._plan.way]))
                 os.kill(child, signal.SIGKILL)
                 self._report.kills += 1
             for said in words.rest():
                 self._said(said)
-        except TimeoutError:
+        except TimeoutError as error:
             os.kill(child, signal.SIGUSR1)
             time.sleep(SIGNAL_S)
             stacks = stacks_of("saver", child, self._stacks)
-            self._report.hang(f"a saver said nothing for {self._plan.hang_s:g} s\n{stacks}")
+            self._report.hang(f"{error}\n{threads_of(child)}\n{stacks}")
             os.kill(child, signal.SIGKILL)
         finally:
             os.close(reading)
-            os.waitpid(child, 0)
-        if kill and self._plan.way == "upload" and self._random.random() < LOST:
+            self._bury(child)
+        if kill and self._plan.way == "upload" and self._random.random() < self._lost_share:
             shutil.rmtree(self._root / "local")
             self.durable = self.uploaded
             self.lost += 1
+
+    @property
+    def _patient_share(self) -> float:
+        return 1.0 if self._plan.sabotage else PATIENT
+
+    @property
+    def _lost_share(self) -> float:
+        return 1.0 if self._plan.sabotage == "uploaded" else LOST
+
+    def _bury(self, child: int) -> None:
+        """It ends by itself or was killed; a device that does not answer keeps it."""
+        until = time.monotonic() + PATIENCE * self._plan.hang_s
+        while os.waitpid(child, os.WNOHANG) == (0, 0):
+            if time.monotonic() > until:
+                self._report.hang(f"a saver (pid {child}) does not end:\n{threads_of(child)}")
+                os.kill(child, signal.SIGKILL)
+                return
+            time.sleep(0.001)
 
     def _loaded(self, step: int, verdict: str) -> None:
         self.loads += step >= 0
@@ -131,22 +151,38 @@ class _Rounds:
 
 
 class _Words:
-    """Lines from a pipe, with a deadline each."""
+    """Lines from a saver's pipe, with a deadline each. What it says that it begins to do is kept, so that
+    silence has a name."""
 
-    def __init__(self, descriptor: int, seconds: float) -> None:
-        self._descriptor, self._seconds = descriptor, seconds
+    def __init__(self, descriptor: int, child: int, seconds: float) -> None:
+        self._descriptor, self._child, self._seconds = descriptor, child, seconds
         self._rest = b""
+        self._doing = "start"
 
     def next(self) -> list[str] | None:
-        while b"\n" not in self._rest:
-            if not select.select([self._descriptor], [], [], self._seconds)[0]:
-                raise TimeoutError
-            more = os.read(self._descriptor, 65536)
-            if not more:
-                return None
-            self._rest += more
-        line, _, self._rest = self._rest.partition(b"\n")
-        return line.decode().split("\t")
+        """The next line but those; None: it is gone. Raises TimeoutError."""
+        while True:
+            while b"\n" not in self._rest:
+                self._wait()
+                more = os.read(self._descriptor, 65536)
+                if not more:
+                    return None
+                self._rest += more
+            line, _, self._rest = self._rest.partition(b"\n")
+            words = line.decode().split("\t")
+            if words[0] != "doing":
+                return words
+            self._doing = " ".join(words[1:])
+
+    def _wait(self) -> None:
+        """Longer than `seconds` where it works all the time, or its device does not answer."""
+        for turn in range(1, PATIENCE + 1):
+            before = signs_of(self._child)
+            if select.select([self._descriptor], [], [], self._seconds)[0]:
+                return
+            if turn == PATIENCE or not works(before, signs_of(self._child)):
+                silent = turn * self._seconds
+                raise TimeoutError(f"a saver said nothing for {silent:g} s; it had begun: {self._doing}")
 
     def rest(self) -> list[list[str]]:
         found = []

@@ -6,9 +6,9 @@ import os
 import random
 import sys
 from pathlib import Path
-from typing import Any
 
 from .checkpoint_savers import ELEMENTS, TENSORS, Task, left_over
+from .conversion_oracle import FORMATS, exports, faults_in, newest, value
 
 ROUNDS_KEPT = 2
 
@@ -32,8 +32,12 @@ class Conversions:
         sys.stdout = open(os.devnull, "w")
 
     def run(self) -> None:
-        step = self._newest()
-        faults = self._faults()
+        step = newest(self._root)
+        self._task.doing("read all of", step)
+        faults = faults_in(self._root)
+        for path in exports(self._root):  # before the first word, after which it may be killed
+            if int(path.stem) <= step - ROUNDS_KEPT:
+                _remove(path)
         self._task.say("loaded", step, "; ".join(faults) or "right")
         if self._task.only_load:
             for root in filter(Path.exists, (self._in, self._out)):
@@ -43,6 +47,7 @@ class Conversions:
             return
         while True:
             step += 1
+            self._task.promise("durable", step)
             self._convert(step)
             self._task.say("durable", step)
 
@@ -53,7 +58,7 @@ class Conversions:
             self._command("import", source, self._in, "--step", step)
         if not self._has(self._out, step):
             self._command("reshard", self._in, self._out, "--step", step, "--shards", 3)
-        for to in ("safetensors", "torch", "dcp"):
+        for to in FORMATS:
             if not (target := self._root / f"{step}.{to}").exists():
                 self._command("export", self._out, target, "--to", to, "--step", step, "--part", "model")
         for root in (self._in, self._out):
@@ -63,13 +68,9 @@ class Conversions:
     def _command(self, name: str, *words: object) -> None:
         from pccl_py.cli import main
 
+        self._task.doing("ckpt", name, *words)
         if (status := main(["ckpt", name, *map(str, words)])) != 0:
             self._task.say("wrong", f"ckpt {name} {words}: status {status}")
-
-    def _newest(self) -> int:
-        """Of those that all conversions have been made of."""
-        found = [int(path.stem) for path in self._root.glob("*.dcp")]
-        return max(found, default=-1)
 
     @staticmethod
     def _has(root: Path, step: int) -> bool:
@@ -77,61 +78,14 @@ class Conversions:
 
         return any(found.step == step for found in folder.scan(root).steps)
 
-    def _faults(self) -> list[str]:
-        """Of steps and exports; the exports are read by their own libraries."""
-        from pccl_py.checkpoint import folder
-        from pccl_py.checkpoint.plain_reader import read_tensor
-        from pccl_py.checkpoint.verify import verify_step
-
-        faults = []
-        for root in (self._in, self._out):
-            for step in folder.scan(root).steps:
-                if step.manifest is None or not step.complete or not verify_step(step.path).sound:
-                    faults.append(f"{step.path} is not whole: {step.faults} {step.missing}")
-                elif any(
-                    read_tensor(step.path, step.manifest, f"model/t{index}") != _bytes(step.step, index)
-                    for index in range(TENSORS)
-                ):
-                    faults.append(f"{step.path} holds something else")
-        for path in sorted(self._root.iterdir()):
-            if path.suffix in (".safetensors", ".torch", ".dcp") and path.stem.isdecimal():
-                if not _same(self._read(path), int(path.stem)):
-                    faults.append(f"{path} holds something else")
-                if int(path.stem) <= self._newest() - ROUNDS_KEPT:
-                    _remove(path)
-        return faults
-
-    @staticmethod
-    def _read(path: Path) -> dict[str, Any]:
-        import safetensors.torch
-        import torch
-        import torch.distributed.checkpoint as theirs
-
-        if path.suffix == ".safetensors":
-            return dict(safetensors.torch.load_file(path))
-        if path.suffix == ".torch":
-            return dict(torch.load(path, weights_only=True))
-        state = {f"t{index}": torch.zeros(ELEMENTS) for index in range(TENSORS)}
-        theirs.load(state, checkpoint_id=path, no_dist=True)
-        return state
-
-    @staticmethod
-    def _write_source(path: Path, step: int) -> None:
+    def _write_source(self, path: Path, step: int) -> None:
         import safetensors.torch
         import torch
 
-        state = {f"t{index}": torch.full((ELEMENTS,), float(step * 31 + index)) for index in range(TENSORS)}
+        state = {f"t{index}": torch.full((ELEMENTS,), value(step, index)) for index in range(TENSORS)}
+        if self._task.sabotage == "value":
+            state[f"t{TENSORS - 1}"][ELEMENTS // 2] += 1
         safetensors.torch.save_file(state, path)
-
-
-def _bytes(step: int, index: int) -> bytes:
-    import torch
-
-    return torch.full((ELEMENTS,), float(step * 31 + index)).numpy().tobytes()
-
-
-def _same(state: dict[str, Any], step: int) -> bool:
-    return all(bool((state[f"t{index}"] == step * 31 + index).all()) for index in range(TENSORS))
 
 
 def _remove(path: Path) -> None:

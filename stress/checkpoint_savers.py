@@ -19,7 +19,11 @@ LEASE_S = 0.4  # so long the URL of a killed run is kept for it
 
 @dataclass(frozen=True)
 class Task:
-    """Of one saver. `out`: where it speaks. `only_load`: it is not killed, and ends by itself."""
+    """Of one saver. `out`: where it speaks. `only_load`: it is not killed, and ends by itself.
+
+    sabotage    a fault that has to be found: "hang" in a save; "durable" or "uploaded", which it says before
+                it is; "value": what is saved has one wrong element
+    """
 
     root: Path
     out: int
@@ -30,6 +34,21 @@ class Task:
     def say(self, *words: object) -> None:
         os.write(self.out, ("\t".join(map(str, words)) + "\n").encode())
 
+    def doing(self, *words: object) -> None:
+        """What it begins to do now."""
+        self.say("doing", *words)
+
+    def promise(self, word: str, step: int) -> None:
+        """Said too early, by a saver that is sabotaged so."""
+        if self.sabotage == word:
+            self.say(word, step)
+
+    def fill(self, state: dict[str, Any], step: int) -> None:
+        """As fill(), but for the fault."""
+        fill(state, step)
+        if self.sabotage == "value":
+            state[f"t{TENSORS - 1}"][ELEMENTS // 2] += 1
+
 
 def prepare(way: str) -> None:
     """Before the forks: imports everything, starts no thread."""
@@ -38,7 +57,6 @@ def prepare(way: str) -> None:
     import pccl_py.checkpoint.checkpointer
 
     if way == "upload":
-
         import pccl_py.checkpoint.fsspec_store
     if way in ("dcp", "convert"):
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
@@ -47,7 +65,6 @@ def prepare(way: str) -> None:
 
         import pccl_py.checkpoint.dcp  # noqa: F401
     if way == "convert":
-
         from .checkpoint_conversions import prepare_conversions
 
         prepare_conversions()
@@ -62,22 +79,25 @@ def save(task: Task) -> None:
     with told(task):
         saver = pccl.Checkpointer(task.root, keep=KEEP, process_group="alone", pool_bytes=32 << 20)
         state = blank()
+        task.doing("load")
         with suppress(pccl.NoCheckpointError):
             saver.load({"x": state})
         step = int(state["step"])
         task.say("loaded", step, verdict(state, step, task.root))
         while not task.only_load:
+            step += 1
+            task.doing("save of step", step)
             if task.sabotage == "hang":
                 signal.pause()
-            step += 1
-            fill(state, step)
+            task.fill(state, step)
             saver.save(step, {"x": state})
-            if task.sabotage == "durable":
-                task.say("durable", step)  # a lie: nobody waited
+            task.promise("durable", step)
             if dice.random() < 0.7:
+                task.doing("wait for step", step)
                 saver.wait()
                 task.say("durable", saver.latest())
             if dice.random() < 0.1:
+                task.doing("gc")
                 saver.gc()
 
 
@@ -95,23 +115,30 @@ def upload(task: Task) -> None:
             pool_bytes=32 << 20, timeout_s=60.0, compression="zstd" if dice.random() < 0.5 else None,
         )  # fmt: skip
         state = blank()
+        task.doing("load")
         with suppress(pccl.NoCheckpointError):
             saver.load({"x": state})
         step = int(state["step"])
         task.say("loaded", step, verdict(state, step, local, journals=False))  # its own is written now
         while True:
             step += 1
-            fill(state, step)
+            task.fill(state, step)
+            task.promise("durable", step)
+            task.doing("save of step", step)
             calm(lambda: saver.save(step, {"x": state}))  # noqa: B023 (called at once)
+            task.promise("uploaded", step)
             calm(saver.wait)
             task.say("durable", step)
             if task.only_load or dice.random() < 0.6:
+                task.doing("upload of step", step)
                 calm(lambda: saver.wait(level="remote"))
                 task.say("uploaded", step)
             if dice.random() < 0.1:
+                task.doing("gc")
                 calm(saver.gc)
             if task.only_load:
                 break
+        task.doing("verify, close")
         for number in saver.steps(level="remote"):
             if not saver.verify(number, level="remote").sound:
                 task.say("wrong", f"step {number} of the remote is damaged")
@@ -132,12 +159,15 @@ def dcp(task: Task) -> None:
     with told(task):
         state = blank()
         if (path / "manifest.json").exists():  # else step -1 is told, and known to be wrong
+            task.doing("dcp.load")
             theirs.load(state, storage_reader=StorageReader(path), no_dist=True)
         step = int(state["step"])
         task.say("loaded", step, verdict(state, step))
         while not task.only_load:
             step += 1
-            fill(state, step)
+            task.fill(state, step)
+            task.promise("durable", step)
+            task.doing("dcp.save of step", step)
             theirs.save(state, storage_writer=StorageWriter(path, step=step), no_dist=True)
             task.say("durable", step)
             if len(os.listdir(path)) != 2 or not verify_step(path).sound:
@@ -190,6 +220,7 @@ def blank() -> dict[str, Any]:
 
 
 def fill(state: dict[str, Any], step: int) -> None:
+    """What the state is at this step."""
     state["step"] = step
     for index in range(TENSORS):
         state[f"t{index}"].fill_(step * 31 + index)

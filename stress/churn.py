@@ -5,18 +5,22 @@ from __future__ import annotations
 import random
 import time
 from bisect import insort
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .churn_peer import ChurnOptions, ChurnPeer
+from .churn_peer import OF_ALL, ChurnOptions, ChurnPeer
 from .faults import Fault, plan_faults
+from .house import House
 from .ledger import Key, Ledger
 from .peer import Seat
 from .processes import Child
+from .promises import Promises
 from .records import Record, Writer
 from .report import Report
 from .scene import Actor, Hang, Scene
+from .timetable import Timetable
+from .troubles.trouble import Trouble
 from .windows import Limits
 
 # An operation is compared across peers when it is so old: by then everybody has told about it.
@@ -29,7 +33,12 @@ LATER_S = 0.05
 
 @dataclass(frozen=True)
 class ChurnPlan:
-    """`peers` in `groups`, or `islands` of `ranks` each; one more place than that is filled now and then."""
+    """`peers` in `groups`, or `islands` of `ranks` each; one more place than that is filled now and then.
+
+    calm       nobody is killed, stopped or told to leave but by `troubles`
+    troubles   what else happens; `house` is where. `stored`: the master keeps its views in a folder
+    patience   every promise has so many seconds more
+    """
 
     seed: int
     seconds: float
@@ -42,6 +51,11 @@ class ChurnPlan:
     keep: Path | None = None
     sabotage: str | None = None
     transport: str = "auto"
+    calm: bool = False
+    troubles: tuple[type[Trouble], ...] = ()
+    house: House = field(default_factory=House)
+    stored: bool = False
+    patience: float = 0.0
 
     @property
     def islands(self) -> int:
@@ -59,20 +73,28 @@ class _Armed:
 
 
 def run_churn(plan: ChurnPlan, report: Report) -> Report:
-    with Scene(report, plan.hang_s, plan.keep) as scene:
-        churn = _Churn(plan, scene)
+    more = {"house": plan.house, "stored": plan.stored, "seconds": plan.seconds}
+    with Scene(report, plan.hang_s, plan.keep, **more) as scene, ExitStack() as exit_:
+        churn = Churn(plan, scene)
+        exit_.callback(churn.close)
         with suppress(Hang):
             churn.run()
         churn.close_ledger(float("inf"))
+        report.more |= churn.results()
+        for text in scene.history.resources.leaks():
+            report.leak(text)
     return report
 
 
-class _Churn:
+class Churn:
     def __init__(self, plan: ChurnPlan, scene: Scene) -> None:
         self._plan = plan
-        self._scene = scene
+        self.scene = scene
+        self.timetable = Timetable()
+        self.promises = Promises(scene.report.broken, plan.patience, scene.starvation.since)
+        self.seed, self.sabotage, self.places = plan.seed, plan.sabotage, plan.islands
         self._ledger = Ledger()
-        self._faults = plan_faults(plan.seed, plan.seconds, plan.kills, plan.islands + 1)
+        self._faults = [] if plan.calm else plan_faults(plan.seed, plan.seconds, plan.kills, plan.islands + 1)
         self._armed: list[_Armed] = []
         self._resume_at: dict[Actor, float] = {}
         self._fill_at: dict[tuple[int, int], float] = {}  # (place, rank) -> when
@@ -80,27 +102,47 @@ class _Churn:
         self._window_s = 0.01
         self._started_at: dict[Child, float] = {}
         self._closed_at = time.monotonic()
+        self._troubles = [kind(self) for kind in plan.troubles]
 
     def run(self) -> None:
-        scene, plan = self._scene, self._plan
+        scene, plan = self.scene, self._plan
         for place in range(plan.islands):
-            self._fill(place)
+            self.fill(place)
         scene.until(lambda: sum(a.is_well for a in scene.actors) >= plan.peers, self._on_record)
         began = time.monotonic()
         over = began + plan.seconds
-        while (now := time.monotonic()) < over or (self._faults and now < over + plan.seconds / 2):
+        for trouble in self._troubles:
+            trouble.begin(began, plan.seconds)
+        while (now := time.monotonic()) < over or self._goes_on(now < over + plan.seconds / 2):
             for actor, record in scene.poll(min(0.02, self._next_due(began) - now)):
                 self._on_record(actor, record)
             self._act(began, time.monotonic())
+        for trouble in self._troubles:
+            trouble.end()
         for actor in scene.actors:
             scene.resume(actor)
         scene.run_for(min(1.0, plan.seconds / 4), self._on_record)  # newcomers come in, then all leave
-        self.close_ledger(time.monotonic() - 5)
+        now = time.monotonic()
+        self.close_ledger(now - 5 - scene.starvation.since(now - CLOSE_AFTER_S))
         scene.end(self._on_record)
+
+    def _goes_on(self, faults_may: bool) -> bool:
+        """Whether something that was begun is not over."""
+        return bool(self._faults and faults_may) or self.timetable.due() < float("inf") or self.promises.open
+
+    def close(self) -> None:
+        for trouble in self._troubles:
+            trouble.close()
+
+    def results(self) -> dict[str, object]:
+        found: dict[str, object] = {"promises_kept": self.promises.kept} if self._troubles else {}
+        for trouble in self._troubles:
+            found |= trouble.results()
+        return found
 
     # ---- who sits where ----
 
-    def _fill(self, place: int) -> None:
+    def fill(self, place: int) -> None:
         for rank in range(self._plan.ranks):
             self._fill_rank(place, rank)
 
@@ -114,26 +156,29 @@ class _Churn:
             plan.seed,
             own=f"{plan.seed} peer {self._generation}",
             limits=plan.limits,
-            sabotage=plan.sabotage if self._generation == 2 else None,
+            sabotage=plan.sabotage if self._generation == 2 or plan.sabotage in OF_ALL else None,
+            extra=place > plan.islands,
         )
         wanted = plan.islands if self._generation <= plan.peers else 1
 
-        transport = plan.transport
+        transport, insecure = plan.house.transport(plan.transport), plan.house.insecure
         if transport == "mixed":
             transport = random.Random(options.own).choice(["auto", "tcp", "shm", "cma"])
 
         def main(address: str, out: Writer, lifeline: int) -> None:
-            ChurnPeer(Seat(address, island, plan.ranks, group, wanted, transport), out, options).run()
+            ChurnPeer(
+                Seat(address, island, plan.ranks, group, wanted, transport, insecure), out, options
+            ).run()
 
-        self._scene.start_peer(main, place, group, island)
+        self.scene.start_peer(main, place, group, island)
 
-    def _at(self, place: int) -> list[Actor]:
-        return [actor for actor in self._scene.actors if actor.place == place]
+    def at(self, place: int) -> list[Actor]:
+        return [actor for actor in self.scene.actors if actor.place == place]
 
-    def _may_take(self, place: int) -> bool:
+    def may_take(self, place: int) -> bool:
         """Whether others remain that are well, so that there is somebody to survive."""
         doomed = [armed.actor for armed in self._armed]
-        well = [a for a in self._scene.actors if a.is_well and a not in doomed]
+        well = [a for a in self.scene.actors if a.is_well and a not in doomed]
         others = {a.place for a in well if a.place != place}
         if self._plan.ranks > 1:
             others = {p for p in others if sum(a.place == p for a in well) == self._plan.ranks}
@@ -144,7 +189,7 @@ class _Churn:
 
     def _next_due(self, began: float) -> float:
         due = [armed.gives_up if armed.at is None else armed.at for armed in self._armed]
-        due += [*self._resume_at.values(), *self._fill_at.values()]
+        due += [self.timetable.due(), *self._resume_at.values(), *self._fill_at.values()]
         if self._faults:
             due.append(began + self._faults[0].at_s)
         return min(due, default=float("inf"))
@@ -155,37 +200,39 @@ class _Churn:
             self._kill(armed.fault, armed.actor)
         for actor in [a for a, at in self._resume_at.items() if at <= now]:
             del self._resume_at[actor]
-            self._scene.resume(actor)
+            self.scene.resume(actor)
         for place, rank in [seat for seat, at in self._fill_at.items() if at <= now]:
             del self._fill_at[place, rank]
             self._fill_rank(place, rank)
+        self.timetable.act(now)
+        self.promises.check(now)
         while self._faults and began + self._faults[0].at_s <= now:
             self._begin(self._faults.pop(0), now)
         if now > self._closed_at + 1:
             self._closed_at = now
-            self.close_ledger(now - CLOSE_AFTER_S)
-            self._scene.joins.settle(now - 1)
+            self.close_ledger(now - CLOSE_AFTER_S - self.scene.starvation.since(now - CLOSE_AFTER_S))
+            self.scene.joins.settle(now - 1)
 
     def _begin(self, fault: Fault, now: float) -> None:
         for place in fault.order:
             if fault.kind == "join":
-                vacant = not self._at(place) and not any(seat[0] == place for seat in self._fill_at)
+                vacant = not self.at(place) and not any(seat[0] == place for seat in self._fill_at)
                 if vacant:
-                    return self._fill(place)
+                    return self.fill(place)
                 continue
             targets = [
                 a
-                for a in self._at(place)
+                for a in self.at(place)
                 if a.child.killed_at is None and not a.child.stopped and not a.leaving
             ]
             targets = [a for a in targets if all(armed.actor is not a for armed in self._armed)]
-            if targets and self._may_take(place):
+            if targets and self.may_take(place):
                 return self._hit(fault, targets[int(fault.lasts_s * 1e6) % len(targets)], now)
         if fault.kind == "kill":  # not now: too few would be left
             insort(self._faults, replace(fault, at_s=fault.at_s + LATER_S), key=lambda later: later.at_s)
 
     def _hit(self, fault: Fault, actor: Actor, now: float) -> None:
-        scene = self._scene
+        scene = self.scene
         if fault.kind == "kill" and fault.after_operation is not None and actor.is_well:
             self._armed.append(_Armed(fault, actor, now + ARMED_S))
         elif fault.kind == "kill":
@@ -200,12 +247,12 @@ class _Churn:
 
     def _kill(self, fault: Fault, actor: Actor) -> None:
         if actor.child.alive and actor.child.killed_at is None:
-            self._scene.kill(actor)
+            self.scene.kill(actor)
             self._replace(fault, actor)
 
     def _replace(self, fault: Fault, actor: Actor) -> None:
         """Unless it was the one more than usual."""
-        places = {a.place for a in self._scene.actors if a.child.killed_at is None and not a.leaving}
+        places = {a.place for a in self.scene.actors if a.child.killed_at is None and not a.leaving}
         places |= {place for place, _ in self._fill_at}
         if self._plan.ranks > 1 or len(places) < self._plan.islands:
             rank = actor.group if self._plan.ranks > 1 else 0
@@ -215,7 +262,8 @@ class _Churn:
 
     def _on_record(self, actor: Actor, record: Record) -> None:
         what = record["what"]
-        if what == "commit":
+        self.promises.on_record(actor, record)
+        if what in ("commit", "synced"):
             key = self._key(actor, record)
             contributors = tuple(record["contributors"])
             faults = self._ledger.commit(
@@ -243,7 +291,7 @@ class _Churn:
                 armed.at = at + armed.fault.after_operation * self._window_s
 
     def close_ledger(self, before: float) -> None:
-        scene = self._scene
+        scene = self.scene
 
         def must_have(peer: int) -> bool:
             actor = scene.actor_of.get(peer)
@@ -252,7 +300,7 @@ class _Churn:
         self._wrong(self._ledger.close(before, scene.island_of.get, must_have))
 
     def _is_gone(self, peer: int) -> bool:
-        actor = self._scene.actor_of.get(peer)
+        actor = self.scene.actor_of.get(peer)
         return (
             actor is None
             or actor.peer != peer
@@ -262,7 +310,7 @@ class _Churn:
 
     def _wrong(self, faults: list[str]) -> None:
         for fault in faults:
-            self._scene.report.wrong(f"{fault}; {self._places()}")
+            self.scene.report.wrong(f"{fault}; {self._places()}")
 
     def _places(self) -> str:
-        return ", ".join(f"{a.child.name} is peer {a.peer}" for a in self._scene.actors)
+        return ", ".join(f"{a.child.name} is peer {a.peer}" for a in self.scene.actors)

@@ -4,6 +4,7 @@ checked.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -14,19 +15,38 @@ import pccl_py as pccl
 
 from .peer import Peer, Seat
 from .records import Writer
+from .state import CheckedState
 from .trial import Trial
 from .windows import Limits, OperationPlan, plan_window
 
 
 @dataclass(frozen=True)
 class ChurnOptions:
-    """`own`: seeds what only this peer decides. `sabotage`: what this peer does wrong on purpose, "wrong",
-    "death" or "hang", so that tests see it detected."""
+    """`own`: seeds what only this peer decides. `extra`: it is one of many that come at once. `sabotage`:
+    what this peer does wrong on purpose, one of SABOTAGE, so that tests see it detected."""
 
     seed: int
     own: str
     limits: Limits
     sabotage: str | None = None
+    extra: bool = False
+
+
+SABOTAGE = {
+    "wrong": "contributes other values than it should",
+    "death": "ends with an exception",
+    "hang": "stops to take part",
+    "state": "has other bits in the shared state than were elected",
+    "leak": "keeps a descriptor, a thread and a MiB of each round",
+    "ghost": "does not come back after an eviction",
+    "door": "never gets in where many come at once",
+    "clock": "pauses where its wall clock jumps",
+    "dark": "stays cut off for good (the network's doing)",
+    "late": "a killed master is started again far too late (its supervisor's doing)",
+    "lie": "says that a checkpoint is durable before it is (the saver's doing)",
+    "silent": "says nothing of a save that failed (the saver's doing)",
+}
+OF_ALL = {"ghost", "door", "clock"}  # every peer does it; of the others that peers do, the second one
 
 
 # Between two boundaries that were not skipped.
@@ -41,12 +61,17 @@ class ChurnPeer(Peer):
         self._boundaries = -1
         self._rounds = 0
         self._draw = random.Random(options.own)
+        self._state = CheckedState(options.seed)
+        self._kept: list[object] = []
+        self._clock = time.time() - time.monotonic()
 
     def round(self) -> None:
         self.boundary()
         self._window = self._next_window()
         self._rounds += 1
         self._commit_sabotage()
+        if self._since == 0:
+            self._sync()
         plan = plan_window(self._options.seed, self._window, self._options.limits)
         if self._draw.random() < 0.1:
             time.sleep(self._draw.random() * 0.02)  # a slow starter is no error
@@ -57,6 +82,31 @@ class ChurnPeer(Peer):
             retry += 1
         if plan.barrier:
             self.comm.barrier(scope="run")
+        self._state.advance()
+
+    def _sync(self) -> None:
+        """All members do that after each boundary that was not skipped: some may be new."""
+        info, faults = self._state.synchronize(self.comm, spoil=self._options.sabotage == "state")
+        key = [self._window, -1, "group", 0]
+        for fault in faults:
+            self._wrong(key, fault)
+        self.out.say(
+            "synced",
+            key=key,
+            contributors=list(info.contributors),
+            digest=self._state.digest(),
+            attempts=info.attempts,
+        )
+
+    def evicted(self) -> None:
+        self._state.lost()
+        if self._options.sabotage == "ghost":
+            time.sleep(3600)
+
+    def _connect(self) -> None:
+        if self._options.sabotage == "door" and self._options.extra:
+            time.sleep(3600)
+        super()._connect()
 
     def _next_window(self) -> int:
         """A number that all members know, newcomers too: the run counts the boundaries that they have
@@ -148,9 +198,23 @@ class ChurnPeer(Peer):
         self.out.say("wrong", key=list(key), text=text[:3000])
 
     def _commit_sabotage(self) -> None:
-        if self._rounds < 5 or self._options.sabotage is None:
+        sabotage = self._options.sabotage
+        if self._rounds < 5 or sabotage is None:
             return
-        if self._options.sabotage == "death":
+        if sabotage == "death":
             raise RuntimeError("sabotage: this peer dies")
-        if self._options.sabotage == "hang":
+        if sabotage == "hang":
             time.sleep(3600)
+        if sabotage == "clock" and abs(self._clock - (now := time.time() - time.monotonic())) > 1:
+            self._clock = now
+            time.sleep(6)
+        if sabotage == "leak" and self._rounds % 10 == 0:
+            self._keep_things()
+
+    def _keep_things(self) -> None:
+        self._kept.append(os.dup(0))
+        self._kept.append(bytearray(os.urandom(1 << 10) * (1 << 10)))
+        if len(self._kept) < 200:
+            thread = threading.Thread(target=time.sleep, args=(3600,), daemon=True)
+            thread.start()
+            self._kept.append(thread)

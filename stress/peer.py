@@ -45,6 +45,7 @@ class Seat:
     group: int = 0
     min_islands: int = 1
     transport: str | None = None
+    insecure: bool = False
 
 
 class Peer:
@@ -77,6 +78,7 @@ class Peer:
                     self.round()
                 except (pccl.Evicted, pccl.OutcomeUnknown) as error:
                     self.out.say("gone", error=f"{type(error).__name__}: {error}"[:600])
+                    self.evicted()
                     self._come_in(lambda: self.comm.rejoin())
             self.comm.leave()
         except Leaving:
@@ -88,6 +90,9 @@ class Peer:
 
     def round(self) -> None:
         raise NotImplementedError
+
+    def evicted(self) -> None:
+        """Before it comes back."""
 
     def boundary(self) -> None:
         """update_topology(), and a record of when this peer had reached it. Who has just come in stands
@@ -109,6 +114,7 @@ class Peer:
             group=seat.group,
             min_islands=seat.min_islands,
             transport=seat.transport,
+            insecure=seat.insecure,
         )
 
     def _come_in(self, enter: Callable[[], None]) -> None:

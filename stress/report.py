@@ -1,4 +1,4 @@
-"""What a run found, as text for people and as one JSON object."""
+"""What a run found, as text for people and as one JSON object; as a page, see page.py."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .history import History
+
 DETAILS_MAX = 10  # of each sort
+FAULTS = ("wrong_values", "survivor_deaths", "hangs", "broken_promises", "leaks")
 
 
 @dataclass
 class Report:
     """`operations`: all-reduces that a peer finished and checked. `evictions_unexpected`: of peers that
-    nobody had stopped and whose island was whole. `details`: what is known about each fault."""
+    nobody had stopped and whose island was whole. `broken_promises`: what was to happen within a time and did
+    not. `leaks`: what grew in a process. `details`: what is known about each fault."""
 
     scenario: str
     seed: int
@@ -28,12 +32,15 @@ class Report:
     wrong_values: int = 0
     survivor_deaths: int = 0
     hangs: int = 0
+    broken_promises: int = 0
+    leaks: int = 0
     evictions: int = 0
     evictions_unexpected: int = 0
     recovery_ms: dict[str, float] | None = None
     join_ms: dict[str, dict[str, float] | None] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
     details: list[str] = field(default_factory=list)
+    history: History | None = None
 
     def wrong(self, text: str) -> None:
         self.wrong_values += 1
@@ -47,6 +54,14 @@ class Report:
         self.hangs += 1
         self._detail(f"HANG: {text}")
 
+    def broken(self, text: str) -> None:
+        self.broken_promises += 1
+        self._detail(f"PROMISE BROKEN: {text}")
+
+    def leak(self, text: str) -> None:
+        self.leaks += 1
+        self._detail(f"LEAK: {text}")
+
     def note(self, text: str) -> None:
         self._detail(f"NOTE: {text}")
 
@@ -57,10 +72,13 @@ class Report:
 
     @property
     def faultless(self) -> bool:
-        return self.wrong_values == self.survivor_deaths == self.hangs == 0
+        return not any(getattr(self, name) for name in FAULTS)
 
     def as_json(self) -> str:
+        history, self.history = self.history, None  # it is for pages
         fields = asdict(self)
+        self.history = history
+        fields.pop("history")
         return json.dumps(fields.pop("more") | fields)
 
     def as_text(self) -> str:
@@ -69,7 +87,7 @@ class Report:
             if value := getattr(self, name):
                 lines.append(f"  {name:22} {value}")
         lines.append(f"  {'evictions_unexpected':22} {self.evictions_unexpected}")
-        for name in ("wrong_values", "survivor_deaths", "hangs"):
+        for name in FAULTS:
             lines.append(f"  {name:22} {getattr(self, name)}")
         lines.append(f"  {'recovery_ms':22} {_text(self.recovery_ms)}")
         lines += [f"  {f'join_ms, {name}':22} {_text(value)}" for name, value in self.join_ms.items()]

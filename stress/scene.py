@@ -11,15 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-import pccl_py as pccl
-
+from . import clock
+from .history import Event, History
+from .house import House
 from .latency import Joins, Recovery, summary
-from .processes import Child, Fleet, dump_stacks, end_with
+from .master_seat import MasterSeat
+from .processes import Child, Fleet, dump_stacks
 from .records import Record, Writer
 from .report import Report
+from .starvation import Starvation
 
 Stage = Literal["joining", "member", "gone", "left"]
 PeerMain = Callable[[str, Writer, int], None]  # address of the master, writer, lifeline
+Heard = Callable[[Child, Record], None]
 
 
 # News of a stop, or of the loss of a mate, may take the heartbeat limit and some more.
@@ -47,25 +51,41 @@ class Actor:
     excused_until: float = 0.0
     disturbed: bool = False
     leaving: bool = False
+    cut_off: bool = False
 
     @property
     def is_well(self) -> bool:
-        """A member that nobody has stopped, killed or asked to leave."""
+        """A member that nobody has stopped, cut off, killed or asked to leave."""
         child = self.child
-        well = child.alive and child.killed_at is None and not child.stopped
+        well = child.alive and child.killed_at is None and not child.stopped and not self.cut_off
         return well and self.stage == "member" and not self.leaving
 
 
 class Scene:
     """Use as a context manager. `hang_s`: no progress of a peer for so long is a hang. `keep`: a folder
-    where all logs stay; the report then tells everything that happened."""
+    where all logs stay; the report then tells everything that happened. `stored`: the master keeps its views
+    in a folder. `seconds`: about how long it will take."""
 
-    def __init__(self, report: Report, hang_s: float, keep: Path | None = None) -> None:
+    def __init__(
+        self,
+        report: Report,
+        hang_s: float,
+        keep: Path | None = None,
+        *,
+        house: House | None = None,
+        stored: bool = False,
+        seconds: float = 60.0,
+    ) -> None:
         self.keep = keep
+        self.house = house or House()
+        self._stored = stored
+        self._seconds = seconds
+        self._others: dict[Child, Heard] = {}
         self.report = report
         self.hang_s = hang_s
         self.recovery = Recovery()
         self.joins = Joins()
+        self.starvation = Starvation()
         self.actors: list[Actor] = []
         self.island_of: dict[int, str] = {}
         self.actor_of: dict[int, Actor] = {}
@@ -80,10 +100,12 @@ class Scene:
         folder.mkdir(parents=True, exist_ok=True)
         if self.keep is None:
             self._exit.callback(shutil.rmtree, folder, ignore_errors=True)
+        self.history = self.report.history = History(self.began, self._seconds)
+        self._exit.enter_context(self.house)
         self.fleet = self._exit.enter_context(Fleet(folder))
         try:
-            self._master = self.fleet.start("master", _master_main)
-            self.address = self._master_address()
+            views = folder / "views" if self._stored else None
+            self._master = MasterSeat(self.fleet, self.house, views)
         except BaseException:
             self._exit.close()
             raise
@@ -101,31 +123,45 @@ class Scene:
         if self.keep:
             report.note(f"--- what happened\n{self._timeline_text()}")
         if self.keep or not report.faultless:
-            report.note(f"--- log of the master\n{self._master.log_tail(400 if self.keep else 40)}")
+            report.note(f"--- log of the master\n{self._master.child.log_tail(400 if self.keep else 40)}")
         self._exit.close()
 
     def _timeline_text(self) -> str:
-        begin = self._master.started
+        begin = self.began
         return "\n".join(f"{(at - begin) * 1e3:8.0f} ms  {text}" for at, text in sorted(self.timeline))
 
-    def _master_address(self) -> str:
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            for child, record in self.fleet.poll(0.1):
-                if record["what"] == "address":
-                    return str(record["address"])
-                if record["what"] == "exit":
-                    raise RuntimeError(f"the master ended at once:\n{child.log_tail()}")
-        raise RuntimeError("the master said nothing within 20 s")
+    @property
+    def master_away(self) -> bool:
+        return self._master.away
+
+    def kill_master(self) -> None:
+        """It is dead when this returns."""
+        self._master.kill()
+        self.recovery.interrupted()
+
+    def start_master(self) -> None:
+        """Another one at the same address."""
+        self._master.start_again()
+        self.happened("the master is started again", sort="master_kills")
 
     # ---- peers ----
 
+    def start_other(self, name: str, main: Callable[[Writer], None], heard: Heard) -> Child:
+        """A process that is no peer; `heard` is told what it says, and its exit."""
+        child = self.fleet.start(name, lambda out, line: main(out))
+        self._others[child] = heard
+        return child
+
     def start_peer(self, main: PeerMain, place: int, group: int = 0, island: str | None = None) -> Actor:
-        address = self.address
+        address, house = self._master.address, self.house
+
+        def begin(out: Writer, lifeline: int) -> None:
+            house.enter(place)
+            clock.take(clock.slot_of(place))
+            main(address, out, lifeline)
+
         self._names += 1
-        child = self.fleet.start(
-            f"peer{self._names}-place{place}", lambda out, line: main(address, out, line)
-        )
+        child = self.fleet.start(f"peer{self._names}-place{place}", begin)
         actor = Actor(child, place, group, island, progress=child.started)
         self.actors.append(actor)
         self.happened(f"{child.name} starts", child.started)
@@ -137,9 +173,10 @@ class Scene:
         survivors = [a for a in self.actors if a.is_well and a is not actor and a.group == actor.group]
         at = self.fleet.kill(actor.child)
         self.report.kills += 1
-        self.happened(f"SIGKILL {actor.child.name}, peer {actor.peer} ({actor.stage})", at)
+        self.happened(f"SIGKILL {actor.child.name}, peer {actor.peer} ({actor.stage})", at, "kills")
         # Where a peer is stopped, the others wait for it and not for the victim.
-        if member and not any(a.child.stopped for a in self.actors):
+        held_up = self.master_away or any(a.child.stopped or a.cut_off for a in self.actors)
+        if member and not held_up:
             self.recovery.killed(
                 actor.peer, at, [a.child.pid for a in survivors if a.island != actor.island or not a.island]
             )
@@ -149,8 +186,23 @@ class Scene:
         at = self.fleet.stop(actor.child)
         self.recovery.interrupted()
         self.report.pauses += 1
-        self.happened(f"SIGSTOP {actor.child.name}, peer {actor.peer}", at)
+        self.happened(f"SIGSTOP {actor.child.name}, peer {actor.peer}", at, "stops")
         self.disturb(actor)
+
+    def cut_off(self, actor: Actor) -> None:
+        """From all others, by its network."""
+        actor.cut_off = True
+        self.recovery.interrupted()
+        self.disturb(actor)
+
+    def reconnected(self, actor: Actor) -> None:
+        actor.cut_off = False
+        actor.progress = time.monotonic()
+        self.excuse(actor)
+
+    def excuse(self, actor: Actor) -> None:
+        """It may have been evicted meanwhile, or is soon."""
+        actor.excused_until = time.monotonic() + EXCUSED_S
 
     def resume(self, actor: Actor) -> None:
         if actor.child.alive and actor.child.stopped:
@@ -166,9 +218,12 @@ class Scene:
         with suppress(ProcessLookupError):
             self.fleet.ask_to_leave(actor.child)
 
-    def happened(self, text: str, at: float | None = None) -> None:
-        """Notes it in the timeline."""
-        self.timeline.append((time.monotonic() if at is None else at, text))
+    def happened(self, text: str, at: float | None = None, sort: str = "") -> None:
+        """Notes it in the timeline; `sort`: and in the report's pictures."""
+        at = time.monotonic() if at is None else at
+        self.timeline.append((at, text))
+        if sort:
+            self.history.events.append(Event(at, sort, text))
 
     def disturb(self, actor: Actor) -> None:
         """What happens to it, happens to its island."""
@@ -192,8 +247,7 @@ class Scene:
         for child, record in self.fleet.poll(seconds):
             actor = actors.get(child)
             if actor is None:
-                if child is self._master and record["what"] == "exit":
-                    self.report.death(f"the master, status {child.status}:\n{child.log_tail()}")
+                self._hear_other(child, record)
                 continue
             actor.progress = max(actor.progress, record["t"])
             self._note(actor, record)
@@ -201,12 +255,19 @@ class Scene:
         self._watch()
         return news
 
+    def _hear_other(self, child: Child, record: Record) -> None:
+        if heard := self._others.get(child):
+            heard(child, record)
+        elif record["what"] == "exit" and child.killed_at is None:
+            self.report.death(f"the master, status {child.status}:\n{child.log_tail()}")
+
     def _note(self, actor: Actor, record: Record) -> None:
         child, what, t = actor.child, record["what"], record["t"]
         if what == "member":
             self._note_member(actor, record)
         elif what == "commit":
             self.report.operations += 1
+            self.history.result(actor.place, t)
             self.report.repeated += record["attempts"] > 1
             for victim, took in self.recovery.committed(child.pid, record["contributors"], t):
                 self.happened(
@@ -266,10 +327,20 @@ class Scene:
 
     def _watch(self) -> None:
         now = time.monotonic()
+        living = [child for child in self.fleet.children if child.alive and not child.stopped]
+        members = sum(actor.stage == "member" for actor in self.actors)
+        self.starvation.look((child.pid for child in living), now)
+        self.history.look({child.pid: child.name for child in living}, members, now)
         for actor in self.actors:
-            if actor.child.stopped or not actor.child.alive or actor.child.killed_at is not None:
+            if (
+                actor.child.stopped
+                or actor.cut_off
+                or not actor.child.alive
+                or actor.child.killed_at is not None
+            ):
                 continue
-            if now - actor.progress > self.hang_s:
+            silent = now - actor.progress
+            if silent > self.hang_s and silent > self.hang_s + self.starvation.since(actor.progress):
                 self._report_hang(actor, now)
                 raise Hang
 
@@ -279,7 +350,7 @@ class Scene:
             f"{a.child.name} peer {a.peer} {a.stage}, stopped: {a.child.stopped}, {now - a.progress:.1f} s"
             for a in self.actors
         )
-        stacks = dump_stacks([*living, self._master])
+        stacks = dump_stacks([*living, self._master.child])
         self.report.hang(f"{actor.child.name} made no progress for {self.hang_s:g} s ({picture})\n{stacks}")
 
     def until(
@@ -304,13 +375,3 @@ class Scene:
             self.resume(actor)
             self.leave(actor)
         self.until(lambda: not self.actors, each)
-
-
-def _master_main(out: Writer, lifeline: int) -> None:
-    import logging
-    import sys
-
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(relativeCreated)8d ms  %(message)s")
-    with pccl.Master() as master:
-        out.say("address", address=master.address)
-        end_with(lifeline)

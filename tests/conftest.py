@@ -2,6 +2,7 @@
 
 A test that hangs has each thread's stack printed and ends the run: after 60 s, or what
 `@pytest.mark.deadline(seconds)` says. The same limit holds for its set-up and its tear-down, each by itself.
+However a run ends, what it has started ends with it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests import leftovers, ports
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 60.0
@@ -28,6 +30,7 @@ _stderr = pytest.StashKey[int]()
 def pytest_configure(config: pytest.Config) -> None:
     text = f"deadline(seconds): end the run when a test takes longer (default {DEADLINE_S:g})"
     config.addinivalue_line("markers", text)
+    leftovers.watch()
     config.stash[_stderr] = os.dup(2)  # the terminal's: while a test runs, descriptor 2 is captured
 
 
@@ -62,10 +65,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return ports.free_port()
 
 
 Spawn = Callable[..., "subprocess.Popen[str]"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from pccl_py.master.etcd_answers import as_object
 from pccl_py.master.etcd_gateway import Gateway
+from tests.ports import free_port
 
 
 def needed_etcd() -> str:
@@ -21,12 +21,6 @@ def needed_etcd() -> str:
     if path is None:
         pytest.skip("no etcd on this machine: apt-get install etcd-server")
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 class EtcdServer:

@@ -53,6 +53,13 @@ inline bool pass_fence(staging::Capture& capture, const FenceRegions& regions, d
   });
 }
 
+inline staging::Capture::Waits way_to_wait(bool copying) {
+  return copying ? staging::Capture::Waits::copying : staging::Capture::Waits::aside;
+}
+
+constexpr const char* wait_staged_text =
+    "True: everything is copied and summed. `copying`: the caller copies along; else it waits aside.";
+
 using CopyProgress = std::tuple<std::uint64_t, std::uint64_t, std::uint64_t>;
 
 inline CopyProgress progress_of(const staging::Capture& capture) {

@@ -22,9 +22,10 @@ struct MemoryCapture {
   bool fence(const FenceRegions& regions, double timeout_s) const {
     return pass_fence(*capture, regions, timeout_s);
   }
-  bool wait_staged(double timeout_s) const {
-    const bool over = wait_with_signals(
-        timeout_s, [&](Duration time) { return capture->wait_staged(monotonic_now() + time); });
+  bool wait_staged(double timeout_s, bool copying) const {
+    const bool over = wait_with_signals(timeout_s, [&](Duration time) {
+      return capture->wait_staged(monotonic_now() + time, way_to_wait(copying));
+    });
     if (const Error error = capture->error()) raise(error);
     return over;
   }
@@ -77,8 +78,8 @@ void bind_memory_capture(py::module_& module) {
       .def("start", &MemoryCapture::start, "Returns at once.")
       .def("fence", &MemoryCapture::fence, arg("regions"), arg("timeout_s"), "As of ShardSave.")
       .def_property_readonly("staged", [](const MemoryCapture& one) { return one.capture->is_staged(); })
-      .def("wait_staged", &MemoryCapture::wait_staged, arg("timeout_s"),
-           "True: everything is copied and summed. The caller copies along.")
+      .def("wait_staged", &MemoryCapture::wait_staged, arg("timeout_s"), py::kw_only(), arg("copying") = true,
+           wait_staged_text)
       .def(
           "progress", [](const MemoryCapture& one) { return progress_of(*one.capture); },
           "Bytes copied, bytes of full slabs, all bytes.")

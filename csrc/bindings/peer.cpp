@@ -24,7 +24,8 @@ std::unique_ptr<PeerObject> create(std::string address, std::string island, std:
                                    std::vector<std::string> advertise, const py::bytes& secret, bool insecure,
                                    const Timing& timing, std::string congestion_control, std::uint8_t stripes,
                                    bool checksum, std::string run_name, std::uint32_t start_rank,
-                                   std::string host_id, bool deterministic, const std::string& transport) {
+                                   std::string host_id, bool deterministic, const std::string& transport,
+                                   std::size_t recorded_events, std::string trace_folder) {
   PeerOptions options;
   options.master = std::move(address);
   if (island.size() > limits::name_bytes_max)
@@ -55,6 +56,8 @@ std::unique_ptr<PeerObject> create(std::string address, std::string island, std:
   const auto ways = ways_of_transport(transport);
   if (!ways) raise({ErrorCode::usage, "transport=" + transport + ": it is auto, tcp, shm or cma"});
   options.ways = *ways;
+  options.recorded_events = std::min<std::size_t>(recorded_events, Recorder::events_max);
+  options.trace_folder = std::move(trace_folder);
   options.log = logger();
   auto runtime = without_gil([&] { return PeerRuntime::create(std::move(options)); });
   if (!runtime) raise(runtime.error());
@@ -263,6 +266,63 @@ py::dict links(const PeerObject& self) {
   return all;
 }
 
+// As in a dump: any thread, also while the I/O thread is stuck, or over.
+py::bytes events(const PeerObject& self) {
+  const auto copied = without_gil([&] { return self.runtime->recorder().copy(); });
+  return {reinterpret_cast<const char*>(copied.data()), copied.size()};
+}
+
+constexpr const char* state_names[] = {"posted", "running", "held", "abandoned"};
+
+py::dict link_now(const LinkNow& link, Instant now) {
+  const auto ago = [&](Instant at) { return at == 0 ? -1.0 : double(now - at) * 1e-9; };
+  py::dict one;
+  one["peer"] = link.flow.peer;
+  one["ready"] = link.ready;
+  one["bytes_sent"] = link.flow.sent;
+  one["bytes_received"] = link.flow.received;
+  one["sent_ago_s"] = ago(link.flow.last_sent);
+  one["received_ago_s"] = ago(link.flow.last_received);
+  one["queued_bytes"] = link.queued;
+  one["offered_chunks"] = link.offered;
+  one["full"] = link.to_send;
+  one["full_s"] = double(link.full) * 1e-9;
+  return one;
+}
+
+py::dict operation_now(const OperationNow& operation, Instant now) {
+  py::dict one;
+  one["call"] = std::string(name(operation.call));
+  one["name"] = describe(operation.key);
+  one["state"] = state_names[std::size_t(operation.state)];
+  one["age_s"] = double(operation.age) * 1e-9;
+  one["attempts"] = operation.attempts;
+  one["bytes"] = operation.bytes;
+  one["bytes_sent"] = operation.sent;
+  one["bytes_received"] = operation.received;
+  one["missing"] = operation.missing;
+  py::list links;
+  for (const auto& link : operation.links) links.append(link_now(link, now));
+  one["links"] = links;
+  return one;
+}
+
+// What runs now; None where the I/O thread has not answered within a second.
+py::object diagnose(const PeerObject& self) {
+  check_not_forked(self);
+  const auto found = without_gil([&] { return self.runtime->diagnose(second); });
+  if (!found) return py::none();
+  py::dict all;
+  all["peer"] = found->peer;
+  all["view"] = py::make_tuple(found->view.incarnation, found->view.number);
+  all["master"] = found->master;
+  all["at_boundary"] = found->at_boundary;
+  py::list operations;
+  for (const auto& operation : found->operations) operations.append(operation_now(operation, found->now));
+  all["operations"] = operations;
+  return all;
+}
+
 const char* stage_name(Session::Stage stage) {
   constexpr const char* names[] = {"joining", "door", "member", "gone"};
   return names[static_cast<int>(stage)];
@@ -276,7 +336,8 @@ void bind_peer(py::module_& module) {
            py::arg("island_size"), py::arg("group"), py::arg("role"), py::arg("min_islands"),
            py::arg("listen"), py::arg("advertise"), py::arg("secret"), py::arg("insecure"), py::arg("timing"),
            py::arg("congestion_control"), py::arg("stripes"), py::arg("checksum"), py::arg("run_name"),
-           py::arg("start_rank"), py::arg("host_id"), py::arg("deterministic"), py::arg("transport"))
+           py::arg("start_rank"), py::arg("host_id"), py::arg("deterministic"), py::arg("transport"),
+           py::arg("recorded_events"), py::arg("trace_folder"))
       .def("connect", &connect, py::arg("seconds"))
       .def("post", &post, py::kw_only(), py::arg("call"), py::arg("scope"), py::arg("name"), py::arg("op"),
            py::arg("root"), py::arg("weight"), py::arg("on_loss"), py::arg("seconds"), py::arg("algorithm"),
@@ -297,6 +358,13 @@ void bind_peer(py::module_& module) {
              return py::make_tuple(view.id.incarnation, view.id.number, view.boundaries);
            })
       .def("links", &links)
+      .def("events", &events)
+      .def(
+          "pause_recorder", [](PeerObject& self, bool paused) { self.runtime->pause_recorder(paused); },
+          py::arg("paused"))
+      .def("diagnose", &diagnose)
+      .def_property_readonly("trace_file",
+                             [](const PeerObject& self) { return self.runtime->recorder().file(); })
       .def("stage", [](const PeerObject& self) { return stage_name(self.runtime->status(false).stage); })
       .def("end",
            [](const PeerObject& self) {

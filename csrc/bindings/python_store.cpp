@@ -7,13 +7,13 @@ PythonStore::~PythonStore() {
   store_ = py::object();
 }
 
-Result<std::vector<Bytes>> PythonStore::load() {
+Result<MasterStore::Records> PythonStore::load() {
   const py::gil_scoped_acquire gil;
   try {
-    std::vector<Bytes> records;
+    Records records;
     for (const auto item : store_.attr("load")()) {
       const auto text = std::string(item.cast<py::bytes>());
-      records.emplace_back(text.begin(), text.end());
+      records.found.emplace_back(text.begin(), text.end());
     }
     return records;
   } catch (const std::exception& error) {

@@ -14,7 +14,7 @@ class PythonStore final : public MasterStore {
   PythonStore(const PythonStore&) = delete;
   PythonStore& operator=(const PythonStore&) = delete;
 
-  Result<std::vector<Bytes>> load() override;
+  Result<Records> load() override;
   Outcome keep(const std::string& run_name, ByteView record) override;
   void forget(const std::string& run_name) override;
 

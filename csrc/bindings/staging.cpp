@@ -44,10 +44,10 @@ struct SaveObject {
   bool fence(const FenceRegions& regions, double timeout_s) const {
     return pass_fence(capture(), regions, timeout_s);
   }
-  bool wait_staged(double timeout_s) const {
+  bool wait_staged(double timeout_s, bool copying) const {
     Error error;
     const bool over = wait_with_signals(timeout_s, [&](Duration time) {
-      const auto staged = save->wait_staged(monotonic_now() + time);
+      const auto staged = save->wait_staged(monotonic_now() + time, way_to_wait(copying));
       if (!staged) error = staged.error();
       return !staged || staged.value();
     });
@@ -126,6 +126,11 @@ void bind_pool(py::module_& module) {
           "address", [](const StagingPool& pool) { return reinterpret_cast<std::uintptr_t>(pool.address()); },
           "Of the first slab; the others follow. 0: it was closed.")
       .def_property_readonly("huge", &StagingPool::huge, "Mostly in huge pages.")
+      .def(
+          "warm", [](StagingPool& pool) { without_gil([&] { pool.warm(); }); },
+          "Gives pages to slabs that nobody has used, on this thread, which has a low priority from then on; "
+          "until there is none left, or stop_warming().")
+      .def("stop_warming", [](StagingPool& pool) { without_gil([&] { pool.stop_warming(); }); })
       .def("close", &close, "Gives the memory back. UsageError while a save uses it.");
 }
 
@@ -166,8 +171,8 @@ void bind_save(py::module_& module) {
       .def("fence", &SaveObject::fence, arg("regions"), arg("timeout_s"),
            "True: these regions (None: all) may be changed now. False: the time was over, they may not.")
       .def_property_readonly("staged", [](const SaveObject& save) { return save.capture().is_staged(); })
-      .def("wait_staged", &SaveObject::wait_staged, arg("timeout_s"),
-           "True: everything is copied and summed. The caller copies along.")
+      .def("wait_staged", &SaveObject::wait_staged, arg("timeout_s"), py::kw_only(), arg("copying") = true,
+           wait_staged_text)
       .def("wait_durable", &SaveObject::wait_durable, arg("timeout_s"), "None: the time was over.")
       .def("sums", &SaveObject::sums,
            "Once it is staged, perhaps long before it is durable: block_crcs and region_crcs of the receipt.")

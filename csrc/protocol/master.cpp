@@ -100,7 +100,8 @@ void Master::on_closed(ConnectionId c, Instant now) {
   it->second.lost_since = now;
   liveness_at_ = std::min(liveness_at_, silent_at(it->second));
   if (!member(peer))
-    drop_from_door(peer, "peer " + std::to_string(peer) + " went away while it waited at the door");
+    drop_from_door(peer, "peer " + std::to_string(peer) + " went away while it waited at the door",
+                   ErrorCode::evicted);
   else
     judge_links(now);
   if (member(peer)) emit(master_effect::Knock{peer, it->second.join.reachable_at});
@@ -149,7 +150,7 @@ void Master::check_silence(Instant now) {
   }
   // The door first: where all members are gone, those at the door begin anew.
   for (const auto peer : waiting_at_door)
-    drop_from_door(peer, "peer " + std::to_string(peer) + " was silent at the door");
+    drop_from_door(peer, "peer " + std::to_string(peer) + " was silent at the door", ErrorCode::evicted);
   if (!gone.empty()) remove(gone, why, ErrorCode::evicted, now);
 }
 

@@ -139,6 +139,7 @@ class Master {
   void on(ConnectionId c, PeerId peer, const Probed& m, Instant now);
 
   // door
+  Error mixed(const Join& join) const;
   Error admissible(const Join& join) const;
   std::optional<PeerId> in_the_way(const Join& join) const;
   void hold(ConnectionId c, const Join& join, Instant now);
@@ -150,7 +151,7 @@ class Master {
   void start_proof(const std::string& island, Instant now);
   void update_ready(DoorIsland& island, Instant now);
   void leave_door(std::map<std::string, DoorIsland>::iterator island);
-  void drop_from_door(PeerId peer, const std::string& why);
+  void drop_from_door(PeerId peer, const std::string& why, ErrorCode code = ErrorCode::refused);
   void form_first_view(Instant now);
   std::vector<Member> door_members();
   std::string who_has_not_come(const std::string& name, const DoorIsland& island) const;

@@ -15,6 +15,14 @@ bool is_plain_name(const std::string& island) {
 }
 }  // namespace
 
+// All peers say the same about `deterministic`.
+Error Master::mixed(const Join& join) const {
+  if (peers_.empty() || peers_.begin()->second.join.deterministic == join.deterministic) return {};
+  return {ErrorCode::mismatch, std::string("this peer joins ") + (join.deterministic ? "with" : "without") +
+                                   " deterministic=True, and the run's peers are " +
+                                   (join.deterministic ? "without" : "with") + " it; all must say the same"};
+}
+
 Error Master::admissible(const Join& join) const {
   const auto no = [&](const std::string& why) {
     return Error{ErrorCode::refused, "the master refused to let this peer in: " + why};
@@ -26,11 +34,7 @@ Error Master::admissible(const Join& join) const {
               std::to_string(join.island_size));
   if (is_plain_name(join.island))
     return no("island names like '" + join.island + "' stand for peers without one; choose another");
-  if (!peers_.empty() && peers_.begin()->second.join.deterministic != join.deterministic)
-    return {ErrorCode::mismatch, std::string("this peer joins ") + (join.deterministic ? "with" : "without") +
-                                     " deterministic=True, and the run's peers are " +
-                                     (join.deterministic ? "without" : "with") +
-                                     " it; all must say the same"};
+  if (auto error = mixed(join)) return error;
   if (join.reachable_at.empty()) return no("it offers no address that other peers can reach");
   const auto it = door_.find(join.island);
   if (it != door_.end() && it->second.size != join.island_size && !in_the_way(join))
@@ -100,7 +104,7 @@ void Master::seat(PeerId peer, Instant now) {
 }
 
 // A peer that waited at the door of this master's predecessor: it has its number, which no other peer will
-// get, and was never a member.
+// get, and was never a member. False: it is to hear that the run goes on without it.
 bool Master::seat_again(ConnectionId c, const Register& m, Instant now) {
   const auto& join = m.join;
   if ((m.peer >> 32) >= incarnation_ || peers_.contains(m.peer)) return false;
@@ -110,6 +114,10 @@ bool Master::seat_again(ConnectionId c, const Register& m, Instant now) {
                     !join.reachable_at.empty() &&
                     (at_door == door_.end() || at_door->second.size == join.island_size);
   if (m.view.id != ViewId{} || !fits || in_the_way(join) || !departures_.why(m.peer).empty()) return false;
+  if (auto error = mixed(join)) {
+    refuse(c, error.code, error.text);
+    return true;
+  }
   connections_[c] = m.peer;
   auto& state = peers_[m.peer];
   state.join = join;
@@ -194,8 +202,8 @@ void Master::on(ConnectionId, PeerId peer, const Reachable& m, Instant now) {
   if (phase_ == Phase::serving) try_pass_boundary(now);
 }
 
-// The whole island is turned away with the reason; the others go on.
-void Master::drop_from_door(PeerId peer, const std::string& why) {
+// The whole island is turned away with the reason; the others go on. `evicted`: it may come again at once.
+void Master::drop_from_door(PeerId peer, const std::string& why, ErrorCode code) {
   const auto it = peers_.find(peer);
   if (it == peers_.end()) return;
   const auto island = it->second.join.island;
@@ -206,7 +214,7 @@ void Master::drop_from_door(PeerId peer, const std::string& why) {
   names_freed_ = true;
   for (const auto& [rank, other] : ranks) {
     departures_.note(other, why);
-    if (const auto c = peers_.at(other).connection; c != no_connection) refuse(c, ErrorCode::refused, why);
+    if (const auto c = peers_.at(other).connection; c != no_connection) refuse(c, code, why);
     forget_peer(other);
   }
 }

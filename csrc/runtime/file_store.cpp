@@ -8,8 +8,8 @@
 
 #include <cerrno>
 #include <cstring>
-#include <optional>
 #include <string_view>
+#include <variant>
 
 #include "base/limits.hpp"
 #include "base/sha256.hpp"
@@ -45,19 +45,37 @@ bool write_all(int fd, ByteView bytes) {
   return true;
 }
 
-std::optional<Bytes> read_all(int folder, const std::string& file) {
-  const int fd = openat(folder, file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-  if (fd < 0) return std::nullopt;
+// Empty: all `bytes` are filled. Else why not.
+std::string fill(int fd, Bytes& bytes) {
+  for (std::size_t at = 0; at < bytes.size();) {
+    const auto got = read(fd, bytes.data() + at, bytes.size() - at);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return std::strerror(errno);
+    if (got == 0) return "it became shorter while it was read";
+    at += static_cast<std::size_t>(got);
+  }
+  return "";
+}
+
+// A record, or why there is none. Others may have put anything there: a link, a pipe.
+std::variant<Bytes, std::string> read_record(int folder, const std::string& file) {
+  const int fd = openat(folder, file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (fd < 0) return errno == ELOOP ? "it is a symbolic link" : std::strerror(errno);
   struct stat about{};
-  std::optional<Bytes> bytes;
-  if (fstat(fd, &about) == 0 && about.st_size >= 0 && std::size_t(about.st_size) <= record_bytes_max) {
-    bytes.emplace(static_cast<std::size_t>(about.st_size));
-    std::size_t at = 0;
-    for (ssize_t got = 1; got > 0 && at < bytes->size(); at += got > 0 ? std::size_t(got) : 0)
-      got = read(fd, bytes->data() + at, bytes->size() - at);
-    bytes->resize(at);
+  Bytes bytes;
+  std::string why;
+  if (fstat(fd, &about) != 0) {
+    why = std::strerror(errno);
+  } else if (!S_ISREG(about.st_mode)) {
+    why = "it is no regular file";
+  } else if (std::size_t(about.st_size) > record_bytes_max) {
+    why = std::to_string(about.st_size) + " bytes are more than any record has";
+  } else {
+    bytes.resize(static_cast<std::size_t>(about.st_size));
+    why = fill(fd, bytes);
   }
   close(fd);
+  if (!why.empty()) return why;
   return bytes;
 }
 
@@ -95,7 +113,7 @@ FileStore::~FileStore() {
   close(folder_fd_);
 }
 
-Result<std::vector<Bytes>> FileStore::load() {
+Result<MasterStore::Records> FileStore::load() {
   const int listed = openat(folder_fd_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   DIR* folder = listed < 0 ? nullptr : fdopendir(listed);
   if (folder == nullptr) {
@@ -103,11 +121,17 @@ Result<std::vector<Bytes>> FileStore::load() {
     if (listed >= 0) close(listed);
     return error;
   }
-  std::vector<Bytes> records;
+  Records records;
   while (const auto* entry = readdir(folder)) {
     const std::string name = entry->d_name;
-    if (!name.ends_with(suffix) || records.size() >= limits::runs_max) continue;
-    if (auto record = read_all(folder_fd_, name)) records.push_back(std::move(*record));
+    if (!name.ends_with(suffix)) continue;
+    auto record = records.found.size() < limits::runs_max
+                      ? read_record(folder_fd_, name)
+                      : "a master serves " + std::to_string(limits::runs_max) + " runs at most";
+    if (auto* bytes = std::get_if<Bytes>(&record))
+      records.found.push_back(std::move(*bytes));
+    else
+      records.unread.push_back(folder_ + "/" + name + ": " + std::get<std::string>(record));
   }
   closedir(folder);
   return records;

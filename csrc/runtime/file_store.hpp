@@ -12,7 +12,7 @@ class FileStore final : public MasterStore {
   FileStore(const FileStore&) = delete;
   FileStore& operator=(const FileStore&) = delete;
 
-  Result<std::vector<Bytes>> load() override;
+  Result<Records> load() override;
   Outcome keep(const std::string& run_name, ByteView record) override;
   void forget(const std::string& run_name) override;
 

@@ -97,12 +97,24 @@ void MasterRuntime::each_roster(const std::function<void(Roster&)>& action) cons
     for (const auto& [role, roster] : run.rosters) action(*roster);
 }
 
+void MasterRuntime::say_unread(const MasterStore::Records& records) const {
+  constexpr std::size_t lines_max = 10;
+  const auto count = records.unread.size();
+  for (std::size_t i = 0; i < std::min(count, lines_max); ++i)
+    log_line("a record of the store cannot be read: " + records.unread[i]);
+  if (count > 0)
+    log_line(std::to_string(count) + " of " + std::to_string(count + records.found.size()) +
+             " records of the store cannot be read: the members of these runs are not waited for; make them "
+             "readable and start this master again, or remove them");
+}
+
 // Those that the store knows, and the trainers of the run without a name.
 std::optional<Error> MasterRuntime::restore_runs() {
   if (options_.store) {
     auto records = options_.store->load();
     if (!records) return records.error();
-    for (const auto& bytes : *records) {
+    say_unread(*records);
+    for (const auto& bytes : records->found) {
       auto record = decode_run_record(bytes);
       if (!record) {
         log_line("a record of the store is damaged or of another version: its run is forgotten");
@@ -129,8 +141,8 @@ Result<Roster*> MasterRuntime::roster_for(const std::string& run, Role role) {
   if (known != runs_.end())
     if (const auto it = known->second.rosters.find(role); it != known->second.rosters.end())
       return it->second.get();
-  if (known == runs_.end() && runs_.size() >= limits::runs_max)
-    return Error{ErrorCode::refused, "this master serves " + std::to_string(limits::runs_max) +
+  if (known == runs_.end() && runs_.size() >= options_.runs_max)
+    return Error{ErrorCode::refused, "this master serves " + std::to_string(options_.runs_max) +
                                          " runs already: leave some, or start another master"};
   return begin_roster(run, role);
 }

@@ -23,6 +23,7 @@ struct MasterOptions {
   Timing timing;
   std::function<void(const std::string&)> log;
   std::unique_ptr<MasterStore> store;  // null: a view lives in the peers' memory alone
+  std::size_t runs_max = limits::runs_max;
 };
 
 struct RosterStatus {
@@ -61,6 +62,7 @@ class MasterRuntime final : net::Connection::Handler {
   void run();
   void accept(net::Accepted accepted);
   Roster* roster_of(ConnectionId id, const ToMaster& message);
+  void say_unread(const MasterStore::Records& records) const;
   std::optional<Error> restore_runs();
   Result<Roster*> roster_for(const std::string& run, Role role);
   Result<Roster*> begin_roster(const std::string& run, Role role);

@@ -69,11 +69,14 @@ void PeerRuntime::begin(std::shared_ptr<OperationHandle> handle, PostRequest req
   if (session_ == nullptr) return refuse(*handle, {ErrorCode::usage, "this peer is not admitted yet"});
   Running running{handle, nullptr, request.weight, called, 0, 0};
   const auto& d = request.posting.descriptor;
+  running.call = d.call;
+  for (const auto& t : request.tensors) running.bytes += t.count * size_of(t.dtype);
   if (request.coded) {
     if (auto why = fault_of(*request.coded)) return refuse(*handle, why);
     running.memory = std::make_unique<OperationMemory>(*request.coded, undo_pool_);
     running.sums = request.coded->sums;
     running.position = request.coded->position;
+    for (const auto& block : request.coded->blocks) running.bytes += block.size();
   } else {
     running.memory = std::make_unique<OperationMemory>(std::move(request.tensors), d.op, request.weight,
                                                        undo_pool_, d.call, std::move(request.residuals));
@@ -85,6 +88,7 @@ void PeerRuntime::begin(std::shared_ptr<OperationHandle> handle, PostRequest req
   if (!key) return refuse(*handle, key.error());
   handle->key = key.value();
   handle->posted = true;
+  note_posted(running, handle->key);
   running_[handle->key] = std::move(running);  // before the effects of the post are applied
 }
 
@@ -127,6 +131,7 @@ std::shared_ptr<Promise<BoundaryResult>> PeerRuntime::enter_boundary(std::uint32
     note_speeds(now);
     const auto passed = session_->enter_boundary(islands, timeout, now, probe_ms);
     if (!passed) return promise->set({passed.error(), false});
+    note(EventKind::boundary, now, no_peer, 0);
     boundary_ = promise;
     boundary_members_ = std::move(members);
     drain();
@@ -165,6 +170,7 @@ std::shared_ptr<StateHandle> PeerRuntime::post_state(Posting posting) {
     handle->key = key.value();
     handle->posted = true;
     handle->started = monotonic_now();
+    note(EventKind::posted, handle->started, handle->key, Call::sync_state);
     states_[handle->key] = handle;
     drain();
   });

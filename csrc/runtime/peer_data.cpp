@@ -14,6 +14,7 @@ namespace pccl {
 void PeerRuntime::link_up(PeerId peer) {
   forget_in_flight(peer);  // of a link that this one replaces
   if (const auto hello = same_host_.hello()) links_.send(peer, *hello);
+  note(EventKind::link_up, monotonic_now(), peer);
   if (session_ == nullptr) return;
   // With the proof that it is there. Who is a member already leaves that to the one at the door.
   if (session_->stage() == Session::Stage::door)
@@ -25,7 +26,9 @@ void PeerRuntime::link_up(PeerId peer) {
 }
 
 void PeerRuntime::link_down(PeerId peer, const std::string& why) {
+  note(EventKind::link_lost, monotonic_now(), peer);
   speeds_.forget(peer);
+  full_.erase(peer);
   forget_in_flight(peer);
   if (session_ == nullptr) return;
   session_->on_link_down(peer, false, why, monotonic_now());
@@ -41,6 +44,7 @@ void PeerRuntime::dial_failed(PeerId peer, bool refused, const std::string& why)
 bool PeerRuntime::link_message(PeerId peer, const BetweenPeers& message) {
   if (const auto* ready = std::get_if<Ready>(&message)) {
     if (!exchange_->on_ready(peer, *ready)) return false;
+    if (recorder_.on()) note(EventKind::ready, monotonic_now(), ready->key, ready->descriptor.call, peer);
   } else if (const auto* request = std::get_if<BlockRequest>(&message)) {
     if (sends_.blocks_to(peer) >= limits::blocks_in_flight_max) return false;
     serve_block(peer, *request);
@@ -94,11 +98,11 @@ void PeerRuntime::stripe_added(PeerId peer, const std::string& mended) {
 
 // Where the bytes of an accepted chunk go; the output's old bytes are kept first when they are the caller's
 // input.
-std::uint8_t* PeerRuntime::prepare(const wire::DataHeader& header, const Landing& landing,
+std::uint8_t* PeerRuntime::prepare(PeerId from, const wire::DataHeader& header, const Landing& landing,
                                    Incoming& incoming) {
   const auto* attempt = exchange_->find(header.key);
   auto& running = running_.at(header.key);
-  running.received += header.bytes;
+  note_arriving(from, header.key, header.bytes);
   incoming.header = header;
   incoming.attempt = attempt->id;
   if (landing.kind == Landing::Kind::signal) return &nothing_;
@@ -157,7 +161,7 @@ net::Landing PeerRuntime::land_chunk(PeerId peer, net::Connection& stripe, ByteV
     incoming.buffer = std::make_unique_for_overwrite<std::uint8_t[]>(std::max<std::size_t>(bytes, 1));
     to = incoming.buffer.get();
   } else {
-    to = prepare(*header, landing, incoming);
+    to = prepare(peer, *header, landing, incoming);
   }
   incoming.to = to;
   incoming_[&stripe] = std::move(incoming);
@@ -177,6 +181,7 @@ bool PeerRuntime::link_payload_end(PeerId peer, net::Connection& stripe) {
     offer_parked(peer, incoming.header, std::move(incoming.buffer));
   } else if (incoming.kind == Incoming::Kind::chunk) {
     session_->note_moved(incoming.header.key);
+    note_arrived(peer, incoming.header.key);
     exchange_->arrived(incoming.header, incoming.slot);
     gather(incoming.header);
   } else {
@@ -198,7 +203,7 @@ void PeerRuntime::offer_parked(PeerId from, const wire::DataHeader& header,
     return;
   }
   Incoming incoming;
-  std::memcpy(prepare(header, landing, incoming), bytes.get(), header.bytes);
+  std::memcpy(prepare(from, header, landing, incoming), bytes.get(), header.bytes);
   exchange_->arrived(header, incoming.slot);
   gather(header);
 }
@@ -210,7 +215,11 @@ void PeerRuntime::apply(exchange_effect::Wake& e) { woken_.push_back(e.peer); }
 void PeerRuntime::apply(exchange_effect::Complete& e) {
   if (!exchange_->current(e.key, e.attempt)) return;
   const auto now = monotonic_now();
-  if (const auto it = running_.find(e.key); it != running_.end()) it->second.held = now;
+  if (const auto it = running_.find(e.key); it != running_.end()) {
+    it->second.held = now;
+    note_flows(e.key, it->second);
+    note(EventKind::done, now, e.key, it->second.call);
+  }
   session_->attempt_complete(e.key, now);
 }
 void PeerRuntime::apply(exchange_effect::More& e) { unfinished_.push_back(e); }

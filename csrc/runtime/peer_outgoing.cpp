@@ -15,6 +15,7 @@ bool PeerRuntime::may_take(const net::Connection& stripe) const {
 // No stripe takes more, and there is more: the link is what is waited for.
 void PeerRuntime::note_full(PeerId peer) {
   const auto now = monotonic_now();
+  if (recorder_.on() && exchange_->sendable(peer)) full_[peer].full(now);
   if (links_.up(peer) && speeds_.due(peer, now) && exchange_->sendable(peer)) speeds_.full(peer, now);
 }
 
@@ -32,7 +33,11 @@ void PeerRuntime::pump(PeerId peer) {
     }
     // What is offered by its place needs no room on a stripe; one chunk too many on it waits there.
     const bool crowded = stripe == nullptr;
-    if (same_host_.ways(peer) != 0 && !may_offer(peer)) return;
+    if (same_host_.ways(peer) != 0 && !may_offer(peer)) {  // it reads what it was offered: no link is full
+      if (auto& full = full_[peer]; recorder_.on() && !full.is_full() && exchange_->sendable(peer))
+        full.full(monotonic_now());
+      return;
+    }
     if (crowded && may_offer(peer)) stripe = links_.stripe_for_block(peer);
     if (stripe == nullptr) return note_full(peer);
     auto outgoing = exchange_->next(peer);
@@ -69,7 +74,7 @@ bool PeerRuntime::send_chunk(PeerId peer, net::Connection& stripe, Sends::Send s
   }
   std::uint8_t head[wire::data_header_bytes];
   wire::store(send.outgoing.header, head);
-  running_.at(send.key).sent += bytes;
+  note_sent(peer, send.key, bytes);
   send.peer = peer;
   send.stripe = &stripe;
   send.gone = false;

@@ -6,12 +6,14 @@
 #include <thread>
 
 #include "runtime/exchange.hpp"
+#include "runtime/flows.hpp"
 #include "runtime/handles.hpp"
 #include "runtime/link_speeds.hpp"
 #include "runtime/links.hpp"
 #include "runtime/master_link.hpp"
 #include "runtime/prober.hpp"
 #include "runtime/rate_limit.hpp"
+#include "runtime/recorder.hpp"
 #include "runtime/same_host.hpp"
 #include "runtime/sends.hpp"
 
@@ -28,6 +30,8 @@ struct PeerOptions {
   std::uint8_t stripes = 0;                     // of each link; 0: by its path
   bool checksum = false;                        // of all chunks to and from this peer
   LocalWays ways = read_process | map_segment;  // between peers of one host, besides TCP
+  std::size_t recorded_events = 1 << 14;
+  std::string trace_folder;  // where the recorder's file and dumps are made; empty: none
   Timing timing;
   std::function<void(const std::string&)> log;
   Resolver::LookUp look_up;  // of other peers' names; empty: the system's
@@ -41,6 +45,34 @@ struct PeerStatus {  // a copy for user threads
   Error end;
   std::string island;
   std::map<PeerId, LinkInfo> links;
+};
+
+// What one operation has moved over one of its links, and what that link does now.
+struct LinkNow {
+  Flow flow;
+  bool ready = false;         // the other end has come to the call, as this peer can tell
+  std::uint64_t queued = 0;   // bytes given to the link and not yet taken by the other end's kernel
+  bool to_send = false;       // there is more, and the link takes none now
+  Duration full = 0;          // ns of this attempt in which it took no more
+  std::uint64_t offered = 0;  // chunks that the other end may read where they lie, and has not yet
+};
+struct OperationNow {
+  OpKey key;
+  Call call = Call::barrier;
+  OperationState state = OperationState::posted;
+  Duration age = 0;
+  std::uint32_t attempts = 0;
+  std::uint64_t bytes = 0, sent = 0, received = 0;
+  std::vector<PeerId> missing;  // that have not come to it, as the master last told
+  std::vector<LinkNow> links;
+};
+struct Diagnosis {
+  Instant now = 0;
+  PeerId peer = no_peer;
+  ViewId view;
+  bool master = false;  // its connection is up
+  bool at_boundary = false;
+  std::vector<OperationNow> operations;  // the oldest first
 };
 
 struct PostRequest {
@@ -71,6 +103,10 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void complete_state(std::shared_ptr<StateHandle> handle);
   void cancel_state(std::shared_ptr<StateHandle> handle, std::string why = {});
   PeerStatus status(bool with_links);
+  const Recorder& recorder() const { return recorder_; }         // to copy it, on any thread
+  void pause_recorder(bool paused) { recorder_.pause(paused); }  // between operations; to measure its cost
+  // What runs now, by the I/O thread; nothing when it has not answered in time.
+  std::optional<Diagnosis> diagnose(Duration timeout);
   void leave(Duration timeout);  // politely, then close
   void close();
   bool forked() const;  // this process is a child: nothing works here
@@ -101,6 +137,10 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
     std::shared_ptr<const CodedSums> sums = nullptr;  // of a coded reduce
     std::uint32_t position = 0;                       // for which its memory was made
     std::optional<RateLimit> limit = {};
+    Call call = Call::barrier;
+    std::uint64_t bytes = 0;  // of its tensors
+    Flows flows{};            // of this attempt
+    bool slow_told = false;
   };
   struct Unsourced {  // a recv from whoever sends first, or one that came after such a one with its name
     std::shared_ptr<OperationHandle> handle;
@@ -187,7 +227,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   net::Landing land_chunk(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes);
   net::Landing land_block(PeerId peer, net::Connection& stripe, ByteView head, std::size_t bytes);
   void offer_parked(PeerId from, const wire::DataHeader& header, std::unique_ptr<std::uint8_t[]> bytes);
-  std::uint8_t* prepare(const wire::DataHeader& header, const Landing& landing, Incoming& incoming);
+  std::uint8_t* prepare(PeerId from, const wire::DataHeader& header, const Landing& landing,
+                        Incoming& incoming);
   void not_finite(const OpKey& key, const std::string& what, bool own = true);
   void none_finite(const OpKey& key);
   static std::vector<PeerId> skipped_in(const Running& running);
@@ -201,6 +242,25 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void forget_in_flight(PeerId peer);
   void unland(Incoming incoming);
   void make_room_for(const wire::DataHeader& header);
+
+  // records
+  void note(EventKind kind, Instant at, PeerId peer = no_peer, std::uint64_t a = 0, std::uint64_t b = 0);
+  void note(EventKind kind, Instant at, const OpKey& key, Call call, PeerId peer = no_peer,
+            std::uint64_t a = 0, std::uint64_t b = 0);
+  void note_posted(const Running& running, const OpKey& key);
+  void note_sent(PeerId peer, const OpKey& key, std::uint64_t bytes);
+  void note_arriving(PeerId peer, const OpKey& key, std::uint64_t bytes);
+  void note_arrived(PeerId peer, const OpKey& key);
+  void note_flows(const OpKey& key, Running& running);
+  void note_end(const OpKey& key, const Running& running, const Outcome& outcome, Instant now);
+  void dump_failure(const Outcome& outcome, Instant now);
+  void note_missing(Instant now);
+  std::string why_missing(const std::string& line) const;
+  bool has_come(const Operation& operation, PeerId peer) const;
+  void tell_slow(Instant now);
+  Diagnosis diagnosis();
+  OperationNow operation_now(const Operation& operation, Instant now);
+  LinkNow link_now(const Flow& flow, const Exchange::Attempt* attempt, Instant now);
 
   // chunks that stay where they are, between peers of one host
   struct Offered {
@@ -291,6 +351,10 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::map<PeerId, ChunksTaken> taken_;  // to be told
   std::uint8_t nothing_ = 0;             // where bytes land that there are none of
   std::vector<ExchangeEffect> exchange_effects_;
+  Recorder recorder_;
+  std::map<PeerId, FullTime> full_;
+  std::uint32_t dumps_ = 0;
+  Instant dumped_at_ = 0;
   std::vector<PeerId> skipped_;  // in the last operation that may skip
   std::shared_ptr<Promise<BoundaryResult>> boundary_;
   std::vector<PeerId> boundary_members_;  // when its caller came

@@ -33,7 +33,7 @@ bool PeerRuntime::offer_chunk(PeerId peer, Sends::Send& send, const std::uint8_t
   const auto offer = same_host_.offer(peer, data, send.outgoing.send.bytes);
   if (!offer) return false;
   if (offer->show) links_.send(peer, *offer->show);
-  running_.at(send.key).sent += send.outgoing.send.bytes;
+  note_sent(peer, send.key, send.outgoing.send.bytes);
   const ChunkAt chunk{send.outgoing.header, next_offer_++, offer->segment, offer->at};
   links_.send(peer, chunk);
   ++offered_[peer];
@@ -170,20 +170,20 @@ void PeerRuntime::take_mapped(const Reference& reference, const Landing& landing
   session_->note_moved(header.key);
   if (landing.kind == Landing::Kind::slot && keeps_many(reference.peer)) {
     Incoming incoming;
-    std::memcpy(prepare(header, landing, incoming), source.data, header.bytes);
+    std::memcpy(prepare(reference.peer, header, landing, incoming), source.data, header.bytes);
     note_taken(reference.peer, reference.chunk.number);
     exchange_->arrived(header, incoming.slot);
     return gather(header);
   }
   if (landing.kind == Landing::Kind::slot) {
-    running_.at(header.key).received += header.bytes;
+    note_arriving(reference.peer, header.key, header.bytes);
     const auto slot = slots_.borrow(
         attempt->id, {source.data, std::move(source.keep), reference.peer, reference.chunk.number});
     exchange_->arrived(header, slot);
     return gather(header);
   }
   Incoming incoming;
-  prepare(header, landing, incoming);
+  prepare(reference.peer, header, landing, incoming);
   running_.at(header.key).memory->take(attempt->executor->layout().chunk(header.chunk), source.data);
   note_taken(reference.peer, reference.chunk.number);
   exchange_->arrived(header, no_slot);
@@ -208,7 +208,7 @@ void PeerRuntime::read_reference(const Reference& reference, const Landing& land
   const auto source = same_host_.locate(reference.peer, reference.chunk);
   const auto* remote = std::get_if<SameHost::Remote>(&source);
   Incoming incoming;
-  auto* to = prepare(header, landing, incoming);
+  auto* to = prepare(reference.peer, header, landing, incoming);
   if (remote == nullptr || !read_process_memory(remote->process, remote->address, to, header.bytes)) {
     unland(std::move(incoming));
     return want_bytes(reference, read_process);

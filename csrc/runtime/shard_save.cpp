@@ -160,8 +160,8 @@ Error ShardSave::told(const Error& error) const {
   return {error.code, "the save of " + path_ + " has failed: " + error.text};
 }
 
-Result<bool> ShardSave::wait_staged(Instant until) {
-  if (!capture_->wait_staged(until)) return false;
+Result<bool> ShardSave::wait_staged(Instant until, staging::Capture::Waits how) {
+  if (!capture_->wait_staged(until, how)) return false;
   if (const Error error = capture_->error()) return told(error);
   return true;
 }

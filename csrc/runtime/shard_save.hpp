@@ -47,7 +47,7 @@ class ShardSave {
   staging::Capture& capture() { return *capture_; }
 
   // False: the time was over. An error: the save has failed or was cancelled.
-  Result<bool> wait_staged(Instant until);
+  Result<bool> wait_staged(Instant until, staging::Capture::Waits how = staging::Capture::Waits::copying);
   // Null: the time was over.
   Result<const SaveReceipt*> wait_durable(Instant until);
   // Afterwards nobody reads the regions; the temporary file is removed in the background. Nothing happens to

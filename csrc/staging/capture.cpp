@@ -152,9 +152,13 @@ void Capture::settle(const Job& job, Lock& lock) {
   }
   if (board_.is_staged()) staged_ = monotonic_now();
   if (job.kind == Job::Kind::copy) monitor_.work.notify_all();  // it may be ready to be summed
-  monitor_.news.notify_all();
+  if (is_watched()) monitor_.news.notify_all();
   if (full) hand_over(*full, lock);
 }
+
+// Who waits for the end of a save is not woken a thousand times on the way: each time might be on the core of
+// a thread that trains.
+bool Capture::is_watched() { return waiting_ > 0 || board_.is_staged() || board_.has_waiting_parts(); }
 
 void Capture::hand_over(std::size_t slab, Lock& lock) {
   std::byte* const memory = board_.memory(slab);
@@ -210,14 +214,16 @@ bool Capture::fence(Regions regions, Instant until) {
   return Fence(*this, regions).wait(until);
 }
 
-bool Capture::wait_staged(Instant until) {
+bool Capture::wait_staged(Instant until, Waits how) {
   if (!ours()) return true;
   Lock lock(monitor_.mutex);
-  const Waiting waiting(*this);
+  std::optional<Waiting> waiting;
+  if (how == Waits::copying) waiting.emplace(*this);
   for (;;) {
     if (ended() ? quiet() : board_.is_staged()) return true;
     if (monotonic_now() >= until) return false;
-    if (!threads_.work(lock, Who::caller)) Monitor::wait(monitor_.news, lock, until);
+    if (how == Waits::aside || !threads_.work(lock, Who::caller))
+      Monitor::wait(monitor_.news, lock, until);
   }
 }
 

@@ -1,10 +1,6 @@
 #include "staging/copy_threads.hpp"
 
 #include <pthread.h>
-#include <sched.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <csignal>
@@ -12,18 +8,10 @@
 #include <system_error>
 #include <thread>
 
+#include "staging/yielding.hpp"
+
 namespace pccl::staging {
 namespace {
-
-constexpr int niceness = 10;  // a tenth of what a training thread gets on the same core
-
-// Of the calling thread alone; what the system refuses is left as it is.
-void yield_to_others() {
-  const sched_param none{};
-  ::sched_setscheduler(0, SCHED_BATCH, &none);
-  ::setpriority(PRIO_PROCESS, static_cast<id_t>(::syscall(SYS_gettid)), niceness);
-  ::pthread_setname_np(::pthread_self(), "pccl-copy");
-}
 
 // Threads that are started meanwhile leave signals to the user's threads.
 class SignalsElsewhere {
@@ -90,7 +78,7 @@ void CopyThreads::stop_all() {
 }
 
 void CopyThreads::run() {
-  yield_to_others();
+  yield_to_others("pccl-copy");
   Lock lock(monitor_.mutex);
   for (;;)
     if (!work(lock, Copying::Who::thread)) monitor_.work.wait(lock);

@@ -85,6 +85,13 @@ void touch(std::byte* data, std::size_t bytes) {
 
 }  // namespace
 
+int give_pages(std::byte* data, std::size_t bytes) {
+  if (::madvise(data, bytes, MADV_POPULATE_WRITE) == 0) return 0;
+  if (errno != EINVAL && errno != ENOSYS) return errno;
+  touch(data, bytes);
+  return 0;
+}
+
 WarmMemory::WarmMemory(std::byte* data, std::size_t bytes) : data_(data), bytes_(bytes), process_(getpid()) {}
 
 WarmMemory::~WarmMemory() {
@@ -96,9 +103,7 @@ Error WarmMemory::populate(int fd) {
   // First of all: a page that the file system cannot give would end the process when it is touched.
   if (fd >= 0 && ::fallocate(fd, 0, 0, static_cast<off_t>(bytes_)) != 0 && errno != EOPNOTSUPP)
     return no_memory(bytes_, errno);
-  if (::madvise(data_, bytes_, MADV_POPULATE_WRITE) == 0) return {};
-  if (errno != EINVAL && errno != ENOSYS) return no_memory(bytes_, errno);
-  touch(data_, bytes_);
+  if (const int error = give_pages(data_, bytes_); error != 0) return no_memory(bytes_, error);
   return {};
 }
 

@@ -11,6 +11,9 @@
 
 namespace pccl::staging {
 
+// These bytes, whole pages, have memory when this returns; what they hold stays. An errno, or 0.
+int give_pages(std::byte* data, std::size_t bytes);
+
 class WarmMemory {
  public:
   // `fd`: a memfd (or another file of memory) of at least these bytes, mapped shared from its begin; it stays

@@ -3,11 +3,16 @@
 #include <algorithm>
 #include <string>
 
+#include "staging/yielding.hpp"
+
 namespace pccl::staging {
 
 namespace {
 
 // In place they count as there: waiting for another slab would be of no use.
+// At a time: for so long nobody else in the process maps memory.
+constexpr std::size_t warmed_at_once = std::size_t{2} << 20;
+
 bool has_pages(const PoolOptions& options) { return options.populate || options.fd >= 0 || options.in_place; }
 
 }  // namespace
@@ -47,6 +52,35 @@ std::byte* StagingPool::address() const {
   if (!ours()) return nullptr;
   const Lock lock(monitor_.mutex);
   return memory_ == nullptr ? nullptr : memory_->data();
+}
+
+std::byte* StagingPool::pick_fresh() {
+  if (fresh_ == 0 || !warms_) return nullptr;
+  const auto next = free_.begin() + static_cast<std::ptrdiff_t>(--fresh_);
+  std::byte* const slab = *next;
+  free_.erase(next);
+  return slab;
+}
+
+void StagingPool::warm() {
+  if (!ours()) return;
+  yield_to_others("pccl-warm");
+  Lock lock(monitor_.mutex);
+  while (std::byte* const slab = pick_fresh()) {
+    lock.unlock();
+    int error = 0;
+    for (std::size_t at = 0; at < slab_bytes_ && error == 0; at += warmed_at_once)
+      error = give_pages(slab + at, std::min(warmed_at_once, slab_bytes_ - at));
+    lock.lock();
+    give(slab);
+    if (error != 0) return;
+  }
+}
+
+void StagingPool::stop_warming() {
+  if (!ours()) return;
+  const Lock lock(monitor_.mutex);
+  warms_ = false;
 }
 
 Error StagingPool::close() {

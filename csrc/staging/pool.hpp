@@ -41,6 +41,11 @@ class StagingPool {
   bool huge() const { return huge_; }
   bool in_place() const { return in_place_; }
   bool ours() const { return monitor_.ours(); }  // false in a forked child, which has no such memory
+  // Gives pages to slabs that nobody has used, one after the other, on the calling thread, which yields to
+  // others from then on. Returns when there is none left, at stop_warming(), and where memory is short: then
+  // copies find out.
+  void warm();
+  void stop_warming();
   // Unmaps it. An error while slabs are in use.
   Error close();
 
@@ -60,6 +65,7 @@ class StagingPool {
  private:
   StagingPool(std::unique_ptr<WarmMemory> memory, const PoolOptions& options);
   std::byte* pick(std::size_t slab);
+  std::byte* pick_fresh();
 
   Monitor& monitor_ = Monitor::here();
   std::unique_ptr<WarmMemory> memory_;
@@ -67,6 +73,7 @@ class StagingPool {
   const bool huge_, in_place_;
   std::vector<std::byte*> free_;  // the one given back last is taken first: it may be in the cache
   std::size_t fresh_ = 0;         // the first so many of free_ have no pages yet
+  bool warms_ = true;             // until stop_warming()
   std::map<Ticket, std::uint64_t> wants_;
   Ticket next_ = 1;
 };

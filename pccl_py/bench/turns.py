@@ -28,6 +28,7 @@ class Timed:
     operations: int
     correct: bool
     p99: float = 0.0
+    p25: float = 0.0  # what others on the machine disturb least
     to_result: float | None = None
     bytes_sent: float = 0.0
 
@@ -74,6 +75,7 @@ def _timed(blocks: list[list[dict[str, Any]]], operations: int, correct: bool) -
         operations=operations,
         correct=correct,
         p99=percentile(seconds, 99),
+        p25=percentile(seconds, 25),
         to_result=statistics.median(to_result) if to_result else None,
         bytes_sent=sum(block["bytes_sent"] for turn in blocks for block in turn) / operations,
     )

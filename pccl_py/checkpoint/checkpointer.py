@@ -17,7 +17,6 @@ from ..state.train_state import TrainState, as_state
 from . import native
 from .coordination import Coordination
 from .coordinations import coordination_of
-from .foreign import foreign
 from .known_states import KnownStates
 from .load import Loader
 from .local_level import LocalLevel
@@ -26,10 +25,11 @@ from .remote_level import RemoteLevel
 from .remote_settings import RemoteSettings
 from .remote_source import RemoteSource
 from .remote_url import open_store, places
-from .save import StagedSave, addresses
+from .save import StagedSave
 from .settings import OnBusy, Settings
 from .staging_pool import SaverPool
 from .stats import LoadInfo, SaveInfo, Stats
+from .targets import Fit
 from .upload import Compression
 from .upload_queue import UploadQueue
 from .verify import Report
@@ -50,9 +50,10 @@ class Checkpointer:
     keep         so many newest steps stay; older ones are retired, and the room of one is used again
     keep_every   steps that this divides stay, too
     on_busy      a save that comes while `in_flight` others are on their way: "wait", "skip" it, or "error"
-    pool_bytes   memory that tensors are copied to on their way to the disk, all that is ever used; None: as
-                 much as the state has, at most a quarter of what is free when the first save comes. Less than
-                 the state works: then a step may wait for the disk
+    pool_bytes   memory that tensors are copied to on their way to the disk, all that is ever used; made in the
+                 background from now on, before the first save needs it. None: as much as the state has, at
+                 most a quarter of what is free, made when the first save comes. Less than the state works:
+                 then a step may wait for the disk
     pool         that memory itself, a pccl_py.staging.Pool, of this process or in a memfd of yours; it stays
                  yours, and others may use it beside this one
     lazy         tensors that an optimizer of the state alone writes are copied while training goes on, until
@@ -187,7 +188,6 @@ class Checkpointer:
         if not self._settings.lazy:
             taken.owners.clear()
         content = self._states.content(state, taken)
-        pieces, plan = content.pieces, content.plan
         pool = self._pool.of(content)
         path, recycle = self._level.begin(step)
         job = native.ShardSave(
@@ -195,16 +195,16 @@ class Checkpointer:
             self._disk,
             path=path,
             recycle=recycle,
-            header=plan.header,
-            regions=addresses(pieces),
-            foreign=foreign(pieces),
+            header=content.plan.header,
+            regions=content.places,
+            foreign=content.foreign,
             block_bytes=self._level.block_bytes,
             copy_threads=self._settings.copy_threads,
             write_threads=self._settings.write_threads,
         )
-        staged = StagedSave(job, pieces, content.glimpses, self._settings.timeout_s)
+        staged = StagedSave(job, content, self._settings.timeout_s)
         staged.start()
-        return PendingSave(number, step, begun, staged, job, pieces, content.aliases, plan, taken)
+        return PendingSave(number, step, begun, staged, job, content, taken)
 
     def prepare(self, state: Any) -> None:
         """Makes the pool, all its pages, and the plan of this state's file, before the training begins: else
@@ -261,7 +261,7 @@ class Checkpointer:
         loader = Loader(
             self._level, self._disk, self._coordination, self._loads, self._settings.timeout_s, self._source
         )
-        return loader.load(as_state(state), step, strict=strict, parts=parts, mapping=mapping)
+        return loader.load(as_state(state), step, Fit(strict, parts, mapping))
 
     def latest(self) -> int | None:
         """The newest complete step, of the folder or the remote; None: there is none."""

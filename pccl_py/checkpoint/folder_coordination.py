@@ -19,12 +19,16 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from ..errors import DamagedError
 from ..state.boxed import World
+from ..values import bounded_json
 from .coordination import PAUSE_MOST_S, Board, Missing, _late
 from .files import explained
 
 FOLDER = ".ranks"
+HELLO_BYTES_MAX = 16 << 20  # a word of each rank
 
 
 class FolderCoordination(Board):
@@ -63,10 +67,12 @@ class FolderCoordination(Board):
 
     def _hello(self, rank: int) -> tuple[str, list[str]]:
         try:
-            word, known = json.loads((self._root / f"hello-{rank:05d}").read_bytes())
-        except (OSError, ValueError, TypeError):
+            data = (self._root / f"hello-{rank:05d}").read_bytes()
+            said: Any = bounded_json.loads(data, what="hello", bytes_max=HELLO_BYTES_MAX, depth_max=2)
+            word, known = said
+            return str(word), list(known)
+        except (OSError, DamagedError, ValueError, TypeError):
             return "", []
-        return str(word), list(known)
 
     def _say(self, own: str, known: list[str]) -> None:
         data = json.dumps([own, known]).encode()

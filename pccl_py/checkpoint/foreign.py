@@ -44,8 +44,9 @@ class ForeignCopier:
     """A thread that copies what is on devices, of one save. Slabs come as the disk frees them, so it is never
     the thread that waits at the fence; a save that has ended gives none any more."""
 
-    def __init__(self, job: native.CaptureJob, pieces: Sequence[Piece]) -> None:
+    def __init__(self, job: native.CaptureJob, pieces: Sequence[Piece], which: Sequence[int]) -> None:
         self._job, self._pieces = job, pieces
+        self._left = sum(pieces[index].rows.nbytes for index in which)
         self._moments = DeviceMoments(pieces)
         self._fault: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="pccl-devices", daemon=True)
@@ -69,8 +70,7 @@ class ForeignCopier:
             self._job.cancel()
 
     def _copy_all(self) -> None:
-        left = sum(self._pieces[index].rows.nbytes for index in foreign(self._pieces))
-        while left > 0:
+        while self._left > 0:
             found = self._job.next_foreign(1.0)
             if found is None:
                 self._job.wait_staged(0.0)  # raises where the save has ended; else no slab is free yet
@@ -81,7 +81,7 @@ class ForeignCopier:
                 _copy(source, memory_at(address, count), self._moments)
             finally:
                 self._job.foreign_done(region, offset)  # also after a fault: the slab is not used before
-            left -= count
+            self._left -= count
 
 
 def _copy(source: Tensor, target: Tensor, moments: DeviceMoments) -> None:

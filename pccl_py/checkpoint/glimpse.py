@@ -5,12 +5,13 @@ does not count (`.data`, numpy views, memory shared with others) are seen by the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ctypes import string_at
+from ctypes import c_char
+from typing import Any
 
 from .pieces import Piece
 
 BYTES = 16  # at the begin and in the middle: what trains changes all of a tensor
-PIECES_MAX = 256  # the largest: a look costs a third of a microsecond, and save() blocks for it
+PIECES_MAX = 256  # the largest: each look may miss the caches, and save() blocks for it
 
 
 class Glimpses:
@@ -22,21 +23,21 @@ class Glimpses:
             for index, piece in enumerate(pieces)
             if piece.owner is not None and not piece.copied and piece.rows.device.type == "cpu"
         ]
-        self._places: dict[int, tuple[int, int, int]] = {}
+        # Views of that memory, which are cheaper to read than an address is.
+        self._places: dict[int, tuple[int, Any, Any]] = {}
         for size, index in sorted(lazy, reverse=True)[:PIECES_MAX]:
             address, count = pieces[index].rows.data_ptr(), min(size, BYTES)
             if count:
-                self._places[index] = (address, address + (size - count) // 2, count)
+                few = c_char * count
+                middle = few.from_address(address + (size - count) // 2)
+                self._places[index] = (address, few.from_address(address), middle)
 
     def take(self) -> dict[int, tuple[bytes, bytes]]:
-        return {index: self._look(*place) for index, place in self._places.items()}
+        return {index: (first.raw, middle.raw) for index, (_, first, middle) in self._places.items()}
 
     def differs(self, index: int, piece: Piece, before: dict[int, tuple[bytes, bytes]]) -> bool:
         place = self._places.get(index)
         if place is None:
             return False
-        return piece.rows.data_ptr() != place[0] or self._look(*place) != before[index]
-
-    @staticmethod
-    def _look(first: int, middle: int, count: int) -> tuple[bytes, bytes]:
-        return string_at(first, count), string_at(middle, count)
+        address, first, middle = place
+        return piece.rows.data_ptr() != address or (first.raw, middle.raw) != before[index]

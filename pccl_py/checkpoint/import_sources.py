@@ -50,8 +50,11 @@ def read_any(source: Path, part: str | None = None, skip: Sequence[str] = ()) ->
         if files := sorted(source.glob("*.safetensors")):
             return _safetensors(files, part or "model", skip)
         raise DamagedError(f"{source} has neither a {DCP_FILE} of DCP nor safetensors files")
-    with explained(f"read {source}"), open(source, "rb") as file:
-        zipped = zipfile.is_zipfile(file)
+    with explained(f"read {source}"):
+        if source.exists() and not source.is_file():  # a pipe would wait for its writer
+            raise DamagedError(f"{source} is neither a folder nor a regular file")
+        with open(source, "rb") as file:
+            zipped = zipfile.is_zipfile(file)
     if zipped:
         return _torch(source, part, skip)
     try:

@@ -11,11 +11,14 @@ import json
 import os
 import socket
 import time
+from typing import Any
 
-from ..errors import BusyError
+from ..errors import BusyError, DamagedError
+from ..values import bounded_json
 from .remote_store import RemoteStore
 
 OWNER = ".owner.json"
+OWNER_BYTES_MAX = 4096
 LEASE_S = 60.0
 BEATS = 4  # in that time
 
@@ -93,7 +96,7 @@ def taken(holder: str) -> str:
 
 def _said(data: bytes) -> tuple[str, str]:
     try:
-        found = json.loads(data[:4096])
+        found: Any = bounded_json.loads(data, what=OWNER, bytes_max=OWNER_BYTES_MAX, depth_max=2)
         return str(found["run"]), f"process {int(found['pid'])} on {str(found['host'])[:100]!a}"
-    except (ValueError, KeyError, TypeError):
+    except (DamagedError, ValueError, KeyError, TypeError):
         return "", "somebody whose owner object is damaged"

@@ -17,9 +17,8 @@ from .local_level import LocalLevel
 from .read import read_tensors
 from .remote_source import RemoteSource
 from .stats import LoadInfo
-from .targets import Mapped, Targets, targets_of
+from .targets import Fit, Targets, some
 
-_SHOWN = 8
 FETCHES = 10  # times the usual patience: one rank may fetch a whole step for all
 T = TypeVar("T")
 _HALF = "The state has values of a step that cannot be used: make it anew, it is not what it was."
@@ -46,24 +45,17 @@ class Loader:
         self._filled: dict[int, str] = {}  # tensors of the state that a step has reached; by address, names
         self._half = False  # on any rank
 
-    def load(
-        self,
-        state: TrainState,
-        step: int | str,
-        *,
-        strict: bool,
-        parts: list[str] | None,
-        mapping: Mapped | None,
-    ) -> LoadInfo:
+    def load(self, state: TrainState, step: int | str, fit: Fit) -> LoadInfo:
         begun = time.perf_counter()
         skipped: list[tuple[int, str]] = []
         latest = step == "latest"
 
         def read() -> tuple[Path, Targets, int]:
             found = self._level.step(candidate)
-            targets = self._targets(state, found, strict, parts, mapping)
+            manifest = _manifest(found)
+            targets = fit.targets(state, manifest, self._coordination.world, f"step {candidate}")
             begins = partial(self._filled.update, targets.live)
-            count = read_tensors(self._disk, found.path, _manifest(found), targets.boxes, begins)
+            count = read_tensors(self._disk, found.path, manifest, targets.boxes, begins)
             return found.path, targets, count
 
         for candidate in self._candidates(step):
@@ -91,7 +83,7 @@ class Loader:
         left = [name for address, name in self._filled.items() if address not in targets.live]
         if left:
             raise DamagedError(
-                f"step {step} is whole and does not have {_some(left)}, which a newer, damaged step has "
+                f"step {step} is whole and does not have {some(left)}, which a newer, damaged step has "
                 f"filled. {_HALF} Then load step {step}"
             )
 
@@ -129,23 +121,6 @@ class Loader:
         self._elsewhere = _lacking(held, common)
         self._there = set(told[0].get("there", []))
         return sorted({int(word.partition(":")[0]) for word in common} | self._there, reverse=True)
-
-    def _targets(
-        self,
-        state: TrainState,
-        found: folder.StepFolder,
-        strict: bool,
-        parts: list[str] | None,
-        mapping: Mapped | None,
-    ) -> Targets:
-        targets = targets_of(state, _manifest(found), self._coordination.world, parts, mapping)
-        if strict and (targets.missing or targets.unexpected):
-            raise StateError(
-                f"step {found.step} and the state differ: missing in the checkpoint: "
-                f"{_some(targets.missing)}; not in the state: {_some(targets.unexpected)}. Load with "
-                "strict=False, parts= or mapping="
-            )
-        return targets
 
     def _agreed(self, fault: Exception | None, *, latest: bool, times: int = 1) -> str | None:
         """What stops any rank from reading this step; None: nothing. Raises, on all ranks, what another step
@@ -225,8 +200,3 @@ def _nothing(root: Path, skipped: list[tuple[int, str]], elsewhere: str) -> str:
     return (
         f"no step in {root} can be read: {reasons}. `python -m pccl_py ckpt verify` names all that is damaged"
     )
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more if names else "nothing"

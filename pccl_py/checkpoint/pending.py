@@ -18,11 +18,10 @@ from ..state.train_state import Taken
 from . import native
 from .commit_words import Draft
 from .local_level import LocalLevel
-from .pieces import Alias, Piece
 from .record import record_of
-from .safetensors_header import ShardPlan
 from .save import StagedSave
 from .settings import OnBusy, Settings
+from .shard_plans import ShardContent
 from .stats import SaveInfo, Stats
 
 logger = logging.getLogger("pccl_py")
@@ -46,9 +45,7 @@ class PendingSave:
     begun: float  # of time.perf_counter(), when save() was called
     staged: StagedSave
     job: native.ShardSave
-    pieces: list[Piece]
-    aliases: list[Alias]
-    plan: ShardPlan
+    content: ShardContent
     taken: Taken
     blocked_s: float = 0.0
 
@@ -267,9 +264,7 @@ class Pipeline:
                 self._level.world.rank,
                 self._level.shard_name(),
                 pending.taken,
-                pending.pieces,
-                pending.aliases,
-                pending.plan,
+                pending.content,
                 pending.job.sums(),
             )
             return self._level.draft(pending.step, record)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -13,14 +12,11 @@ from torch import Tensor
 from ..errors import CheckpointError, StateError
 from ..staging import fence
 from . import native
-from .foreign import ForeignCopier, foreign
-from .glimpse import Glimpses
+from .foreign import ForeignCopier
 from .pieces import Piece
+from .shard_plans import ShardContent
 
-# How often the thread that saves looks whether copying has ended; it takes no part, which is for the copy
-# threads with their low priority and for those who wait at the fence.
-LOOK_S = 0.002
-LOOKS_PER_TEST = 50
+LOOK_S = 0.1  # how often the thread that saves looks whether something has failed
 
 
 class StagedSave:
@@ -31,17 +27,15 @@ class StagedSave:
     """
 
     def __init__(
-        self, job: native.CaptureJob, pieces: Sequence[Piece], glimpses: Glimpses, timeout_s: float
+        self, job: native.CaptureJob, content: ShardContent, timeout_s: float
     ) -> None:
         self._job = job
-        self._pieces = pieces
+        self._pieces: Sequence[Piece] = content.pieces
+        self._owned = content.owned
         self._timeout_s = timeout_s
-        self._copier = ForeignCopier(job, pieces) if foreign(pieces) else None
-        self._versions = [_version(piece.rows) for piece in pieces]
-        self._glimpses, self._seen = glimpses, glimpses.take()
-        self._owned: dict[int | None, list[int]] = defaultdict(list)
-        for index, piece in enumerate(pieces):
-            self._owned[piece.owner].append(index)
+        self._copier = ForeignCopier(job, content.pieces, content.foreign) if content.foreign else None
+        self._versions = [_version(piece.rows) for piece in content.pieces]
+        self._glimpses, self._seen = content.glimpses, content.glimpses.take()
         self._passed: set[int | None] = {0}  # owners whose tensors may have changed since
         self._lock = threading.Lock()
         self.waited_s = 0.0
@@ -105,15 +99,12 @@ class StagedSave:
             raise self._late()
 
     def _await_staged(self) -> None:
+        """Takes no part in copying, which is for the copy threads with their low priority and for those who
+        wait at the fence; nor does it wake up before there is news, for that may be on a core that trains."""
         until = time.monotonic() + self._timeout_s
-        looks = 0
-        while not self._job.staged:
-            time.sleep(LOOK_S)
-            looks += 1
-            if looks % LOOKS_PER_TEST == 0:
-                if self._copier is not None:
-                    self._copier.raise_fault()
-                self._job.wait_staged(0.0)  # raises where the save has ended
+        while not self._job.wait_staged(LOOK_S, copying=False):  # raises where the save has ended
+            if self._copier is not None:
+                self._copier.raise_fault()
             if time.monotonic() > until:
                 raise self._late()
 
@@ -147,7 +138,3 @@ class StagedSave:
 def _version(tensor: Tensor) -> int:
     """Torch counts writes; an alarm only: numpy views and `.data` pass it unnoticed."""
     return 0 if tensor.is_inference() else tensor._version
-
-
-def addresses(pieces: Sequence[Piece]) -> list[tuple[int, int]]:
-    return [(piece.rows.data_ptr(), piece.rows.nbytes) for piece in pieces]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 
 from ..state.boxed import Boxed
 from ..state.train_state import Taken
 from . import safetensors_header
+from .foreign import foreign
 from .glimpse import Glimpses
 from .pieces import Alias, Piece, pieces_of
 
@@ -19,6 +21,17 @@ class ShardContent:
     aliases: list[Alias]
     plan: safetensors_header.ShardPlan
     glimpses: Glimpses
+    places: list[tuple[int, int]] = field(init=False)  # address and bytes of each piece
+    foreign: list[int] = field(init=False)  # those that the core cannot read
+    owned: dict[int | None, list[int]] = field(init=False)  # by owner
+
+    def __post_init__(self) -> None:
+        owned: dict[int | None, list[int]] = defaultdict(list)
+        for index, piece in enumerate(self.pieces):
+            owned[piece.owner].append(index)
+        object.__setattr__(self, "places", [(one.rows.data_ptr(), one.rows.nbytes) for one in self.pieces])
+        object.__setattr__(self, "foreign", foreign(self.pieces))
+        object.__setattr__(self, "owned", dict(owned))
 
 
 class ShardPlans:

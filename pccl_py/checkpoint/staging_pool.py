@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 
-from ..errors import UsageError
+from ..errors import CheckpointError, UsageError
 from ..staging.pool import SLAB_BYTES, Pool
 from . import native
-from .foreign import foreign, lock_pages, unlock_pages
+from .foreign import lock_pages, unlock_pages
 from .shard_plans import ShardContent
 from .stats import Stats
 
@@ -25,21 +26,37 @@ class SaverPool:
         self._given = given
         self._pool: native.StagingPool | None = None
         self._locked = 0  # the address of pages that devices copy to by themselves
+        self._warming: threading.Thread | None = None
+        if asked is not None:
+            with suppress(CheckpointError, RuntimeError):  # the first save tries again, and says why not
+                self._pool = make_pool(asked, asked, warm=False)
+                self._warm(self._pool)
+
+    def _warm(self, pool: native.StagingPool) -> None:
+        """Behind whatever comes before the first save. Daemon: a process that ends does not wait for it."""
+        thread = threading.Thread(target=pool.warm, name="pccl-warm", daemon=True)
+        thread.start()
+        self._warming = thread
 
     def of(self, content: ShardContent, *, warm: bool = False) -> native.StagingPool:
         """For the file of this content; `warm` as of make_pool."""
+        warm = warm or bool(content.foreign)
         if self._pool is None:
-            devices = bool(foreign(content.pieces))
             if self._given is not None:
                 self._pool = self._given.native
             else:
-                self._pool = make_pool(self._asked, content.plan.file_bytes, warm=warm or devices)
-            if devices and lock_pages(self._pool.address, self._pool.bytes):
-                self._locked = self._pool.address
-            self._stats.pool_bytes = self._pool.bytes
+                self._pool = make_pool(self._asked, content.plan.file_bytes, warm=warm)
+        if warm and self._warming is not None:
+            self._warming.join()
+        if content.foreign and not self._locked and lock_pages(self._pool.address, self._pool.bytes):
+            self._locked = self._pool.address
+        self._stats.pool_bytes = self._pool.bytes
         return self._pool
 
     def close(self) -> None:
+        if self._warming is not None and self._pool is not None:
+            self._pool.stop_warming()
+            self._warming.join()
         if self._locked:
             unlock_pages(self._locked)
         if self._pool is None or self._given is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from .manifest import Manifest
 
 # From the name of a tensor in the state to its name in the checkpoint; None: it is left as it is.
 Mapped = Mapping[str, str] | Callable[[str], str | None]
+_SHOWN = 8
 
 
 @dataclass(slots=True)
@@ -42,23 +43,41 @@ class Targets:
             part.take(tree)
 
 
-def targets_of(
-    state: TrainState, manifest: Manifest, world: World, parts: list[str] | None, mapping: Mapped | None
-) -> Targets:
-    """Raises StateError, with the name, where a shape or dtype is another than the saved one."""
-    targets = Targets()
-    for name, part in state.parts.items():
-        if parts is not None and name not in parts:
-            continue
-        private = state.is_private(name)
-        saved = manifest.private.get(world.rank, {}) if private else manifest.objects
-        root = (f"@{world.rank}", name) if private else (name,)
-        if name not in saved:
-            new_rank = private and world.rank >= manifest.world  # it had none to save
-            (targets.begun if new_rank else targets.missing).append(names.join(root))
-            continue
-        _PartTargets(part, root, manifest, world, private, mapping, targets).add(saved[name])
-    return targets
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a state and what was saved have to fit: `strict`, `parts` and `mapping` of Checkpointer.load."""
+
+    strict: bool = True
+    parts: list[str] | None = None
+    mapping: Mapped | None = None
+
+    def targets(self, state: TrainState, manifest: Manifest, world: World, what: str) -> Targets:
+        """`what` was saved, in words. Raises StateError, with the name, where a shape or dtype is another
+        than the saved one, and where all names have to be the same and are not."""
+        targets = Targets()
+        for name, part in state.parts.items():
+            if self.parts is not None and name not in self.parts:
+                continue
+            private = state.is_private(name)
+            saved = manifest.private.get(world.rank, {}) if private else manifest.objects
+            root = (f"@{world.rank}", name) if private else (name,)
+            if name not in saved:
+                new_rank = private and world.rank >= manifest.world  # it had none to save
+                (targets.begun if new_rank else targets.missing).append(names.join(root))
+                continue
+            _PartTargets(part, root, manifest, world, private, self.mapping, targets).add(saved[name])
+        if self.strict and (targets.missing or targets.unexpected):
+            raise StateError(
+                f"{what} and the state differ: not saved: {some(targets.missing)}; not in the state: "
+                f"{some(targets.unexpected)}. Pass strict=False, parts= or mapping="
+            )
+        return targets
+
+
+def some(held: Sequence[str]) -> str:
+    """Names for a message, not all of a thousand."""
+    more = f" and {len(held) - _SHOWN} more" if len(held) > _SHOWN else ""
+    return ", ".join(held[:_SHOWN]) + more if held else "nothing"
 
 
 class _PartTargets:

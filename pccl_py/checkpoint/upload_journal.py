@@ -12,8 +12,10 @@ import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..errors import CheckpointError
+from ..values import bounded_json
 from .files import PART, explained, opened, read_at, write_durably
 
 BYTES_MAX = 64 << 20
@@ -60,7 +62,8 @@ class Journal:
         fresh = Progress(url, step, seal)
         try:
             with opened(self._root, self._name) as (file, size):
-                found = json.loads(read_at(file, 0, min(size, BYTES_MAX)))
+                data = read_at(file, 0, min(size, BYTES_MAX))
+            found: Any = bounded_json.loads(data, what=self._name, bytes_max=BYTES_MAX, depth_max=4)
             kept = Progress(**found)
             kept.frames = [(int(a), int(b), int(c)) for a, b, c in kept.frames]
             kept.tags = [str(tag) for tag in kept.tags]

@@ -16,6 +16,7 @@ from ..errors import PcclError, UsageError
 COMMANDS = {
     "master": "run a master",
     "config": "show every setting, its value and where it comes from",
+    "trace": "merge dumps of recorded events into one timeline",
     "ckpt": "list, check, compare and convert checkpoints",
     "snapshots": "list and free snapshots in memory",
     "bench": "measure, alone or against others",

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..bench import ddp, heal, join, kill, master, memory, optim, pause, plot, snapshot, sync, topology
+from ..bench import ddp, heal, join, kill, master, memory, optim, pause, plot, scale, snapshot, sync, topology
 from ..bench.group import GLOO, Group
 from ..bench.report import Figure, print_figures
 from ..bench.units import parse_size
@@ -60,6 +60,11 @@ def add_all(benches: Any) -> None:
     arguments.count(bench, "--repeats", 1000, "calls")
     bench = _add(benches, "pause", "SIGSTOP of one of 3 peers", lambda args: pause.measure(args.repeats))
     arguments.count(bench, "--repeats", 3, "times")
+    bench = _add(benches, "scale", "control cost against the number of peers, real ones on loopback", _scale)
+    bench.add_argument(
+        "--peers", type=parsed(_crowds), default="25,50,100", metavar="LIST", help="default 25,50,100"
+    )
+    arguments.count(bench, "--repeats", 20, "operations")
     bench = _add(benches, "snapshot", "snapshots in memory, and a trainer that is killed", _snapshot)
     about = "of the state (default 512M)"
     bench.add_argument("--size", type=parsed(parse_size), default="512M", metavar="SIZE", help=about)
@@ -117,6 +122,14 @@ def _memory(args: argparse.Namespace) -> Iterable[Figure]:
 
 def _topology(args: argparse.Namespace) -> Iterable[Figure]:
     return topology.measure(args.peers, args.repeats)
+
+
+def _crowds(text: str) -> list[int]:
+    return [whole(2, scale.PEERS_MAX)(part) for part in text.split(",")]
+
+
+def _scale(args: argparse.Namespace) -> Iterable[Figure]:
+    return scale.measure(args.peers, args.repeats)
 
 
 def _snapshot(args: argparse.Namespace) -> Iterable[Figure]:

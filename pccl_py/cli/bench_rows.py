@@ -19,6 +19,7 @@ from ..bench import (
     latency,
     plot,
     quantized,
+    recorder,
     wan,
     wan_goals,
     wan_row,
@@ -45,6 +46,7 @@ def add_all(benches: Any) -> None:
     _add_all_reduce(benches)
     _add_quantized(benches)
     _add_latency(benches)
+    _add_recorder(benches)
     _add_torch(benches)
     _add_concurrent(benches)
     _add_kernels(benches)
@@ -125,6 +127,19 @@ def _add_latency(benches: Any) -> None:
 def _latency(args: argparse.Namespace) -> Iterator[Row]:
     for group in _groups(args):
         yield from latency.measure(latency.Options(args.sizes, group, args.dtype, args.repeats))
+
+
+def _add_recorder(benches: Any) -> None:
+    bench = _add(benches, "recorder", _recorder, "operations with and without a record of events, in turns")
+    arguments.several_peers(bench, "2")
+    arguments.sizes(bench, "1K,64K,16M")
+    arguments.path(bench)
+    arguments.count(bench, "--repeats", recorder.REPEATS, "operations per size")
+
+
+def _recorder(args: argparse.Namespace) -> Iterator[Row]:
+    for group in _groups(args):
+        yield from recorder.measure(recorder.Options(args.sizes, group, args.repeats))
 
 
 def _add_torch(benches: Any) -> None:

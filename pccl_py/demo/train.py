@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable
 from functools import partial
@@ -46,9 +47,10 @@ def train(options: Options, say: Say, connect_when: Callable[[], None]) -> None:
         outer = outer_of(comm, model, inner, options)
         pause_s = SLOWER_S * comm.rank if options.heterogeneous else 0.0
         batches = corpus.batches(options.batch, length, seed=comm.id)
+        outer.leave_on(signal.SIGTERM)  # what a preempted machine gets
         with outer:
             say("begins", window=outer.windows, digest=outer.state_digest())
-            while outer.windows < options.windows:
+            while outer.windows < options.windows and not outer.should_leave:
                 set_learning_rate(inner, options, outer.inner_step + outer.pending_steps)
                 loss = model.loss(next(batches))
                 loss.backward()  # type: ignore[no-untyped-call]

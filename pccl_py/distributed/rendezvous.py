@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
 import secrets
+import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +20,7 @@ from .member import Member, member_of
 from .torch_names import PrefixStore, Store, TCPStore
 
 ORPHAN_S = 10.0
-DIAL_S = 10.0  # one of several addresses of the master
+ANSWER_S = 2.0  # of a master that may have ended
 LOOPBACK = ("localhost", "127.", "::1", "[::1]")
 
 
@@ -56,22 +59,54 @@ def meet(store: Store, world: str, *, hold: bool = False) -> Meeting:
     PCCL_MASTER=host:port: a master that runs already, and PCCL_RUN_NAME its run. PCCL_SECRET_FILE: a secret
     of your own, else one is drawn. PCCL_MASTER_LISTEN=host:port: where a master that is started listens.
     """
-    key = f"pccl/{world}"
-    held = Hold() if hold else None
-    if store.add(f"{key}/first", 1) == 1:
-        try:
-            text = _provide(_host_of(store), held)
-        except Exception as error:
-            store.set(f"{key}/meeting", json.dumps({"error": str(error)}))
-            raise
-        store.set(f"{key}/meeting", text)
-    else:
-        held = None
-    told = json.loads(store.get(f"{key}/meeting"))
+    for generation in itertools.count():
+        told, held = _told(store, f"pccl/{world}" + (f"/{generation}" if generation else ""), hold)
+        if not _is_over(told):
+            break
     if "error" in told:
         raise ConnectError(f"the rank that was to start the master could not: {told['error']}")
     addresses = in_order(told["addresses"], told["host"])
     return Meeting(tuple(addresses), told["run"], bytes.fromhex(told["secret"]), told["local"], held)
+
+
+def _told(store: Store, key: str, hold: bool) -> tuple[dict[str, Any], Hold | None]:
+    """What the first one here says, and its hold on the master if that is this process."""
+    held = None
+    if store.add(f"{key}/first", 1) == 1:
+        held = Hold() if hold else None
+        try:
+            text = _provide(_host_of(store), held)
+        except Exception as error:
+            store.set(f"{key}/meeting", json.dumps({"error": str(error), "life": _life()}))
+            raise
+        store.set(f"{key}/meeting", text)
+    return json.loads(store.get(f"{key}/meeting")), held
+
+
+def _life() -> str:
+    """How often torchrun has started this worker anew."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+
+
+def _is_over(told: dict[str, Any]) -> bool:
+    """Whether earlier workers left it behind: torchrun gives those that it starts anew the same store. Only a
+    meeting that may be old is dialled here; one that all have just agreed on is dialled by join()."""
+    if told["life"] == _life() and abs(time.time() - told.get("at", 0.0)) < ORPHAN_S:
+        return False
+    if "error" in told:
+        return bool(told["life"] != _life())
+    if os.environ.get("PCCL_MASTER"):  # whoever started it starts it again
+        return False
+    return not any(_answers(address) for address in told["addresses"])
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def own_meeting() -> Meeting:
@@ -96,7 +131,7 @@ def _provide(host: str, held: Hold | None = None) -> str:
         addresses = start_master(listen, secret, orphan_s, held)
     run = os.environ.get("PCCL_RUN_NAME") or f"torch-{secrets.token_hex(6)}"
     told = {"addresses": addresses, "run": run, "secret": secret.hex(), "local": local}
-    return json.dumps(told | {"host": platform.node()})
+    return json.dumps(told | {"host": platform.node(), "life": _life(), "at": time.time()})
 
 
 def _host_of(store: Store) -> str:

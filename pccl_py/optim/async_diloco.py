@@ -47,8 +47,7 @@ class AsyncDiLoCo(Engine):
     Costs a second buffer for the average under way ("gap", and a clip: a copy of the parameters in the outer
     step; "eager": one more; lookahead: that, and during a step a copy of the optimizer's buffers).
     StreamingDiLoCo loses less where its delay suffices. Arguments, use and churn are DiLoCo's; a joiner
-    receives an average that waits, too. On an Island reductions happen where they are applied: islands do not
-    overlap yet.
+    receives an average that waits, too. On an Island the ranks agree on an average where it is applied.
     """
 
     def __init__(

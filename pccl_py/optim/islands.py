@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 
-from .reduction import Comm, How
+from .reduction import Comm
 
 
 class Ranks:
@@ -20,10 +19,6 @@ class Ranks:
         island: Any = comm
         self._island = island if hasattr(island, "local_shards") else None
         self.size = 1 if self._island is None else int(island.size)
-
-    def how(self, how: How) -> How:
-        """An Island's operations end in the call; what would overlap is reduced where it is applied."""
-        return how if self._island is None else replace(how, overlaps=False)
 
     def all(self, found: bool) -> bool:
         """Whether it is so on all ranks."""

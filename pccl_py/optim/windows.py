@@ -73,7 +73,7 @@ class Windows:
         )
         self._outer_step = OuterStep(self._outer, settings, self._ranks)
         self._overlaps = settings.how.overlaps
-        self._how = self._ranks.how(settings.how)
+        self._how = settings.how
         self._feedback = ErrorFeedback() if settings.feedback else None
         self._heirs = self._residual_heirs()
         self._inner_copy = self._copier(model) if settings.inner_on_join == "copy" else None

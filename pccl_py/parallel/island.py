@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,7 @@ from ..work import OpInfo
 from .island_bond import DONE, OUT_OF_RUN, REJOINS_MAX, Bond, join_together
 from .island_layout import forget_pass, local_shards
 from .island_state import IslandState, gradients, groups_of, readable
+from .island_work import IslandWork
 from .siblings import Siblings, limit_waits
 
 logger = logging.getLogger("pccl_py.parallel")
@@ -209,20 +210,46 @@ class Island:
 
     # ---- across islands ------------------------------------------------------------------------------------
 
+    @overload
+    def all_reduce(
+        self,
+        tensors: Tensor | Sequence[Tensor],
+        op: Op = ...,
+        *,
+        weight: float | None = ...,
+        async_op: Literal[False] = ...,
+        **options: Any,
+    ) -> OpInfo: ...
+    @overload
+    def all_reduce(
+        self,
+        tensors: Tensor | Sequence[Tensor],
+        op: Op = ...,
+        *,
+        weight: float | None = ...,
+        async_op: Literal[True],
+        **options: Any,
+    ) -> IslandWork: ...
     def all_reduce(
         self,
         tensors: Tensor | Sequence[Tensor],
         op: Op = "avg",
         *,
         weight: float | None = None,
+        async_op: bool = False,
         **options: Any,
-    ) -> OpInfo:
+    ) -> OpInfo | IslandWork:
         """Over rank r of all islands, in place or to `out`; commits on all ranks of all islands or on none.
 
-        Options are Communicator.all_reduce's, without async_op. Raises what that does, on all ranks of the
-        island alike: Evicted also where only a sibling could not learn the outcome.
+        Options are Communicator.all_reduce's. Raises what that does, on all ranks of the island alike:
+        Evicted also where only a sibling could not learn the outcome. async_op: returns at once; the ranks
+        agree on its end in the wait() of what it returns, which all of them call.
         """
         options |= {"scope": "run", "weight": weight}
+        if async_op:
+            return IslandWork(
+                self._bond, lambda: self.comm.all_reduce(tensors, op, async_op=True, **options)
+            )
         info: OpInfo = self._bond.jointly(lambda: self.comm.all_reduce(tensors, op, **options))
         self._waiting = info.waiting
         return info

@@ -33,6 +33,7 @@ logger = logging.getLogger("pccl_py.parallel")
 T = TypeVar("T")
 
 OUT_OF_RUN = (Evicted, OutcomeUnknown, MasterLost, NoQuorumError)
+ENDS = (*OUT_OF_RUN, CollectiveError)  # of an operation, which siblings have to hear of
 REJOINS_MAX = 5  # in one go: then something is wrong that joining again does not mend
 END_S = 15.0  # within which the master has told all ranks of an island that it is gone
 # How a rank's call ended, as its siblings hear it; the worst one counts for all.
@@ -87,7 +88,7 @@ class Bond:
         failed: PcclError | None = None
         try:
             found.append(call())
-        except (*OUT_OF_RUN, CollectiveError) as error:
+        except ENDS as error:
             failed = error
         own = self._verdict(failed)
         told = self.tell(own)

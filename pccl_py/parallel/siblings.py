@@ -1,6 +1,8 @@
 """The ranks of one island among themselves: what they agree on, and how long they wait for each other.
 
-They talk over a gloo group of their own, a few bytes at a time, beside whatever backend shards the model.
+They talk over a group of their own, a few bytes at a time, beside whatever backend shards the model. It is
+of gloo, unless the island is of this library's backend, which also works where torchrun starts ranks anew:
+gloo and NCCL may find the addresses of the dead in the store then.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class Siblings:
         self._group = dist.new_group(
             dist.get_process_group_ranks(group) if part else None,
             timeout=timedelta(seconds=limit_s),
-            backend="gloo",
+            backend="pccl" if dist.get_backend(group) == "pccl" else "gloo",
             use_local_synchronization=part,
         )
 

@@ -12,14 +12,12 @@ from ..checkpoint import boxes
 from ..checkpoint.coordination import Coordination
 from ..checkpoint.manifest import Manifest, Piece
 from ..checkpoint.stats import LoadInfo
-from ..checkpoint.targets import Mapped, Targets, targets_of
+from ..checkpoint.targets import Fit, Targets
 from ..errors import DamagedError, NoSnapshotError, ProtocolError, StateError
 from ..state.train_state import TrainState
 from ..values import dtypes
 from .keeper_client import Kept
 from .verified import Verified
-
-_SHOWN = 8
 
 
 class Restore:
@@ -36,15 +34,7 @@ class Restore:
         self._coordination, self._timeout_s, self._where = coordination, timeout_s, where
         self._number, self._round = number, 0
 
-    def into(
-        self,
-        state: TrainState,
-        step: int | str,
-        *,
-        strict: bool,
-        parts: list[str] | None,
-        mapping: Mapped | None,
-    ) -> LoadInfo:
+    def into(self, state: TrainState, step: int | str, fit: Fit) -> LoadInfo:
         """Raises NoSnapshotError, on all ranks, and StateError."""
         begun = time.perf_counter()
         skipped: list[tuple[int, str]] = []
@@ -53,8 +43,11 @@ class Restore:
             try:
                 said = [text.decode() for text in self._exchange(why.encode())]
                 if verified is not None and not any(said):
-                    targets = self._targets(state, candidate, verified, strict, parts, mapping)
-                    count = _copy(verified.data, self._manifest(candidate, verified), targets)
+                    manifest = verified.table.manifest(candidate, 0.0, "memory")
+                    world, what = self._coordination.world, f"the snapshot of step {candidate}"
+                    targets = fit.targets(state, manifest, world, what)
+                    _expect_whole(targets, manifest)
+                    count = _copy(verified.data, manifest, targets)
                     targets.take()
                     return self._info(candidate, count, begun, targets, skipped)
             finally:
@@ -80,30 +73,6 @@ class Restore:
             return Verified(self._kept[step]), ""
         except (DamagedError, ProtocolError) as error:
             return None, str(error)
-
-    @staticmethod
-    def _manifest(step: int, verified: Verified) -> Manifest:
-        return verified.table.manifest(step, 0.0, "memory")
-
-    def _targets(
-        self,
-        state: TrainState,
-        step: int,
-        verified: Verified,
-        strict: bool,
-        parts: list[str] | None,
-        mapping: Mapped | None,
-    ) -> Targets:
-        manifest = self._manifest(step, verified)
-        targets = targets_of(state, manifest, self._coordination.world, parts, mapping)
-        if strict and (targets.missing or targets.unexpected):
-            raise StateError(
-                f"the snapshot of step {step} and the state differ: missing in the snapshot: "
-                f"{_some(targets.missing)}; not in the state: {_some(targets.unexpected)}. Restore with "
-                "strict=False, parts= or mapping="
-            )
-        _expect_whole(targets, manifest)
-        return targets
 
     def _info(
         self, step: int, count: int, begun: float, targets: Targets, skipped: list[tuple[int, str]]
@@ -164,8 +133,3 @@ def _nothing(where: str, step: int | str, kept: list[int], skipped: list[tuple[i
     held = f"steps {kept}" if kept else "no complete snapshot"
     asked = "none that all ranks hold" if step == "latest" and kept else f"not step {step}"
     return f"{where} holds {held}{f', {asked}' if kept else ''}: load the newest checkpoint"
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more if names else "nothing"

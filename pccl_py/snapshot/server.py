@@ -5,6 +5,7 @@ Nothing that a connection sends ends the keeper: what is wrong is refused, or cl
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import selectors
@@ -26,6 +27,8 @@ from .protection import Member, Protection
 logger = logging.getLogger("pccl_py.keeper")
 TICK_S = 0.2  # how often the loop looks at its clocks
 WAITING_TICK_S = 0.002  # while a trainer waits for its predecessor to be gone
+SHORT_S = 0.5  # until it looks again whether it may accept, where descriptors or memory are short
+SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Server:
@@ -38,7 +41,8 @@ class Server:
         self._holdings: dict[str, Holding] = {}
         self._connections: set[Connection] = set()
         self._protection = Protection(self._holdings, self._attached, orphan_s)
-        self._pledged = 0  # bytes of buffers on their way to be populated
+        self._pledged: dict[int, int] = {}  # buffers on their way to be populated: descriptor, bytes
+        self._accepts_at = 0.0  # the listener is not looked at before; 0: it is
         self._over = False
         self._idle_since, self._orphan_s = time.monotonic(), orphan_s
         listener.setblocking(False)
@@ -86,8 +90,15 @@ class Server:
     # --- Connections.
 
     def _accept(self) -> None:
-        with suppress(OSError, PcclError):
+        try:
             accepted, _ = self._listener.accept()
+        except OSError as error:
+            if error.errno in SHORTAGES:  # who knocks goes on to: without a pause it would do nothing else
+                logger.warning("a connection waits that cannot be had: %s", error.strerror)
+                self._selector.unregister(self._listener)
+                self._accepts_at = time.monotonic() + SHORT_S
+            return
+        with suppress(OSError, PcclError):
             try:
                 pid = channel.peer_pid(accepted)
                 if len(self._connections) >= limits.CONNECTIONS_MAX:
@@ -271,7 +282,8 @@ class Server:
         self._send(connection, told, given)
 
     def _expect_memory(self, needed: int, what: str) -> None:
-        free = max(memory.available() - self._pledged, 0)
+        lacking = sum(max(count - memory.held(fd), 0) for fd, count in self._pledged.items())
+        free = max(memory.available() - lacking, 0)
         if needed > free:
             raise Refusal("memory", memory.exhausted(needed, free, what), needed, free)
 
@@ -289,13 +301,14 @@ class Server:
         work = threading.Thread(
             target=self._fill, args=(connection, holding, said.slot, fd, wanted), daemon=True
         )
+        self._pledged[fd] = wanted
         try:
             work.start()
         except RuntimeError:  # no thread can be had
+            del self._pledged[fd]
             os.close(fd)
             raise
         connection.filling.add(said.slot)
-        self._pledged += wanted
 
     def _fill(self, connection: Connection, holding: Holding, slot: int, fd: int, wanted: int) -> None:
         """On a thread of its own."""
@@ -310,7 +323,7 @@ class Server:
         self.calls.later(lambda: self._take_filled(done))
 
     def _take_filled(self, done: Filled) -> None:
-        self._pledged -= done.capacity
+        del self._pledged[done.fd]
         done.connection.filling.discard(done.slot)
         if done.refusal is not None or done.connection.holding is not done.holding:
             os.close(done.fd)
@@ -362,6 +375,9 @@ class Server:
     def _look_at_clocks(self) -> None:
         now = time.monotonic()
         self._protection.look()
+        if 0 < self._accepts_at <= now:
+            self._accepts_at = 0.0
+            self._selector.register(self._listener, selectors.EVENT_READ)
         for connection in list(self._connections):
             if not connection.greeted and now - connection.born > limits.GREETING_S:
                 self._drop(connection, TimeoutError("it said nothing"))

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from ..checkpoint.foreign import foreign
 from ..checkpoint.known_states import KnownStates
 from ..checkpoint.manifest_body import shard_file
 from ..checkpoint.record import record_of
-from ..checkpoint.save import StagedSave, addresses
+from ..checkpoint.save import StagedSave
 from ..checkpoint.shard_plans import ShardContent
 from ..checkpoint.stats import LoadInfo
 from ..checkpoint.store_coordination import of_process_group
+from ..checkpoint.targets import Fit
 from ..errors import CheckpointError, NoSnapshotError, SnapshotError, UsageError
 from ..staging import fence
 from ..staging.hooks import hook
@@ -200,12 +200,12 @@ class Snapshots:
         job = native.MemoryCapture(
             pool,
             content.plan.header,
-            addresses(content.pieces),
-            foreign=foreign(content.pieces),
+            content.places,
+            foreign=content.foreign,
             block_bytes=BLOCK_BYTES,
             copy_threads=self._copy_threads,
         )
-        staged = StagedSave(job, content.pieces, content.glimpses, self._timeout_s)
+        staged = StagedSave(job, content, self._timeout_s)
         keeper.begin(slot, step)
         staged.start()
         return _Pending(step, slot, begun, staged, job, content, taken)
@@ -220,9 +220,7 @@ class Snapshots:
                 self._world.rank,
                 shard_file(self._world.rank, self._world.size),
                 pending.taken,
-                content.pieces,
-                content.aliases,
-                content.plan,
+                content,
                 (job.block_crcs, job.region_crcs),
             )
             table = encode(Table(self._world.size, BLOCK_BYTES, record))
@@ -306,7 +304,7 @@ class Snapshots:
             where = str(error)  # the others hear of it
         self._restores += 1
         one = Restore(self._buffers.kept, self._coordination, self._restores, self._timeout_s, where)
-        return one.into(as_state(state), step, strict=strict, parts=parts, mapping=mapping)
+        return one.into(as_state(state), step, Fit(strict, parts, mapping))
 
     load = restore  # as a source of `resume`
 

@@ -28,6 +28,10 @@ bool add_test(std::string_view file, std::string_view name, void (*body)());
 // Counts one failure of the running test and prints it.
 void fail(const std::source_location& where, const std::string& what);
 
+// Of the running test; and those after so many were what it wanted to see.
+int failures_so_far();
+void forgive(int failures);
+
 // What REQUIRE throws; it has been counted already.
 struct Stopped {};
 

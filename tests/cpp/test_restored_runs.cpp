@@ -10,7 +10,7 @@ namespace {
 class OneRecord final : public MasterStore {
  public:
   explicit OneRecord(Bytes record) : record_(std::move(record)) {}
-  Result<std::vector<Bytes>> load() override { return std::vector<Bytes>{record_}; }
+  Result<Records> load() override { return Records{{record_}, {}}; }
   Outcome keep(const std::string&, ByteView) override { return {}; }
   void forget(const std::string&) override {}
 

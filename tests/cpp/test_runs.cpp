@@ -62,6 +62,32 @@ TEST(a_run_that_was_forgotten_begins_anew) {
   }
 }
 
+// One that heard too few of its last view, of a master that serves as many runs as it may.
+TEST(the_run_without_a_name_begins_anew_where_no_other_run_may) {
+  Timing timing;
+  timing.grace = 200 * millisecond;
+  Run run(timing);
+  auto peers = run.peers(3);
+  MasterOptions options;
+  options.listen = net::text_of(run.master->address());
+  options.timing = timing;
+  options.runs_max = 1;
+  run.master.reset();  // before it can learn that two of them go
+  for (std::size_t i = 0; i < 2; ++i) peers[i]->close();
+  auto created = MasterRuntime::create(std::move(options));
+  REQUIRE(created);
+  run.master = std::move(*created);
+  CHECK(comes_to(run, "", 1));
+  CHECK(comes_to(run, "", 0));
+  auto error = Error{ErrorCode::no_quorum, ""};  // while the last run's member is on its way out
+  for (const auto until = monotonic_now() + 10 * second;
+       error.code == ErrorCode::no_quorum && monotonic_now() < until;) {
+    auto next = run.peer(1);
+    error = admitted(*next);
+  }
+  CHECK(!error);
+}
+
 TEST(ranks_are_given_in_the_order_asked_for) {
   const Run run;
   auto last = run.peer(3), second_one = run.peer(3, in_run("", 1)), first = run.peer(3, in_run("", 0));

@@ -4,6 +4,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstring>
+#include <thread>
+
 #include "check.hpp"
 #include "staging_fixture.hpp"
 
@@ -107,4 +111,61 @@ TEST(a_forked_child_has_no_slabs_and_leaves_the_parent_s_alone) {
   REQUIRE(::waitpid(child, &status, 0) == child);
   CHECK_EQ(status, 0);
   std::memset(pool->address(), 1, pool->bytes());
+}
+
+namespace {
+
+std::size_t pages_there(const staging::StagingPool& pool) {
+  std::vector<unsigned char> pages(pool.bytes() / 4096);
+  if (::mincore(pool.address(), pool.bytes(), pages.data()) != 0) return 0;
+  return static_cast<std::size_t>(
+      std::count_if(pages.begin(), pages.end(), [](unsigned char page) { return (page & 1) != 0; }));
+}
+
+}  // namespace
+
+TEST(pages_come_behind_and_change_nothing_that_is_there) {
+  const auto pool = make_fresh_pool(40);
+  std::byte* taken = nullptr;
+  {
+    const Lock lock(Monitor::here().mutex);
+    taken = pool->take(pool->enter(1));
+  }
+  REQUIRE(taken != nullptr);
+  std::memset(taken, 7, slab_bytes);
+  std::thread([&] { pool->warm(); }).join();  // it keeps its low priority
+  CHECK_EQ(pages_there(*pool), pool->bytes() / 4096);
+  CHECK_EQ(pool->free(), 39);
+  CHECK(std::all_of(taken, taken + slab_bytes, [](std::byte one) { return one == std::byte{7}; }));
+  const Lock lock(Monitor::here().mutex);
+  CHECK(!pool->is_fresh_next());
+  pool->give(taken);
+}
+
+TEST(a_pool_that_ends_is_not_warmed_further) {
+  const auto pool = make_fresh_pool(4);
+  pool->stop_warming();
+  std::thread([&] { pool->warm(); }).join();
+  CHECK(pages_there(*pool) < pool->bytes() / 4096);
+  {
+    const Lock lock(Monitor::here().mutex);
+    CHECK(pool->is_fresh_next());
+  }
+  CHECK(!pool->close());
+  std::thread([&] { pool->warm(); }).join();
+}
+
+TEST(slabs_are_taken_while_others_get_their_pages) {
+  const auto pool = make_fresh_pool(200);
+  const auto sink = std::make_shared<MemorySink>(MemorySink::Mode::at_once);
+  const State state(std::vector<std::size_t>(60, 60'000), 5);
+  const auto capture = make_capture(pool, sink, state.spec(2));
+  std::thread warming([&] { pool->warm(); });
+  CHECK(!capture->start());
+  CHECK(capture->wait_staged(in_seconds(20), staging::Capture::Waits::aside));
+  CHECK_EQ(capture->callers_bytes(), 0);
+  CHECK(capture->wait_released(in_seconds(20)));
+  warming.join();
+  check_saved(*capture, *sink, state);
+  CHECK_EQ(pool->free(), 200);
 }

@@ -34,6 +34,21 @@ def digest(count, seed, algorithm):
     array = np.random.default_rng(seed + comm.rank).standard_normal(count).astype(np.float32)
     comm.all_reduce(array, algorithm=algorithm)
     return hashlib.sha256(array.tobytes()).hexdigest()
+def watch(count, algorithm, seconds):
+    import logging
+    lines, slow, hindrances = [], {}, set()
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logging.getLogger("pccl_py").addHandler(handler)
+    array = np.full(count, float(1 << (comm.id % 20)), np.float32)
+    work, began = comm.all_reduce(array, algorithm=algorithm, async_op=True), time.monotonic()
+    while time.monotonic() - began < seconds and not work.is_completed():
+        for operation in comm.diagnose().operations:
+            slow |= {link.peer: dict(peer=link.peer) for link in operation.links if link.takes_slowly}
+        time.sleep(0.05)
+    info = work.wait(60)
+    right = bool((array == sum(1 << (peer % 20) for peer in info.contributors)).all())
+    return dict(right=right, lines=lines, slow_links=list(slow.values()), hindrances=sorted(hindrances))
 def optimize(probe_ms):
     report = comm.optimize_topology(probe_ms)
     return {name: getattr(report, name) for name in report.__slots__} | {"speedup": report.speedup}

@@ -115,6 +115,38 @@ def test_an_island_is_started_again_at_once(master: Master, spawn: Spawn, how: s
         assert [peer.island for peer in comm.peers()][-1] == "blue"
 
 
+WAITS = """
+comm = Communicator(address, config=config, timeout=60)
+say("in", comm.world_size)
+array = np.full(3, 10.0)
+comm.all_reduce(array)
+say("sum", array[0])
+"""
+
+
+def test_whoever_was_stopped_at_the_door_knocks_again(master: Master, spawn: Spawn) -> None:
+    def until_there_wait(count: int) -> None:
+        deadline = time.monotonic() + 30
+        while master.status()["waiting"] != count and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert master.status()["waiting"] == count
+
+    with Communicator(master.address, config=QUICK) as comm:
+        late = spawn("-c", PEER + WAITS, master.address)
+        until_there_wait(1)
+        late.send_signal(signal.SIGSTOP)
+        until_there_wait(0)
+        late.send_signal(signal.SIGCONT)
+        until_there_wait(1)
+        while comm.world_size < 2:
+            comm.update_topology()
+            time.sleep(0.02)
+        array = np.ones(3)
+        comm.all_reduce(array)
+        assert np.all(array == 11)
+        assert expect(late, "in") == "2" and float(expect(late, "sum")) == 11
+
+
 STOPPED = """
 comm = Communicator(address, min_islands=2, config=config)
 say("in", comm.id)

@@ -148,6 +148,12 @@ def test_latency() -> None:
         assert row["exchange_ratio"] == pytest.approx(row["against"]["seconds"] / row["exchange_seconds"])
 
 
+def test_recorder() -> None:
+    (row,) = bench("recorder", "--sizes", "1K", "--repeats", "10")
+    check_measures(row)
+    assert row["cost"] == pytest.approx(row["p25_seconds"] / row["unrecorded_p25_seconds"] - 1)
+
+
 def test_concurrent() -> None:
     rows = bench("concurrent", "--sizes", "64K,1M", "--count", "3", "--peers", "3", "--repeats", "3")
     assert [(row["bytes_each"], row["bytes"]) for row in rows] == [(65536, 196608), (1 << 20, 3 << 20)]

@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def stress(*words: str, path: str | None = None) -> dict[str, int]:
+def stress(*words: str, path: str | None = None) -> dict[str, Any]:
     """`path`: where it finds programs."""
     done = subprocess.run(
         [sys.executable, "-m", "stress", "checkpoint", *words, "--json"],
@@ -23,7 +24,7 @@ def stress(*words: str, path: str | None = None) -> dict[str, int]:
         timeout=300,
         env=None if path is None else {**os.environ, "PATH": path},
     )
-    found: dict[str, int] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
     faults = found["wrong_values"] + found["survivor_deaths"] + found["hangs"]
     assert (done.returncode == 0) == (faults == 0), done.stderr
     return found
@@ -45,9 +46,25 @@ def test_other_ways_to_write_keep_their_word(way: str, kills: int) -> None:
     assert found["wrong_values"] == found["survivor_deaths"] == found["hangs"] == 0, found["details"]
 
 
-def test_a_saver_that_lies_about_durability_is_found() -> None:
-    found = stress("--kills", "12", "--seed", "7", "--sabotage", "durable")
+@pytest.mark.parametrize(
+    ("way", "sabotage", "kills"),
+    [
+        ("save", "durable", 12),
+        ("save", "value", 1),
+        ("upload", "uploaded", 6),
+        ("upload", "value", 1),
+        ("dcp", "value", 1),
+        ("convert", "value", 1),
+        pytest.param("upload", "durable", 12, marks=pytest.mark.nightly),
+        pytest.param("dcp", "durable", 12, marks=pytest.mark.nightly),
+        pytest.param("convert", "durable", 8, marks=pytest.mark.nightly),
+    ],
+)
+def test_a_saver_that_lies_or_saves_something_else_is_found(way: str, sabotage: str, kills: int) -> None:
+    found = stress("--kills", str(kills), "--seed", "7", "--way", way, "--sabotage", sabotage)
     assert found["wrong_values"] > 0
+    says = {"durable": "was durable", "uploaded": "was durable", "value": "holds"}[sabotage]
+    assert any(says in fault for fault in found["details"]), found["details"]
 
 
 def test_a_saver_that_hangs_shows_where() -> None:
@@ -55,6 +72,7 @@ def test_a_saver_that_hangs_shows_where() -> None:
         "--kills", "2", "--seed", "2", "--sabotage", "hang", "--hang-seconds", "1", path=""
     )  # no debugger
     assert found["hangs"] >= 1 and "in save" in str(found["details"])
+    assert "it had begun: save of step" in str(found["details"])
 
 
 def test_the_example_resumes_on_as_many_ranks_and_on_another_number() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import os
 import subprocess
 import threading
 import time
@@ -14,17 +14,12 @@ import pytest
 
 from pccl_py import Communicator, Config, Master, NoQuorumError, SharedState, UsageError
 from tests.conftest import Spawn
+from tests.ports import free_port
 from tests.threads import in_threads
 
 from .peers import PEER, expect
 
 CONFIG = Config(heartbeat_ms=100, heartbeats_missed_max=20)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 class Supervised:
@@ -213,6 +208,28 @@ def test_one_folder_has_one_master(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot make it"):
         Master(state_dir=tmp_path / "file" / "below")
+
+
+def test_records_that_cannot_be_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "elsewhere").write_text("")
+    (tmp_path / "a.run").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "b.run").mkdir()
+    os.mkfifo(tmp_path / "c.run")
+    with open(tmp_path / "d.run", "w") as long:
+        long.truncate(65 << 20)
+    with Master(state_dir=tmp_path) as master, Communicator(master.address, config=CONFIG) as comm:
+        comm.all_reduce(np.ones(1))
+    lines = [record.getMessage() for record in caplog.records]
+    unread = f"a record of the store cannot be read: {tmp_path}"
+    wanted = [
+        "4 of 4 records of the store cannot be read: ",
+        f"{unread}/a.run: it is a symbolic link",
+        f"{unread}/b.run: it is no regular file",
+        f"{unread}/c.run: it is no regular file",
+        f"{unread}/d.run: 68157440 bytes are more than any record has",
+    ]
+    for line in wanted:
+        assert any(one.startswith(line) for one in lines), (line, lines)
 
 
 def test_damaged_records_are_left_alone(tmp_path: Path) -> None:

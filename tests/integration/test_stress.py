@@ -16,6 +16,8 @@ def stress(spawn: Spawn, *arguments: str, seconds: float = 100) -> tuple[int, di
     """Exit status and report."""
     process = spawn("-m", "stress", *arguments, "--json")
     output, _ = process.communicate(timeout=seconds)
+    if process.returncode == 77:
+        return 77, {}
     try:
         return process.returncode, json.loads(output)
     except ValueError:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import pccl_py as pccl
-from pccl_py.checkpoint import checkpointer, foreign, save
+from pccl_py.checkpoint import foreign, shard_plans
 from pccl_py.checkpoint.pieces import Piece
 from pccl_py.errors import CheckpointError
 
@@ -22,8 +22,7 @@ def every_second_piece_is_a_device_s(monkeypatch: pytest.MonkeyPatch) -> Iterato
     def every_second(pieces: Sequence[Piece]) -> list[int]:
         return list(range(0, len(pieces), 2))
 
-    for module in (foreign, save, checkpointer):
-        monkeypatch.setattr(module, "foreign", every_second)
+    monkeypatch.setattr(shard_plans, "foreign", every_second)
     yield
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -306,7 +308,7 @@ def test_two_savers_and_wrong_calls(tmp_path: Path) -> None:
         saver.wait()
         with pytest.raises(StateError, match=r"x/w is F32\[3\] here and F32\[2\]"):
             saver.load({"x": {"w": torch.zeros(3)}})
-        with pytest.raises(StateError, match="missing in the checkpoint: x/v"):
+        with pytest.raises(StateError, match="not saved: x/v"):
             saver.load({"x": {"w": torch.zeros(2), "v": torch.zeros(1)}})
         with pytest.raises(BusyError, match="exists already"):
             saver.save(1, {"x": {"w": torch.zeros(2)}})
@@ -363,3 +365,20 @@ def test_a_pool_in_a_memfd_serves_two_savers_and_stays_its_owner_s(tmp_path: Pat
             Pool(**wrong)
     with Pool(32 << 20) as pool, pytest.raises(UsageError, match="pool_bytes"):
         pccl.Checkpointer(tmp_path / "c", pool=pool, pool_bytes=64 << 20)
+
+
+def test_the_pool_s_pages_come_before_the_first_save(tmp_path: Path) -> None:
+    def resident() -> int:
+        with open("/proc/self/statm") as words:
+            return int(words.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    before, size = resident(), 256 << 20
+    with pccl.Checkpointer(tmp_path, pool_bytes=size) as saver:
+        until = time.monotonic() + 30
+        while resident() - before < 0.9 * size:
+            assert time.monotonic() < until, "nobody makes them"
+            time.sleep(0.01)
+        state = {"x": {"w": torch.arange(1000.0)}}
+        saver.prepare(state)
+        assert saver.save(1, state) and saver.stats.pool_bytes == size
+    assert not [thread for thread in threading.enumerate() if thread.name == "pccl-warm"]

@@ -9,8 +9,6 @@ import torch
 
 from pccl_py.optim import rules
 from pccl_py.optim.islands import Ranks, copies
-from pccl_py.optim.options import averaging, settings
-from tests.toy import H
 
 
 class FakeIsland:
@@ -35,11 +33,6 @@ def ranks(*others: list[float]) -> Ranks:
 
 def test_one_rank_with_nan_is_all_ranks() -> None:
     assert ranks([1]).all(True) and not ranks([1]).all(False) and not ranks([0]).all(True)
-
-
-def test_averages_do_not_overlap() -> None:
-    streaming = settings("AsyncDiLoCo", averaging, sync_every=H, pipelined=True)
-    assert streaming.how.overlaps and not ranks().how(streaming.how).overlaps
 
 
 def test_the_clock_of_the_first_rank_decides() -> None:

@@ -30,6 +30,9 @@ from stress.report import Report
         ("recovery --bytes 3", "'3': sizes are multiples of 4 bytes"),
         ("recovery --forked-workers -1", "--forked-workers: '-1'"),
         ("pause --rounds 0", "--rounds: '0'"),
+        ("run flood", "argument SCENARIO: invalid choice: 'flood'"),
+        ("run churn --minutes 0", "--minutes: '0': it is a number above 0"),
+        ("run churn --peers 2", "--peers: '2': it is a whole number from 3 to 8"),
         ("pause --bytes much", "'much' is no size"),
     ],
 )
@@ -62,3 +65,26 @@ def test_a_run_without_operations_is_no_success(
     monkeypatch.setattr(command, "run", run)
     assert command.main(["churn"]) == status
     assert text in capsys.readouterr().out
+
+
+def test_the_list_names_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["list"]) == 0
+    text = capsys.readouterr().out
+    for (
+        name
+    ) in "churn stop partition slow_link loss master_kill disk_full clock_jump join_storm everything".split():
+        assert f"\n{name}" in text and name in command.SCENARIOS
+
+
+@pytest.mark.parametrize(
+    "error", [command.NoEmulator("root"), command.NoDisk("root"), command.clock.NoClocks("g++")]
+)
+def test_a_machine_that_lacks_something_is_no_fault(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(args: object, line: str) -> Report:
+        raise error
+
+    monkeypatch.setattr(command, "run", run)
+    assert command.main(["run", "partition"]) == 77
+    assert "missing: " in capsys.readouterr().err

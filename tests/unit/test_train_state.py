@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -50,6 +51,32 @@ def test_the_second_walk_sees_what_changed() -> None:
     third = state.take(ALONE)
     assert third.boxes["model/weight"].shape == (3, 2)
     assert third.boxes["model/weight"].tensor.data_ptr() == module.weight.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("before", "change"),
+    [
+        (torch.zeros(3, 2), lambda held: held["x"].t_()),
+        (torch.zeros(3, 2), lambda held: held["x"].set_(torch.zeros(3, 2))),
+        (torch.zeros(3, 2).t(), lambda held: held["x"].set_(held["x"].t().reshape(2, 3))),
+        (torch.zeros(4, 4).t(), lambda held: held["x"].t_()),
+        (torch.zeros(4, 4)[::2], lambda held: held["x"].as_strided_((2, 4), (4, 1))),
+        (torch.zeros(3), lambda held: setattr(held["x"], "data", held["x"].view(torch.int32))),
+        (torch.zeros(3), lambda held: held.update(x=held["x"][:2])),
+        (torch.zeros(3), lambda held: held.update(x=3.0)),
+        (torch.zeros(3), lambda held: held.update(y=held.pop("x"))),
+        (torch.zeros(3), lambda held: held.update(x=held["x"].to_sparse())),
+        (torch.zeros(3), lambda held: held.update(x=[held["x"]])),
+    ],
+)
+def test_a_fingerprint_sees_other_memory_and_other_shapes_of_it(
+    before: torch.Tensor, change: Callable[[dict[str, Any]], object]
+) -> None:
+    held: dict[str, Any] = {"x": before, "more": [torch.zeros(2), 7]}
+    fingerprint = Fingerprint(held)
+    assert fingerprint.matches(held) and fingerprint.matches({**held, "x": held["x"].detach()})
+    change(held)
+    assert not fingerprint.matches(held)
 
 
 def test_a_parameter_that_an_optimizer_gets_later_becomes_its_own() -> None:

@@ -19,7 +19,7 @@ from torch.distributed.tensor import Shard
 
 import pccl_py
 from pccl_py import Communicator, Config
-from pccl_py.optim import AsyncDiLoCo, DiLoCo
+from pccl_py.optim import AsyncDiLoCo, DiLoCo, StreamingDiLoCo
 from pccl_py.parallel import Island
 from pccl_py.parallel.island_layout import local_shards
 
@@ -238,11 +238,12 @@ def windows(
     path: str,
     address: str,
     kind: str,
+    family: str = "diloco",
     victim: int = -1,
     at: str = "",
     paused: int = -1,
 ) -> None:
-    """DiLoCo on islands. Islands from the third on come when one is lost."""
+    """DiLoCo, or another one of its family, on islands. Islands from the third on come when one is lost."""
     name, place = join_island(rank, path)
     model = sharded(net(rank // SIZE), kind)
     inner = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -257,25 +258,28 @@ def windows(
     wanted, count, stopped = ranks > 2 * SIZE or paused >= 0, 0, False
     try:
         with Island(address, model, name="b" if late else name, **options) as island:
-            outer = DiLoCo(island, model, inner, sync_every=3)
-            with outer:
+            make, more = FAMILY[family]
+            with make(island, model, inner, sync_every=3, **more) as outer:
                 say(begins=outer.windows)
-                healed = late
-                while outer.windows < 6 or (wanted and not healed and outer.windows < 200):
+                last_one = outer.windows + 2 if late else 6
+                together = 0  # windows of both, once one had been gone
+                while outer.windows < last_one or (wanted and together < 3 and outer.windows < 200):
                     if rank == victim and outer.windows == 2:
                         if at == "outer" and outer.pending_steps == 2:
                             die_in_the_next_reduction(island)
                         _die_if(at == "inner" and outer.pending_steps == 1)
-                    if rank == paused and outer.windows == 2 and not stopped:
+                        _die_if(at == "flight" and outer._flight is not None)
+                    ready = outer.windows == 2 and (family == "diloco" or outer._flight is not None)
+                    if rank == paused and ready and not stopped:
                         stopped = True
                         stop_for(1.6)
                     loss_of(model, count, rank).backward()
-                    count += 1
+                    count, before = count + 1, outer.windows
                     inner.step()
                     inner.zero_grad()
                     last = outer.stats.last
-                    if last is not None and not outer.pending_steps and last.number == outer.windows:
-                        healed |= outer.windows > 3 and len(last.contributors) == 2
+                    if last is not None and before < outer.windows == last.number:
+                        together += outer.windows > 3 and len(last.contributors) == 2
                         say(window=last.number, of=len(last.contributors), digest=outer.state_digest())
                         if wanted:
                             time.sleep(0.05)
@@ -287,11 +291,44 @@ def windows(
     os._exit(0)
 
 
+FAMILY: dict[str, tuple[Any, dict[str, Any]]] = {
+    "diloco": (DiLoCo, {}),
+    "streaming": (StreamingDiLoCo, {"num_fragments": 1, "fragment_sync_delay": 2, "quantization": "int8"}),
+    "async": (AsyncDiLoCo, {}),
+}
+
+
+def overlapping(*, rank: int, ranks: int, path: str, address: str, family: str) -> None:
+    """What leaves arrives while nobody waits for it: each rank trains on only when it is there."""
+    name, _ = join_island(rank, path)
+    model = sharded(net(0), "fsdp2")
+    inner = torch.optim.SGD(model.parameters(), lr=0.1)
+    kind, options = FAMILY[family]
+    arrived, seen = 0, None
+    with Island(address, model, name=name, config=CALM, min_islands=2, inner_timeout=20) as island:
+        with kind(island, model, inner, sync_every=3, **options) as outer:
+            for count in range(12):
+                loss_of(model, count, rank).backward()
+                inner.step()
+                inner.zero_grad()
+                until = time.monotonic() + 10
+                if outer._flight is not seen and outer._flight is not None:
+                    works = outer._flight._works
+                    while not all(work.is_completed() for work in works) and time.monotonic() < until:
+                        time.sleep(0.001)
+                    arrived += len(works) == 2 and time.monotonic() < until
+                seen = outer._flight
+            outer.finalize()
+        say(end=outer.state_digest(), arrived=arrived, windows=outer.windows)
+    os._exit(0)
+
+
 RULES: dict[str, tuple[Any, dict[str, Any]]] = {
     "rda": (DiLoCo, {"merge": "rda"}),
     "clip": (DiLoCo, {"outer_momentum_clip": 0.02}),
     "gap": (AsyncDiLoCo, {"staleness": "gap", "lookahead": False, "outer_momentum_clip": 0.02}),
     "lookahead": (AsyncDiLoCo, {"staleness": "gap"}),
+    "streaming": (StreamingDiLoCo, {"sync_every": 4, "num_fragments": 2, "fragment_sync_delay": 1}),
     "dynamic": (DiLoCo, {"local_steps": "dynamic"}),
     "quorum": (DiLoCo, {"min_peers": 1, "grace_ms": 5, "weighting": "rarity"}),
     "copy": (DiLoCo, {"inner_state_on_join": "copy"}),
@@ -316,7 +353,7 @@ def ruled(
     timed = case in ("dynamic", "quorum")
     taken: list[int] = []
     with Island(address, model, name="ab"[number], config=CALM, min_islands=2, inner_timeout=20) as island:
-        with kind(island, model, inner, sync_every=8 if timed else 3, **options) as outer:
+        with kind(island, model, inner, **{"sync_every": 8 if timed else 3, **options}) as outer:
             count = 0
             while outer.windows < 6:
                 if timed:

@@ -50,6 +50,10 @@ def check_alike(said: Said, ranks: list[int], key: str = "step") -> None:
         for other in others:
             common = first.keys() & other.keys()
             assert common and all(first[step] == other[step] for step in common)
+    check_ends(said, ranks)
+
+
+def check_ends(said: Said, ranks: list[int]) -> None:
     ends = {rank: the(said[rank], "end") for rank in ranks}
     assert len(set(ends.values())) == 2, ends
     assert all(end == ends[rank % 2] for rank, end in ends.items())
@@ -135,13 +139,25 @@ def test_a_silent_sibling_ends_the_wait_in_a_collective(gang: Gang, quick_master
     assert the(said[0], "end") and the(said[1], "end")
 
 
+NIGHTLY = pytest.mark.nightly
+
+
 @pytest.mark.parametrize(
-    ("kind", "victim", "at"), [("fsdp2", 3, "outer"), ("fsdp2", 2, "inner"), ("fsdp1", 2, "outer")]
+    ("family", "kind", "victim", "at"),
+    [
+        ("diloco", "fsdp2", 3, "outer"),
+        ("diloco", "fsdp2", 2, "inner"),
+        ("diloco", "fsdp1", 2, "outer"),
+        ("streaming", "fsdp2", 3, "flight"),
+        pytest.param("streaming", "fsdp2", 2, "outer", marks=NIGHTLY),
+        pytest.param("async", "fsdp2", 3, "flight", marks=NIGHTLY),
+        pytest.param("async", "fsdp1", 2, "outer", marks=NIGHTLY),
+    ],
 )
 def test_diloco_on_islands_survives_a_death(
-    gang: Gang, master: Master, kind: str, victim: int, at: str
+    gang: Gang, master: Master, family: str, kind: str, victim: int, at: str
 ) -> None:
-    play: dict[str, Any] = {"kind": kind, "victim": victim, "at": at}
+    play: dict[str, Any] = {"family": family, "kind": kind, "victim": victim, "at": at}
     said = gang.play("plays_islands:windows", 6, killed=(victim,), address=master.address, **play)
     check_alike(said, [0, 1, 4, 5], "window")
     windows = by_step(said[0], "window")
@@ -153,7 +169,7 @@ def test_diloco_on_islands_survives_a_death(
 @pytest.mark.parametrize(
     ("case", "sharding", "outputs"),
     [
-        *((case, "fsdp2", 3) for case in ("rda", "clip", "gap", "lookahead")),
+        *((case, "fsdp2", 3) for case in ("rda", "clip", "gap", "lookahead", "streaming")),
         ("clip", "fsdp1", 3),
         ("gap", "fsdp1", 3),
         ("rda", "fsdp2", 1),
@@ -196,8 +212,19 @@ def test_ranks_of_an_island_take_the_same_steps(gang: Gang, master: Master, case
     assert (steps[0] == steps[2]) == (case == "copy"), "the second island is slower"
 
 
-def test_diloco_on_an_evicted_island_rejoins(gang: Gang, quick_master: Master) -> None:
-    said = gang.play("plays_islands:windows", 4, address=quick_master.address, kind="fsdp2", paused=2)
+@pytest.mark.parametrize("family", ["streaming", pytest.param("async", marks=NIGHTLY)])
+def test_averages_travel_while_islands_train(gang: Gang, master: Master, family: str) -> None:
+    said = gang.play("plays_islands:overlapping", 4, address=master.address, family=family)
+    check_ends(said, [0, 1, 2, 3])
+    assert [the(lines, "arrived") for lines in said] == [4] * 4
+
+
+@pytest.mark.parametrize(
+    "family", ["diloco", *(pytest.param(name, marks=NIGHTLY) for name in ("streaming", "async"))]
+)
+def test_diloco_on_an_evicted_island_rejoins(gang: Gang, quick_master: Master, family: str) -> None:
+    play = partial(gang.play, "plays_islands:windows", address=quick_master.address, kind="fsdp2")
+    said = play(4, family=family, paused=2)
     check_alike(said, [0, 1, 2, 3], "window")
     assert [the(lines, "rejoins") for lines in said] == [0, 0, 1, 1]
 

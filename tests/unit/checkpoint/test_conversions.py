@@ -155,6 +155,9 @@ def test_import_needs_a_free_step_and_a_source(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a checkpoint at all")
     with pytest.raises(DamagedError, match="no safetensors file"):
         read_any(tmp_path / "text")
+    os.mkfifo(tmp_path / "pipe")  # nobody will ever write to it
+    with pytest.raises(DamagedError, match="nor a regular file"):
+        read_any(tmp_path / "pipe")
     (tmp_path / "nothing").mkdir()
     with pytest.raises(DamagedError, match="neither"):
         read_any(tmp_path / "nothing")

@@ -1,0 +1,29 @@
+"""What a run does now, and did lately: diagnosis, dumps of recorded events, and timelines made of them.
+
+    comm.diagnose()                    # operations in flight, and whom each waits for
+    comm.dump("here.pccltrace")        # this peer's last events
+    pccl_py.observe.dump_on_signal()   # kill -USR1 PID: all communicators of the process
+
+`python -m pccl_py trace DUMPS... -o out.json` merges dumps of many peers. Never imports torch.
+"""
+
+from __future__ import annotations
+
+from .diagnosis import Diagnosis, LinkNow, OperationNow
+from .dump import dump_all, dump_on_signal
+from .timeline import merge
+from .trace_format import Event, Trace, TraceError, decode, read
+
+__all__ = [
+    "Diagnosis",
+    "Event",
+    "LinkNow",
+    "OperationNow",
+    "Trace",
+    "TraceError",
+    "decode",
+    "dump_all",
+    "dump_on_signal",
+    "merge",
+    "read",
+]

@@ -1,0 +1,92 @@
+"""What must happen within a time after something was done to the run: the oracle of progress.
+
+A promise is kept by a record that a peer says, or void when what it spoke of is gone; broken is what is
+neither when its time is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .records import Record
+
+if TYPE_CHECKING:
+    from .processes import Child
+    from .scene import Actor
+
+# Who said it: a peer, or another process of the run.
+Kept = Callable[["Actor | Child", Record], bool]
+
+
+@dataclass(eq=False)
+class _Promise:
+    text: str
+    made: float
+    until: float
+    kept: Kept
+    void: Callable[[], bool]
+    took_ms: list[float] | None
+
+
+class Promises:
+    """`patience`: every time is so much longer; for runs in which everything happens at once. `starved`: how
+    long a process had to wait for a core since a moment; that much more time it has."""
+
+    def __init__(
+        self,
+        broken: Callable[[str], None],
+        patience: float = 0.0,
+        starved: Callable[[float], float] = lambda since: 0.0,
+    ) -> None:
+        self._broken = broken
+        self._patience = patience
+        self._starved = starved
+        self._open: list[_Promise] = []
+        self.kept = self.void = 0
+
+    def make(
+        self,
+        text: str,
+        now: float,
+        within_s: float,
+        kept: Kept,
+        *,
+        void: Callable[[], bool] = lambda: False,
+        took_ms: list[float] | None = None,
+    ) -> None:
+        """`kept` is asked about each record of a later time; `took_ms` takes the time until then."""
+        until = now + within_s + self._patience
+        self._open.append(_Promise(text, now, until, kept, void, took_ms))
+
+    def on_record(self, who: Actor | Child, record: Record) -> None:
+        for promise in [p for p in self._open if record["t"] > p.made and p.kept(who, record)]:
+            self._open.remove(promise)
+            if self._is_broken(promise, record["t"]):
+                self._tell(promise, record["t"])
+                continue
+            self.kept += 1
+            if promise.took_ms is not None:
+                promise.took_ms.append((record["t"] - promise.made) * 1e3)
+
+    def check(self, now: float) -> None:
+        for promise in list(self._open):
+            if promise.void():
+                self._open.remove(promise)
+                self.void += 1
+            elif self._is_broken(promise, now):
+                self._open.remove(promise)
+                self._tell(promise, now)
+
+    @property
+    def open(self) -> bool:
+        return bool(self._open)
+
+    def _is_broken(self, promise: _Promise, now: float) -> bool:
+        return now > promise.until and now > promise.until + self._starved(promise.made)
+
+    def _tell(self, promise: _Promise, now: float) -> None:
+        limit, starved = promise.until - promise.made, self._starved(promise.made)
+        waited = f", {starved:.1f} of them for a core" if starved > 0.1 else ""
+        self._broken(f"{promise.text} within {limit:.1f} s; it has been {now - promise.made:.1f} s{waited}")

@@ -1,0 +1,43 @@
+"""How long processes that could run had to wait for a core: a busy machine breaks no promise of ours."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+EVERY_S = 0.5
+KEPT_S = 60.0
+
+
+class Starvation:
+    """Of all processes that are shown to it, by the kernel's own count, summed over the threads of each."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._waits: list[dict[int, float]] = []  # by process, since it was started
+
+    def look(self, pids: Iterable[int], now: float) -> None:
+        if self._times and now - self._times[-1] < EVERY_S:
+            return
+        self._times.append(now)
+        self._waits.append({pid: waited_s(pid) for pid in pids})
+        while now - self._times[0] > KEPT_S:
+            del self._times[0], self._waits[0]
+
+    def since(self, t: float) -> float:
+        """Seconds, of the process that waited longest since then."""
+        if not self._times:
+            return 0.0
+        before = self._waits[max(0, bisect_right(self._times, t) - 1)]
+        return max((after - before.get(pid, 0.0) for pid, after in self._waits[-1].items()), default=0.0)
+
+
+def waited_s(pid: int) -> float:
+    total = 0
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError, IndexError):
+                total += int((thread / "schedstat").read_text().split()[1])
+    return total * 1e-9

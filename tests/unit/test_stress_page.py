@@ -1,0 +1,128 @@
+"""Reports of stress, and what they are made of: leaks, promises, times of starvation, pages."""
+
+from __future__ import annotations
+
+import os
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from stress.history import Event, History
+from stress.page import page
+from stress.promises import Promises
+from stress.report import FAULTS, Report
+from stress.resources import MIB, Life, Sample, sample
+from stress.starvation import Starvation, waited_s
+from stress.timetable import Timetable
+
+
+def life(values: list[int], **fixed: int) -> Life:
+    """Descriptors, one sample per second."""
+    rest = {"memory": 100 * MIB, "shared_memory": 0, "threads": 9} | fixed
+    return Life("peer", [Sample(float(t), descriptors=n, **rest) for t, n in enumerate(values)])
+
+
+@pytest.mark.parametrize(
+    ("values", "leaks"),
+    [
+        (list(range(20, 80)), True),  # one per second
+        ([20 + t // 2 for t in range(60)], True),
+        ([20] * 60, False),
+        ([20] * 30 + [60] * 30, False),  # once, and no more
+        ([20 + 60 * (t % 7 == 0) for t in range(60)], False),  # given back
+        (list(range(5, 65)) + [5], False),  # nearly all of it, in the end
+        (list(range(20, 40)), False),  # too short a life
+    ],
+)
+def test_leaks(values: list[int], leaks: bool) -> None:
+    assert bool(life(values).leaks(20.0)) == leaks
+
+
+def test_what_a_process_holds() -> None:
+    before = sample(os.getpid(), 0.0)
+    files = [open(os.devnull) for _ in range(5)]
+    ballast = bytearray(os.urandom(1 << 20) * 64)
+    after = sample(os.getpid(), 1.0)
+    assert before is not None and after is not None
+    assert after.descriptors == before.descriptors + len(files)
+    assert after.memory - before.memory > len(ballast) // 2
+    for file in files:
+        file.close()
+    assert sample(1 << 22, 0.0) is None
+
+
+def test_promises_wait_for_a_starved_machine() -> None:
+    broken: list[str] = []
+    starved = [0.0]
+    promises = Promises(broken.append, starved=lambda since: starved[0])
+    promises.make("it rains", 10.0, 2.0, lambda who, record: record["what"] == "rain")
+    promises.check(11.9)
+    starved[0] = 3.0
+    promises.check(14.9)
+    assert promises.open and not broken
+    promises.check(15.1)
+    assert broken == ["it rains within 2.0 s; it has been 5.1 s, 3.0 of them for a core"]
+    took: list[float] = []
+    promises.make("it rains", 20.0, 2.0, lambda who, record: record["what"] == "rain", took_ms=took)
+    promises.on_record(None, {"what": "rain", "t": 19.0})  # type: ignore[arg-type]  # said before
+    promises.on_record(None, {"what": "rain", "t": 20.5})  # type: ignore[arg-type]
+    assert took == [500.0] and not promises.open and len(broken) == 1
+    promises.make("it snows", 30.0, 2.0, lambda who, record: False, void=lambda: True)
+    promises.check(99.0)
+    assert not promises.open and len(broken) == 1
+
+
+def test_starvation_is_what_the_kernel_counts() -> None:
+    starvation = Starvation()
+    starvation.look([os.getpid()], 0.0)
+    assert starvation.since(0.0) == 0.0
+    assert 0 <= waited_s(os.getpid()) < 1e4 and waited_s(1 << 22) == 0.0
+
+
+def test_a_timetable_keeps_order() -> None:
+    done: list[str] = []
+    timetable = Timetable()
+    timetable.at(2.0, lambda: done.append("b"))
+    timetable.at(1.0, lambda: timetable.at(1.0, lambda: done.append("a2")))
+    timetable.at(1.0, lambda: done.append("a1"))
+    timetable.at(3.0, lambda: done.append("c"))
+    assert timetable.due() == 1.0
+    timetable.act(2.5)
+    assert done == ["a1", "a2", "b"] and timetable.due() == 3.0
+
+
+def report() -> Report:
+    history = History(100.0, 60.0)
+    for t in range(60):
+        history.result(t % 3, 100.0 + t)
+    history.members += [(100.0, 3), (120.0, 2), (125.0, 3)]
+    history.events.append(Event(120.0, "kills", "SIGKILL of <peer> & co"))
+    history.resources.lives[7] = life(list(range(30, 60)))
+    summary = {"median": 1.0, "p99": 2.0, "max": 3.0, "count": 4}
+    return Report(
+        "churn", 7, "python -m stress", 3, 60.0, operations=60, recovery_ms=summary, history=history
+    )
+
+
+@pytest.mark.parametrize("fault", [None, *FAULTS])
+def test_a_page_tells_faults_and_needs_nothing_else(fault: str | None) -> None:
+    found = report()
+    if fault is not None:
+        setattr(found, fault, 1)
+        found.note("<script>alert(1)</script>")
+    text = page(found)
+    assert found.faultless == (fault is None)
+    assert ('class="verdict good"' in text) == (fault is None)
+    assert "<script" not in text and not re.search(r'(src|href)="', text)
+    for drawing in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        ET.fromstring(drawing)
+    assert text.count("<svg") == 7
+    assert "SIGKILL of &lt;peer&gt; &amp; co" in text
+
+
+def test_a_page_is_written_and_json_has_no_history(tmp_path: Path) -> None:
+    found = report()
+    assert '"history"' not in found.as_json() and found.history is not None
+    assert "broken_promises        0" in found.as_text()
