@@ -55,7 +55,7 @@ COMPILE_FLAGS = {
     "thread": "-O1 -g -fsanitize=thread -D_GLIBCXX_ASSERTIONS".split(),
 }
 # Tests' own sources: most are run once, soon after they are compiled. The simulator runs for long.
-QUICK_FLAGS = {"none": ["-O1"], "address": [], "thread": []}
+QUICK_FLAGS = {"none": ["-O1"]}
 LINK_FLAGS = {
     "none": [],
     "address": ["-fsanitize=address,undefined"],
@@ -185,7 +185,7 @@ class Build:
         """`salt` stands for `system` in the fingerprint: an isolated build has it elsewhere every time."""
         target = self._objects / f"{source}.o"
         _, special = instruction_set(source) or ("", [])
-        quick = QUICK_FLAGS[self._flavour] if source.startswith("tests/cpp/test_") else []
+        quick = QUICK_FLAGS.get(self._flavour, []) if source.startswith("tests/cpp/test_") else []
         flags = [*self._flags, *special, *quick, *(f"-I{path}" for path in ("csrc", *include))]
         dependencies = ["-MMD", "-MF", str(target.with_suffix(".d"))]
         outside = [word for path in system for word in ("-isystem", path)]
@@ -211,6 +211,7 @@ class Build:
         part = target.with_name(f"{target.name}.part")
         flags = ["-pthread", *LINK_FLAGS[self._flavour], *flags]
         libraries = shlex.split(os.environ.get("LDFLAGS", ""))
+        libraries.append("-ldl")  # dlopen(), where it is not in libc
         run([*self._cxx, *flags, *objects, *libraries, "-o", str(part)], LinkError)
         part.replace(target)
 

@@ -56,7 +56,7 @@ _has_core = find_spec(f"{__name__}._core") is not None
 if TYPE_CHECKING or _has_core:
     from .communicator import Communicator, LinkInfo, PeerInfo
     from .error_feedback import ErrorFeedback
-    from .master import EtcdStore, Master
+    from .master import Dashboard, EtcdStore, Master
     from .shared import empty, share, zeros
     from .shared_state import SharedState, SyncInfo
     from .topology import TopologyReport
@@ -90,6 +90,7 @@ __all__ = [
     "ConnectError",
     "DamagedError",
     "ErrorFeedback",
+    "Dashboard",
     "EtcdStore",
     "Evicted",
     "InternalError",

@@ -23,7 +23,7 @@ from .errors import ClosedError, Evicted, PcclError, UsageError, from_code
 from .joined_with import JoinedWith
 from .logs import tie
 from .observe.observed import Observed
-from .secret import read_secret
+from .secret import secret_of
 from .shared_state import SharedState, SyncInfo
 from .staging import fence
 from .state_sync import StateSync
@@ -77,7 +77,8 @@ class Communicator(Collectives, CodedCalls, Observed):
     """`with Communicator("master.example:48148", secret_file="run.key") as comm:` joins, then leaves.
 
     address         host:port of the master; names, IPv4 and [IPv6]
-    secret_file     at least 16 bytes that all peers and the master share; without it, loopback only
+    secret_file     at least 16 bytes that all peers and the master share: all connections are then TLS 1.3
+                    between those who have it. None: the configuration's; where that is empty, loopback only
     insecure        True: other hosts without a secret
     island          name of the peers that live and die together; None: this peer is one by itself
     island_size     how many peers the island has; rank r of it joins group r
@@ -141,6 +142,7 @@ class Communicator(Collectives, CodedCalls, Observed):
         self.joined_with = JoinedWith(address, secret_file, insecure, run_name, listen, advertise)
         self._config = config or Config.load()
         self._connect_s = arguments.seconds_of(timeout, self._config.connect_timeout_s)
+        _core.name_libssl(self._config.libssl)
         name, island_rank, size, group = arguments.island_of(island, island_size, group)
         self._alone = size == 1
         self._new_peer = partial(
@@ -154,7 +156,7 @@ class Communicator(Collectives, CodedCalls, Observed):
             min_islands=arguments.whole(min_islands, "min_islands", 1, arguments.U32_MAX),
             listen=listen or "",
             advertise=arguments.advertised(advertise),
-            secret=read_secret(secret_file, insecure=insecure),
+            secret=secret_of(secret_file, insecure=insecure, config=self._config),
             insecure=insecure,
             timing=self._config.apply(_core.Timing()),
             congestion_control=self._config.congestion_control,

@@ -78,6 +78,10 @@ class Config:
         16.0, "PCCL_DEADLINE_K", at_most=1e6,
         help="The deadline is the median of past durations plus so many times their spread.",
     )  # fmt: skip
+    straggler_ms: int = timing(
+        0, "PCCL_STRAGGLER_MS", at_least=0,
+        help="At the master: few who keep all others waiting for so long are evicted. 0: nobody is.",
+    )  # fmt: skip
     connect_timeout_s: float = knob(
         600.0, "PCCL_CONNECT_TIMEOUT_S", at_least=0, at_most=1e9,
         help="To be admitted, in seconds; a running group admits at its next boundary. 0: no limit.",
@@ -93,6 +97,14 @@ class Config:
     congestion_control: str = knob(
         "auto", "PCCL_CONGESTION_CONTROL",
         help="Of data links: a name that the kernel knows, or auto (by the path).",
+    )  # fmt: skip
+    secret_file: str = knob(
+        "", "PCCL_SECRET_FILE",
+        help="A file with the run's secret, where no argument names one. Empty: none.",
+    )  # fmt: skip
+    libssl: str = knob(
+        "", "PCCL_LIBSSL",
+        help="Path of OpenSSL 3's libssl, for runs with a secret. Empty: Python's own, or libssl.so.3.",
     )  # fmt: skip
     host_label: str = knob(
         "", "PCCL_HOST_LABEL",

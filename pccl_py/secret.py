@@ -5,10 +5,24 @@ from __future__ import annotations
 import os
 import stat
 import warnings
+from contextlib import suppress
+from importlib import import_module
 
+from .config import Config
 from .errors import UsageError
 
 SECRET_BYTES_MIN = 16
+
+
+def secret_of(path: str | os.PathLike[str] | None, *, insecure: bool, config: Config) -> bytes:
+    """The run's secret by argument, else by `config` unless the caller wants none; empty: there is none."""
+    if path is None and config.secret_file and not insecure:
+        path = config.secret_file
+    secret = read_secret(path, insecure=insecure)
+    if secret:
+        with suppress(ImportError):
+            import_module("ssl")  # the core takes the OpenSSL that the process has: let it be Python's
+    return secret
 
 
 def read_secret(path: str | os.PathLike[str] | None, *, insecure: bool) -> bytes:
@@ -33,5 +47,5 @@ def read_secret(path: str | os.PathLike[str] | None, *, insecure: bool) -> bytes
         )
     if mode & (stat.S_IROTH | stat.S_IWOTH):
         text = f"secret_file {os.fspath(path)!r} may be read or written by everybody: chmod 600 it"
-        warnings.warn(text, stacklevel=3)
+        warnings.warn(text, stacklevel=4)
     return secret

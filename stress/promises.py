@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .records import Record
+from .starvation import excused_s
 
 if TYPE_CHECKING:
     from .processes import Child
@@ -84,7 +85,10 @@ class Promises:
         return bool(self._open)
 
     def _is_broken(self, promise: _Promise, now: float) -> bool:
-        return now > promise.until and now > promise.until + self._starved(promise.made)
+        if now <= promise.until:
+            return False
+        limit_s = promise.until - promise.made
+        return now > promise.until + excused_s(self._starved(promise.made), limit_s)
 
     def _tell(self, promise: _Promise, now: float) -> None:
         limit, starved = promise.until - promise.made, self._starved(promise.made)

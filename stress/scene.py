@@ -19,7 +19,7 @@ from .master_seat import MasterSeat
 from .processes import Child, Fleet, dump_stacks
 from .records import Record, Writer
 from .report import Report
-from .starvation import Starvation
+from .starvation import Starvation, excused_s
 
 Stage = Literal["joining", "member", "gone", "left"]
 PeerMain = Callable[[str, Writer, int], None]  # address of the master, writer, lifeline
@@ -340,7 +340,10 @@ class Scene:
             ):
                 continue
             silent = now - actor.progress
-            if silent > self.hang_s and silent > self.hang_s + self.starvation.since(actor.progress):
+            if silent <= self.hang_s:
+                continue
+            starved = self.starvation.since(actor.progress)
+            if silent > self.hang_s + excused_s(starved, self.hang_s):
                 self._report_hang(actor, now)
                 raise Hang
 

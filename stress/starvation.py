@@ -9,6 +9,12 @@ from pathlib import Path
 
 EVERY_S = 0.5
 KEPT_S = 60.0
+EXCUSED_TIMES = 3.0  # however busy the machine is, there is an end to it
+
+
+def excused_s(starved_s: float, limit_s: float) -> float:
+    """How much longer something may take that is to take `limit_s`."""
+    return min(starved_s, EXCUSED_TIMES * limit_s)
 
 
 class Starvation:

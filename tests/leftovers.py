@@ -25,7 +25,8 @@ def watch() -> None:
     """From here on: whatever this process starts ends soon after it."""
     mark = f"tests-{os.getpid()}-{os.urandom(8).hex()}"
     command = [sys.executable, "-IS", __file__, str(os.getpid()), mark]
-    started = os.posix_spawn(sys.executable, command, os.environ)  # without the mark
+    unmarked = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    started = os.posix_spawn(sys.executable, command, unmarked)
     _, status = os.waitpid(started, 0)  # it goes on in a fork: nobody here has to wait for it
     if status != 0:
         raise RuntimeError(f"no watcher of the tests' processes: status {status}")

@@ -35,6 +35,8 @@ inline constexpr std::size_t records_max = 1 << 14;
 inline constexpr std::size_t peers_named_max = 64;
 // Breaks that a peer may report in a row while nothing commits: then it goes, so that the others get on.
 inline constexpr std::uint32_t complaints_max = 16;
+// Numbers that a peer shows of itself; each is a line of a page.
+inline constexpr std::size_t figures_max = 32;
 // One probe of one link: more tells nothing new, and all other peers wait for it.
 inline constexpr std::uint32_t probe_ms_min = 20, probe_ms_max = 2000;
 // Blocks of shared state on their way to one peer: far more than it asks for at a time.

@@ -1,5 +1,6 @@
 // Shared by the binding files: errors become Python exceptions, waits release the GIL and see Ctrl-C.
 #pragma once
+#include <cxxabi.h>
 #include <pybind11/functional.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -23,14 +24,21 @@ bool interpreter_ends_elsewhere();
 // which ends the process. It sleeps until the process is gone, as later versions of Python do themselves.
 [[noreturn]] void sleep_for_ever();
 
+// The end may also begin while this thread waits for its turn: then it is caught on its way out.
+inline void take_gil_again(PyThreadState* state) {
+  if (interpreter_ends_elsewhere()) sleep_for_ever();
+  try {
+    PyEval_RestoreThread(state);
+  } catch (abi::__forced_unwind&) {
+    sleep_for_ever();
+  }
+}
+
 // Runs f without the GIL, which is there again also where f throws: memory may be over.
 template <class F> auto without_gil(F f) {
   struct Released {
     PyThreadState* state = PyEval_SaveThread();
-    ~Released() {
-      if (interpreter_ends_elsewhere()) sleep_for_ever();
-      PyEval_RestoreThread(state);
-    }
+    ~Released() { take_gil_again(state); }
   } released;
   return f();
 }

@@ -1,6 +1,7 @@
 // The module: one bind_* per Python class, each in its own file.
 #include "base/dtype.hpp"
 #include "bindings/common.hpp"
+#include "net/tls_library.hpp"
 
 PYBIND11_MODULE(_core, module) {
   using namespace pccl::bindings;
@@ -17,6 +18,9 @@ PYBIND11_MODULE(_core, module) {
   bind_erasure(module);
   bind_shared_memory(module);
   bind_measurements(module);
+  // For runs with a secret: a path, before the first of them. And what the one that is used calls itself.
+  module.def("name_libssl", &pccl::net::name_tls_library, py::arg("path"));
+  module.def("libssl_name", &pccl::net::tls_library_name);
   py::dict dtypes;
   for (std::uint8_t raw = 1; raw <= pccl::dtypes_count; ++raw) {
     const auto text = pccl::name(static_cast<pccl::DType>(raw));

@@ -135,6 +135,7 @@ void bind_timing(py::module_& module) {
   milliseconds("master_lost_ms", &Timing::master_lost);
   milliseconds("grace_ms", &Timing::grace);
   milliseconds("deadline_floor_ms", &Timing::deadline_floor);
+  milliseconds("straggler_ms", &Timing::straggler);
   timing.def_readwrite("heartbeats_missed_max", &Timing::heartbeats_missed_max);
   timing.def_readwrite("deadline_k", &Timing::deadline_k);
 }

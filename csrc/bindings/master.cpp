@@ -1,5 +1,9 @@
+#include <bit>
+#include <cmath>
+
 #include "bindings/common.hpp"
 #include "bindings/python_store.hpp"
+#include "protocol/hindrances.hpp"
 #include "runtime/file_store.hpp"
 #include "runtime/master_runtime.hpp"
 
@@ -56,6 +60,78 @@ py::dict status(const MasterRuntime& self) {
   return all;
 }
 
+py::dict of_member(const MemberReport& m) {
+  py::dict one;
+  one["peer"] = m.member.peer;
+  one["island"] = m.member.island;
+  one["group"] = m.member.group;
+  one["role"] = m.member.role == Role::keeper ? "keeper" : "trainer";
+  one["host"] = m.host_name;
+  one["process"] = m.process;
+  one["silent_s"] = double(m.silent) * 1e-9;
+  one["connected"] = m.connected;
+  py::dict figures;
+  for (const auto& f : m.figures)
+    if (const auto value = std::bit_cast<double>(f.bits); std::isfinite(value))
+      figures[py::str(py::bytes(f.name).attr("decode")("utf-8", "replace"))] = value;
+  one["figures"] = figures;
+  one["waits_in"] = m.waits_in ? name(*m.waits_in) : "";
+  return one;
+}
+
+py::dict of_operation(const OperationReport& o) {
+  py::dict one;
+  one["call"] = o.call ? name(*o.call) : "";
+  one["name"] = describe(o.key);
+  one["age_s"] = double(o.age) * 1e-9;
+  one["done"] = o.done;
+  one["voters"] = o.voters;
+  one["absent"] = o.absent;
+  py::list hindrances;
+  for (const auto& h : o.hindrances)
+    hindrances.append(py::make_tuple(h.peer, name(h.trouble), h.other, in_words(h)));
+  one["hindrances"] = hindrances;
+  return one;
+}
+
+py::dict of_run(const RunReport& r) {
+  py::dict all;
+  py::list members, links, operations;
+  for (const auto& m : r.members) members.append(of_member(m));
+  for (const auto& l : r.links)
+    links.append(py::make_tuple(l.from, l.to, l.link.bandwidth, double(l.link.rtt) * 1e-9));
+  for (const auto& o : r.operations) operations.append(of_operation(o));
+  all["view"] = py::make_tuple(r.view.incarnation, r.view.number);
+  all["boundaries"] = r.boundaries;
+  all["waiting"] = r.waiting;
+  all["phase"] = r.phase;
+  all["door"] = r.door;
+  all["commits"] = r.tally.commits;
+  all["failures"] = r.tally.failures;
+  all["views"] = r.tally.views;
+  all["removed"] = r.tally.removed;
+  all["members"] = members;
+  all["rings"] = r.rings;
+  all["links"] = links;
+  all["operations"] = operations;
+  all["operations_open"] = r.operations_open;
+  return all;
+}
+
+// None where its thread has not answered within a second.
+py::object report(const MasterRuntime& self) {
+  const auto found = without_gil([&] { return self.report(second); });
+  if (!found) return py::none();
+  py::dict all, runs;
+  for (const auto& [name, run] : found->runs) runs[py::str(name)] = of_run(run);
+  py::list events;
+  for (const auto& e : found->events) events.append(py::make_tuple(double(e.wall_ms) * 1e-3, e.run, e.text));
+  all["runs"] = runs;
+  all["events"] = events;
+  all["events_written"] = found->events_written;
+  return all;
+}
+
 }  // namespace
 
 void bind_master(py::module_& module) {
@@ -71,6 +147,7 @@ void bind_master(py::module_& module) {
              return all;
            })
       .def("status", &status)
+      .def("report", &report)
       .def_property_readonly("fenced", [](const MasterRuntime& self) { return self.status().fenced; })
       .def(
           "serve_until", [](MasterRuntime& self, double end_s) { self.serve_until(on_our_clock(end_s)); },

@@ -1,7 +1,10 @@
 #include "bindings/peer.hpp"
 
+#include <bit>
+
 #include "kernels/quantize.hpp"
 #include "net/address.hpp"
+#include "protocol/hindrances.hpp"
 
 namespace pccl::bindings {
 
@@ -266,6 +269,29 @@ py::dict links(const PeerObject& self) {
   return all;
 }
 
+py::dict totals(const PeerObject& self) {
+  const auto status = without_gil([&] { return self.runtime->status(false); });
+  const auto& t = status.totals;
+  py::dict all;
+  all["operations_committed"] = t.committed;
+  all["operations_failed"] = t.failed;
+  all["attempts_redone"] = t.redone;
+  all["bytes_sent"] = t.bytes_sent;
+  all["bytes_received"] = t.bytes_received;
+  all["operation_seconds"] = double(t.in_operations) * 1e-9;
+  all["views"] = t.views;
+  all["links_lost"] = t.links_lost;
+  return all;
+}
+
+void show(const PeerObject& self, const std::vector<std::pair<std::string, double>>& figures) {
+  check_not_forked(self);
+  if (figures.size() > limits::figures_max) raise({ErrorCode::usage, "too many figures"});
+  std::vector<Figure> all;
+  for (const auto& [figure, value] : figures) all.push_back({figure, std::bit_cast<std::uint64_t>(value)});
+  self.runtime->show(std::move(all));
+}
+
 // As in a dump: any thread, also while the I/O thread is stuck, or over.
 py::bytes events(const PeerObject& self) {
   const auto copied = without_gil([&] { return self.runtime->recorder().copy(); });
@@ -279,6 +305,8 @@ py::dict link_now(const LinkNow& link, Instant now) {
   py::dict one;
   one["peer"] = link.flow.peer;
   one["ready"] = link.ready;
+  one["source"] = link.source;
+  one["unread_bytes"] = link.unread;
   one["bytes_sent"] = link.flow.sent;
   one["bytes_received"] = link.flow.received;
   one["sent_ago_s"] = ago(link.flow.last_sent);
@@ -301,6 +329,10 @@ py::dict operation_now(const OperationNow& operation, Instant now) {
   one["bytes_sent"] = operation.sent;
   one["bytes_received"] = operation.received;
   one["missing"] = operation.missing;
+  py::list hindrances;
+  for (const auto& h : operation.hindrances)
+    hindrances.append(py::make_tuple(h.peer, name(h.trouble), h.other, in_words(h)));
+  one["hindrances"] = hindrances;
   py::list links;
   for (const auto& link : operation.links) links.append(link_now(link, now));
   one["links"] = links;
@@ -358,6 +390,8 @@ void bind_peer(py::module_& module) {
              return py::make_tuple(view.id.incarnation, view.id.number, view.boundaries);
            })
       .def("links", &links)
+      .def("totals", &totals)
+      .def("show", &show, py::arg("figures"))
       .def("events", &events)
       .def(
           "pause_recorder", [](PeerObject& self, bool paused) { self.runtime->pause_recorder(paused); },

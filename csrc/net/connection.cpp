@@ -17,6 +17,7 @@ constexpr int write_parts_max = 128;
 Connection::Connection(Socket socket, Handshake handshake, std::string remote, Handler& handler)
     : socket_(std::move(socket)),
       fd_(socket_.fd()),
+      stream_(fd_),
       handshake_(std::move(handshake)),
       remote_(std::move(remote)),
       handler_(handler) {}
@@ -44,7 +45,7 @@ bool Connection::discard_incoming() { return inbox_.stop_landing(); }
 
 bool Connection::want_write() const {
   if (send_error_ != 0) return false;
-  return !handshake_.output().empty() || (handshake_.may_send_frames() && !outbox_.empty());
+  return !handshake_.output().empty() || stream_.unsent() || (may_send_frames() && !outbox_.empty());
 }
 
 bool Connection::on_io(bool readable, bool writable, std::size_t budget) {
@@ -105,8 +106,6 @@ void Connection::finish() {
 
 // ---- reading ----
 
-// A stream transform (TLS) would take the bytes between recvmsg() and the inbox, and between the outbox and
-// sendmsg().
 bool Connection::read_some(std::size_t budget) {
   if (paused_ && !draining_) {
     notice_hang_up();
@@ -116,20 +115,18 @@ bool Connection::read_some(std::size_t budget) {
   for (std::size_t used = 0; open_ && want_read();) {
     if (used >= budget) return true;
     std::array<iovec, 2> parts;
-    msghdr message{};
-    message.msg_iov = parts.data();
-    message.msg_iovlen = static_cast<std::size_t>(inbox_.prepare(parts.data()));
+    const int count = inbox_.prepare(parts.data());
     std::size_t asked = 0;
-    for (std::size_t i = 0; i < message.msg_iovlen; ++i) asked += parts[i].iov_len;
-    const auto got = ::recvmsg(fd_, &message, 0);
-    if (got < 0 && errno == EINTR) continue;
-    if (!on_read_result(got, errno)) return false;
+    for (int i = 0; i < count; ++i) asked += parts[static_cast<std::size_t>(i)].iov_len;
+    const auto got = stream_.receive(parts.data(), count);
+    const int code = errno;
+    if (!ready_ && !draining_ && stream_.established()) become_ready();
+    if (got < 0 && code == EINTR) continue;
+    if (!open_ || !on_read_result(got, code)) return false;
     used += static_cast<std::size_t>(got);
-    bytes_in_ += static_cast<std::uint64_t>(got);
     inbox_.received(static_cast<std::size_t>(got));
     handle_staged();
-    if (static_cast<std::size_t>(got) < asked)
-      return false;  // that was all; the poller tells when there is more
+    if (stream_.drained(got, asked)) return false;
   }
   return false;
 }
@@ -141,8 +138,16 @@ bool Connection::on_read_result(ssize_t got, int code) {
     if (send_error_ == 0) return false;
     code = send_error_;
   }
+  if (got < 0 && stream_.error()) {
+    write_some(budget_default);  // the other side may learn from it why it is turned away
+    fail(stream_.error().code, stream_.error().text);
+    return false;
+  }
   if (got < 0 || send_error_ != 0) system_error_ = send_error_ != 0 ? send_error_ : code;
-  if (!ready_) {
+  if (!ready_ && stream_.secured()) {
+    fail(ErrorCode::peer_lost, "the other side hung up while the secret was being checked" +
+                                   (system_error_ != 0 ? ": " + errno_text(system_error_) : ""));
+  } else if (!ready_) {
     const auto error = handshake_.on_end();
     const bool by_system = system_error_ != 0 && error.code == ErrorCode::connect;
     fail(error.code, by_system ? errno_text(system_error_) : error.text);
@@ -165,7 +170,7 @@ void Connection::notice_hang_up() {
 }
 
 void Connection::handle_staged() {
-  if (!ready_ && open_ && !draining_) greet();
+  if (!ready_ && !stream_.secured() && open_ && !draining_) greet();
   while (open_ && ready_ && !paused_ && !draining_) {
     const auto item = inbox_.next();
     if (item.what == Inbox::What::nothing) return;
@@ -182,6 +187,20 @@ void Connection::greet() {
   }
   inbox_.consume(used.value());
   if (!handshake_.done()) return;
+  if (handshake_.has_secret()) return secure();
+  become_ready();
+}
+
+void Connection::secure() {
+  auto tls = Tls::create(handshake_.side(), handshake_.key());
+  if (!tls) return fail(tls.error().code, tls.error().text);
+  const auto unsent = handshake_.output();
+  stream_.secure(std::move(*tls), unsent, inbox_.staged());
+  handshake_.sent(unsent.size());
+  inbox_.consume(inbox_.staged().size());
+}
+
+void Connection::become_ready() {
   ready_ = true;
   handler_.on_ready(*this);
 }
@@ -230,20 +249,18 @@ bool Connection::write_some(std::size_t budget) {
     if (const auto greeting = handshake_.output(); !greeting.empty())
       parts[static_cast<std::size_t>(count++)] = {const_cast<std::uint8_t*>(greeting.data()),
                                                   greeting.size()};
-    if (handshake_.may_send_frames())
+    if (may_send_frames())
       count += outbox_.gather(parts.data() + count, write_parts_max - count,
                               std::min(budget - used, write_bytes_max));
-    msghdr message{};
-    message.msg_iov = parts.data();
-    message.msg_iovlen = static_cast<std::size_t>(count);
-    for (std::size_t i = 0; i < message.msg_iovlen; ++i) asked += parts[i].iov_len;
-    const auto sent = ::sendmsg(fd_, &message, MSG_NOSIGNAL);
+    for (int i = 0; i < count; ++i) asked += parts[static_cast<std::size_t>(i)].iov_len;
+    const auto sent = stream_.send(parts.data(), count);
     if (sent < 0 && errno == EINTR) continue;
+    if (sent < 0 && stream_.error()) return fail(stream_.error().code, stream_.error().text), false;
     if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
       send_error_ = errno;  // the poller reports it too, and reading then closes
       return false;
     }
-    blocked_ = sent < 0 || static_cast<std::size_t>(sent) < asked;
+    blocked_ = sent < 0 || stream_.unsent() || (!stream_.secured() && static_cast<std::size_t>(sent) < asked);
     if (sent > 0) note_sent(static_cast<std::size_t>(sent));
     used += sent > 0 ? static_cast<std::size_t>(sent) : 0;
   }
@@ -255,7 +272,6 @@ bool Connection::write_some(std::size_t budget) {
 }
 
 void Connection::note_sent(std::size_t bytes) {
-  bytes_out_ += bytes;
   const auto of_greeting = std::min(bytes, handshake_.output().size());
   handshake_.sent(of_greeting);
   outbox_.advance(bytes - of_greeting);

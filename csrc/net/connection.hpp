@@ -12,6 +12,7 @@
 #include "net/outbox.hpp"
 #include "net/poller.hpp"
 #include "net/socket.hpp"
+#include "net/stream.hpp"
 #include "wire/frame.hpp"
 
 namespace pccl::net {
@@ -28,7 +29,7 @@ class Connection {
  public:
   class Handler {
    public:
-    virtual void on_ready(Connection&) = 0;                   // the handshake is done
+    virtual void on_ready(Connection&) = 0;  // greeted, and with a secret: both sides have proved it
     virtual bool on_message(Connection&, ByteView body) = 0;  // false: it breaks the protocol, close
     // A chunk or block begins; `head` is its wire::data_header_bytes, unchecked, `bytes` what follows them.
     virtual Landing on_payload(Connection&, wire::FrameKind, ByteView head, std::size_t bytes) = 0;
@@ -50,8 +51,8 @@ class Connection {
   Connection(Socket socket, Handshake handshake, std::string remote, Handler& handler);
   Connection(const Connection&) = delete;
 
-  // Queue only; flush() or on_io() writes. Frames queued before on_ready() wait for the handshake as far as
-  // it needs. After the connection has closed they are dropped. A body over message_bytes_max (or a payload
+  // Queue only; flush() or on_io() writes. Frames queued before on_ready() wait for it where there is a
+  // secret. After the connection has closed they are dropped. A body over message_bytes_max (or a payload
   // over chunk_bytes_max) is our own mistake: the next flush() closes with ErrorCode::internal.
   void send_message(ByteView body);
   // The payload is borrowed until on_sent(token), detach(token) or on_closed().
@@ -104,8 +105,8 @@ class Connection {
   // Of these, whose end on_sent() will tell: nobody is woken when a message has left.
   std::size_t borrowed_frames() const { return outbox_.borrowed_frames(); }
   std::uint64_t borrowed_bytes() const { return outbox_.borrowed_bytes(); }
-  std::uint64_t bytes_in() const { return bytes_in_; }
-  std::uint64_t bytes_out() const { return bytes_out_; }
+  std::uint64_t bytes_in() const { return stream_.bytes_in(); }  // as they travel
+  std::uint64_t bytes_out() const { return stream_.bytes_out(); }
   // Payloads that have come whole, and that the kernel has taken: the n-th of one end is the n-th of the
   // other. In on_payload_end() and on_sent() the one that it is about is counted.
   std::uint64_t payloads_in() const { return inbox_.payloads(); }
@@ -118,6 +119,9 @@ class Connection {
   bool on_read_result(ssize_t got, int code);
   void handle_staged();
   void greet();
+  void secure();
+  void become_ready();
+  bool may_send_frames() const { return stream_.secured() ? ready_ : handshake_.may_send_frames(); }
   void handle(const Inbox::Item& item);
   bool offer(const Inbox::Item& item);
   bool write_some(std::size_t budget);
@@ -126,6 +130,7 @@ class Connection {
 
   Socket socket_;
   int fd_;  // stays readable in on_closed()
+  Stream stream_;
   Handshake handshake_;
   std::string remote_;
   Handler& handler_;
@@ -142,7 +147,7 @@ class Connection {
   bool blocked_ = false;   // the kernel takes no more until the poller says so
   bool draining_ = false;  // close_when_sent()
   bool shut_ = false;      // draining, and all has been sent
-  std::uint64_t bytes_in_ = 0, bytes_out_ = 0, payloads_out_ = 0;
+  std::uint64_t payloads_out_ = 0;
 };
 
 }  // namespace pccl::net

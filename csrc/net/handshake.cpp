@@ -13,8 +13,6 @@ constexpr std::array<std::uint8_t, 8> magic = {'P', 'C', 'C', 'L', 'p', 'y', '\r
 constexpr std::size_t version_at = 8, flags_at = 10, zeros_at = 11, nonce_at = 16;
 constexpr std::uint8_t flag_secret = 1, flag_acceptor = 2;
 
-Side other(Side side) { return side == Side::dialler ? Side::acceptor : Side::dialler; }
-
 std::string printable(ByteView bytes) {
   std::string text;
   for (const auto byte : bytes) {
@@ -50,12 +48,6 @@ Handshake::Handshake(Side side, std::uint16_t version, Bytes secret, const Nonce
   mine_[flags_at] = static_cast<std::uint8_t>((secret_.empty() ? 0 : flag_secret) |
                                               (side_ == Side::acceptor ? flag_acceptor : 0));
   std::ranges::copy(nonce, mine_.begin() + nonce_at);
-  put(mine_);
-}
-
-void Handshake::put(ByteView block) {
-  std::ranges::copy(block, out_.begin() + static_cast<std::ptrdiff_t>(out_end_));
-  out_end_ += block.size();
 }
 
 Result<std::size_t> Handshake::on_bytes(ByteView in) {
@@ -66,10 +58,10 @@ Result<std::size_t> Handshake::on_bytes(ByteView in) {
     used += part;
     in_bytes_ += part;
     Error error;
-    if (state_ == State::preamble && !looks_right()) {
+    if (!looks_right()) {
       error = stranger();
     } else if (in_bytes_ == block_bytes) {
-      error = state_ == State::preamble ? on_preamble() : on_proof();
+      error = on_greeting();
       in_bytes_ = 0;
     }
     if (error) {
@@ -92,7 +84,7 @@ Error Handshake::stranger() const {
   return {ErrorCode::connect, who + printable({in_.data(), in_bytes_}) + "\""};
 }
 
-Error Handshake::on_preamble() {
+Error Handshake::on_greeting() {
   theirs_ = in_;
   const auto my_version = load_little<std::uint16_t>(mine_.data() + version_at);
   const auto their_version = load_little<std::uint16_t>(theirs_.data() + version_at);
@@ -113,35 +105,19 @@ Error Handshake::on_preamble() {
     return {ErrorCode::authentication,
             they_have_secret ? "the other side asks for the run's secret, and this side was given none"
                              : "this side was given a secret, and the other side has none"};
-  state_ = secret_.empty() ? State::done : State::proof;
-  if (state_ == State::proof && side_ == Side::dialler) put(proof_of(side_));
-  return {};
-}
-
-Error Handshake::on_proof() {
-  if (!equal_in_constant_time(in_, proof_of(other(side_)))) {
-    if (side_ == Side::acceptor) put(Block{});
-    return {ErrorCode::authentication, "the two sides were given different secrets"};
-  }
   state_ = State::done;
-  if (side_ == Side::acceptor) put(proof_of(side_));
   return {};
 }
 
-Sha256::Digest Handshake::proof_of(Side side) const {
-  constexpr std::string_view label = "pccl_py proof";
+Sha256::Digest Handshake::key() const {
+  constexpr std::string_view label = "pccl_py tls";
   Bytes text(label.begin(), label.end());
-  text.push_back(static_cast<std::uint8_t>(side));
   const bool dialler = side_ == Side::dialler;
   for (const Block* block : {dialler ? &mine_ : &theirs_, dialler ? &theirs_ : &mine_})
     text.insert(text.end(), block->begin(), block->end());
   return hmac_sha256(secret_, text);
 }
 
-Error Handshake::on_end() const {
-  if (state_ == State::proof)
-    return {ErrorCode::authentication, "the other side hung up while the secret was being checked"};
-  return {ErrorCode::connect, "the other side hung up without a greeting"};
-}
+Error Handshake::on_end() const { return {ErrorCode::connect, "the other side hung up without a greeting"}; }
 
 }  // namespace pccl::net

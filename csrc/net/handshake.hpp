@@ -1,15 +1,14 @@
-// The first bytes of a connection, as a machine of bytes in and bytes out: who is there, which version, and,
-// where the run has a secret, that both know it. Pure: no socket, no clock, and the nonce comes from outside.
+// The first bytes of a connection, as a machine of bytes in and bytes out: who is there, which version, and
+// whether the run has a secret. Pure: no socket, no clock, and the nonce comes from outside.
 //
 // Both sides send 32 bytes at once: "PCCLpy\r\n", version (2), flags (1), five zeros, nonce (16). Without a
-// secret that is all, and frames may follow without waiting. With a secret the dialler then proves that it
-// knows it, the acceptor checks and only then proves the same (so that scanning a port yields nothing to
-// guess the secret from):
-//   proof = HMAC-SHA256(secret, "pccl_py proof" + side + dialler's 32 bytes + acceptor's 32 bytes)
-// It is bound to both nonces, versions and flags and to the side, so that neither a reflected nor an old
-// proof passes. An acceptor that refuses sends 32 zeros. The proof authenticates the start, not every later
-// byte: that is the work of a stream transform (TLS), which would sit between the socket and this machine, or
-// be keyed by the same secret.
+// secret that is all, and frames may follow without waiting. With a secret TLS 1.3 follows on both sides,
+// under a key of this connection alone:
+//   key = HMAC-SHA256(secret, "pccl_py tls" + dialler's 32 bytes + acceptor's 32 bytes)
+// It is bound to both nonces, versions and flags: whoever changes one of them on the way, or does not know
+// the secret, ends the connection before a frame is sent. The dialler's first message shows a digest that
+// depends on the secret: who can be dialled in place of an acceptor may guess by it, so a secret has to be
+// random.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -32,40 +31,38 @@ class Handshake {
   Handshake(Side side, std::uint16_t version, Bytes secret, const Nonce& nonce);
 
   // What is to be sent now, before any frame; sent() drops what is gone.
-  ByteView output() const { return {out_.data() + out_begin_, out_end_ - out_begin_}; }
+  ByteView output() const { return {mine_.data() + out_begin_, block_bytes - out_begin_}; }
   void sent(std::size_t bytes) { out_begin_ += bytes; }
 
   // How many of the bytes belonged to the handshake; the rest is frames. Errors: connect (somebody else),
-  // version, authentication, protocol. After an error output() may still hold what the other side needs in
-  // order to know why.
+  // version, authentication (only one side has a secret), protocol. After an error output() may still hold
+  // what the other side needs in order to know why.
   Result<std::size_t> on_bytes(ByteView in);
   bool done() const { return state_ == State::done; }
-  // Frames may be sent behind output(): at once without a secret, else when the other side has proved that it
-  // knows it.
-  bool may_send_frames() const { return secret_.empty() ? state_ != State::failed : done(); }
+  // Frames may be sent behind output(), at once. Never with a secret: TLS follows, and they go inside it.
+  bool may_send_frames() const { return !has_secret() && state_ != State::failed; }
+  bool has_secret() const { return !secret_.empty(); }
+  Side side() const { return side_; }
+  Sha256::Digest key() const;  // of what follows; once done()
   // Why it is no connection, where the stream ended before done().
   Error on_end() const;
 
  private:
   static constexpr std::size_t block_bytes = 32;
   using Block = std::array<std::uint8_t, block_bytes>;
-  enum class State : std::uint8_t { preamble, proof, done, failed };
+  enum class State : std::uint8_t { greeting, done, failed };
 
-  Error on_preamble();
-  Error on_proof();
+  Error on_greeting();
   bool looks_right() const;
   Error stranger() const;
-  Sha256::Digest proof_of(Side side) const;
-  void put(ByteView block);
 
   Side side_;
-  State state_ = State::preamble;
+  State state_ = State::greeting;
   Bytes secret_;
   Block mine_{}, theirs_{};
   Block in_{};  // the block being received
   std::size_t in_bytes_ = 0;
-  std::array<std::uint8_t, 2 * block_bytes> out_{};
-  std::size_t out_begin_ = 0, out_end_ = 0;
+  std::size_t out_begin_ = 0;  // of mine_
 };
 
 }  // namespace pccl::net

@@ -174,6 +174,7 @@ void Master::tick(Instant now) {
   judge_links(now);
   answer_askers(now);
   judge_deadlines(now);
+  judge_stragglers(now);
   look_at_links(now);
   check_probes(now);
   let_held_in(now);
@@ -188,6 +189,8 @@ Instant Master::next_deadline() const {
   for (const auto& [key, operation] : operations_) {
     posted = std::min(posted, operation.all_posted_at);
     next = std::min(next, operation.answer_at);
+    if (timing_.straggler != 0 && operation.asked_since != never)
+      next = std::min(next, operation.asked_since + timing_.straggler);
   }
   return posted == never ? next : std::min(next, posted + adaptive_deadline() + 1);
 }

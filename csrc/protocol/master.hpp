@@ -13,6 +13,7 @@
 #include "protocol/effects.hpp"
 #include "protocol/member_index.hpp"
 #include "protocol/rules.hpp"
+#include "protocol/run_report.hpp"
 #include "protocol/timing.hpp"
 #include "protocol/wiring.hpp"
 
@@ -73,6 +74,7 @@ class Master {
   Doubt doubt() const;
   // Of the run's other roles, the worst. Before each tick; also at once when it changes.
   void on_others(Doubt others, Instant now);
+  RunReport report(Instant now) const;
   std::size_t peers() const { return peers_.size() + early_joins_.size(); }  // members, and those at the door
 
  private:
@@ -88,6 +90,7 @@ class Master {
     std::optional<std::uint32_t> proof_round;  // at the door: links asked for, not yet answered
     bool proven = false;
     std::uint32_t failures = 0;
+    std::vector<Figure> figures;   // for people
     std::uint32_t complaints = 0;  // breaks that it reported since its last commit
   };
   struct DoorIsland {
@@ -111,6 +114,8 @@ class Master {
     std::map<PeerId, std::uint64_t> moved;  // as they last said
     Instant all_posted_at = never;          // or when data last moved
     Instant first_heard = never;
+    Instant asked_since = never;        // somebody waits for it
+    std::vector<Hindrance> hindrances;  // as those who wait were told
   };
   struct Probing {  // all members are at the boundary, and their links are measured round by round
     std::vector<GroupRing> groups;
@@ -137,6 +142,7 @@ class Master {
   void on(ConnectionId c, PeerId peer, const StateOffer& m, Instant now);
   void on(ConnectionId c, PeerId peer, const LinkReport& m, Instant now);
   void on(ConnectionId c, PeerId peer, const Probed& m, Instant now);
+  void on(ConnectionId c, PeerId peer, const Figures& m, Instant now);
 
   // door
   Error mixed(const Join& join) const;
@@ -192,6 +198,11 @@ class Master {
   void check_probes(Instant now);
   void end_probes(Instant now);
 
+  // for people
+  MemberReport report_of(const Member& m, Instant now) const;
+  void report_links(RunReport& report) const;
+  void report_operations(RunReport& report, Instant now) const;
+
   // operations
   OpenOperation* open(const OpKey& key, PeerId by, Instant now);
   void elect_state(const OpKey& key, OpenOperation& operation, std::uint32_t group, PeerId peer);
@@ -205,6 +216,9 @@ class Master {
   std::uint64_t minimum_seen() const;
   bool same_call(const OpKey& key, OpenOperation& operation, PeerId peer, Call call);
   void answer_askers(Instant now);
+  std::vector<Hindrance> hindrances(const OpKey& key, const OpenOperation& operation, Instant now) const;
+  void note_hindrances(const OpKey& key, OpenOperation& operation, std::vector<Hindrance> found);
+  void judge_stragglers(Instant now);
   void answer_waiting(PeerId peer, const Waiting& m, Instant now);
   bool is_posted(PeerId peer, const OpKey& key) const;
   void note_blocked(PeerId peer);
@@ -293,6 +307,7 @@ class Master {
   Instant door_since_ = never, door_quiet_until_ = 0;  // somebody waits; and no line before
   std::string door_said_;                              // the last one
   Departures departures_;
+  Tally tally_;
   MasterEffects effects_;
   MasterEffects held_back_;  // rule [4] switched off: commits that leave after the view
 };

@@ -63,6 +63,7 @@ void Master::fail(const OpKey& key, ErrorCode code, const std::string& text) {
 
 void Master::publish(Verdict verdict) {
   operations_.erase(verdict.key);
+  ++(verdict.code == ErrorCode::none ? tally_.commits : tally_.failures);
   recorded_.insert(verdict.key);
   records_.push_back({next_index_++, std::move(verdict)});
   const auto& record = records_.back();
@@ -226,32 +227,16 @@ void Master::answer_waiting(PeerId peer, const Waiting& m, Instant now) {
       std::erase_if(*operation.absent, [&](PeerId other) { return operation.done.has(other); });
     }
     operation.absent->erase(peer);
+    operation.asked_since = std::min(operation.asked_since, now);
     const auto before = std::exchange(operation.moved[peer], call.moved);
-    if (operation.absent->empty()) {
+    if (operation.absent->empty())
       operation.all_posted_at = call.moved > before ? now : std::min(operation.all_posted_at, now);
-    } else {
-      operation.askers.insert(peer);
-      operation.answer_at = std::min(operation.answer_at, now + timing_.waiting_answer);
-    }
+    operation.askers.insert(peer);
+    operation.answer_at = std::min(operation.answer_at, now + timing_.waiting_answer);
   }
   if (!m.at_boundary) return;
   Missing missing{{}, Call::update_topology, index_.absent(at_boundary_, limits::peers_named_max)};
   if (!missing.peers.empty()) send(peer, std::move(missing));
-}
-
-// Those who wait as long as the first one who asks are not missing: their own question is on its way.
-void Master::answer_askers(Instant now) {
-  for (auto& [key, operation] : operations_) {
-    if (now < operation.answer_at) continue;
-    operation.answer_at = never;
-    const auto askers = std::exchange(operation.askers, {});
-    if (!operation.absent || operation.absent->empty()) continue;
-    const auto& absent = *operation.absent;
-    const auto named = std::min(absent.size(), limits::peers_named_max);
-    const Missing missing{
-        key, operation.called->second, {absent.begin(), std::next(absent.begin(), std::ptrdiff_t(named))}};
-    for (const auto peer : askers) send(peer, missing);
-  }
 }
 
 // Every peer waits, no thread of any can start something else, and nothing that they wait for can complete.

@@ -7,6 +7,7 @@ namespace pccl {
 
 void Master::new_view(std::vector<Member> members, const std::string& why, Instant now) {
   view_.id = {incarnation_, view_.id.number + 1};
+  ++tally_.views;
   view_.members = std::move(members);
   number_hosts();
   index_.rebuild(view_);
@@ -74,6 +75,7 @@ void Master::remove(const std::set<std::string>& islands, const std::string& why
   for (const auto peer : gone) {
     const auto it = peers_.find(peer);
     departures_.note(peer, why);
+    ++tally_.removed;
     if (it != peers_.end() && it->second.connection != no_connection)
       tell_gone(it->second.connection, peer, code);
     forget_peer(peer);

@@ -33,7 +33,12 @@ struct Operation {
   Abandon abandon;             // what was asked, to ask again
   std::optional<StateOffer> offer;
   std::vector<PeerId> missing;  // as the master last told
+  std::vector<Hindrance> hindrances;
 };
+
+inline std::string call_text(const Operation& operation) {
+  return std::string(name(operation.descriptor.call)) + ", " + describe(operation.key);
+}
 
 constexpr bool legal(OperationState from, OperationState to) {
   using S = OperationState;

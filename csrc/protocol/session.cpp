@@ -17,6 +17,7 @@ void Session::on_master_up(Instant now) {
   if (door_notice_at_ == never) door_notice_at_ = now + timing_.waiting_notice;
   if (me_ == no_peer) return to_master(join_);
   to_master(registration());
+  figures_told_ = figures_.empty();
   for (auto& [key, operation] : operations_)
     if (operation.state == OperationState::abandoned) operation.verdict_by = now + timing_.verdict;
   resend_statements();
@@ -301,6 +302,7 @@ void Session::check_master(Instant now, bool paused) {
   if (master_up_) {
     if (me_ != no_peer && now >= heartbeat_at_) {
       to_master(Heartbeat{verdicts_seen_});
+      if (!std::exchange(figures_told_, true)) to_master(Figures{figures_});
       heartbeat_at_ = now + timing_.heartbeat;
     }
     if (me_ != no_peer && !paused &&

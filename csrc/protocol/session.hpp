@@ -2,6 +2,7 @@
 // effects out. Owned by one thread (or by the simulator). It decides when an attempt starts and what became
 // of it; it moves no data.
 #pragma once
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -51,6 +52,10 @@ class Session {
   void leave_boundary(Instant now);
   void leave(Instant now);
   void set_stuck(bool stuck) { stuck_ = stuck; }
+  void show(std::vector<Figure> figures);  // on the master's pages, in place of those before
+  // How an attempt comes on on each of its links; asked when a caller waits for long.
+  using LinkStates = std::function<std::vector<LinkState>(const OpKey&)>;
+  void ask_links(LinkStates ask) { link_states_ = std::move(ask); }
 
   // The data plane.
   void note_moved(const OpKey& key);  // data came for the attempt
@@ -167,6 +172,8 @@ class Session {
   void check_operations(Instant now);
   void check_master(Instant now, bool paused);
   void send_waiting(Instant now);
+  std::string with_islands(const std::vector<PeerId>& peers) const;
+  std::string whom(const Missing& m) const;
   Register registration() const;
   // A failure without a reason would pass for a success.
   static ErrorCode reason(ErrorCode code) { return code == ErrorCode::none ? ErrorCode::protocol : code; }
@@ -208,6 +215,9 @@ class Session {
   bool master_up_ = false;
   Instant master_heard_ = 0, master_down_since_ = never, heartbeat_at_ = 0;
   Instant ticked_ = 0;  // the last turn
+  LinkStates link_states_;
+  std::vector<Figure> figures_;
+  bool figures_told_ = true;
   Instant waiting_said_at_ = 0;
   Effects effects_;
 };

@@ -6,10 +6,6 @@
 namespace pccl {
 
 namespace {
-std::string call_text(const Operation& operation) {
-  return std::string(name(operation.descriptor.call)) + ", " + describe(operation.key);
-}
-
 std::vector<PeerId> gone_between(const View& before, const View& after) {
   std::vector<PeerId> gone;
   for (const auto& m : before.members)
@@ -112,6 +108,7 @@ void Session::begin_attempt(Operation& operation, Instant now) {
   operation.view = view_.id;
   operation.offer.reset();
   operation.missing.clear();
+  operation.hindrances.clear();
   ++operation.attempts;
   operation.moved = 0;
   operation.attempt_live = true;
@@ -178,11 +175,6 @@ std::string Session::lost_by(const Operation& operation, const std::vector<PeerI
            call_text(operation) + "; make the inputs again, and call it again";
   if (on_loss != OnLoss::raise || gone.empty() || !other_shape(operation).empty()) return {};
   return in_words(gone) + " left during " + call_text(operation) + "; inputs are intact: call it again";
-}
-
-// Well before a short time-out: when it ends, the master can name those that all others waited for.
-Instant Session::notice_at(const Operation& operation, Instant now) const {
-  return now + std::min(timing_.waiting_notice, (operation.deadline - now) / 2);
 }
 
 void Session::note_moved(const OpKey& key) {
@@ -325,36 +317,6 @@ void Session::on(const StatePlan& m, Instant) {
       !std::equal(offer->entries.begin(), offer->entries.end(), m.entries.begin(), m.entries.end(), same))
     return;
   emit(effect::Elected{m});
-}
-
-void Session::on(const Missing& m, Instant) {
-  std::string who;
-  for (const auto peer : m.peers) {
-    const auto* member = view_.find(peer);
-    who += (who.empty() ? "" : ", ") + ("peer " + std::to_string(peer)) +
-           (member ? " (island " + member->island + ")" : "");
-  }
-  if (who.empty()) return;
-  if (const auto it = operations_.find(m.key); m.call != Call::update_topology && it != operations_.end()) {
-    if (it->second.missing == m.peers) return;
-    it->second.missing = m.peers;
-    emit(effect::Notice{"waiting in " + call_text(it->second) + " for " + who});
-  } else if (m.call == Call::update_topology && boundary_.number != 0) {
-    if (std::exchange(boundary_.missing, m.peers) == m.peers) return;
-    emit(effect::Notice{"waiting in update_topology for " + who});
-  }
-}
-
-void Session::send_waiting(Instant now) {
-  Waiting waiting{view_.id, stuck_, boundary_.number != 0, {}};
-  for (auto* operation : in_posted_order()) {
-    waiting.calls.push_back({operation->key, operation->descriptor.call,
-                             operation->state == OperationState::held, operation->moved});
-    // A call that is about to give up lets its caller go on: whoever waits elsewhere may meet it yet.
-    waiting.stuck &= operation->deadline - now >= timing_.waiting_notice;
-  }
-  waiting_said_at_ = now;
-  to_master(std::move(waiting));
 }
 
 void Session::check_operations(Instant now) {

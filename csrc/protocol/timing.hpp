@@ -24,6 +24,7 @@ struct Timing {
   // Deadline of an operation that all members have posted: median + k * MAD of past ones, at least the floor.
   Duration deadline_floor = 30 * second;
   double deadline_k = 16;
+  Duration straggler = 0;  // a minority that keeps all others waiting for so long is evicted; 0: never
   Duration link_report = 1 * second;          // a peer tells what it measured about links so often at most
   Duration links_settle = 200 * millisecond;  // reports come from all peers at about the same time
   Duration hints_hold = 5 * second;           // hints and orders that were told stay for so long at least

@@ -38,9 +38,8 @@ class FullTime {
     total_ += now - since_;
     since_ = 0;
   }
-  Duration total(Instant now) const {
-    return total_ + (since_ == 0 ? 0 : std::max<Duration>(now - since_, 0));
-  }
+  Duration now_for(Instant now) const { return since_ == 0 ? 0 : std::max<Duration>(now - since_, 0); }
+  Duration total(Instant now) const { return total_ + now_for(now); }
 
  private:
   Instant since_ = 0;

@@ -29,6 +29,8 @@ struct Roster {
     if (role == Role::trainer) return named.empty() ? "" : named + ": ";
     return named + (named.empty() ? "" : ", ") + name(role) + "s: ";
   }
+  // What reports call it.
+  std::string title() const { return role == Role::trainer ? run : run + "/" + name(role) + "s"; }
   // Nobody is in it, on the way out, or expected back.
   bool over() const { return connections == 0 && master.peers() == 0 && !master.listening(); }
   // By which a store knows it.

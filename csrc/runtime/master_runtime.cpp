@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "runtime/handles.hpp"
 #include "runtime/own_thread.hpp"
 
 namespace pccl {
@@ -20,6 +21,8 @@ Result<std::unique_ptr<MasterRuntime>> MasterRuntime::create(MasterOptions optio
     return Error{ErrorCode::usage,
                  "a master on " + address.text() +
                      " could be joined by anybody: give secret_file=, or insecure=True to go without"};
+  if (!options.secret.empty())
+    if (auto error = net::Tls::available()) return error;
   auto hub = Hub::create();
   if (!hub) return hub.error();
   const net::SocketOptions socket_options{"system", {}, 20 * second};
@@ -97,7 +100,7 @@ void MasterRuntime::each_roster(const std::function<void(Roster&)>& action) cons
     for (const auto& [role, roster] : run.rosters) action(*roster);
 }
 
-void MasterRuntime::say_unread(const MasterStore::Records& records) const {
+void MasterRuntime::say_unread(const MasterStore::Records& records) {
   constexpr std::size_t lines_max = 10;
   const auto count = records.unread.size();
   for (std::size_t i = 0; i < std::min(count, lines_max); ++i)
@@ -411,10 +414,34 @@ void MasterRuntime::end_service(const std::string& why) {
   status_.fenced = why;
 }
 
-void MasterRuntime::log_line(const std::string& text) const {
+std::optional<MasterReport> MasterRuntime::report(Duration timeout) const {
+  auto asked = std::make_shared<Promise<MasterReport>>();
+  hub_->call([this, asked] {
+    MasterReport found{{}, events_, events_written_};
+    each_roster(
+        [&](const Roster& roster) { found.runs[roster.title()] = roster.master.report(monotonic_now()); });
+    asked->set(std::move(found));
+  });
+  if (!asked->wait_for(timeout)) return std::nullopt;
+  return asked->get();
+}
+
+void MasterRuntime::note_event(const std::string& run, const std::string& text) {
+  const auto wall = std::chrono::system_clock::now().time_since_epoch();
+  events_.push_back({std::chrono::duration_cast<std::chrono::milliseconds>(wall).count(), run, text});
+  if (events_.size() > events_max) events_.pop_front();
+  ++events_written_;
+}
+
+void MasterRuntime::log_line(const std::string& text) {
+  note_event({}, text);
   if (options_.log) options_.log(text);
 }
 
-void MasterRuntime::apply(Roster& roster, master_effect::Notice& e) { log_line(roster.label() + e.text); }
+void MasterRuntime::apply(Roster& roster, master_effect::Notice& e) {
+  note_event(roster.run,
+             roster.role == Role::trainer ? e.text : std::string(name(roster.role)) + "s: " + e.text);
+  if (options_.log) options_.log(roster.label() + e.text);
+}
 
 }  // namespace pccl

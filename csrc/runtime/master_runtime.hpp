@@ -3,6 +3,7 @@
 // last peer of any role.
 #pragma once
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <thread>
 
@@ -26,6 +27,18 @@ struct MasterOptions {
   std::size_t runs_max = limits::runs_max;
 };
 
+struct MasterEvent {
+  std::int64_t wall_ms = 0;
+  std::string run, text;
+};
+
+// What it does now, for people.
+struct MasterReport {
+  std::map<std::string, RunReport> runs;
+  std::deque<MasterEvent> events;  // the last ones, the newest behind
+  std::uint64_t events_written = 0;
+};
+
 struct RosterStatus {
   View view;
   std::uint32_t waiting = 0;
@@ -46,6 +59,8 @@ class MasterRuntime final : net::Connection::Handler {
   Address address() const { return address_; }
   std::vector<Address> reachable() const;  // what peers can dial
   MasterStatus status() const;
+  // By its thread; nothing when that has not answered in time.
+  std::optional<MasterReport> report(Duration timeout) const;
   // Any thread. From then on nothing is sent any more, unless it is moved on before: for who holds a lease.
   void serve_until(Instant end) {
     if (serve_until_.exchange(end) > end) hub_->call([] {});  // it may sleep for longer
@@ -62,7 +77,7 @@ class MasterRuntime final : net::Connection::Handler {
   void run();
   void accept(net::Accepted accepted);
   Roster* roster_of(ConnectionId id, const ToMaster& message);
-  void say_unread(const MasterStore::Records& records) const;
+  void say_unread(const MasterStore::Records& records);
   std::optional<Error> restore_runs();
   Result<Roster*> roster_for(const std::string& run, Role role);
   Result<Roster*> begin_roster(const std::string& run, Role role);
@@ -86,7 +101,8 @@ class MasterRuntime final : net::Connection::Handler {
   void let_newcomers_in();
   void end_service(const std::string& why);
   bool may_serve();
-  void log_line(const std::string& text) const;
+  void log_line(const std::string& text);
+  void note_event(const std::string& run, const std::string& text);
   void check_strangers(Instant now);
   Instant next_deadline() const;
 
@@ -99,6 +115,7 @@ class MasterRuntime final : net::Connection::Handler {
   void on_sent(net::Connection&, std::uint64_t) override {}
   void on_closed(net::Connection& c, const Error& why) override;
 
+  static constexpr std::size_t events_max = 200;
   static constexpr Duration introduction_timeout = 5 * second;
   static constexpr Duration young_for = second;  // members dial several times meanwhile
   MasterOptions options_;
@@ -116,6 +133,8 @@ class MasterRuntime final : net::Connection::Handler {
   Instant young_until_ = 0;
   ConnectionId next_id_ = 1;
   bool stop_ = false, somebody_went_ = false;
+  std::deque<MasterEvent> events_;
+  std::uint64_t events_written_ = 0;
   std::atomic<Instant> serve_until_ = never;
   mutable std::mutex status_mutex_;  // guards status_
   MasterStatus status_;

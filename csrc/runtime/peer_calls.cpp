@@ -151,6 +151,12 @@ void PeerRuntime::leave_boundary(std::shared_ptr<Promise<BoundaryResult>> entere
 
 // ---- shared state ----
 
+void PeerRuntime::show(std::vector<Figure> figures) {
+  hub_->call([this, figures = std::move(figures)]() mutable {
+    if (session_ != nullptr) session_->show(std::move(figures));
+  });
+}
+
 std::shared_ptr<StateHandle> PeerRuntime::post_state(Posting posting) {
   auto handle = std::make_shared<StateHandle>();
   {

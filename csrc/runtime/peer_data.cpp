@@ -27,6 +27,7 @@ void PeerRuntime::link_up(PeerId peer) {
 
 void PeerRuntime::link_down(PeerId peer, const std::string& why) {
   note(EventKind::link_lost, monotonic_now(), peer);
+  ++totals_.links_lost;
   speeds_.forget(peer);
   full_.erase(peer);
   forget_in_flight(peer);

@@ -14,6 +14,15 @@ std::uint64_t under_way(const net::Connection& stripe) {
   int bytes = 0;
   return ::ioctl(stripe.socket().fd(), TIOCOUTQ, &bytes) == 0 && bytes > 0 ? std::uint64_t(bytes) : 0;
 }
+// Come, and not read by us.
+std::uint64_t unread(const net::Connection& stripe) {
+  int bytes = 0;
+  return ::ioctl(stripe.socket().fd(), FIONREAD, &bytes) == 0 && bytes > 0 ? std::uint64_t(bytes) : 0;
+}
+
+std::uint32_t in_ms(Duration time) {
+  return std::uint32_t(std::clamp<Duration>(time / millisecond, 0, LinkState::not_yet - 1));
+}
 }  // namespace
 
 std::optional<Diagnosis> PeerRuntime::diagnose(Duration timeout) {
@@ -36,33 +45,6 @@ Diagnosis PeerRuntime::diagnosis() {
   std::ranges::sort(open, {}, &Operation::posted_order);
   for (const auto* operation : open) found.operations.push_back(operation_now(*operation, found.now));
   return found;
-}
-
-// Its READY, or data of it, has come here: only neighbours in the plan tell.
-bool PeerRuntime::has_come(const Operation& operation, PeerId peer) const {
-  const auto* attempt = exchange_->find(operation.key);
-  if (attempt == nullptr || attempt->executor == nullptr) return false;
-  if (attempt->heard.contains(attempt->position_of(peer))) return true;
-  const auto it = running_.find(operation.key);
-  return it != running_.end() && std::ranges::any_of(it->second.flows.all(), [&](const Flow& flow) {
-           return flow.peer == peer && flow.received != 0;
-         });
-}
-
-// Behind the line that says who is missing: those who have come to the call, and yet do not say so to the
-// master, are stopped; the others are late.
-std::string PeerRuntime::why_missing(const std::string& line) const {
-  for (const auto& [key, operation] : session_->operations()) {
-    const auto call = std::string(name(operation.descriptor.call)) + ", " + describe(key) + " for ";
-    if (operation.missing.empty() || !line.starts_with("waiting in " + call)) continue;
-    const auto come =
-        std::ranges::count_if(operation.missing, [&](PeerId peer) { return has_come(operation, peer); });
-    if (come == 0) return ": late to post, not come to the call yet";
-    return std::size_t(come) == operation.missing.size()
-               ? ": silent, had come to the call and is stopped or cut off"
-               : ": some late to post, some stopped or cut off";
-  }
-  return {};
 }
 
 // Once for each operation that takes long though all have come to it: the link that this peer waits for. Who
@@ -95,6 +77,7 @@ OperationNow PeerRuntime::operation_now(const Operation& operation, Instant now)
   one.age = now - operation.posted_at;
   one.attempts = operation.attempts;
   one.missing = operation.missing;
+  one.hindrances = operation.hindrances;
   const auto it = running_.find(operation.key);
   if (it == running_.end()) return one;
   auto& running = it->second;
@@ -114,17 +97,37 @@ OperationNow PeerRuntime::operation_now(const Operation& operation, Instant now)
 LinkNow PeerRuntime::link_now(const Flow& flow, const Exchange::Attempt* attempt, Instant now) {
   LinkNow link;
   link.flow = flow;
-  if (attempt != nullptr && attempt->executor != nullptr)
-    link.ready = attempt->heard.contains(attempt->position_of(flow.peer)) || flow.received != 0;
+  if (attempt != nullptr && attempt->executor != nullptr) {
+    const auto position = attempt->position_of(flow.peer);
+    const auto sources = attempt->executor->sources();
+    link.source = std::ranges::find(sources, position) != sources.end();
+    link.ready = attempt->heard.contains(position) || flow.received != 0;
+  }
   links_.each_stripe([&](PeerId to, net::Connection& stripe) {
-    if (to == flow.peer) link.queued += stripe.queued_bytes() + under_way(stripe);
+    if (to != flow.peer) return;
+    link.queued += stripe.queued_bytes() + under_way(stripe);
+    link.unread += unread(stripe);
   });
   if (const auto it = offered_.find(flow.peer); it != offered_.end()) link.offered = it->second;
   if (const auto it = full_.find(flow.peer); it != full_.end()) {
     link.to_send = it->second.is_full();
-    link.full = it->second.total(now) - flow.full_before;
+    link.full = flow.first_sent == 0 ? it->second.now_for(now) : it->second.total(now) - flow.full_before;
   }
   return link;
+}
+
+// For the master, which compares what all peers say of theirs.
+std::vector<LinkState> PeerRuntime::link_states(const OpKey& key) {
+  std::vector<LinkState> states;
+  const auto* operation = session_->find(key);
+  if (operation == nullptr) return states;
+  const auto now = monotonic_now();
+  const auto ago = [&](Instant at) { return at == 0 ? LinkState::not_yet : in_ms(now - at); };
+  for (const auto& link : operation_now(*operation, now).links)
+    states.push_back({key, link.flow.peer, link.ready, link.source, link.to_send, link.flow.sent,
+                      link.flow.received, link.queued, link.unread, std::uint32_t(link.offered),
+                      in_ms(link.full), ago(link.flow.last_sent), ago(link.flow.last_received)});
+  return states;
 }
 
 }  // namespace pccl

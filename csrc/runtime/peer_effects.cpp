@@ -39,7 +39,7 @@ void PeerRuntime::apply(effect::HangUp& e) {
 void PeerRuntime::apply(effect::Probe& e) { prober_.begin(e.peer, e.round, e.time, monotonic_now()); }
 void PeerRuntime::apply(effect::Notice& e) {
   note_missing(monotonic_now());
-  log(e.text + why_missing(e.text));
+  log(e.text);
 }
 
 // What operations showed since the last time.
@@ -122,6 +122,7 @@ void PeerRuntime::apply(effect::FailedEarly& e) { exchange_->failed_early(e.key)
 
 void PeerRuntime::apply(effect::ViewChanged&) {
   prober_.stop();
+  ++totals_.views;
   publish();
   const auto& seen = session_->view();
   note(EventKind::view, monotonic_now(), no_peer, view_word(seen.id), seen.members.size());
@@ -141,6 +142,7 @@ void PeerRuntime::apply(effect::Deliver& e) {
     const auto now = monotonic_now();
     result.took = now - running.started;
     note_end(e.key, running, result.outcome, now);
+    count_end(result);
     result.to_result = running.held == 0 ? 0 : running.held - running.started;
     if (running.weight)
       result.weight =
@@ -165,6 +167,7 @@ void PeerRuntime::apply(effect::Deliver& e) {
     Running state{nullptr, nullptr, std::nullopt, handle->started};
     state.call = Call::sync_state;
     note_end(e.key, state, event.result.outcome, now);
+    count_end(event.result);
     states_.erase(it);
     publish();
     handle->events.push(std::move(event));

@@ -74,9 +74,20 @@ void PeerRuntime::note_end(const OpKey& key, const Running& running, const Outco
 
 // Whom an operation waits for, as the master has just told.
 void PeerRuntime::note_missing(Instant now) {
-  for (const auto& [key, operation] : session_->operations())
-    for (std::size_t i = 0; i < std::min(operation.missing.size(), limits::names_told_max); ++i)
-      note(EventKind::waits, now, key, operation.descriptor.call, operation.missing[i]);
+  for (const auto& [key, operation] : session_->operations()) {
+    const auto& all = operation.hindrances;
+    for (std::size_t i = 0; i < std::min(all.size(), limits::names_told_max); ++i)
+      note(EventKind::waits, now, key, operation.descriptor.call, all[i].peer, std::uint64_t(all[i].trouble),
+           all[i].other);
+  }
+}
+
+void PeerRuntime::count_end(const OperationResult& result) {
+  ++(result.outcome.error ? totals_.failed : totals_.committed);
+  totals_.redone += std::max(result.outcome.attempts, 1u) - 1;
+  totals_.bytes_sent += result.bytes_sent;
+  totals_.bytes_received += result.bytes_received;
+  if (!result.outcome.error) totals_.in_operations += result.took;
 }
 
 // What led to it, before the ring goes on over it: a copy beside the ring's own file, few of them and not

@@ -40,6 +40,8 @@ Result<std::vector<net::SocketAddress>> masters_at(const std::string& text) {
 
 Result<std::unique_ptr<PeerRuntime>> PeerRuntime::create(PeerOptions options) {
   if (auto error = net::check_congestion(options.congestion)) return error;
+  if (!options.secret.empty())
+    if (auto error = net::Tls::available()) return error;
   auto addresses = masters_at(options.master);
   if (!addresses) return addresses.error();
   const bool open = !options.secret.empty() || options.insecure;
@@ -203,6 +205,7 @@ void PeerRuntime::master_up() {
     join.in_place = options_.ways != 0;
     if (join.host_id.empty()) join.host_id = this_host();
     session_ = std::make_unique<Session>(std::move(join), options_.timing);
+    session_->ask_links([this](const OpKey& key) { return link_states(key); });
     exchange_ = std::make_unique<Exchange>(*session_);
     exchange_->ask_distance([this](PeerId peer) { return links_.distant(peer); });
   }
@@ -265,6 +268,7 @@ void PeerRuntime::publish() {
     status_.view = session_->view();
   status_.peer = session_->peer();
   status_.waiting = session_->waiting();
+  status_.totals = totals_;
   status_.stage = ended_ ? Session::Stage::gone : session_->stage();
   status_.island = session_->identity().island;
 }

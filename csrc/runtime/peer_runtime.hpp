@@ -37,7 +37,15 @@ struct PeerOptions {
   Resolver::LookUp look_up;  // of other peers' names; empty: the system's
 };
 
+// Since this peer was admitted.
+struct PeerTotals {
+  std::uint64_t committed = 0, failed = 0, redone = 0;  // operations; attempts beyond the first
+  std::uint64_t bytes_sent = 0, bytes_received = 0, views = 0, links_lost = 0;
+  Duration in_operations = 0;  // of those that were committed, from post to commit
+};
+
 struct PeerStatus {  // a copy for user threads
+  PeerTotals totals;
   PeerId peer = no_peer;
   View view;
   std::uint32_t waiting = 0;
@@ -51,7 +59,9 @@ struct PeerStatus {  // a copy for user threads
 struct LinkNow {
   Flow flow;
   bool ready = false;         // the other end has come to the call, as this peer can tell
+  bool source = false;        // data of the attempt comes from it
   std::uint64_t queued = 0;   // bytes given to the link and not yet taken by the other end's kernel
+  std::uint64_t unread = 0;   // bytes that came from it, in this end's kernel
   bool to_send = false;       // there is more, and the link takes none now
   Duration full = 0;          // ns of this attempt in which it took no more
   std::uint64_t offered = 0;  // chunks that the other end may read where they lie, and has not yet
@@ -64,6 +74,7 @@ struct OperationNow {
   std::uint32_t attempts = 0;
   std::uint64_t bytes = 0, sent = 0, received = 0;
   std::vector<PeerId> missing;  // that have not come to it, as the master last told
+  std::vector<Hindrance> hindrances;
   std::vector<LinkNow> links;
 };
 struct Diagnosis {
@@ -103,6 +114,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void complete_state(std::shared_ptr<StateHandle> handle);
   void cancel_state(std::shared_ptr<StateHandle> handle, std::string why = {});
   PeerStatus status(bool with_links);
+  void show(std::vector<Figure> figures);                        // on the master's pages
   const Recorder& recorder() const { return recorder_; }         // to copy it, on any thread
   void pause_recorder(bool paused) { recorder_.pause(paused); }  // between operations; to measure its cost
   // What runs now, by the I/O thread; nothing when it has not answered in time.
@@ -253,14 +265,14 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void note_arrived(PeerId peer, const OpKey& key);
   void note_flows(const OpKey& key, Running& running);
   void note_end(const OpKey& key, const Running& running, const Outcome& outcome, Instant now);
+  void count_end(const OperationResult& result);
   void dump_failure(const Outcome& outcome, Instant now);
   void note_missing(Instant now);
-  std::string why_missing(const std::string& line) const;
-  bool has_come(const Operation& operation, PeerId peer) const;
   void tell_slow(Instant now);
   Diagnosis diagnosis();
   OperationNow operation_now(const Operation& operation, Instant now);
   LinkNow link_now(const Flow& flow, const Exchange::Attempt* attempt, Instant now);
+  std::vector<LinkState> link_states(const OpKey& key);
 
   // chunks that stay where they are, between peers of one host
   struct Offered {
@@ -353,6 +365,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   std::vector<ExchangeEffect> exchange_effects_;
   Recorder recorder_;
   std::map<PeerId, FullTime> full_;
+  PeerTotals totals_;
   std::uint32_t dumps_ = 0;
   Instant dumped_at_ = 0;
   std::vector<PeerId> skipped_;  // in the last operation that may skip

@@ -222,8 +222,7 @@ bool Capture::wait_staged(Instant until, Waits how) {
   for (;;) {
     if (ended() ? quiet() : board_.is_staged()) return true;
     if (monotonic_now() >= until) return false;
-    if (how == Waits::aside || !threads_.work(lock, Who::caller))
-      Monitor::wait(monitor_.news, lock, until);
+    if (how == Waits::aside || !threads_.work(lock, Who::caller)) Monitor::wait(monitor_.news, lock, until);
   }
 }
 

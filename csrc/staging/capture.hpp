@@ -48,8 +48,8 @@ class Capture final : public Copying, public std::enable_shared_from_this<Captur
   // the time was over, and they must stay as they are. The caller copies along, and waits where slabs are
   // short. Small regions far apart are kept aside instead of copying all that lies between them.
   bool fence(Regions regions, Instant until);
-  // All is copied and summed; or it has ended: see error(). False: the time was over. The caller copies along,
-  // or waits aside: then it costs nobody anything, and copies are no more urgent than they were.
+  // All is copied and summed; or it has ended: see error(). False: the time was over. The caller copies
+  // along, or waits aside: then it costs nobody anything, and copies are no more urgent than they were.
   enum class Waits : std::uint8_t { copying, aside };
   bool wait_staged(Instant until, Waits how = Waits::copying);
   // All slabs were given back by the sink; or it has ended, and nobody copies or calls the sink any more.
@@ -101,7 +101,7 @@ class Capture final : public Copying, public std::enable_shared_from_this<Captur
   // All below: under the lock, which those that take one give up meanwhile.
   void run(const Job& job, Lock& lock, Who who);
   void settle(const Job& job, Lock& lock);
-  bool is_watched();  // somebody waits for single blocks
+  bool is_watched();               // somebody waits for single blocks
   void carry_out(const Job& job);  // without it
   void hand_over(std::size_t slab, Lock& lock);
   void released(std::size_t slab, const Error& error);  // takes it

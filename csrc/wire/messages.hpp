@@ -11,7 +11,7 @@
 namespace pccl {
 
 using ToMaster = std::variant<Join, Register, Heartbeat, Reachable, Done, Broken, LinkLost, Waiting,
-                              EnterBoundary, Abandon, Leave, StateOffer, LinkReport, Probed>;
+                              EnterBoundary, Abandon, Leave, StateOffer, LinkReport, Probed, Figures>;
 using ToPeer = std::variant<Welcome, Refused, Prove, ViewMessage, Commit, Failed, Passed, Evicted, Missing,
                             Pulse, StatePlan, Suspended, Probe>;
 using BetweenPeers =

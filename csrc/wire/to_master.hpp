@@ -111,8 +111,10 @@ struct Waiting {  // a caller waits longer than a second; `stuck`: no thread of 
   bool stuck = false;
   bool at_boundary = false;
   std::vector<WaitingFor> calls;
+  std::vector<LinkState> links = {};  // of the oldest of these
   template <class V> void fields(V&& v) {
-    v(view), v(stuck), v(at_boundary), v(calls, limits::operations_open_max);
+    v(view), v(stuck), v(at_boundary), v(calls, limits::operations_open_max),
+        v(links, limits::peers_named_max);
   }
 };
 
@@ -151,6 +153,12 @@ struct Probed {  // answer to Probe
   std::uint32_t round = 0;
   MeasuredLink link;
   template <class V> void fields(V&& v) { v(view), v(round), v(link); }
+};
+
+struct Figures {  // in place of those that it showed before
+  static constexpr MessageId id = MessageId::figures;
+  std::vector<Figure> all;
+  template <class V> void fields(V&& v) { v(all, limits::figures_max); }
 };
 
 struct Leave {

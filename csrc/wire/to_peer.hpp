@@ -66,12 +66,15 @@ struct Evicted {
   template <class V> void fields(V&& v) { v(code), v(text, limits::text_bytes_max); }
 };
 
-struct Missing {  // answer to Waiting: who has not come to the call yet
+struct Missing {  // answer to Waiting: who has not come to the call yet, and who else keeps it from ending
   static constexpr MessageId id = MessageId::missing;
   OpKey key;
   Call call = Call::barrier;
   std::vector<PeerId> peers;
-  template <class V> void fields(V&& v) { v(key), v(call), v(peers, limits::peers_named_max); }
+  std::vector<Hindrance> hindrances = {};
+  template <class V> void fields(V&& v) {
+    v(key), v(call), v(peers, limits::peers_named_max), v(hindrances, limits::peers_named_max);
+  }
 };
 
 struct Pulse {  // the master lives; and how many islands are at the door

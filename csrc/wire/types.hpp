@@ -84,6 +84,15 @@ enum class OnLoss : std::uint8_t {
   raise,   // somebody who leaves ends the operation for all
   remake,  // inputs are not kept: whatever ends an attempt ends the operation for all, who make them again
 };
+// What keeps an operation waiting.
+enum class Trouble : std::uint8_t {
+  late = 1,         // it has not come to the call
+  elsewhere,        // and waits in another one
+  silent,           // nothing is heard of it
+  receives_slowly,  // it leaves unread what `other` sent
+  slow_way,         // from it to `other`
+  sends_slowly,     // `other` and more have nothing from it, and it waits for nobody
+};
 enum class Strategy : std::uint8_t { enforce_popular = 1, send_only, receive_only };
 // What a measurement of a link says.
 enum class Evidence : std::uint8_t {
@@ -98,6 +107,7 @@ template <> inline constexpr std::uint8_t last_of<Call> = 12;
 template <> inline constexpr std::uint8_t last_of<Algorithm> = 5;
 template <> inline constexpr std::uint8_t last_of<OnLoss> = 3;
 template <> inline constexpr std::uint8_t last_of<Strategy> = 3;
+template <> inline constexpr std::uint8_t last_of<Trouble> = 6;
 template <> inline constexpr std::uint8_t last_of<Evidence> = 3;
 template <> inline constexpr std::uint8_t last_of<DType> = 12;
 template <> inline constexpr std::uint8_t last_of<ReduceOp> = 5;
@@ -131,6 +141,12 @@ inline const char* name(Call call) {
 }
 
 inline const char* name(Role role) { return role == Role::keeper ? "keeper" : "trainer"; }
+
+inline const char* name(Trouble trouble) {
+  constexpr const char* names[] = {"?",        "late",        "elsewhere", "silent", "receives_slowly",
+                                   "slow_way", "sends_slowly"};
+  return names[static_cast<std::uint8_t>(trouble)];
+}
 
 inline const char* name(Algorithm algorithm) {
   constexpr const char* names[] = {"?", "automatic", "ring", "direct", "exchange", "two-level"};

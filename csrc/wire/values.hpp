@@ -8,7 +8,7 @@
 
 namespace pccl {
 
-inline constexpr std::uint16_t protocol_version = 4;
+inline constexpr std::uint16_t protocol_version = 6;
 enum class MessageId : std::uint8_t {
   join = 1,
   register_ = 2,
@@ -24,6 +24,7 @@ enum class MessageId : std::uint8_t {
   state_offer = 12,
   link_report = 13,
   probed = 14,
+  figures = 15,
   welcome = 32,
   refused = 33,
   prove = 34,
@@ -117,6 +118,49 @@ struct MeasuredLink {
   Evidence evidence = Evidence::transfer;  // about the bandwidth
   bool operator==(const MeasuredLink&) const = default;
   template <class V> void fields(V&& v) { v(to), v(bandwidth), v(rtt_us), v(evidence); }
+};
+
+// One link of an attempt as one of its ends sees it while a caller waits.
+struct LinkState {
+  static constexpr std::uint32_t not_yet = ~std::uint32_t{0};
+  OpKey key;
+  PeerId peer = no_peer;  // the other end
+  bool came = false;      // it has come to the call: it, or data of it, said so
+  bool source = false;    // data comes from it
+  bool to_send = false;   // there is more for it than the link takes
+  std::uint64_t sent = 0, received = 0;
+  std::uint64_t queued = 0;   // sent, and not taken by its kernel yet
+  std::uint64_t unread = 0;   // of all that came from it: still in the kernel here
+  std::uint32_t offered = 0;  // chunks that it may read where they lie, on one host, and has not
+  std::uint32_t full_ms = 0;  // the link took no more for so long
+  std::uint32_t sent_ago_ms = not_yet, received_ago_ms = not_yet;
+  bool operator==(const LinkState&) const = default;
+  template <class V> void fields(V&& v) {
+    v(key), v(peer), v(came), v(source), v(to_send), v(sent), v(received), v(queued), v(unread), v(offered),
+        v(full_ms), v(sent_ago_ms), v(received_ago_ms);
+  }
+};
+
+// A number that a peer shows of itself, for people.
+struct Figure {
+  std::string name;
+  std::uint64_t bits = 0;  // of a double
+  bool operator==(const Figure&) const = default;
+  template <class V> void fields(V&& v) { v(name, limits::name_bytes_max), v(bits); }
+};
+
+// Who keeps others waiting in an operation, and how.
+struct Hindrance {
+  PeerId peer = no_peer;
+  Trouble trouble = Trouble::late;
+  PeerId other = no_peer;         // of a link
+  Call call = Call::barrier;      // that it waits in, elsewhere
+  std::uint32_t since_ms = 0;     // 0: not known
+  std::uint64_t bytes_per_s = 0;  // of a slow way
+  bool operator==(const Hindrance&) const = default;
+  template <class V> void fields(V&& v) {
+    v(peer), v(trouble), v(other), v(call), v(since_ms), v(bytes_per_s);
+  }
 };
 
 // One tensor of a shared state as a peer holds it.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import UsageError
-from .all_reduce_peer import OURS, OURS_OUT, AllReducePeer, check_dtype
+from .all_reduce_peer import OURS, OURS_OUT, OURS_SEALED, AllReducePeer, check_dtype
 from .group import GLOO, Group, Setting, running
 from .plot import Bar
 from .report import titles
@@ -15,7 +15,7 @@ from .tensors import stored_type
 from .turns import Timed, repeats_of, take_turns
 from .units import bytes_text
 
-PLACES = {OURS: "in place", OURS_OUT: "out of place", GLOO: "in place"}
+PLACES = {OURS: "in place", OURS_OUT: "out of place", OURS_SEALED: "encrypted", GLOO: "in place"}
 _SIDE = "seconds:10 algbw:6 busbw:6 cpu_s:9 ok:3 cong:5"
 
 
@@ -39,6 +39,7 @@ class Row:
     against: Timed | None
     setting: Setting
     others_cpu: float  # part of the machine's CPU time that others used meanwhile
+    plain: Timed | None = None  # of what is encrypted: the same without
 
     @property
     def right(self) -> bool:
@@ -48,12 +49,19 @@ class Row:
     def ratio(self) -> float | None:
         return None if self.against is None else self.against.seconds / self.ours.seconds
 
+    @property
+    def cost(self) -> float | None:
+        """Of encryption, as the part of the throughput that is lost."""
+        return None if self.plain is None else 1 - self.plain.seconds / self.ours.seconds
+
     def record(self) -> dict[str, Any]:
         setting = self.setting
         record = {"bench": "all_reduce", "bytes": self.size, "place": PLACES[self.way], "dtype": self.dtype}
         record |= {"peers": setting.peers, "namespace": setting.namespace}
         record |= {"others_cpu": round(self.others_cpu, 3)}
         record |= self.ours.measures(self.size, setting.peers, setting.transport, setting.congestion_control)
+        if self.cost is not None:
+            record["encryption_cost"] = self.cost
         if self.against is not None:
             theirs = self.against.measures(self.size, setting.peers, "tcp", setting.default)
             record["against"] = {"name": setting.against, "place": "in place"} | theirs
@@ -71,6 +79,8 @@ class Row:
             " algbw; cpu s: user and system, of all peers, per operation",
             "# cong: congestion control; other: part of the machine's CPU time that other processes used",
         ]
+        if self.setting.secret:
+            lines.append("# encrypted: in place, in a run with a secret; behind it, what throughput it costs")
         title = titles(f"bytes:12 place:12 ops:4 {_SIDE} other:5")
         if self.against is not None:
             lines.append(
@@ -86,6 +96,8 @@ class Row:
         if self.against is not None:
             text += f" | {self._side(self.against, self.setting.default)} |"
             text += f" {self.ratio:>5.2f} {self.record()['cpu_ratio']:>5.2f}"
+        if self.cost is not None:
+            text += f" | encryption costs {self.cost:.0%}"
         return text
 
     def bar(self) -> Bar:
@@ -122,4 +134,5 @@ def measure(options: Options) -> Iterator[Row]:
             share = others.share()
             setting = run.setting()
             for way in options.ways:
-                yield Row(size, way, options.dtype, timed[way], timed.get(GLOO), setting, share)
+                plain = timed[OURS] if way == OURS_SEALED else None
+                yield Row(size, way, options.dtype, timed[way], timed.get(GLOO), setting, share, plain)

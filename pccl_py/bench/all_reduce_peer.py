@@ -11,7 +11,7 @@ from .group import GLOO
 from .tensors import Array, fill, holds, stored_type, sum_of, tile
 from .timed_peer import Operation, TimedPeer
 
-OURS, OURS_OUT = "ours in place", "ours out of place"
+OURS, OURS_OUT, OURS_SEALED = "ours in place", "ours out of place", "ours encrypted"
 
 
 class AllReducePeer(TimedPeer):
@@ -44,6 +44,8 @@ class AllReducePeer(TimedPeer):
             return lambda: self._gloo.all_reduce(self._tensor)
         if way == OURS:
             return lambda: self.comm.all_reduce(self._tensor)
+        if way == OURS_SEALED:
+            return lambda: self.sealed.all_reduce(self._tensor)
         if way == OURS_OUT:
             return lambda: self.comm.all_reduce(self._tensor, out=self._out_tensor)
         raise UsageError(f"{way!r} is no way to reduce")

@@ -10,6 +10,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from ..errors import UsageError
@@ -34,6 +35,7 @@ class Group:
     congestion_control: str = "auto"
     transport: str = "auto"
     namespace: bool = True
+    secret: bool = False  # the peers also meet in a second run that has one
 
     def check(self) -> None:
         if self.against not in (None, GLOO):
@@ -73,6 +75,7 @@ class Setting:
     namespace: str
     against: str | None
     transport: str
+    secret: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,12 @@ def running(group: Group, kind: type[TimedPeer], **settings: Any) -> Iterator[Ru
             for i in range(group.peers)
         ]
         each(workers, "join", address=about["address"], min_islands=group.peers)
+        if group.secret:
+            path = Path(folder) / "secret"
+            path.touch(mode=0o600)
+            path.write_text(token_hex())
+            sealed = start_master(crew, secret_file=str(path))[1]["address"]
+            each(workers, "join_sealed", address=sealed, secret_file=str(path), min_islands=group.peers)
         version = ""
         if group.against is not None:
             version = each(workers, "join_gloo", store=str(Path(folder) / "store"))[0]
@@ -126,4 +135,4 @@ def _setting(group: Group, master: dict[str, Any], workers: list[Worker], versio
         "/".join(sorted(set(each(workers, what)))) for what in ("congestion_control", "transport")
     )
     against = f"{group.against} (torch {version})" if group.against is not None else None
-    return Setting(group.peers, names, master["default"], where, against, paths)
+    return Setting(group.peers, names, master["default"], where, against, paths, group.secret)

@@ -19,13 +19,14 @@ CONNECT_S = 60.0
 
 class MasterHost:
     """The master's process. With `default_congestion_control` in a network namespace of its own, where that
-    is permitted. `listen`, `insecure`: as Master takes them. `settings`: fields of Config."""
+    is permitted. `listen`, `insecure`, `secret_file`: as Master takes them. `settings`: fields of Config."""
 
     def __init__(
         self,
         default_congestion_control: str | None = None,
         listen: str = "127.0.0.1:0",
         insecure: bool = False,
+        secret_file: str | None = None,
         **settings: Any,
     ) -> None:
         self._why = ""
@@ -35,7 +36,8 @@ class MasterHost:
             except OSError as error:
                 self._why = error.strerror or str(error)
         self._isolated = default_congestion_control is not None and not self._why
-        self._master = Master(listen, insecure=insecure, config=Config.load(**settings))
+        config = Config.load(**settings)
+        self._master = Master(listen, insecure=insecure, secret_file=secret_file, config=config)
 
     def describe(self) -> dict[str, Any]:
         """address; isolated, default congestion control and, where it was refused, why."""

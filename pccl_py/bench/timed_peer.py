@@ -8,8 +8,10 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from ..communicator import Communicator
+from ..errors import UsageError
 from ..work import OpInfo
-from .peers import Peer
+from .peers import CONNECT_S, Peer
 
 Operation = Callable[[], object]
 
@@ -21,6 +23,18 @@ class TimedPeer(Peer):
         super().__init__(host, **settings)
         self._index, self._peers = index, peers
         self._gloo: Any = None
+        self._sealed: Communicator | None = None
+
+    @property
+    def sealed(self) -> Communicator:
+        if self._sealed is None:
+            raise UsageError("join_sealed() first")
+        return self._sealed
+
+    def join_sealed(self, address: str, secret_file: str, min_islands: int) -> None:
+        """A second run beside the first, with a secret: the same operations, encrypted."""
+        options: dict[str, Any] = {"min_islands": min_islands, "timeout": CONNECT_S, "config": self._config}
+        self._sealed = Communicator(address, secret_file=secret_file, **options, **self._path())
 
     def join_gloo(self, store: str) -> str:
         """torch's process group over loopback; `store`: a file to meet in. Returns torch's version."""

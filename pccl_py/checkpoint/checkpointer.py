@@ -50,9 +50,9 @@ class Checkpointer:
     keep         so many newest steps stay; older ones are retired, and the room of one is used again
     keep_every   steps that this divides stay, too
     on_busy      a save that comes while `in_flight` others are on their way: "wait", "skip" it, or "error"
-    pool_bytes   memory that tensors are copied to on their way to the disk, all that is ever used; made in the
-                 background from now on, before the first save needs it. None: as much as the state has, at
-                 most a quarter of what is free, made when the first save comes. Less than the state works:
+    pool_bytes   memory that tensors are copied to on their way to the disk, all that is ever used, made in
+                 the background from now on, before the first save needs it. None: as much as the state has,
+                 at most a quarter of what is free, made when the first save comes. Less than the state works:
                  then a step may wait for the disk
     pool         that memory itself, a pccl_py.staging.Pool, of this process or in a memfd of yours; it stays
                  yours, and others may use it beside this one

@@ -16,6 +16,8 @@ from ..errors import PcclError, UsageError
 COMMANDS = {
     "master": "run a master",
     "config": "show every setting, its value and where it comes from",
+    "top": "watch the runs of a master",
+    "doctor": "look whether this host is ready for a run",
     "trace": "merge dumps of recorded events into one timeline",
     "ckpt": "list, check, compare and convert checkpoints",
     "snapshots": "list and free snapshots in memory",

@@ -24,7 +24,7 @@ from ..bench import (
     wan_goals,
     wan_row,
 )
-from ..bench.all_reduce_peer import OURS, OURS_OUT
+from ..bench.all_reduce_peer import OURS, OURS_OUT, OURS_SEALED
 from ..bench.group import Group
 from ..bench.report import Row
 from ..bench.units import parse_size, parse_tensors
@@ -85,6 +85,7 @@ def _groups(args: argparse.Namespace) -> Iterator[Group]:
             args.congestion_control,
             args.transport,
             not getattr(args, "no_namespace", False),
+            getattr(args, "secret", False),
         )
 
 
@@ -102,6 +103,7 @@ def _add_all_reduce(benches: Any) -> None:
     arguments.path(bench)
     bench.add_argument("--in-place", action="store_true", help="results over inputs (the default)")
     bench.add_argument("--out-of-place", action="store_true", help="a row for results elsewhere")
+    bench.add_argument("--secret", action="store_true", help="a row for a run with a secret, with its cost")
     arguments.repeats(bench)
 
 
@@ -109,6 +111,8 @@ def _all_reduce(args: argparse.Namespace) -> Iterator[Row]:
     ways = [OURS_OUT] if args.out_of_place else []
     if args.in_place or not ways:
         ways.insert(0, OURS)
+    if args.secret:
+        ways = [OURS, *(way for way in ways if way != OURS), OURS_SEALED]
     for group in _groups(args):
         yield from all_reduce.measure(all_reduce.Options(args.sizes, group, args.dtype, ways, args.repeats))
 

@@ -11,10 +11,13 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from ..config import Config
 from ..errors import PcclError, UsageError
-from ..master import EtcdStore, Master
+from ..master import Dashboard, EtcdStore, Master
 from ..master.etcd_store import LEASE_S
 
 LISTEN = "127.0.0.1:48148"
@@ -32,7 +35,9 @@ def add_parser(subparsers: Any) -> None:
         "--listen", default=LISTEN, metavar="HOST:PORT", help=f"default {LISTEN}; port 0: any"
     )
     parser.add_argument(
-        "--secret-file", metavar="FILE", help="a secret of 16 bytes or more, the same for peers"
+        "--secret-file",
+        metavar="FILE",
+        help="a secret of 16 bytes or more, the same for peers (default: PCCL_SECRET_FILE)",
     )
     parser.add_argument("--insecure", action="store_true", help="serve other hosts without a secret")
     parser.add_argument(
@@ -46,6 +51,14 @@ def add_parser(subparsers: Any) -> None:
         "--state-dir",
         metavar="DIR",
         help="keep each run's newest view there, so that a master started with it goes on after a kill",
+    )
+    parser.add_argument(
+        "--http",
+        metavar="HOST:PORT",
+        help="serve a page about its runs there, and /metrics for Prometheus; loopback only",
+    )
+    parser.add_argument(
+        "--http-anywhere", action="store_true", help="--http beyond loopback, to whoever asks"
     )
     etcd = parser.add_argument_group("several masters, of which one serves and the others stand by")
     etcd.add_argument("--etcd", metavar="URL[,URL]", help="members of an etcd cluster, as http://host:2379")
@@ -80,8 +93,9 @@ def run(args: argparse.Namespace) -> int:
         state_dir=args.state_dir,
         store=store,
     )
-    with master:
-        print(invitation(master.address, master.addresses(), args.secret_file, args.insecure), flush=True)
+    with master, serve_page(master, args.http, args.http_anywhere):
+        secret_file = None if args.insecure else args.secret_file or Config.load().secret_file or None
+        print(invitation(master.address, master.addresses(), secret_file, args.insecure), flush=True)
         if args.announce_fd is not None:
             with open(args.announce_fd, "w") as announced:
                 json.dump([*master.addresses()] or [master.address], announced)
@@ -96,6 +110,16 @@ def run(args: argparse.Namespace) -> int:
         raise PcclError(f"serves no more: {fenced}; {next_step}")
     print("stopped", flush=True)
     return 0
+
+
+@contextmanager
+def serve_page(master: Master, listen: str | None, anywhere: bool) -> Iterator[None]:
+    if listen is None:
+        yield
+        return
+    with Dashboard(master, listen, anywhere=anywhere) as dashboard:
+        print(f"dashboard at {dashboard.url}", flush=True)
+        yield
 
 
 def elect(args: argparse.Namespace, ending: Ending) -> EtcdStore | None:

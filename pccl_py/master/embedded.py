@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from .. import _core
 from ..config import Config
-from ..errors import UsageError
+from ..errors import ClosedError, UsageError
 from ..logs import tie
-from ..secret import read_secret
+from ..secret import secret_of
 from .etcd_store import EtcdStore
 
 tie(_core)
@@ -35,7 +36,7 @@ class Master:
     """`with Master() as master:` admits peers at `master.address` until the block ends. Prints nothing.
 
     listen        host:port; port 0: any that is free. More than loopback needs one of the next two
-    secret_file   at least 16 bytes that all peers share
+    secret_file   at least 16 bytes that all peers share; None: `secret_file` of the configuration
     insecure      True: other hosts without a secret
     state_dir     a folder of this master alone, where the newest view of each run is kept: a master that is
                   started there after this one was killed goes on with its runs. Without it the peers' own
@@ -60,8 +61,10 @@ class Master:
             raise UsageError(f"listen={listen!r}: it is 'host:port'")
         if state_dir is not None and store is not None:
             raise UsageError("state_dir= and store= are two places for the same: give one of them")
-        secret = read_secret(secret_file, insecure=insecure)
-        timing = (config or Config.load()).apply(_core.Timing())
+        config = config or Config.load()
+        secret = secret_of(secret_file, insecure=insecure, config=config)
+        _core.name_libssl(config.libssl)
+        timing = config.apply(_core.Timing())
         folder = "" if state_dir is None else os.path.abspath(state_dir)
         elected = store if isinstance(store, EtcdStore) else None
         try:
@@ -92,6 +95,20 @@ class Master:
         `"runs": {name: peers in it and at its door}` and `"departures"`: how often they
         became fewer, and `"fenced"`: why it serves no more, else ""."""
         return dict(self._core.status())
+
+    def report(self) -> dict[str, Any]:
+        """What a dashboard shows, of all runs, ready for JSON. Raises ClosedError after stop().
+
+        `{"time": now, "runs": {name: {...}}, "events": [(time, run, text), ...], "events_written": n}`; of
+        a run: "view" (incarnation, number), "boundaries", "waiting", "phase" ("serving", "listening",
+        "suspended"), "door", "commits", "failures", "views" and "removed" since this master began, "members",
+        "rings" (peers by group), "links" ((from, to, bytes per second, round trip in s), 0: not measured),
+        "operations" (the first 64) and "operations_open". Times are seconds since 1970.
+        """
+        found = self._core.report() if self._finalizer.alive else None
+        if found is None:
+            raise ClosedError("the master was stopped, or does not answer")
+        return {"time": time.time(), **found}
 
     @property
     def fenced(self) -> str:

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from .diagnosis import Diagnosis, LinkNow, OperationNow
+from .diagnosis import Diagnosis, Hindrance, LinkNow, OperationNow
 from .dump import dump_all, dump_on_signal
 from .timeline import merge
 from .trace_format import Event, Trace, TraceError, decode, read
@@ -17,6 +17,7 @@ from .trace_format import Event, Trace, TraceError, decode, read
 __all__ = [
     "Diagnosis",
     "Event",
+    "Hindrance",
     "LinkNow",
     "OperationNow",
     "Trace",

@@ -19,17 +19,20 @@ class LinkNow:
     bytes_sent, bytes_received     in this attempt
     sent_ago_s, received_ago_s     seconds since the last of them; -1.0: nothing yet
     queued_bytes     given to the link, and not yet confirmed by the other host
+    unread_bytes     came from it, and not read here yet;    source: data comes from it
     offered_chunks   that the other end may read where they lie, on one host, and has not
     full             there is more to send, and the link takes none; full_s: so long, in this attempt
     """
 
     peer: int
     ready: bool
+    source: bool
     bytes_sent: int
     bytes_received: int
     sent_ago_s: float
     received_ago_s: float
     queued_bytes: int
+    unread_bytes: int
     offered_chunks: int
     full: bool
     full_s: float
@@ -39,6 +42,22 @@ class LinkNow:
         """There is something for the other end that it, or the way to it, has not taken for a second."""
         waiting = self.full or self.queued_bytes > 0 or self.offered_chunks > 0
         return waiting and max(self.full_s, self.sent_ago_s) >= SLOW_S
+
+
+@dataclass(frozen=True, slots=True)
+class Hindrance:
+    """Who keeps an operation waiting, as the master found by comparing what all its peers told.
+
+    trouble          "late": has not come to the call, and computes or is stuck; "elsewhere": waits in another
+                     call; "silent": stopped, or cut off; "receives_slowly": does not read what `other` sent;
+                     "slow_way": the way from it to `other`; "sends_slowly": `other` has nothing from it
+    text             the same in words
+    """
+
+    peer: int
+    trouble: str
+    other: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +75,18 @@ class OperationNow:
     bytes_sent: int
     bytes_received: int
     missing: tuple[int, ...]
+    hindrances: tuple[Hindrance, ...]
     links: tuple[LinkNow, ...]
 
     @property
     def late(self) -> tuple[int, ...]:
-        """Peers that have not posted the operation, as far as is known here: they compute, or wait
-        elsewhere."""
-        silent = self.silent
-        return tuple(peer for peer in self.missing if peer not in silent)
+        """Peers that have not posted the operation: they compute, or wait elsewhere."""
+        return tuple(one.peer for one in self.hindrances if one.trouble in ("late", "elsewhere"))
 
     @property
     def silent(self) -> tuple[int, ...]:
-        """Peers whose data or word has come here for this call, and who have not told the master that they
-        wait, as all others do: stopped, or cut off."""
-        return tuple(link.peer for link in self.links if link.ready and link.peer in self.missing)
+        """Peers of whom the master hears nothing: stopped, or cut off."""
+        return tuple(one.peer for one in self.hindrances if one.trouble == "silent")
 
     @property
     def slow_to_take(self) -> tuple[int, ...]:
@@ -86,13 +103,13 @@ class OperationNow:
     def __str__(self) -> str:
         text = f"{self.call} ({self.name}) for {self.age_s:.1f} s, {self.state}"
         for what, who in (
-            ("late to post", self.late),
-            ("silent", self.silent),
             ("slow to take", self.slow_to_take),
             ("slow to send", self.slow_to_send),
         ):
             if who:
                 text += f"; {what}: peer {', '.join(map(str, who))}"
+        for one in self.hindrances:
+            text += f"; peer {one.peer}: {one.text}"
         if self.state == "held":
             text += "; the result is here, the commit is not: others still run, or the master is away"
         return text
@@ -137,6 +154,7 @@ def from_core(found: dict[str, Any] | None, peer: int, events: tuple[Event, ...]
             **{
                 **operation,
                 "missing": tuple(operation["missing"]),
+                "hindrances": tuple(Hindrance(*one) for one in operation["hindrances"]),
                 "links": tuple(LinkNow(**link) for link in operation["links"]),
             }
         )

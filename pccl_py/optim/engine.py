@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import warnings
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +22,9 @@ from .track import Track
 from .windows import Stage
 
 logger = logging.getLogger("pccl_py.optim")
+
+# What state_dict() has beside the outer state, all this peer's own.
+_PRIVATE = ("position", "steps", "weight_seen", "through", "window_tokens", "tracks", "residuals", "middle")
 
 
 class Engine(Membership):
@@ -210,15 +214,18 @@ class Engine(Membership):
         }
         return {"kind": self._settings.kind, **self._outer.state_dict(), **private}
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Before the first sync(). For the middle of a window, load the model and the inner optimizer too.
 
         Where peers load different states, the one with the most windows wins and the others start from it.
         """
         if self._stage is not Stage.OUTSIDE:
             raise UsageError("load_state_dict() after the first sync(): load before it, or peers differ")
+        if not isinstance(saved, Mapping):
+            raise UsageError(f"load_state_dict() of a {type(saved).__name__}: pass what state_dict() gave")
         if saved.get("kind") != self._settings.kind:
             raise UsageError(f"the saved state is of {saved.get('kind')!r}, not of {self._settings.kind!r}")
+        self._outer.check_saved(saved, _PRIVATE)
         self._outer.load_state_dict(saved)
         self._position = int(saved["position"])
         self._steps = self._loaded_steps = int(saved["steps"])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..tensors import check_disjoint
 
 
 class ModelParameters:
@@ -26,6 +27,7 @@ class ModelParameters:
         self._gathering = gathering  # FSDP2's
         self.names = [name for name, _ in named]
         self.shapes = [p.shape for p in self._local()]
+        _check_apart(self.names, self._local())
         self.global_sizes = [p.numel() for p in self.parameters]
         self.on_gpu = any(p.is_cuda for p in self._local())
         self.in_embedding = [_is_embedding(model, name) for name in self.names]
@@ -78,6 +80,16 @@ def _trainable(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
         if p.device.type == "meta":
             raise UsageError(f"parameter {name!r} is on the meta device and has no values")
     return named
+
+
+def _check_apart(names: list[str], tensors: list[Tensor]) -> None:
+    """Those of two names that share memory would be averaged twice, and written over each other."""
+    found = [(name, t) for name, t in zip(names, tensors, strict=True) if t.is_contiguous()]
+    try:
+        check_disjoint([(t.data_ptr(), t.nbytes) for _, t in found], [f"parameter {n!r}" for n, _ in found])
+    except UsageError as error:
+        text = str(error).partition(":")[0]
+        raise UsageError(f"{text}: give both modules one Parameter, which counts once") from error
 
 
 def _is_embedding(model: torch.nn.Module, name: str) -> bool:

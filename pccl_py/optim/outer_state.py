@@ -7,6 +7,7 @@ synchronization brings to a joiner, `delta` what a reduction averages.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,10 @@ from .options import OuterFactory
 from .outer_optimizer import OuterOptimizer, split
 
 _COUNTERS = ("windows", "outer_step", "inner_step", "tokens")
+_SAVED = (
+    *("parameters", "buffers", "counters", "fragment_steps", "learning_rates"),
+    *("update_norm", "pending", "pending_counts", "start"),
+)
 _SWAPPED = 1 << 20  # elements that change places at a time
 PENDING_COUNTS = 6  # weight; steps, tokens and number of those who trained; of those who go on; of either
 
@@ -317,11 +322,27 @@ class OuterState:
             "start": None if self.start is None else self.start.clone(),
         }
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
+    def check_saved(self, saved: Mapping[str, Any], more: Iterable[str]) -> None:
+        """Raises UsageError where load_state_dict(), or who wants `more` keys of it, would stop half way."""
         if saved.get("layout") != self.layout:
             raise UsageError(
                 "the saved state is of another model, of another outer optimizer or of other settings"
             )
+        _check_keys(saved, (*_SAVED, *more))
+        _check_keys(saved["counters"], _COUNTERS)
+        for key, held in (
+            ("parameters", dict(zip(self.names, self._views, strict=True))),
+            ("buffers", self.optimizer.buffers),
+        ):
+            _check_keys(saved[key], held)
+            for name, tensor in held.items():
+                if (found := saved[key][name].shape) != tensor.shape:
+                    raise UsageError(
+                        f"{name!r} is {list(found)} and not {list(tensor.shape)} in what was saved"
+                    )
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Of what has passed check_saved()."""
         fence.before_write()
         for name, view in zip(self.names, self._views, strict=True):
             view.copy_(saved["parameters"][name])
@@ -337,6 +358,12 @@ class OuterState:
         if self.start is not None and saved["start"] is not None:
             self.start.copy_(saved["start"])
         self.after_sync()
+
+
+def _check_keys(saved: Mapping[str, Any], wanted: Iterable[str]) -> None:
+    for key in wanted:
+        if key not in saved:
+            raise UsageError(f"{key!r} is missing in what was saved: pass all that state_dict() gave")
 
 
 def _fragments(counts: list[int], shapes: list[torch.Size]) -> list[Fragment]:

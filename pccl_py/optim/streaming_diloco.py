@@ -28,8 +28,8 @@ class StreamingDiLoCo(Engine):
 
     With one fragment, no delay and alpha 0 it is DiLoCo. `windows` counts the outer steps of fragments. A
     joiner takes part in a fragment's average once it has trained it for a whole window. Without `with`, call
-    sync() when a fragment leaves and again when it is applied. On an Island, whose ranks agree on each average
-    where it is applied, it travels while they train, too. All else is DiLoCo's.
+    sync() when a fragment leaves and again when it is applied. On an Island averages travel while all ranks
+    train, too; they agree on each where it is applied. All else is DiLoCo's.
     """
 
     def __init__(

@@ -247,9 +247,7 @@ class Island:
         """
         options |= {"scope": "run", "weight": weight}
         if async_op:
-            return IslandWork(
-                self._bond, lambda: self.comm.all_reduce(tensors, op, async_op=True, **options)
-            )
+            return IslandWork(self._bond, lambda: self.comm.all_reduce(tensors, op, async_op=True, **options))
         info: OpInfo = self._bond.jointly(lambda: self.comm.all_reduce(tensors, op, **options))
         self._waiting = info.waiting
         return info
@@ -265,7 +263,7 @@ class Island:
 
     def _average(self, shards: list[Tensor], weight: float | None, options: dict[str, Any]) -> OpInfo:
         dense = [shard.contiguous() for shard in shards]
-        info = self.all_reduce(dense, "avg", weight=weight, **options)
+        info: OpInfo = self.all_reduce(dense, "avg", weight=weight, **options)
         for shard, value in zip(shards, dense, strict=True):
             if value is not shard:
                 shard.copy_(value)

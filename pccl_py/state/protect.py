@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 
-from ..errors import UsageError
+from ..errors import PcclError, UsageError
 from .parts import OptimizerPart, StatefulPart
 from .resume import PartSource, resume
 from .train_state import TrainState
+
+SHOWN_EVERY_S = 1.0
 
 
 class Run:
@@ -27,6 +30,8 @@ class Run:
         self._state = state.joined(run=_Progress(self))
         self._comm, self._snapshots, self._checkpoints = comm, snapshots, checkpoints
         self._inner = _only_optimizer(state)
+        self._shown_at = 0.0
+        self._durable: tuple[int | None, float] = (None, 0.0)  # step, and when it was seen first
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -91,6 +96,22 @@ class Run:
         for saver in (self._snapshots, self._checkpoints):
             if saver is not None:
                 saver.step(self.step, self._state)
+        if hasattr(self._comm, "show") and time.monotonic() - self._shown_at >= SHOWN_EVERY_S:
+            self._shown_at = time.monotonic()
+            with suppress(PcclError):  # the run's own calls tell what is wrong with it
+                self._comm.show(**self._figures())
+
+    def _figures(self) -> dict[str, float]:
+        """For the master's dashboard: how far, and how safe, this peer is."""
+        found: dict[str, float] = {"step": self.step}
+        if self._snapshots is not None and (taken := self._snapshots.status()).step is not None:
+            found |= {"snapshot_step": taken.step, "snapshot_at": time.time() - (taken.age_s or 0.0)}
+            found["losses_survivable"] = taken.losses
+        if self._checkpoints is not None and (last := self._checkpoints.stats.last) is not None:
+            if self._durable[0] != last.step:
+                self._durable = (last.step, time.time())
+            found |= {"checkpoint_step": last.step, "checkpoint_at": self._durable[1]}
+        return found
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -108,10 +108,11 @@ struct Bare {
   Socket wire;
   std::unique_ptr<Connection> connection;
 
-  explicit Bare(bool trusted = true) {
+  explicit Bare(bool trusted = true, std::string_view secret = {}) {
     auto [left, right] = socket_pair();
     wire = std::move(left);
-    connection = std::make_unique<Connection>(std::move(right), handshake(Side::acceptor), "stranger", log);
+    connection =
+        std::make_unique<Connection>(std::move(right), handshake(Side::acceptor, secret), "stranger", log);
     if (trusted) connection->trust();
   }
   void say(ByteView what) {
@@ -121,8 +122,8 @@ struct Bare {
       connection->on_io(true, true);
     }
   }
-  void greet() {
-    auto hello = handshake(Side::dialler);
+  void greet(std::string_view secret = {}) {
+    auto hello = handshake(Side::dialler, secret);
     say(hello.output());
   }
   Bytes hear() {

@@ -26,6 +26,71 @@ TEST(secrets_are_checked_on_the_wire) {
   }
 }
 
+// Who greets as one who knows a secret, and then says something else than TLS, or nothing.
+TEST(what_is_not_encrypted_is_refused) {
+  for (const auto& words : {frame(FrameKind::message, bytes("a message")), bytes("GET / HTTP/1.1\r\n\r\n")}) {
+    Bare bare(true, "s");
+    bare.greet("s");
+    bare.say(words);
+    CHECK(bare.log.frames.empty() && bare.log.ready == 0);
+    REQUIRE(bare.log.closed.size() == 1);
+    CHECK_EQ(bare.log.closed[0].code, ErrorCode::authentication);
+  }
+}
+
+TEST(a_start_that_breaks_off) {
+  auto greeting = handshake(Side::dialler, "s");
+  Bytes start(greeting.output().begin(), greeting.output().end());
+  auto tls = Tls::create(Side::dialler, {});
+  REQUIRE(tls && tls.value()->handshake());
+  const auto said = tls.value()->output();
+  start.insert(start.end(), said.begin(), said.end());
+  for (std::size_t cut = 0; cut < start.size(); cut += 7) {
+    Bare bare(true, "s");
+    bare.say(ByteView(start).first(cut));
+    CHECK(bare.log.closed.empty());
+    bare.hear();  // closing with unread bytes would be a reset
+    bare.wire.close();
+    bare.connection->on_io(true, false);
+    REQUIRE(bare.log.closed.size() == 1);
+    CHECK_EQ(bare.log.closed[0].code, cut < 32 ? ErrorCode::connect : ErrorCode::peer_lost);
+    CHECK_EQ(bare.log.ready, 0);
+  }
+}
+
+// Its first frames were true, and then a byte was changed.
+TEST(a_meddler_ends_one_connection_and_delivers_nothing) {
+  auto [a_end, a_middle] = socket_pair();
+  auto [b_middle, b_end] = socket_pair();
+  Recorder a_log, b_log;
+  Connection a(std::move(a_end), handshake(Side::dialler, "s"), "b", a_log);
+  Connection b(std::move(b_end), handshake(Side::acceptor, "s"), "a", b_log);
+  bool meddle = false;
+  const auto carry = [&](const Socket& from, const Socket& to) {
+    Bytes all(100'000);
+    const auto got = ::recv(from.fd(), all.data(), all.size(), 0);
+    if (got <= 0) return;
+    if (meddle) all[static_cast<std::size_t>(got) / 2] ^= 1;
+    CHECK_EQ(::send(to.fd(), all.data(), static_cast<std::size_t>(got), MSG_NOSIGNAL), got);
+  };
+  const auto turn = [&] {
+    a.on_io(true, true);
+    carry(a_middle, b_middle);
+    b.on_io(true, true);
+    carry(b_middle, a_middle);
+  };
+  a.send_message(bytes("the first"));
+  for (int i = 0; i < 6; ++i) turn();
+  REQUIRE(b_log.frames.size() == 1);
+  meddle = true;
+  a.send_message(bytes("the second"));
+  turn();
+  CHECK_EQ(b_log.frames.size(), 1);
+  REQUIRE(b_log.closed.size() == 1);
+  CHECK_EQ(b_log.closed[0].code, ErrorCode::protocol);
+  CHECK(b_log.closed[0].text.find("changed on its way") != std::string::npos);
+}
+
 TEST(strangers_are_kept_short) {
   const Bytes hello(limits::hello_bytes_max), longer(limits::hello_bytes_max + 1);
   Bare stranger(false);

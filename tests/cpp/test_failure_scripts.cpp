@@ -130,7 +130,8 @@ TEST(silent_peer) {
     all_reduce on 1,2
     silence on 3
     after 1s
-    > p1,p2: waiting in all_reduce, call 0 of group 0 for peer 3 (island peer-3)
+    > m1: all_reduce, call 0 of group 0 waits for peer 3 (late to post...)
+    > p1,p2: waiting in all_reduce, call 0 of group 0 for peer 3 (island peer-3): late to post...
     after 2s
     > m1: view 2 of 2 peers: peer 3 was silent for 2 s (heartbeats_missed_max=4)
     > p1,p2 aborts call 0 of group 0

@@ -2,8 +2,8 @@
 //   PCCL_FUZZ_RUNS=n        mutants of each target (default: few)
 //   PCCL_FUZZ_SECONDS=s     or for so long each
 //   PCCL_FUZZ_TARGET=name   that one only
-//   PCCL_FUZZ_KEEP=folder   inputs that took a new way are written to FOLDER/name.txt, the smallest that
-//                           together take all ways (`build_tests --sanitize coverage` tells ways apart)
+//   PCCL_FUZZ_KEEP=folder   the smallest inputs that took a new way are written to FOLDER/name.txt
+//                           (`build_tests --sanitize coverage` tells ways apart)
 // An input that fails is printed; before each run it is in the file PCCL_FUZZ_LAST, for what ends the
 // program.
 #include <chrono>
@@ -33,7 +33,7 @@ TEST(corpus_and_mutants) {
     campaign.replay(read_corpus(corpus_file(target.name)));
     campaign.run(budget);
     std::printf("  %s\n", campaign.report().c_str());
-    if (!keep.empty()) write_corpus(keep + "/" + target.name + ".txt", campaign.smallest());
+    if (!keep.empty()) write_corpus(keep + "/" + target.name + ".txt", campaign.small());
   }
 }
 

@@ -124,7 +124,8 @@ TEST(time_out_names_who_is_missing) {
     peers 3
     all_reduce on 1,2 timeout=1500ms
     after 1100ms
-    > p1,p2: waiting in all_reduce, call 0 of group 0 for peer 3 (island peer-3)
+    > m1: all_reduce, call 0 of group 0 waits for peer 3 (late to post...)
+    > p1,p2: waiting in all_reduce, call 0 of group 0 for peer 3 (island peer-3): late to post...
     after 500ms
     > p1,p2 aborts call 0 of group 0
     > p1,p2 delivers ...: peer 1 waited 1500 ms in all_reduce, call 0 of group 0; missing: peer 3
@@ -139,7 +140,8 @@ TEST(a_short_time_out_names_who_is_missing) {
     all_reduce on 1,2 timeout=300ms
     after 200ms
     after 200ms
-    > p1,p2: waiting in all_reduce, call 0 of group 0 for peer 3 (island peer-3)
+    > m1: all_reduce, call 0 of group 0 waits for peer 3 (late to post...)
+    > p1,p2: waiting in all_reduce, call 0 of group 0 for peer 3 (island peer-3): late to post...
     > p1,p2 aborts call 0 of group 0
     > p1,p2 delivers ...: peer 1 waited 300 ms in all_reduce, call 0 of group 0; missing: peer 3
     all_reduce on 3

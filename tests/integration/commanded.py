@@ -44,6 +44,7 @@ def watch(count, algorithm, seconds):
     work, began = comm.all_reduce(array, algorithm=algorithm, async_op=True), time.monotonic()
     while time.monotonic() - began < seconds and not work.is_completed():
         for operation in comm.diagnose().operations:
+            hindrances |= {(one.trouble, one.peer, one.other) for one in operation.hindrances}
             slow |= {link.peer: dict(peer=link.peer) for link in operation.links if link.takes_slowly}
         time.sleep(0.05)
     info = work.wait(60)

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 import pccl_py.observe
-from pccl_py import Communicator, Config, Master, PcclError
+from pccl_py import Communicator, Config, Evicted, Master, PcclError, UsageError
 from pccl_py.cli import main
 from pccl_py.observe import Diagnosis, OperationNow
 from tests.conftest import Spawn
 
-from .peers import PEER, expect
+from .peers import PEER, expect, together
 
 # Stopped peers are not evicted while a test looks at them.
 PATIENT = Config(heartbeat_ms=100, heartbeats_missed_max=300, waiting_notice_ms=500)
@@ -92,12 +92,12 @@ def test_who_is_stopped_in_a_call_is_named_within_seconds(
         try:
             stopped, array = time.monotonic(), np.ones(1 << 22, np.float32)
             work = comm.all_reduce(array, async_op=True)
-            operation = only(until(comm, somebody_is_missing))
+            operation = only(until(comm, lambda d: any(operation.silent for operation in d.operations)))
             assert (operation.silent, operation.late) == ((other,), ()), operation
             assert [link.peer for link in until(comm, lambda d: bool(d.slow_links)).slow_links] == [other]
             assert time.monotonic() - stopped < NAMED_S
-            line = line_about(caplog, "waiting in all_reduce")
-            assert f"peer {other} " in line and "stopped or cut off" in line
+            line = line_about(caplog, "stopped or cut off")
+            assert f"peer {other} " in line and "all_reduce" in line
         finally:
             os.kill(process.pid, signal.SIGCONT)
         work.wait(30)
@@ -178,3 +178,35 @@ def test_a_folder_that_is_not_there_costs_the_file_only(
         comm.all_reduce(np.ones(3))
         assert comm.diagnose().events[-1].kind == "committed"
     assert "recorded in memory only" in caplog.text
+
+
+def test_by_policy_few_who_keep_all_others_waiting_go() -> None:
+    config = Config(heartbeat_ms=100, heartbeats_missed_max=50, waiting_notice_ms=200, straggler_ms=700)
+
+    def play(comm: Communicator, index: int) -> tuple[int, ...]:
+        if comm.rank != 2:
+            return tuple(comm.all_reduce(np.ones(3)).contributors)
+        time.sleep(2.5)  # alive, and late
+        with pytest.raises(Evicted, match=r"kept .* waiting .*straggler_ms.*late to post"):
+            comm.all_reduce(np.ones(3))
+        return ()
+
+    with Master(config=config) as master:
+        assert sorted(together(master.address, 3, play)) == [(), (1, 2), (1, 2)]
+
+
+def test_numbers_of_a_peer(master: Master) -> None:
+    with Communicator(master.address, config=Config()) as comm:
+        for _ in range(3):
+            comm.all_reduce(np.ones(3))
+        stats = comm.stats()
+        assert (stats["operations_committed"], stats["operations_failed"], stats["links"]) == (3, 0, 0)
+        assert all(isinstance(value, int | float) for value in stats.values())
+        comm.show(loss=2.5, saved_at=time.time())
+        deadline = time.monotonic() + 3
+        while not (shown := master.report()["runs"][""]["members"][0]["figures"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert shown.keys() == {"loss", "saved_at"} and shown["loss"] == 2.5
+        with pytest.raises(UsageError, match="figures at most"):
+            comm.show(**{f"number_{i}": 1.0 for i in range(40)})

@@ -25,3 +25,4 @@ def test_a_slow_way_is_named(emulated: None) -> None:
         assert [link["peer"] for link in answers[0]["slow_links"]] == [2]
         said = [line for line in answers[0]["lines"] if "takes data slowly" in line]
         assert said and "for peer 2" in said[0]
+        assert all(answer["hindrances"] == [["slow_way", 1, 2]] for answer in answers), answers

@@ -14,13 +14,14 @@ import pytest
 
 from pccl_py import Communicator, Master
 
+from .greetings import greeting_of
 from .peers import together
 
 
-def hostile(seed: int) -> Iterator[bytes]:
+def hostile(seed: int, version: bytes) -> Iterator[bytes]:
     """Garbage, half a message, huge lengths; some of it behind a proper hello."""
     draw = random.Random(seed)
-    hello = b"PCCLpy\r\n" + (1).to_bytes(2, "little") + bytes(6) + draw.randbytes(16)
+    hello = b"PCCLpy\r\n" + version + bytes(6) + draw.randbytes(16)
     yield b""
     yield hello[: draw.randrange(32)]
     yield hello
@@ -34,9 +35,13 @@ def hostile(seed: int) -> Iterator[bytes]:
 def test_strangers_hurt_nobody(master: Master) -> None:
     """They attack the master's port and a peer's while two peers reduce; only their connections die."""
 
+    connection, said = greeting_of(master.address)
+    connection.close()
+    version = said[8:10]
+
     def attack(address: str, seed: int) -> None:
         host, port = address.rsplit(":", 1)
-        for words in hostile(seed):
+        for words in hostile(seed, version):
             with suppress(OSError), socket.create_connection((host, int(port)), 5) as connection:
                 connection.sendall(words)
                 if seed % 2:

@@ -151,7 +151,41 @@ def test_load_refuses_what_is_not_its_own() -> None:
         outer.load_state_dict(saved)
 
 
+def test_what_is_no_saved_state_is_named_and_changes_nothing() -> None:
+    model = net()
+    outer = DiLoCo(alone(), model, sgd(model), sync_every=H)
+    saved, before = outer.state_dict(), outer.state_digest()
+    saved["counters"]["tokens"] = 5
+    halves = {name: value[:1] for name, value in saved["parameters"].items()}
+    wrong: list[tuple[Any, str]] = [
+        (None, "NoneType.*what state_dict"),
+        ({key: saved[key] for key in saved if key != "counters"}, "'counters' is missing"),
+        ({key: saved[key] for key in saved if key != "tracks"}, "'tracks' is missing"),
+        ({**saved, "parameters": {}}, "'0.weight' is missing"),
+        ({**saved, "parameters": halves}, r"'0.weight' is \[1, 3\] and not \[5, 3\]"),
+        ({**saved, "buffers": {}}, "'momentum_buffer' is missing"),
+    ]
+    for state, text in wrong:
+        with pytest.raises(pccl.UsageError, match=text):
+            outer.load_state_dict(state)
+    assert outer.state_digest() == before and outer.tokens == 0
+
+
 # ---- models ------------------------------------------------------------------------------------------------
+
+
+def test_parameters_that_share_memory_are_refused() -> None:
+    """Each would be averaged, and written over the other. Ends that meet share nothing."""
+    memory = torch.zeros(10)
+
+    def of(*parts: Tensor) -> nn.Module:
+        return nn.ParameterList([nn.Parameter(part) for part in parts])
+
+    for model in (of(memory[:6], memory[5:]), of(memory, memory)):
+        with pytest.raises(pccl.UsageError, match="'0' and parameter '1' share memory: .* one Parameter"):
+            DiLoCo(alone(), model, sgd(model), sync_every=H)
+    for model in (of(memory[:5], memory[5:]), of(memory[::2], memory[1::2]), of(memory[:0], memory)):
+        DiLoCo(alone(), model, sgd(model), sync_every=H)
 
 
 def test_bfloat16_model_has_a_float32_outer_state() -> None:

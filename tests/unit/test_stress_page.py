@@ -64,6 +64,13 @@ def test_promises_wait_for_a_starved_machine() -> None:
     assert promises.open and not broken
     promises.check(15.1)
     assert broken == ["it rains within 2.0 s; it has been 5.1 s, 3.0 of them for a core"]
+    starved[0] = 1e9  # there is an end to it
+    promises.make("it hails", 10.0, 2.0, lambda who, record: False)
+    promises.check(17.9)
+    assert promises.open
+    promises.check(18.1)
+    assert len(broken) == 2 and not promises.open
+    broken.pop()
     took: list[float] = []
     promises.make("it rains", 20.0, 2.0, lambda who, record: record["what"] == "rain", took_ms=took)
     promises.on_record(None, {"what": "rain", "t": 19.0})  # type: ignore[arg-type]  # said before

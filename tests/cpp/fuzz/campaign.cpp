@@ -17,6 +17,8 @@ namespace {
 
 constexpr std::size_t last_bytes = input_bytes_max + 8;
 constexpr int seeds_drawn = 40;
+// What is worth its place in a corpus that is read by people's tools and run by every test.
+constexpr std::size_t corpus_bytes_max = 512, corpus_inputs_max = 60;
 constexpr char digits[] = "0123456789abcdef";
 
 double now_s() {
@@ -111,6 +113,14 @@ void Campaign::one(const Bytes& input) {
   failed_ = true;
   if (expected_) return check::forgive(failures);
   std::printf("  %s failed with %s\n", target_.name.c_str(), hex(input).c_str());
+}
+
+std::vector<Bytes> Campaign::small() const {
+  auto found = kept_;
+  std::erase_if(found, [](const Bytes& input) { return input.size() > corpus_bytes_max; });
+  std::ranges::stable_sort(found, {}, &Bytes::size);
+  if (found.size() > corpus_inputs_max) found.resize(corpus_inputs_max);
+  return found;
 }
 
 void Campaign::remember(const Bytes& input) {

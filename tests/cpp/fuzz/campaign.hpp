@@ -31,7 +31,7 @@ class Campaign {
   void expect_failure() { expected_ = true; }  // it is no failure of the test; run() ends with the first
   bool failed() const { return failed_; }
   std::string report() const;
-  std::vector<Bytes> smallest() const { return kept_; }
+  std::vector<Bytes> small() const;  // of what took a new way, the smallest
 
  private:
   void one(const Bytes& input);
