@@ -40,7 +40,7 @@ def kill_host(process: subprocess.Popen[str], keeper: str) -> None:
 
 
 @pytest.mark.deadline(120)
-@pytest.mark.parametrize(("world", "parity"), [(4, 1), (6, 2)])
+@pytest.mark.parametrize(("world", "parity"), [(4, 1), pytest.param(6, 2, marks=pytest.mark.nightly)])
 def test_lost_hosts_come_back(master: Master, spawn: Callable[..., Any], world: int, parity: int) -> None:
     """As many as there are parities, killed at any moment; the others code on meanwhile, and hold it for who
     comes."""
