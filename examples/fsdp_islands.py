@@ -1,7 +1,7 @@
 """FSDP islands that do not stop: two islands of two FSDP2 ranks train one model; a rank of one is killed.
 
     python examples/fsdp_islands.py
-    torchrun --max-restarts 100 --nproc-per-node 2 examples/fsdp_islands.py MASTER ISLAND STEPS
+    torchrun --max-restarts 100 --nproc-per-node 2 examples/fsdp_islands.py MASTER ISLAND [STEPS]
         one island of any number of ranks, started anew when one dies (examples/launch/torchrun.sh)
 
 Each island is a torch.distributed job of its own (gloo, on the CPU): inside it FSDP2 shards the model. Across
@@ -169,11 +169,11 @@ def run(folder: Path, address: str, islands: list[Ranks]) -> int:
 def one_rank(words: list[str]) -> None:
     """As torchrun starts it (MASTER ISLAND STEPS), or the process above."""
     if dist.is_torchelastic_launched():
-        address, name, steps = words
+        address, name, *steps = words
         dist.init_process_group(
             "pccl"
         )  # torchrun gives those it starts anew the same store: gloo may dial the dead
-        ending = partial(train, address, name, "founder", int(steps))
+        ending = partial(train, address, name, "founder", int(steps[0]) if steps else None)
     else:
         address, store, name, rank, role = words
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=RANKS)

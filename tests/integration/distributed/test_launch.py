@@ -21,7 +21,7 @@ from pccl_py.cli import main
 
 ROOT = Path(__file__).resolve().parents[3]
 LAUNCH = ROOT / "examples" / "launch"
-STEPS, KILLED_AT = 150, 40
+KILLED_AT = 40
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -79,7 +79,7 @@ def test_torchrun_starts_an_island_anew_and_the_other_trains_on(tmp_path: Path) 
     with pccl_py.Master("127.0.0.1:0") as master:
         islands = {
             name: begin(
-                ["sh", LAUNCH / "torchrun.sh", master.address, name, str(STEPS), "2"],
+                ["sh", LAUNCH / "torchrun.sh", master.address, name],
                 path,
                 environment(OMP_NUM_THREADS="1"),
             )
@@ -95,7 +95,7 @@ def test_torchrun_starts_an_island_anew_and_the_other_trains_on(tmp_path: Path) 
     assert {line["islands"] for line in found["a"]} >= {2}
     last = {name: sorted(str(line["digest"]) for line in lines[-2:]) for name, lines in found.items()}
     assert last["a"] == last["b"]
-    assert all(line["step"] == STEPS - 1 for lines in found.values() for line in lines[-2:])
+    assert len({line["step"] for lines in found.values() for line in lines[-2:]}) == 1
 
 
 SRUN = """#!/bin/bash
@@ -127,7 +127,7 @@ def test_slurm_starts_a_killed_peer_anew(tmp_path: Path) -> None:
     env = environment(SLURM_NTASKS="2", SLURM_JOB_ID="7", SLURM_JOB_NODELIST="here", PCCL_PORT="48321")
     env |= {"PCCL_STATE": str(tmp_path / "state"), "SLURM_SUBMIT_DIR": str(ROOT)}
     env["PATH"] = f"{tools}{os.pathsep}{env['PATH']}"
-    small = "--windows 15 --steps 10 --plain --batch 2 --context 32 --width 32".split()
+    small = "--windows 400 --steps 20 --plain --batch 2 --context 32 --width 32".split()
     log = tmp_path / "log"
     job = begin(["bash", LAUNCH / "slurm.sbatch", *small], log, env)
     try:
