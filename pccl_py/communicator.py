@@ -8,7 +8,6 @@ import time
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -23,6 +22,7 @@ from .errors import ClosedError, Evicted, PcclError, UsageError, from_code
 from .joined_with import JoinedWith
 from .logs import tie
 from .observe.observed import Observed
+from .peer_info import LinkInfo, PeerInfo
 from .secret import secret_of
 from .shared_state import SharedState, SyncInfo
 from .staging import fence
@@ -32,45 +32,6 @@ from .topology import TopologyReport
 tie(_core)
 logger = logging.getLogger("pccl_py.communicator")
 AGAIN_S = 0.1  # before a peer joins again that was turned away for being silent
-
-
-@dataclass(frozen=True, slots=True)
-class LinkInfo:
-    """The data link to another peer. Bytes count what its stripes carried since each was opened.
-
-    stripes              TCP streams that it has now; `mended`: those that broke while others carried on
-    congestion_control   of its first stripe, as the kernel names it
-    path                 "host", "lan" or "wan": what stripes and congestion control were chosen for
-    rtt_s                round trip as the kernel has measured it, in seconds; 0.0: not yet
-    transport            how chunks leave here: "tcp" as bytes; "shm", "cma" or both by their place, where the
-                         other end may read this process's memory. The other direction may differ
-    """
-
-    remote: str
-    stripes: int
-    mended: int
-    congestion_control: str
-    path: str
-    rtt_s: float
-    transport: str
-    bytes_sent: int
-    bytes_received: int
-
-
-@dataclass(frozen=True, slots=True)
-class PeerInfo:
-    """A member of the view. `rank` counts within its group; `link` is None where there is none from here.
-    Peers with the same `host` are on one machine; 0: not known where. The numbers change with the members."""
-
-    id: int
-    island: str
-    island_rank: int
-    rank: int
-    group: int
-    role: str
-    addresses: tuple[str, ...]
-    link: LinkInfo | None
-    host: int
 
 
 class Communicator(Collectives, CodedCalls, Observed):

@@ -8,17 +8,17 @@
 
 namespace pccl::bindings {
 
+void check_not_forked(const PeerObject& self) {
+  if (self.runtime->forked())
+    raise({ErrorCode::usage,
+           "this process was forked from the one that connected: a child must join the run itself"});
+}
+
 namespace {
 
 Bytes bytes_of(const py::bytes& raw) {
   const auto text = std::string(raw);
   return {text.begin(), text.end()};
-}
-
-void check_not_forked(const PeerObject& self) {
-  if (self.runtime->forked())
-    raise({ErrorCode::usage,
-           "this process was forked from the one that connected: a child must join the run itself"});
 }
 
 std::unique_ptr<PeerObject> create(std::string address, std::string island, std::uint16_t island_rank,
@@ -149,50 +149,6 @@ std::shared_ptr<OperationObject> post(
   object->keep = Keep(std::move(keep));
   const auto posted = [&] { return self.runtime->post(std::move(request)); };
   object->handle = d.skips ? without_gil(posted) : posted();  // skipping looks at all values first
-  return object;
-}
-
-using SumNumbers = std::pair<std::uint32_t, std::vector<std::tuple<std::uint32_t, std::uint32_t, int>>>;
-
-// `sums`: owner, and of each term rank, block and coefficient.
-CodedRequest coded_request(const std::vector<SumNumbers>& sums, std::uint32_t rank, std::uint32_t world,
-                           const std::vector<std::pair<std::uintptr_t, std::uint64_t>>& blocks,
-                           const std::vector<std::uintptr_t>& outputs, std::uint64_t block_bytes) {
-  auto table = std::make_shared<CodedSums>();
-  for (const auto& [owner, terms] : sums) {
-    auto& sum = table->emplace_back(CodedSum{.owner = owner});
-    for (const auto& [position, block, coefficient] : terms)
-      sum.terms.push_back({position, block, std::uint8_t(coefficient)});
-  }
-  CodedRequest request{std::move(table), rank, world, {}, {}, block_bytes};
-  for (const auto& [at, bytes] : blocks)
-    request.blocks.emplace_back(reinterpret_cast<const std::uint8_t*>(at), bytes);
-  for (const auto at : outputs) request.outputs.push_back(reinterpret_cast<std::uint8_t*>(at));
-  return request;
-}
-
-std::shared_ptr<OperationObject> post_coded(
-    const PeerObject& self, std::uint32_t name, double seconds, std::uint32_t rank, std::uint32_t world,
-    const std::vector<SumNumbers>& sums, const std::vector<std::pair<std::uintptr_t, std::uint64_t>>& blocks,
-    const std::vector<std::uintptr_t>& outputs, std::uint64_t block_bytes, std::uint64_t rate_limit,
-    py::object keep) {
-  check_not_forked(self);
-  PostRequest request;
-  request.coded = coded_request(sums, rank, world, blocks, outputs, block_bytes);
-  if (auto why = fault_of(*request.coded)) raise(why);
-  request.rate_limit = rate_limit;
-  request.posting.name = name;
-  request.posting.timeout = duration_of(seconds);
-  auto& d = request.posting.descriptor;
-  d.call = Call::coded_reduce;
-  d.on_loss = OnLoss::raise;
-  d.blocks = world;
-  d.sums = fingerprint(*request.coded->sums);
-  d.tensors.push_back({DType::uint8, block_bytes});
-  auto object = std::make_shared<OperationObject>();
-  object->runtime = self.runtime;
-  object->keep = Keep(std::move(keep));
-  object->handle = self.runtime->post(std::move(request));
   return object;
 }
 
@@ -363,8 +319,8 @@ const char* stage_name(Session::Stage stage) {
 }  // namespace
 
 void bind_peer(py::module_& module) {
-  py::class_<PeerObject>(module, "Peer")
-      .def(py::init(&create), py::arg("address"), py::kw_only(), py::arg("island"), py::arg("island_rank"),
+  py::class_<PeerObject> peer(module, "Peer");
+  peer.def(py::init(&create), py::arg("address"), py::kw_only(), py::arg("island"), py::arg("island_rank"),
            py::arg("island_size"), py::arg("group"), py::arg("role"), py::arg("min_islands"),
            py::arg("listen"), py::arg("advertise"), py::arg("secret"), py::arg("insecure"), py::arg("timing"),
            py::arg("congestion_control"), py::arg("stripes"), py::arg("checksum"), py::arg("run_name"),
@@ -375,9 +331,6 @@ void bind_peer(py::module_& module) {
            py::arg("root"), py::arg("weight"), py::arg("on_loss"), py::arg("seconds"), py::arg("algorithm"),
            py::arg("quantization"), py::arg("blocks"), py::arg("peers"), py::arg("ends"), py::arg("tensors"),
            py::arg("residuals"), py::arg("keep"))
-      .def("post_coded", &post_coded, py::kw_only(), py::arg("name"), py::arg("seconds"), py::arg("rank"),
-           py::arg("world"), py::arg("sums"), py::arg("blocks"), py::arg("outputs"), py::arg("block_bytes"),
-           py::arg("rate_limit"), py::arg("keep"))
       .def("update_topology", &update_topology, py::arg("islands"), py::arg("seconds"))
       .def("optimize_topology", &optimize_topology, py::arg("seconds"), py::arg("probe_ms"))
       .def("ring", [](const PeerObject& self,
@@ -419,6 +372,7 @@ void bind_peer(py::module_& module) {
                              [](const PeerObject& self) { return self.runtime->status(false).island; })
       .def_property_readonly("waiting",
                              [](const PeerObject& self) { return self.runtime->status(false).waiting; });
+  bind_coded(peer);
 }
 
 }  // namespace pccl::bindings

@@ -35,7 +35,8 @@ struct Roster {
   bool over() const { return connections == 0 && master.peers() == 0 && !master.listening(); }
   // By which a store knows it.
   std::string key() const {
-    return role == Role::trainer ? run : "\x1f" + std::string(name(role)) + "s\x1f" + run;
+    if (role == Role::trainer) return run;
+    return std::string("\x1f").append(name(role)).append("s\x1f").append(run);
   }
 
   const std::string run;

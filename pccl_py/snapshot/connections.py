@@ -23,16 +23,6 @@ class Connection:
     filling: set[int] = field(default_factory=set)
 
 
-@dataclass(frozen=True, slots=True)
-class Filled:
-    connection: Connection
-    holding: Holding
-    slot: int
-    fd: int
-    capacity: int
-    refusal: Refusal | None
-
-
 def told_of(holdings: Mapping[str, Holding], pids: Mapping[str, int]) -> tuple[messages.Trainer, ...]:
     """`pids`: of trainers that are attached."""
     told = []

@@ -19,8 +19,9 @@ from functools import partial
 from ..errors import PcclError
 from . import channel, limits, memory, messages
 from .calls import Calls
-from .connections import Connection, Filled, told_of
+from .connections import Connection, told_of
 from .holding import Holding, Refusal
+from .populating import Populating
 from .processes import is_exiting
 from .protection import Member, Protection
 
@@ -41,7 +42,7 @@ class Server:
         self._holdings: dict[str, Holding] = {}
         self._connections: set[Connection] = set()
         self._protection = Protection(self._holdings, self._attached, orphan_s)
-        self._pledged: dict[int, int] = {}  # buffers on their way to be populated: descriptor, bytes
+        self._populating = Populating(self.calls)
         self._accepts_at = 0.0  # the listener is not looked at before; 0: it is
         self._over = False
         self._idle_since, self._orphan_s = time.monotonic(), orphan_s
@@ -270,7 +271,7 @@ class Server:
                 fds.clear()
                 holding.adopt(said.handed, buffer, table)
             if said.bytes:
-                self._expect_memory(holding.lacking(said.bytes), f"a state of {said.bytes >> 20} MiB")
+                self._populating.expect(holding.lacking(said.bytes), f"a state of {said.bytes >> 20} MiB")
         except Refusal:
             if said.trainer not in self._holdings:
                 holding.close()
@@ -281,12 +282,6 @@ class Server:
         told, given = holding.described()
         self._send(connection, told, given)
 
-    def _expect_memory(self, needed: int, what: str) -> None:
-        lacking = sum(max(count - memory.held(fd), 0) for fd, count in self._pledged.items())
-        free = max(memory.available() - lacking, 0)
-        if needed > free:
-            raise Refusal("memory", memory.exhausted(needed, free, what), needed, free)
-
     def _reserve(self, connection: Connection, holding: Holding, said: messages.Reserve) -> None:
         fd, capacity = holding.buffer(said.slot)
         if capacity >= said.bytes and fd >= 0:
@@ -296,42 +291,32 @@ class Server:
             raise Refusal("wrong", "one buffer at a time is made, and not for the newest snapshot's")
         wanted = memory.whole_units(said.bytes)
         holding.place(said.slot, -1, 0)  # the one that is too small is freed first
-        self._expect_memory(wanted, f"a buffer of {wanted >> 20} MiB")
-        fd = memory.make(f"pccl-{said.slot}", wanted)
-        work = threading.Thread(
-            target=self._fill, args=(connection, holding, said.slot, fd, wanted), daemon=True
+        self._populating.expect(wanted, f"a buffer of {wanted >> 20} MiB")
+        self._populating.start(
+            f"pccl-{said.slot}",
+            wanted,
+            lambda: connection in self._connections,
+            partial(self._take_filled, connection, holding, said.slot, wanted),
         )
-        self._pledged[fd] = wanted
-        try:
-            work.start()
-        except RuntimeError:  # no thread can be had
-            del self._pledged[fd]
-            os.close(fd)
-            raise
         connection.filling.add(said.slot)
 
-    def _fill(self, connection: Connection, holding: Holding, slot: int, fd: int, wanted: int) -> None:
-        """On a thread of its own."""
-        refusal = None
-        try:
-            memory.fill(fd, wanted, lambda: connection in self._connections)
-        except OSError as error:
-            free = memory.available()
-            text = f"{memory.exhausted(wanted, free, 'a buffer')} ({error.strerror})"
-            refusal = Refusal("memory", text, wanted, free)
-        done = Filled(connection, holding, slot, fd, wanted, refusal)
-        self.calls.later(lambda: self._take_filled(done))
-
-    def _take_filled(self, done: Filled) -> None:
-        del self._pledged[done.fd]
-        done.connection.filling.discard(done.slot)
-        if done.refusal is not None or done.connection.holding is not done.holding:
-            os.close(done.fd)
-            if done.refusal is not None and done.connection in self._connections:
-                self._send(done.connection, done.refusal.answer)
+    def _take_filled(
+        self,
+        connection: Connection,
+        holding: Holding,
+        slot: int,
+        capacity: int,
+        fd: int,
+        refusal: Refusal | None,
+    ) -> None:
+        connection.filling.discard(slot)
+        if refusal is not None or connection.holding is not holding:
+            os.close(fd)
+            if refusal is not None and connection in self._connections:
+                self._send(connection, refusal.answer)
             return
-        done.holding.place(done.slot, done.fd, done.capacity)
-        self._send(done.connection, messages.Reserved(done.slot, done.capacity), [done.fd])
+        holding.place(slot, fd, capacity)
+        self._send(connection, messages.Reserved(slot, capacity), [fd])
 
     def _begin(self, connection: Connection, holding: Holding, said: messages.Begin) -> None:
         connection.refusal = None

@@ -51,8 +51,10 @@ TEST(a_restarted_master_finds_both_rosters_again) {
     > p1,p3 aborts call 0 of group 0
     > p1,p2 view 1.1[p1,p2]
     > p3,p4 view 1.1[p3,p4]
-    > p1: waiting in all_reduce, call 0 of group 0 for peer 2 (island peer-2)
-    > p3: waiting in all_reduce, call 0 of group 0 for peer 1000002 (island peer-1000002)
+    > m2: all_reduce, call 0 of group 0 waits for peer 2 (late to post...)
+    > m2: keepers: all_reduce, call 0 of group 0 waits for peer 1000002 (late to post...)
+    > p1: waiting in all_reduce, call 0 of group 0 for peer 2 (island peer-2): late to post...
+    > p3: waiting in all_reduce, call 0 of group 0 for peer 1000002 (island peer-1000002): late to post...
     all_reduce on 2,4
     > p3,p4 delivers call 0 of group 0: p3,p4, waiting 0
     > p1,p2 delivers call 0 of group 0: p1,p2, waiting 0
