@@ -19,6 +19,7 @@ from tests.integration.peers import PATIENT
 from tests.threads import in_threads
 
 from .coded_trainer import coded_buffers, content, restored, take_coded
+from .conftest import free_keepers
 
 MODULE = "tests.integration.snapshot.coded_trainer"
 COUNT = 3_000_001
@@ -28,6 +29,7 @@ COUNT = 3_000_001
 def master() -> Iterator[Master]:
     with Master(config=PATIENT) as running:
         yield running
+        free_keepers()  # who cannot say farewell tries for a while
 
 
 def kill_host(process: subprocess.Popen[str], keeper: str) -> None:
