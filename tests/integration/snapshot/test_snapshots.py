@@ -61,7 +61,7 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(spawn: Callable[..., An
     again = spawn("-m", MODULE, "run", str(max(30, last + 3)), str(tmp_path)).communicate()[0].split("\n")
     word, source, at, run_step, data = again[0].split()
     assert (word, source) == ("from", "snapshot") and at == run_step == data
-    assert last - 4 <= int(at) <= last and int(at) % 2 == 0
+    assert last - 4 <= int(at) <= last + 1 and int(at) % 2 == 0  # the last one may have had no time to say so
     found = dict(line.split() for line in again if line[:1].isdigit())
     common = found.keys() & wanted.keys()
     assert len(common) >= 1 or int(at) >= 30
