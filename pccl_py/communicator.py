@@ -23,7 +23,7 @@ from .joined_with import JoinedWith
 from .logs import tie
 from .observe.observed import Observed
 from .peer_info import LinkInfo, PeerInfo
-from .secret import secret_of
+from .secret import encrypts, secret_of
 from .shared_state import SharedState, SyncInfo
 from .staging import fence
 from .state_sync import StateSync
@@ -39,7 +39,11 @@ class Communicator(Collectives, CodedCalls, Observed):
 
     address         host:port of the master; names, IPv4 and [IPv6]
     secret_file     at least 16 bytes that all peers and the master share: all connections are then TLS 1.3
-                    between those who have it. None: the configuration's; where that is empty, loopback only
+                    between those who have it (but see encrypt). None: the configuration's; where that is
+                    empty, loopback only
+    encrypt         False: the secret only proves, at each connection's start, that both sides know it, and
+                    bytes travel as they are. The same at the master and all peers: another side is refused.
+                    None: `encrypt` of the configuration, by default True where there is a secret
     insecure        True: other hosts without a secret
     island          name of the peers that live and die together; None: this peer is one by itself
     island_size     how many peers the island has; rank r of it joins group r
@@ -84,6 +88,7 @@ class Communicator(Collectives, CodedCalls, Observed):
         address: str,
         *,
         secret_file: str | os.PathLike[str] | None = None,
+        encrypt: bool | None = None,
         insecure: bool = False,
         island: str | None = None,
         island_size: int = 1,
@@ -100,12 +105,15 @@ class Communicator(Collectives, CodedCalls, Observed):
         timeout: float | None = None,
         config: Config | None = None,
     ) -> None:
-        self.joined_with = JoinedWith(address, secret_file, insecure, run_name, listen, advertise)
         self._config = config or Config.load()
         self._connect_s = arguments.seconds_of(timeout, self._config.connect_timeout_s)
         _core.name_libssl(self._config.libssl)
         name, island_rank, size, group = arguments.island_of(island, island_size, group)
         self._alone = size == 1
+        secret = secret_of(secret_file, insecure=insecure, config=self._config)
+        encrypted = encrypts(encrypt, secret, drawn=False, insecure=insecure, config=self._config)
+        file = secret_file or (self._config.secret_file if secret else None)
+        self.joined_with = JoinedWith(address, file, encrypted, insecure, run_name, listen, advertise)
         self._new_peer = partial(
             _core.Peer,
             arguments.dialled(address, "address"),
@@ -117,7 +125,8 @@ class Communicator(Collectives, CodedCalls, Observed):
             min_islands=arguments.whole(min_islands, "min_islands", 1, arguments.U32_MAX),
             listen=listen or "",
             advertise=arguments.advertised(advertise),
-            secret=secret_of(secret_file, insecure=insecure, config=self._config),
+            secret=secret,
+            encrypt=encrypted,
             insecure=insecure,
             timing=self._config.apply(_core.Timing()),
             congestion_control=self._config.congestion_control,

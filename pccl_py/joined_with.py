@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 
 class JoinedWith(NamedTuple):
-    """As given to Communicator."""
+    """As given to Communicator, or as its configuration said."""
 
     address: str
     secret_file: str | os.PathLike[str] | None
+    encrypt: bool
     insecure: bool
     run_name: str
     listen: str | None

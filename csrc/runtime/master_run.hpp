@@ -12,7 +12,7 @@ namespace pccl {
 
 // The peers of one role of a run.
 struct Roster {
-  Roster(const std::string& run_name, MasterConfig config, Hub& hub, const Bytes& secret, Instant now)
+  Roster(const std::string& run_name, MasterConfig config, Hub& hub, const net::Secret& secret, Instant now)
       : run(run_name),
         role(config.role),
         master(std::move(config), now),

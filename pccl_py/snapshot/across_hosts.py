@@ -31,6 +31,7 @@ def protect_by(comm: Any, parity: int, domain: str | None, rate_limit: float | N
     return messages.Protect(
         master=joined.address,
         secret_file="" if joined.secret_file is None else str(Path(joined.secret_file).resolve()),
+        encrypt=joined.encrypt,
         insecure=joined.insecure,
         run_name=joined.run_name,
         listen=_without_port(joined.listen),

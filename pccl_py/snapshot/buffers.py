@@ -68,8 +68,12 @@ class Buffers:
             handed=handed,
             start=start,
         )
-        if self._protect is not None:
-            keeper.protect(self._protect)
+        try:
+            if self._protect is not None:
+                keeper.protect(self._protect)
+        except BaseException:
+            keeper.close()
+            raise
         return keeper
 
     def spare(self, count: int) -> tuple[Keeper, int, native.StagingPool] | None:

@@ -68,6 +68,7 @@ class RunMember:
             said.master,
             role="keeper",
             secret_file=said.secret_file or None,
+            encrypt=said.encrypt if said.secret_file else None,
             insecure=said.insecure,
             run_name=said.run_name,
             listen=said.listen or None,

@@ -136,6 +136,7 @@ class Protect:
 
     master: str = bounded.text()
     secret_file: str = bounded.text()
+    encrypt: bool = bounded.flag()
     insecure: bool = bounded.flag()
     run_name: str = bounded.text()
     listen: str = bounded.text()

@@ -20,7 +20,7 @@ from .raw_trainer import plan_of, take, values
 
 
 def protect(master: str, domain: str, parity: int, rate: int = 0) -> Protect:
-    return Protect(master, "", False, "", "", "", domain, parity, rate)
+    return Protect(master, "", False, False, "", "", "", domain, parity, rate)
 
 
 def coded_buffers(run: str, master: str, number: int, parity: int, keeper: str = "", **more: Any) -> Buffers:
