@@ -13,7 +13,6 @@ from .foreign import foreign
 from .glimpse import Glimpses
 from .pieces import Alias, Piece, pieces_of
 
-
 _ROWS, _VERSION = attrgetter("rows"), attrgetter("_version")
 
 

@@ -97,18 +97,17 @@ def test_versions_of_torch() -> None:
     """The range is the one of the extra "torch": an older one is refused, a newer one warned of."""
     import tomllib
 
-    from pccl_py.distributed.needed_torch import TESTED, check_version
+    from pccl_py.distributed.needed_torch import FIRST, LAST, check_version
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    major, minor = TESTED
-    wanted = [f"torch>={major}.{minor},<{major}.{minor + 1}"]
-    assert project["optional-dependencies"]["torch"] == wanted
-    for version in (f"{major}.{minor}.0+cpu", f"{major}.{minor}.9", f"{major}.{minor}.0a0+git1234"):
+    (major, minor), (_, newest) = FIRST, LAST
+    assert project["optional-dependencies"]["torch"] == [f"torch>={major}.{minor},<{major}.{newest + 1}"]
+    for version in (f"{major}.{minor}.0+cpu", f"{major}.{newest}.9", f"{major}.{newest}.0a0+git1234"):
         check_version(version)
-    with pytest.raises(ImportError, match=r"need torch 2.13, this is 2.9.1: pip install"):
+    with pytest.raises(ImportError, match=r"need torch 2.13 to 2.15, this is 2.9.1: pip install"):
         check_version("2.9.1")
-    with pytest.warns(UserWarning, match=r"tested with torch 2.13, this is 2.14.0\+cu130"):
-        check_version("2.14.0+cu130")
+    with pytest.warns(UserWarning, match=r"tested with torch 2.13 to 2.15, this is 2.16.0\+cu130"):
+        check_version("2.16.0+cu130")
 
 
 def test_an_old_torch_is_refused_at_import() -> None:
