@@ -123,7 +123,7 @@ class StateOperation:
     def offer(self, revision: typing.SupportsInt | typing.SupportsIndex, strategy: typing.SupportsInt | typing.SupportsIndex, entries: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, bytes]], serve: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], keep: typing.Any) -> None:
         ...
 class Peer:
-    def __init__(self, address: str, *, island: str, island_rank: typing.SupportsInt | typing.SupportsIndex, island_size: typing.SupportsInt | typing.SupportsIndex, group: typing.SupportsInt | typing.SupportsIndex, role: typing.SupportsInt | typing.SupportsIndex, min_islands: typing.SupportsInt | typing.SupportsIndex, listen: str, advertise: collections.abc.Sequence[str], secret: bytes, insecure: bool, timing: Timing, congestion_control: str, stripes: typing.SupportsInt | typing.SupportsIndex, checksum: bool, run_name: str, start_rank: typing.SupportsInt | typing.SupportsIndex, host_id: str, deterministic: bool, transport: str, recorded_events: typing.SupportsInt | typing.SupportsIndex, trace_folder: str) -> None:
+    def __init__(self, address: str, *, island: str, island_rank: typing.SupportsInt | typing.SupportsIndex, island_size: typing.SupportsInt | typing.SupportsIndex, group: typing.SupportsInt | typing.SupportsIndex, role: typing.SupportsInt | typing.SupportsIndex, min_islands: typing.SupportsInt | typing.SupportsIndex, listen: str, advertise: collections.abc.Sequence[str], secret: bytes, encrypt: bool, insecure: bool, timing: Timing, congestion_control: str, stripes: typing.SupportsInt | typing.SupportsIndex, checksum: bool, run_name: str, start_rank: typing.SupportsInt | typing.SupportsIndex, host_id: str, deterministic: bool, transport: str, recorded_events: typing.SupportsInt | typing.SupportsIndex, trace_folder: str) -> None:
         ...
     def close(self) -> None:
         ...
@@ -174,7 +174,7 @@ class Peer:
     def waiting(self) -> int:
         ...
 class Master:
-    def __init__(self, listen: str, secret: bytes, insecure: bool, timing: Timing, state_dir: str = '', store: typing.Any = None) -> None:
+    def __init__(self, listen: str, secret: bytes, encrypt: bool, insecure: bool, timing: Timing, state_dir: str = '', store: typing.Any = None) -> None:
         ...
     def addresses(self) -> list[str]:
         ...
@@ -355,6 +355,10 @@ class ShardSave:
     def cancel(self) -> None:
         """
         When it returns nobody reads the regions any more.
+        """
+    def end(self) -> None:
+        """
+        cancel(), and waits until the disk is through with it, whatever that takes. The last call; without it the thread that drops the object waits.
         """
     def fence(self, regions: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] | None, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> bool:
         """

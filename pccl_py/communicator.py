@@ -20,7 +20,7 @@ from .config import Config
 from .errors import ClosedError, Evicted, PcclError, UsageError, from_code
 from .logs import tie
 from .observe.observed import Observed
-from .secret import secret_of
+from .secret import encrypts, secret_of
 from .shared_state import SharedState, SyncInfo
 from .staging import fence
 from .state_sync import StateSync
@@ -75,7 +75,11 @@ class Communicator(Collectives, Observed):
 
     address         host:port of the master; names, IPv4 and [IPv6]
     secret_file     at least 16 bytes that all peers and the master share: all connections are then TLS 1.3
-                    between those who have it. None: the configuration's; where that is empty, loopback only
+                    between those who have it (but see encrypt). None: the configuration's; where that is
+                    empty, loopback only
+    encrypt         False: the secret only proves, at each connection's start, that both sides know it, and
+                    bytes travel as they are. The same at the master and all peers: another side is refused.
+                    None: `encrypt` of the configuration, by default True where there is a secret
     insecure        True: other hosts without a secret
     island          name of the peers that live and die together; None: this peer is one by itself
     island_size     how many peers the island has; rank r of it joins group r
@@ -118,6 +122,7 @@ class Communicator(Collectives, Observed):
         address: str,
         *,
         secret_file: str | os.PathLike[str] | None = None,
+        encrypt: bool | None = None,
         insecure: bool = False,
         island: str | None = None,
         island_size: int = 1,
@@ -139,6 +144,7 @@ class Communicator(Collectives, Observed):
         _core.name_libssl(self._config.libssl)
         name, island_rank, size, group = arguments.island_of(island, island_size, group)
         self._alone = size == 1
+        secret = secret_of(secret_file, insecure=insecure, config=self._config)
         self._new_peer = partial(
             _core.Peer,
             arguments.dialled(address, "address"),
@@ -150,7 +156,8 @@ class Communicator(Collectives, Observed):
             min_islands=arguments.whole(min_islands, "min_islands", 1, arguments.U32_MAX),
             listen=listen or "",
             advertise=arguments.advertised(advertise),
-            secret=secret_of(secret_file, insecure=insecure, config=self._config),
+            secret=secret,
+            encrypt=encrypts(encrypt, secret, drawn=False, insecure=insecure, config=self._config),
             insecure=insecure,
             timing=self._config.apply(_core.Timing()),
             congestion_control=self._config.congestion_control,

@@ -102,9 +102,13 @@ class Config:
         "", "PCCL_SECRET_FILE",
         help="A file with the run's secret, where no argument names one. Empty: none.",
     )  # fmt: skip
+    encrypt: str = knob(
+        "auto", "PCCL_ENCRYPT",
+        help="A secret encrypts: yes; it only proves who is there: no. auto: no where a torch group drew it.",
+    )  # fmt: skip
     libssl: str = knob(
         "", "PCCL_LIBSSL",
-        help="Path of OpenSSL 3's libssl, for runs with a secret. Empty: Python's own, or libssl.so.3.",
+        help="Path of OpenSSL 3's libssl, for runs that encrypt. Empty: Python's own, or libssl.so.3.",
     )  # fmt: skip
     host_label: str = knob(
         "", "PCCL_HOST_LABEL",

@@ -25,6 +25,26 @@ def secret_of(path: str | os.PathLike[str] | None, *, insecure: bool, config: Co
     return secret
 
 
+def encrypts(encrypt: bool | None, secret: bytes, *, drawn: bool, insecure: bool, config: Config) -> bool:
+    """What a run's secret does: True, encrypt all connections; False, only prove who is there.
+
+    The argument wins over `encrypt` of the configuration; where both leave it open, a secret encrypts unless
+    it was `drawn` by the library, for peers that nobody gave one. Raises UsageError where encryption is asked
+    for and there is no secret: nothing that was to be encrypted ever goes out in plain.
+    """
+    if encrypt is not None and not isinstance(encrypt, bool):
+        raise UsageError(f"encrypt={encrypt!r}: it is True, False or None")
+    known = {"yes": True, "no": False, "auto": None}
+    if config.encrypt not in known:
+        raise UsageError(f"encrypt (PCCL_ENCRYPT) is {config.encrypt!r}: it is yes, no or auto")
+    asked = known[config.encrypt] if encrypt is None and not insecure else encrypt
+    if asked and not secret:
+        raise UsageError("encryption (encrypt=True, PCCL_ENCRYPT=yes) needs a secret: give secret_file=")
+    if asked is None:
+        return bool(secret) and not drawn
+    return asked
+
+
 def read_secret(path: str | os.PathLike[str] | None, *, insecure: bool) -> bytes:
     """The file's bytes without one trailing newline; empty where `path` is None.
 

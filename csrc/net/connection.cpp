@@ -187,7 +187,7 @@ void Connection::greet() {
   }
   inbox_.consume(used.value());
   if (!handshake_.done()) return;
-  if (handshake_.has_secret()) return secure();
+  if (handshake_.encrypts()) return secure();
   become_ready();
 }
 

@@ -12,7 +12,7 @@ namespace pccl {
 class Knocker final : net::Connection::Handler {
  public:
   using OnRefused = std::function<void(PeerId)>;
-  Knocker(Hub& hub, Bytes secret, OnRefused on_refused)
+  Knocker(Hub& hub, net::Secret secret, OnRefused on_refused)
       : hub_(hub), secret_(std::move(secret)), on_refused_(std::move(on_refused)) {}
 
   // Numeric addresses only: a name would have to be looked up, on a thread that serves sockets.
@@ -46,7 +46,7 @@ class Knocker final : net::Connection::Handler {
   void on_closed(net::Connection& c, const Error& why) override;
 
   Hub& hub_;
-  Bytes secret_;
+  net::Secret secret_;
   OnRefused on_refused_;
   std::map<PeerId, Question> questions_;
 };

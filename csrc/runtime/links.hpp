@@ -56,7 +56,7 @@ class Links : public net::Connection::Handler {
     ~Owner() = default;
   };
 
-  Links(Hub& hub, Owner& owner, Bytes secret, LinkOptions options, Resolver::LookUp look_up)
+  Links(Hub& hub, Owner& owner, net::Secret secret, LinkOptions options, Resolver::LookUp look_up)
       : hub_(hub),
         owner_(owner),
         secret_(std::move(secret)),
@@ -203,7 +203,7 @@ class Links : public net::Connection::Handler {
 
   Hub& hub_;
   Owner& owner_;
-  Bytes secret_;
+  net::Secret secret_;
   LinkOptions options_;
   std::uint64_t run_ = 0;
   PeerId me_ = no_peer;

@@ -20,7 +20,7 @@ class MasterLink : public net::Connection::Handler {
     ~Owner() = default;
   };
 
-  MasterLink(Hub& hub, Owner& owner, Bytes secret, std::string name,
+  MasterLink(Hub& hub, Owner& owner, net::Secret secret, std::string name,
              std::vector<net::SocketAddress> addresses)
       : hub_(hub),
         owner_(owner),
@@ -61,7 +61,7 @@ class MasterLink : public net::Connection::Handler {
 
   Hub& hub_;
   Owner& owner_;
-  Bytes secret_;
+  net::Secret secret_;
   std::string name_;
   std::vector<net::SocketAddress> addresses_;
   std::size_t next_address_ = 0;

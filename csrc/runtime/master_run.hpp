@@ -7,7 +7,7 @@
 namespace pccl {
 
 struct MasterRun {
-  MasterRun(std::string run_name, MasterConfig config, Hub& hub, const Bytes& secret, Instant now)
+  MasterRun(std::string run_name, MasterConfig config, Hub& hub, const net::Secret& secret, Instant now)
       : name(std::move(run_name)),
         master(std::move(config), now),
         knocker(hub, secret, [this](PeerId peer) { master.on_refused(peer, monotonic_now()); }) {}

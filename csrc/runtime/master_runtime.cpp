@@ -21,7 +21,7 @@ Result<std::unique_ptr<MasterRuntime>> MasterRuntime::create(MasterOptions optio
     return Error{ErrorCode::usage,
                  "a master on " + address.text() +
                      " could be joined by anybody: give secret_file=, or insecure=True to go without"};
-  if (!options.secret.empty())
+  if (options.secret.encrypts)
     if (auto error = net::Tls::available()) return error;
   auto hub = Hub::create();
   if (!hub) return hub.error();

@@ -18,7 +18,7 @@ namespace pccl {
 
 struct MasterOptions {
   std::string listen = "127.0.0.1:0";
-  Bytes secret;
+  net::Secret secret;
   bool insecure = false;
   Timing timing;
   std::function<void(const std::string&)> log;

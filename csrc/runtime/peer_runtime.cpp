@@ -40,7 +40,7 @@ Result<std::vector<net::SocketAddress>> masters_at(const std::string& text) {
 
 Result<std::unique_ptr<PeerRuntime>> PeerRuntime::create(PeerOptions options) {
   if (auto error = net::check_congestion(options.congestion)) return error;
-  if (!options.secret.empty())
+  if (options.secret.encrypts)
     if (auto error = net::Tls::available()) return error;
   auto addresses = masters_at(options.master);
   if (!addresses) return addresses.error();

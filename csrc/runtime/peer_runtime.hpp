@@ -23,7 +23,7 @@ struct PeerOptions {
   Join join;                           // without addresses
   std::string listen;                  // host:port; empty: by the secret
   std::vector<std::string> advertise;  // host or host:port; empty: found out
-  Bytes secret;
+  net::Secret secret;
   bool insecure = false;
   std::string congestion = "auto";
   std::uint8_t stripes = 0;                     // of each link; 0: by its path

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
-from ..torch_backend import register
 from .all_reduce_peer import OURS, AllReducePeer
-from .timed_peer import Operation
-
-BACKEND = "backend pccl"
+from .timed_peer import BACKEND, Operation
 
 
 class TorchPeer(AllReducePeer):
     """Core and backend share one communicator: two differ by more than what is looked for, as threads and
     memory of each are placed once."""
-
-    def join_backend(self, address: str) -> None:
-        """After join_gloo(), whose group is the default one; this one is at the same master."""
-        os.environ["PCCL_MASTER"] = address
-        register()
-        self._backend = self._gloo.new_group(backend="pccl")
 
     def _operation(self, way: str) -> Operation:
         if way == BACKEND:

@@ -32,8 +32,9 @@ def measure(group: Group, sizes: Sequence[int], repeats: int, kills: int) -> Ite
     parameters. Raises UsageError where torch is missing."""
     group.check()
     step_peer = import_module(f"{__package__}.step_peer")
-    ours = (step_peer.MODULE, step_peer.DDP)
+    ours = (step_peer.MODULE, step_peer.DDP, step_peer.ON_BACKEND)
     with running(group, step_peer.StepPeer) as run:
+        run.each("join_backend", address=run.about["address"])
         for size in sizes:
             run.each("forget")
             run.each("prepare", size=size, ways=[GLOO, *ours])

@@ -22,6 +22,7 @@ from .timed_peer import TimedPeer
 
 GLOO = "gloo"
 PEERS_MAX = 16
+SECURITY = ("none", "proved", "encrypted")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Group:
     transport: str = "auto"
     namespace: bool = True
     secret: bool = False  # the peers also meet in a second run that has one
+    security: str = "none"  # of the run itself: one of SECURITY
 
     def check(self) -> None:
         if self.against not in (None, GLOO):
@@ -106,23 +108,32 @@ def running(group: Group, kind: type[TimedPeer], **settings: Any) -> Iterator[Ru
     with Crew() as crew, tempfile.TemporaryDirectory() as folder:
         if group.against is not None:
             import_module("torch")  # once, before the processes are forked
-        master, about = start_master(crew, group.default)
-        settings |= {"congestion_control": group.ours, "transport": group.transport}
+        secured = _security(group.security, Path(folder))
+        master, about = start_master(crew, group.default, **secured)
+        settings |= secured | {"congestion_control": group.ours, "transport": group.transport}
         workers = [
             crew.start(f"peer {i}", partial(kind, master.pid, i, group.peers, **settings))
             for i in range(group.peers)
         ]
         each(workers, "join", address=about["address"], min_islands=group.peers)
         if group.secret:
-            path = Path(folder) / "secret"
-            path.touch(mode=0o600)
-            path.write_text(token_hex())
-            sealed = start_master(crew, secret_file=str(path))[1]["address"]
-            each(workers, "join_sealed", address=sealed, secret_file=str(path), min_islands=group.peers)
+            path = _security("encrypted", Path(folder))["secret_file"]
+            sealed = start_master(crew, secret_file=path)[1]["address"]
+            each(workers, "join_sealed", address=sealed, secret_file=path, min_islands=group.peers)
         version = ""
         if group.against is not None:
             version = each(workers, "join_gloo", store=str(Path(folder) / "store"))[0]
         yield Running(group, master, workers, about, version)
+
+
+def _security(kind: str, folder: Path) -> dict[str, Any]:
+    """Fields of Config for master and peers."""
+    if kind == "none":
+        return {}
+    path = folder / "secret"
+    path.touch(mode=0o600)
+    path.write_text(token_hex())
+    return {"secret_file": str(path), "encrypt": "yes" if kind == "encrypted" else "no"}
 
 
 def _setting(group: Group, master: dict[str, Any], workers: list[Worker], version: str) -> Setting:

@@ -17,7 +17,7 @@ from ..parallel import ElasticSampler, elastic_data_parallel
 from .group import GLOO
 from .timed_peer import Operation, TimedPeer
 
-MODULE, DDP = "ours", "ours in DDP"
+MODULE, DDP, ON_BACKEND = "ours", "ours in DDP", "DDP on backend pccl"
 SAMPLES, PER_PEER, LAYERS = 1 << 16, 16, 4
 STEPS_CHECKED = 3
 
@@ -41,11 +41,13 @@ class StepPeer(TimedPeer):
         wrapped: torch.nn.Module = net
         if way == DDP:
             wrapped = DistributedDataParallel(net, process_group=self._group())
+        elif way == ON_BACKEND:
+            wrapped = DistributedDataParallel(net, process_group=self._backend)
         elif way == GLOO:
             wrapped = DistributedDataParallel(net)
         optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
         run: Any = None
-        if way != GLOO:
+        if way in (MODULE, DDP):
             sampler = ElasticSampler(SAMPLES, global_batch=PER_PEER * self._peers)
             run = elastic_data_parallel(wrapped, self.comm, optimizer, sampler=sampler)
 

@@ -13,6 +13,7 @@ from ..errors import UsageError
 from ..work import OpInfo
 from .peers import CONNECT_S, Peer
 
+BACKEND = "backend pccl"
 Operation = Callable[[], object]
 
 
@@ -23,6 +24,7 @@ class TimedPeer(Peer):
         super().__init__(host, **settings)
         self._index, self._peers = index, peers
         self._gloo: Any = None
+        self._backend: Any = None  # of torch.distributed
         self._sealed: Communicator | None = None
 
     @property
@@ -43,6 +45,13 @@ class TimedPeer(Peer):
         self._gloo = import_module("torch.distributed")
         self._gloo.init_process_group("gloo", f"file://{store}", rank=self._index, world_size=self._peers)
         return str(torch.__version__)
+
+    def join_backend(self, address: str) -> None:
+        """After join_gloo(), whose group is the default one; this one is at the same master."""
+        secured = {"PCCL_SECRET_FILE": self._config.secret_file, "PCCL_ENCRYPT": self._config.encrypt}
+        os.environ |= secured | {"PCCL_MASTER": address, "PCCL_TRANSPORT": self._asked_transport}
+        import_module("pccl_py.torch_backend").register()
+        self._backend = self._gloo.new_group(backend="pccl")
 
     def check(self, way: str) -> bool:
         """Operates once; whether every element is right."""

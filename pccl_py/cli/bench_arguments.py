@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from ..bench.group import SECURITY
 from ..bench.transports import TRANSPORTS
 from ..bench.units import bytes_text, parse_tensor, parse_tensors
 from ..tensors import DTYPE_CODES
@@ -92,6 +93,15 @@ def path(bench: argparse.ArgumentParser) -> None:
         help="how our data travels: the library's choice, or one way. shm: tensors of pccl_py.empty()",
     )
     congestion_control(bench)
+
+
+def security(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument(
+        "--security",
+        choices=SECURITY,
+        default="none",
+        help="of our run. proved: by a secret that encrypts nothing, as torch groups draw it. encrypted: TLS",
+    )
 
 
 def congestion_control(bench: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from ..bench import ddp, heal, join, kill, master, memory, optim, pause, plot, scale, snapshot, sync, topology
@@ -33,6 +34,7 @@ def add_all(benches: Any) -> None:
     bench.add_argument("--kills", type=whole(0), default=10, metavar="N", help="of one of 3 (default 10)")
     bench.add_argument("--no-namespace", action="store_true", help="run as it is")
     arguments.path(bench)
+    arguments.security(bench)
     bench = _add(benches, "heal", "a newcomer takes the state of peers that train", _heal)
     arguments.count(bench, "--repeats", 5, "newcomers")
     arguments.size(bench, heal.SIZE)
@@ -97,6 +99,7 @@ def _master(args: argparse.Namespace) -> Iterable[Figure]:
 def _ddp(args: argparse.Namespace) -> Iterable[Figure]:
     for number, peers in enumerate(args.peers):
         group = Group(peers, GLOO, args.congestion_control, args.transport, not args.no_namespace)
+        group = replace(group, security=args.security)
         yield from ddp.measure(group, args.sizes, args.repeats, args.kills if number == 0 else 0)
 
 

@@ -86,6 +86,7 @@ def _groups(args: argparse.Namespace) -> Iterator[Group]:
             args.transport,
             not getattr(args, "no_namespace", False),
             getattr(args, "secret", False),
+            getattr(args, "security", "none"),
         )
 
 
@@ -152,6 +153,7 @@ def _add_torch(benches: Any) -> None:
     arguments.several_peers(bench, "2")
     arguments.sizes(bench, "4,25M")
     arguments.path(bench)
+    arguments.security(bench)
     bench.set_defaults(against="gloo")
     arguments.repeats(bench)
 

@@ -39,6 +39,11 @@ def add_parser(subparsers: Any) -> None:
         metavar="FILE",
         help="a secret of 16 bytes or more, the same for peers (default: PCCL_SECRET_FILE)",
     )
+    parser.add_argument(
+        "--no-encryption",
+        action="store_true",
+        help="the secret only proves who is there (default: PCCL_ENCRYPT); the same for peers: encrypt=False",
+    )
     parser.add_argument("--insecure", action="store_true", help="serve other hosts without a secret")
     parser.add_argument(
         "--orphan-s", type=float, metavar="S", help="end S seconds after the last peer of all runs has left"
@@ -89,13 +94,17 @@ def run(args: argparse.Namespace) -> int:
     master = Master(
         args.listen,
         secret_file=args.secret_file,
+        encrypt=False if args.no_encryption else None,
         insecure=args.insecure,
         state_dir=args.state_dir,
         store=store,
     )
     with master, serve_page(master, args.http, args.http_anywhere):
         secret_file = None if args.insecure else args.secret_file or Config.load().secret_file or None
-        print(invitation(master.address, master.addresses(), secret_file, args.insecure), flush=True)
+        print(
+            invitation(master.address, master.addresses(), secret_file, args.insecure, args.no_encryption),
+            flush=True,
+        )
         if args.announce_fd is not None:
             with open(args.announce_fd, "w") as announced:
                 json.dump([*master.addresses()] or [master.address], announced)
@@ -173,12 +182,15 @@ def wait_while_needed(master: Master, ending: Ending, orphan_s: float, held_fd: 
             return
 
 
-def invitation(address: str, addresses: list[str], secret_file: str | None, insecure: bool) -> str:
+def invitation(
+    address: str, addresses: list[str], secret_file: str | None, insecure: bool, plain: bool = False
+) -> str:
     """What a peer needs, to copy and paste."""
     best = addresses[0] if addresses else address
     security, flags = "", ""
     if secret_file is not None:
         security, flags = f', secret_file="{secret_file}"', f" --secret-file {secret_file}"
+        security += ", encrypt=False" if plain else ""
     elif insecure:
         security, flags = ", insecure=True", " --insecure"
     lines = [

@@ -28,7 +28,9 @@ def _close(*descriptors: int) -> None:
         os.close(descriptor)
 
 
-def start_master(listen: str, secret: bytes, orphan_s: float, held: Hold | None = None) -> list[str]:
+def start_master(
+    listen: str, secret: bytes, encrypt: bool, orphan_s: float, held: Hold | None = None
+) -> list[str]:
     """Addresses that peers can dial, best first. Its output goes to `PCCL_MASTER_LOG`, or nowhere."""
     read_end, write_end = os.pipe()
     descriptor = os.memfd_create("pccl-secret")
@@ -50,7 +52,8 @@ def start_master(listen: str, secret: bytes, orphan_s: float, held: Hold | None 
             stderr=log,
             pass_fds=inherited,
             start_new_session=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(paths), "PCCL_ENCRYPT": "yes" if encrypt else "no"},
             cwd="/",
         )
     os.close(write_end)

@@ -138,8 +138,8 @@ class Member(Communicator):
         return work
 
 
-def member_of(address: str, secret: bytes, **options: Any) -> Member:
-    """Joins, with a secret that need not be in a file."""
+def member_of(address: str, secret: bytes, encrypt: bool, **options: Any) -> Member:
+    """Joins, with a secret that need not be in a file, and what it does."""
     options.setdefault("config", Config.load())
     if not secret:
         return Member(address, **options)
@@ -147,6 +147,6 @@ def member_of(address: str, secret: bytes, **options: Any) -> Member:
     try:
         os.fchmod(descriptor, 0o600)
         os.write(descriptor, secret)
-        return Member(address, secret_file=f"/proc/self/fd/{descriptor}", **options)
+        return Member(address, secret_file=f"/proc/self/fd/{descriptor}", encrypt=encrypt, **options)
     finally:
         os.close(descriptor)

@@ -53,6 +53,7 @@ class Place:
                 "id": self.id,
                 "addresses": told.addresses,
                 "secret": told.secret.hex(),
+                "encrypt": told.encrypt,
                 "local": told.local,
                 "host": platform.node(),
             }
@@ -100,6 +101,7 @@ def _parsed(handle: str) -> dict[str, Any]:
             "id": str(told["id"]),
             "addresses": [str(address) for address in told["addresses"]],
             "secret": bytes.fromhex(told["secret"]),
+            "encrypt": bool(told["encrypt"]),
             "local": bool(told["local"]),
             "host": str(told["host"]),
         }
@@ -110,4 +112,4 @@ def _parsed(handle: str) -> dict[str, Any]:
 def _meeting_at(told: dict[str, Any], run: str, own: Meeting | None) -> Meeting:
     addresses = tuple(in_order(told["addresses"], told["host"]))
     held = own.held if own is not None and set(own.addresses) == set(addresses) else None
-    return Meeting(addresses, run, told["secret"], told["local"], held)
+    return Meeting(addresses, run, told["secret"], told["encrypt"], told["local"], held)

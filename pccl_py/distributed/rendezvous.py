@@ -10,11 +10,12 @@ import secrets
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..config import Config
 from ..errors import ConnectError, UsageError
-from ..secret import read_secret
+from ..secret import encrypts, read_secret
 from .launch import Hold, start_master
 from .member import Member, member_of
 from .torch_names import PrefixStore, Store, TCPStore
@@ -26,17 +27,27 @@ LOOPBACK = ("localhost", "127.", "::1", "[::1]")
 
 @dataclass(frozen=True)
 class Meeting:
-    """Where the peers of a run meet. `addresses`: of the master, best first; `local`: all on one host."""
+    """Where the peers of a run meet. `addresses`: of the master, best first; `local`: all on one host.
+    Raises UsageError where PCCL_ENCRYPT asks for something else than the others agreed on."""
 
     addresses: tuple[str, ...]
     run: str
     secret: bytes
+    encrypt: bool  # what the secret does, see secret.encrypts()
     local: bool
     held: Hold | None = field(default=None, compare=False)  # keeps the master from ending without peers
 
+    def __post_init__(self) -> None:
+        asked = Config.load().encrypt
+        if (asked == "yes" and not self.encrypt) or (asked == "no" and self.encrypt):
+            agreed = "encrypts" if self.encrypt else "does not encrypt"
+            raise UsageError(
+                f"PCCL_ENCRYPT is {asked!r} here, and the run at this store {agreed}: set it on all"
+            )
+
     def within(self, name: str) -> Meeting:
         """The meeting of a subgroup, at the same master."""
-        return Meeting(self.addresses, f"{self.run}/{name}"[:256], self.secret, self.local, self.held)
+        return replace(self, run=f"{self.run}/{name}"[:256])
 
     def join(self, rank: int | None, size: int, timeout: float | None, **options: Any) -> Member:
         """As one of `size`, at `rank` when all come together."""
@@ -46,7 +57,7 @@ class Meeting:
         errors = []
         for address in self.addresses:
             try:
-                return member_of(address, self.secret, **options)
+                return member_of(address, self.secret, self.encrypt, **options)
             except ConnectError as error:
                 errors.append(str(error))
         raise ConnectError("; ".join(errors))
@@ -57,7 +68,9 @@ def meet(store: Store, world: str, *, hold: bool = False) -> Meeting:
     starts stays while that process lives, whether or not peers are there.
 
     PCCL_MASTER=host:port: a master that runs already, and PCCL_RUN_NAME its run. PCCL_SECRET_FILE: a secret
-    of your own, else one is drawn. PCCL_MASTER_LISTEN=host:port: where a master that is started listens.
+    of your own, else one is drawn; which encrypts only where PCCL_ENCRYPT=yes says so: whoever reads the
+    store reads it too, and what torch itself sends is plain. PCCL_MASTER_LISTEN=host:port: where a master
+    that is started listens.
     """
     for generation in itertools.count():
         told, held = _told(store, f"pccl/{world}" + (f"/{generation}" if generation else ""), hold)
@@ -66,7 +79,7 @@ def meet(store: Store, world: str, *, hold: bool = False) -> Meeting:
     if "error" in told:
         raise ConnectError(f"the rank that was to start the master could not: {told['error']}")
     addresses = in_order(told["addresses"], told["host"])
-    return Meeting(tuple(addresses), told["run"], bytes.fromhex(told["secret"]), told["local"], held)
+    return _meeting_of(told, tuple(addresses), held)
 
 
 def _told(store: Store, key: str, hold: bool) -> tuple[dict[str, Any], Hold | None]:
@@ -113,24 +126,30 @@ def own_meeting() -> Meeting:
     """Of one process that shares no store with others: they are told of it."""
     held = Hold()
     told = json.loads(_provide(os.environ.get("MASTER_ADDR", ""), held))
+    return _meeting_of(told, tuple(told["addresses"]), held)
+
+
+def _meeting_of(told: dict[str, Any], addresses: tuple[str, ...], held: Hold | None) -> Meeting:
     secret = bytes.fromhex(told["secret"])
-    return Meeting(tuple(told["addresses"]), told["run"], secret, told["local"], held)
+    return Meeting(addresses, told["run"], secret, told["encrypt"], told["local"], held)
 
 
 def _provide(host: str, held: Hold | None = None) -> str:
     known = os.environ.get("PCCL_MASTER")
-    secret_file = os.environ.get("PCCL_SECRET_FILE")
-    secret = read_secret(secret_file, insecure=False)
+    secret = read_secret(os.environ.get("PCCL_SECRET_FILE"), insecure=False)
+    drawn = not known and not secret
+    if drawn:
+        secret = secrets.token_hex(32).encode()
+    encrypt = encrypts(None, secret, drawn=drawn, insecure=False, config=Config.load())
     if known:
         local, addresses = known.startswith(LOOPBACK), [known]
     else:
-        secret = secret or secrets.token_hex(32).encode()
         local = host.startswith(LOOPBACK)
         listen = os.environ.get("PCCL_MASTER_LISTEN") or ("127.0.0.1:0" if local else "0.0.0.0:0")
         orphan_s = float(os.environ.get("PCCL_ORPHAN_S", ORPHAN_S))
-        addresses = start_master(listen, secret, orphan_s, held)
+        addresses = start_master(listen, secret, encrypt, orphan_s, held)
     run = os.environ.get("PCCL_RUN_NAME") or f"torch-{secrets.token_hex(6)}"
-    told = {"addresses": addresses, "run": run, "secret": secret.hex(), "local": local}
+    told = {"addresses": addresses, "run": run, "secret": secret.hex(), "encrypt": encrypt, "local": local}
     return json.dumps(told | {"host": platform.node(), "life": _life(), "at": time.time()})
 
 
@@ -153,14 +172,17 @@ def in_order(addresses: Sequence[str], host: str) -> list[str]:
 
 
 def meeting_of_url(url: str) -> Meeting:
-    """`pccl://host:port?run_name=...&secret_file=...`: a run that exists."""
+    """`pccl://host:port?run_name=...&secret_file=...&encrypt=no`: a run that exists."""
     from urllib.parse import parse_qs, urlsplit
 
     parts = urlsplit(url)
+    known = {"run_name", "secret_file", "encrypt", "rank", "world_size"}
     query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
-    if not parts.netloc or (unknown := query.keys() - {"run_name", "secret_file", "rank", "world_size"}):
-        raise UsageError(f"init_method={url!r}: it is pccl://host:port?run_name=NAME&secret_file=FILE")
-    del unknown
+    if not parts.netloc or query.keys() - known or query.get("encrypt") not in (None, "yes", "no"):
+        form = "pccl://host:port?run_name=NAME&secret_file=FILE&encrypt=yes|no"
+        raise UsageError(f"init_method={url!r}: it is {form}")
     secret = read_secret(query.get("secret_file") or os.environ.get("PCCL_SECRET_FILE"), insecure=False)
     run = query.get("run_name") or os.environ.get("PCCL_RUN_NAME", "")
-    return Meeting((parts.netloc,), run, secret, parts.netloc.startswith(LOOPBACK))
+    asked = {"yes": True, "no": False}.get(query.get("encrypt", ""))
+    encrypt = encrypts(asked, secret, drawn=False, insecure=False, config=Config.load())
+    return Meeting((parts.netloc,), run, secret, encrypt, parts.netloc.startswith(LOOPBACK))

@@ -12,7 +12,7 @@ from .. import _core
 from ..config import Config
 from ..errors import ClosedError, UsageError
 from ..logs import tie
-from ..secret import secret_of
+from ..secret import encrypts, secret_of
 from .etcd_store import EtcdStore
 
 tie(_core)
@@ -36,6 +36,7 @@ class Master:
 
     listen        host:port; port 0: any that is free. More than loopback needs one of the next two
     secret_file   at least 16 bytes that all peers share; None: `secret_file` of the configuration
+    encrypt       False: the secret proves who is there and encrypts nothing; as Communicator takes it
     insecure      True: other hosts without a secret
     state_dir     a folder of this master alone, where the newest view of each run is kept: a master that is
                   started there after this one was killed goes on with its runs. Without it the peers' own
@@ -51,6 +52,7 @@ class Master:
         listen: str = "127.0.0.1:0",
         *,
         secret_file: str | os.PathLike[str] | None = None,
+        encrypt: bool | None = None,
         insecure: bool = False,
         state_dir: str | os.PathLike[str] | None = None,
         store: Store | None = None,
@@ -62,6 +64,7 @@ class Master:
             raise UsageError("state_dir= and store= are two places for the same: give one of them")
         config = config or Config.load()
         secret = secret_of(secret_file, insecure=insecure, config=config)
+        sealed = encrypts(encrypt, secret, drawn=False, insecure=insecure, config=config)
         _core.name_libssl(config.libssl)
         timing = config.apply(_core.Timing())
         folder = "" if state_dir is None else os.path.abspath(state_dir)
@@ -69,7 +72,7 @@ class Master:
         try:
             if elected is not None:
                 elected.campaign()  # before it listens: peers that dial a standby go on to the next address
-            self._core = _core.Master(listen, secret, insecure, timing, state_dir=folder, store=store)
+            self._core = _core.Master(listen, secret, sealed, insecure, timing, state_dir=folder, store=store)
         except BaseException:
             if elected is not None:
                 elected.close()

@@ -137,12 +137,13 @@ class Watch:
 def limit_waits(groups: list[dist.ProcessGroup], limit_s: float) -> None:
     """No collective of these groups that begins from now on waits longer."""
     limit = timedelta(seconds=limit_s)
+    set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout  # from 2.15 on
     for group in groups:
         try:
             if dist.get_backend(group) == "pccl":  # torch sets the timeouts of its own backends only
                 group.set_timeout(limit)
             else:
-                dist.distributed_c10d._set_pg_timeout(limit, group)
+                set_timeout(limit, group)
         except Exception as error:
             logger.warning("%s keeps its own timeout: %s", group.group_name, error)
 

@@ -73,20 +73,23 @@ inline std::pair<Socket, Socket> socket_pair() {
   return {Socket(fds[0]), Socket(fds[1])};
 }
 
-inline Handshake handshake(Side side, std::string_view secret = {}) {
+inline Handshake handshake(Side side, std::string_view secret = {}, bool encrypt = true) {
   auto nonce = random_nonce();
   REQUIRE(nonce);
-  return Handshake(side, 1, bytes(secret), nonce.value());
+  return Handshake(side, 1, {bytes(secret), encrypt}, nonce.value());
 }
 
 struct Pair {
   Recorder a_log, b_log;
   std::unique_ptr<Connection> a, b;
 
-  explicit Pair(std::string_view a_secret = {}, std::string_view b_secret = {}, bool trusted = true) {
+  explicit Pair(std::string_view a_secret = {}, std::string_view b_secret = {}, bool trusted = true,
+                bool a_encrypts = true, bool b_encrypts = true) {
     auto [left, right] = socket_pair();
-    a = std::make_unique<Connection>(std::move(left), handshake(Side::dialler, a_secret), "b", a_log);
-    b = std::make_unique<Connection>(std::move(right), handshake(Side::acceptor, b_secret), "a", b_log);
+    a = std::make_unique<Connection>(std::move(left), handshake(Side::dialler, a_secret, a_encrypts), "b",
+                                     a_log);
+    b = std::make_unique<Connection>(std::move(right), handshake(Side::acceptor, b_secret, b_encrypts), "a",
+                                     b_log);
     if (!trusted) return;
     a->trust();
     b->trust();
@@ -108,11 +111,11 @@ struct Bare {
   Socket wire;
   std::unique_ptr<Connection> connection;
 
-  explicit Bare(bool trusted = true, std::string_view secret = {}) {
+  explicit Bare(bool trusted = true, std::string_view secret = {}, bool encrypt = true) {
     auto [left, right] = socket_pair();
     wire = std::move(left);
-    connection =
-        std::make_unique<Connection>(std::move(right), handshake(Side::acceptor, secret), "stranger", log);
+    connection = std::make_unique<Connection>(std::move(right), handshake(Side::acceptor, secret, encrypt),
+                                              "stranger", log);
     if (trusted) connection->trust();
   }
   void say(ByteView what) {

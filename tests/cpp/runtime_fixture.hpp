@@ -13,7 +13,7 @@ struct Run {
   std::unique_ptr<MasterRuntime> master;
   Timing timing;
 
-  explicit Run(Timing t = {}, Bytes secret = {}) : timing(t) {
+  explicit Run(Timing t = {}, net::Secret secret = {}) : timing(t) {
     MasterOptions options;
     options.timing = timing;
     options.secret = secret;

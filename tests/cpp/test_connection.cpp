@@ -10,7 +10,8 @@ TEST(random_frames_both_ways) {
   for (std::uint64_t seed = 1; seed <= 12; ++seed) {
     Rng rng(seed);
     const char* secret = rng.chance(0.5) ? "s" : "";
-    Pair pair(secret, secret);
+    const bool encrypts = rng.chance(0.5);
+    Pair pair(secret, secret, true, encrypts, encrypts);
     const Traffic from_a(seed * 2, 60), from_b(seed * 2 + 1, 60);
     for (std::size_t i = 0; i < 60; ++i) {  // some of it before the handshake
       from_a.send(*pair.a, i);

@@ -7,12 +7,17 @@ namespace {
 TEST(secrets_are_checked_on_the_wire) {
   struct Case {
     const char *a, *b;
+    bool a_encrypts, b_encrypts;
     ErrorCode code;
   };
-  for (const auto& [a, b, code] :
-       {Case{"s", "s", ErrorCode::none}, Case{"s", "t", ErrorCode::authentication},
-        Case{"s", "", ErrorCode::authentication}, Case{"", "s", ErrorCode::authentication}}) {
-    Pair pair(a, b);
+  constexpr auto refused = ErrorCode::authentication;
+  for (const auto& [a, b, a_encrypts, b_encrypts, code] :
+       {Case{"s", "s", true, true, ErrorCode::none}, Case{"s", "s", false, false, ErrorCode::none},
+        Case{"s", "t", true, true, refused}, Case{"s", "t", false, false, refused},
+        Case{"s", "", true, true, refused}, Case{"", "s", true, true, refused},
+        Case{"s", "", false, false, refused}, Case{"", "s", false, false, refused},
+        Case{"s", "s", true, false, refused}, Case{"s", "s", false, true, refused}}) {
+    Pair pair(a, b, true, a_encrypts, b_encrypts);
     pair.a->send_message(bytes("hello"));
     pair.b->send_message(bytes("hello"));
     pair.run();
@@ -35,6 +40,52 @@ TEST(what_is_not_encrypted_is_refused) {
     CHECK(bare.log.frames.empty() && bare.log.ready == 0);
     REQUIRE(bare.log.closed.size() == 1);
     CHECK_EQ(bare.log.closed[0].code, ErrorCode::authentication);
+  }
+}
+
+// Who meddles with the greetings: the side that encrypts hears of one that does not, whichever way it is
+// told.
+TEST(nobody_on_the_way_turns_encryption_off) {
+  for (const Side side : {Side::dialler, Side::acceptor}) {
+    auto [left, right] = socket_pair();
+    Recorder log;
+    Connection victim(std::move(right), handshake(side, "s"), "victim's other side", log);
+    victim.trust();
+    victim.send_message(bytes("for those alone who know the secret"));
+    victim.on_io(true, true);
+    auto other = handshake(side == Side::dialler ? Side::acceptor : Side::dialler, "s");
+    Bytes changed(other.output().begin(), other.output().end());
+    changed[10] = std::uint8_t(changed[10] | 4);
+    REQUIRE(::send(left.fd(), changed.data(), changed.size(), 0) == 32);
+    for (int i = 0; i < 3; ++i) victim.on_io(true, true);
+    REQUIRE(log.closed.size() == 1 && log.ready == 0);
+    CHECK_EQ(log.closed[0].code, ErrorCode::authentication);
+    CHECK(log.closed[0].text.find("this side encrypts, and the other side wants to go on in plain") !=
+          std::string::npos);
+    Bytes heard(1000);  // its greeting, and not a byte of the message
+    CHECK_EQ(::recv(left.fd(), heard.data(), heard.size(), 0), 32);
+  }
+}
+
+// Neither a proof of another connection nor one's own, sent back, opens a connection without encryption.
+TEST(old_and_mirrored_proofs_are_refused) {
+  Bytes recorded;
+  {
+    auto dialler = handshake(Side::dialler, "s", false), acceptor = handshake(Side::acceptor, "s", false);
+    const Bytes greeting(dialler.output().begin(), dialler.output().end());
+    REQUIRE(dialler.on_bytes(acceptor.output()));
+    recorded.assign(dialler.output().begin(), dialler.output().end());
+    CHECK_EQ(recorded.size(), 64u);
+  }
+  for (const bool zeros : {false, true}) {
+    Bare bare(true, "s", false);
+    bare.say(zeros ? Bytes(recorded.begin(), recorded.begin() + 32) : recorded);
+    if (zeros) bare.say(Bytes(32));
+    bare.say(frame(FrameKind::message, bytes("a message")));
+    CHECK(bare.log.frames.empty() && bare.log.ready == 0);
+    REQUIRE(bare.log.closed.size() == 1);
+    CHECK_EQ(bare.log.closed[0].code, ErrorCode::authentication);
+    CHECK_EQ(bare.hear().size(), 64u);  // a greeting, and zeros: nothing to guess the secret by
   }
 }
 

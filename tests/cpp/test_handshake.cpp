@@ -26,8 +26,8 @@ struct End {
   Bytes frames;  // what came behind the handshake
   Error error;
 
-  End(Side side, std::string_view secret, std::uint64_t seed, std::uint16_t version = 1)
-      : handshake(side, version, bytes(secret), nonce(seed)) {}
+  End(Side side, std::string_view secret, std::uint64_t seed, std::uint16_t version = 1, bool encrypt = true)
+      : handshake(side, version, {bytes(secret), encrypt}, nonce(seed)) {}
 
   void give(ByteView in) {
     if (error) return;
@@ -66,13 +66,15 @@ TEST(both_ends_get_through) {
                              "another one that is much longer than a block of the hash function is, to be "
                              "sure that long ones work as well"}) {
     for (const std::size_t piece : {1, 7, 31, 32, 33, 1000}) {
-      End dialler(Side::dialler, secret, 1), acceptor(Side::acceptor, secret, 2);
-      converse(dialler, acceptor, piece);
-      CHECK(dialler.handshake.done() && acceptor.handshake.done());
-      CHECK(!dialler.error && !acceptor.error);
-      for (const End* end : {&dialler, &acceptor})
-        CHECK_EQ(end->handshake.may_send_frames(), *secret == '\0');
-      CHECK(dialler.handshake.key() == acceptor.handshake.key());
+      for (const bool encrypts : {true, false}) {
+        End dialler(Side::dialler, secret, 1, 1, encrypts), acceptor(Side::acceptor, secret, 2, 1, encrypts);
+        converse(dialler, acceptor, piece);
+        CHECK(dialler.handshake.done() && acceptor.handshake.done());
+        CHECK(!dialler.error && !acceptor.error);
+        for (const End* end : {&dialler, &acceptor})
+          CHECK_EQ(end->handshake.may_send_frames(), *secret == '\0' || !encrypts);
+        CHECK(dialler.handshake.key() == acceptor.handshake.key());
+      }
     }
   }
 }
@@ -97,7 +99,7 @@ TEST(what_follows_a_secret_is_nobody_elses) {
   dialler.give(greeting);
   CHECK(acceptor.frames == Bytes{77});
   for (const End* end : {&dialler, &acceptor})
-    CHECK(end->handshake.done() && end->handshake.has_secret() && !end->handshake.may_send_frames());
+    CHECK(end->handshake.done() && end->handshake.encrypts() && !end->handshake.may_send_frames());
 }
 
 TEST(other_secrets_and_other_nonces_make_other_keys) {
@@ -125,6 +127,32 @@ TEST(a_secret_on_one_side_only) {
     CHECK(with.error.text.find("the other side has none") != std::string::npos);
     CHECK(without.error.text.find("was given none") != std::string::npos);
     CHECK(!dialler.handshake.may_send_frames() && !acceptor.handshake.may_send_frames());
+  }
+}
+
+TEST(what_a_secret_does_is_the_same_on_both_sides) {
+  for (const bool dialler_encrypts : {true, false}) {
+    End dialler(Side::dialler, "s", 1, 1, dialler_encrypts),
+        acceptor(Side::acceptor, "s", 2, 1, !dialler_encrypts);
+    converse(dialler, acceptor);
+    const End& encrypts = dialler_encrypts ? dialler : acceptor;
+    const End& plain = dialler_encrypts ? acceptor : dialler;
+    CHECK_EQ(encrypts.error.code, ErrorCode::authentication);
+    CHECK_EQ(plain.error.code, ErrorCode::authentication);
+    CHECK(encrypts.error.text.find("the other side wants to go on in plain") != std::string::npos);
+    CHECK(plain.error.text.find("this side was told not to") != std::string::npos);
+    CHECK(!dialler.handshake.may_send_frames() && !acceptor.handshake.may_send_frames());
+  }
+}
+
+// The acceptor proves nothing to who has proved nothing.
+TEST(proofs_of_other_secrets_are_refused) {
+  End dialler(Side::dialler, "one", 1, 1, false), acceptor(Side::acceptor, "two", 2, 1, false);
+  converse(dialler, acceptor);
+  for (const End* end : {&dialler, &acceptor}) {
+    CHECK_EQ(end->error.code, ErrorCode::authentication);
+    CHECK_EQ(end->error.text, "the two sides were given different secrets");
+    CHECK(!end->handshake.may_send_frames());
   }
 }
 
@@ -168,6 +196,23 @@ TEST(a_mirror_is_recognized) {
   }
 }
 
+// A changed bit of either greeting is refused at once, or by the proofs.
+TEST(every_bit_is_bound_into_the_proofs) {
+  for (std::size_t bit = 0; bit < 32 * 8; ++bit) {
+    for (const bool from_dialler : {true, false}) {
+      End dialler(Side::dialler, "s", 1, 1, false), acceptor(Side::acceptor, "s", 2, 1, false);
+      auto there = dialler.take(), back = acceptor.take();
+      auto& changed = from_dialler ? there : back;
+      changed[bit / 8] = static_cast<std::uint8_t>(changed[bit / 8] ^ (1u << (bit % 8)));
+      acceptor.give(there);
+      dialler.give(back);
+      converse(dialler, acceptor);
+      CHECK(!dialler.handshake.done() && !acceptor.handshake.done());
+      CHECK(!dialler.handshake.may_send_frames() && !acceptor.handshake.may_send_frames());
+    }
+  }
+}
+
 // A changed bit of either greeting is refused at once, or the two sides come to different keys.
 TEST(every_bit_is_bound_into_the_key) {
   for (std::size_t bit = 0; bit < 32 * 8; ++bit) {
@@ -187,12 +232,13 @@ TEST(every_bit_is_bound_into_the_key) {
 TEST(garbage_never_crashes) {
   for (std::uint64_t seed = 0; seed < 3000; ++seed) {
     Rng rng(seed);
-    End end(rng.chance(0.5) ? Side::dialler : Side::acceptor, "s", seed);
+    const bool encrypts = rng.chance(0.5);
+    End end(rng.chance(0.5) ? Side::dialler : Side::acceptor, "s", seed, 1, encrypts);
     Bytes garbage(rng.below(200));
     for (auto& byte : garbage) byte = static_cast<std::uint8_t>(rng.next());
     // Some of it starts well.
     const auto start = Handshake(rng.chance(0.5) ? Side::dialler : Side::acceptor, 1,
-                                 bytes(rng.chance(0.5) ? "s" : ""), nonce(seed + 1));
+                                 {bytes(rng.chance(0.5) ? "s" : ""), encrypts}, nonce(seed + 1));
     const auto good = std::min<std::size_t>(rng.below(40), std::min(garbage.size(), start.output().size()));
     std::copy_n(start.output().begin(), good, garbage.begin());
     for (std::size_t at = 0; at < garbage.size() && !end.error;) {

@@ -153,9 +153,12 @@ TEST(operations_go_on_where_a_boundary_with_probes_failed) {
   for (std::size_t i = 0; i < 2; ++i) CHECK(sent(*peers[i]) - before[i] < chunks + queued);
 }
 
-TEST(with_a_secret_only_those_who_know_it_come_in) {
-  const Bytes secret(32, 7), wrong(32, 8);
+void only_those_who_know_the_secret_come_in(bool encrypt) {
+  const net::Secret secret(Bytes(32, 7), encrypt), wrong(Bytes(32, 8), encrypt);
+  const net::Secret other_way(Bytes(32, 7), !encrypt);
   Run run({}, secret);
+  auto disagrees = run.peer(1, [&](PeerOptions& o) { o.secret = other_way; });
+  CHECK_EQ(int(admitted(*disagrees).code), int(ErrorCode::authentication));
   auto stranger = run.peer(1, [&](PeerOptions& o) { o.secret = wrong; });
   CHECK_EQ(int(admitted(*stranger).code), int(ErrorCode::authentication));
   auto without = run.peer(1);
@@ -171,6 +174,12 @@ TEST(with_a_secret_only_those_who_know_it_come_in) {
   CHECK_EQ(int(finish(*x).outcome.error.code), 0);
   CHECK_EQ(int(finish(*y).outcome.error.code), 0);
   CHECK(holds(x->in, 3, 2));
+}
+
+TEST(with_a_secret_only_those_who_know_it_come_in) { only_those_who_know_the_secret_come_in(true); }
+
+TEST(a_secret_that_does_not_encrypt_keeps_others_out_as_well) {
+  only_those_who_know_the_secret_come_in(false);
 }
 
 TEST(the_master_dies_and_everybody_is_told) {

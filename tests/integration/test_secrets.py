@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 
 from pccl_py import AuthenticationError, Communicator, Master, UsageError
 
+from .greetings import greeting_of
 from .peers import IMPATIENT, QUICK, together
 
 
@@ -41,6 +45,58 @@ def test_secrets_that_differ(tmp_path: Path) -> None:
                 Communicator(master.address, config=IMPATIENT, timeout=10, **options)  # type: ignore[arg-type]
     with Master() as master, pytest.raises(AuthenticationError):
         Communicator(master.address, secret_file=one, config=IMPATIENT, timeout=10)
+
+
+def test_a_secret_that_does_not_encrypt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps others out, and nobody is talked into it who asked for encryption."""
+    one = secret_file(tmp_path, "one", b"0123456789abcdef")
+    other = secret_file(tmp_path, "other", b"0123456789abcdeX")
+    refused = {"config": IMPATIENT, "timeout": 10}
+    with Master(secret_file=one, encrypt=False, config=QUICK) as master:
+
+        def play(comm: Communicator, index: int) -> None:
+            array = np.ones(300_000)
+            comm.all_reduce(array)
+            assert np.all(array == 2)
+
+        together(master.address, 2, play, secret_file=one, encrypt=False, transport="tcp")
+        with pytest.raises(AuthenticationError, match="different secrets"):
+            Communicator(master.address, secret_file=other, encrypt=False, **refused)  # type: ignore[arg-type]
+        with pytest.raises(AuthenticationError, match="this side encrypts, and the other side wants"):
+            Communicator(master.address, secret_file=one, **refused)  # type: ignore[arg-type]
+        monkeypatch.setenv("PCCL_ENCRYPT", "no")
+        with Communicator(master.address, secret_file=one, timeout=10) as comm:
+            assert comm.world_size == 1
+        with Master(secret_file=one, encrypt=True) as sealed, pytest.raises(AuthenticationError) as caught:
+            Communicator(sealed.address, secret_file=one, timeout=10)
+        assert "was told not to: give the same encrypt= (PCCL_ENCRYPT)" in str(caught.value)
+
+
+def test_a_peer_that_offers_plain_to_who_encrypts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one = secret_file(tmp_path, "one", b"0123456789abcdef")
+    with Master(secret_file=one) as master:
+        connection, said = greeting_of(master.address)
+        with connection:
+            connection.sendall(said[:10] + bytes([1 | 4]) + bytes(5) + os.urandom(16) + bytes(32))
+            with suppress(ConnectionResetError):
+                assert connection.recv(100) == b""
+        deadline = time.monotonic() + 5
+        while "wants to go on in plain" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert "this side encrypts, and the other side wants to go on in plain" in caplog.text
+
+
+def test_encryption_without_a_secret(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="needs a secret"):
+        Communicator(master.address, encrypt=True)
+    monkeypatch.setenv("PCCL_ENCRYPT", "yes")
+    with pytest.raises(UsageError, match="needs a secret"):
+        Communicator(master.address)
+    with pytest.raises(UsageError, match="needs a secret"):
+        Master()
+    monkeypatch.setenv("PCCL_ENCRYPT", "perhaps")
+    with pytest.raises(UsageError, match="'perhaps': it is yes, no or auto"):
+        Communicator(master.address)
 
 
 def test_files_that_hold_no_secret(tmp_path: Path, master: Master) -> None:

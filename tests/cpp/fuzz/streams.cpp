@@ -42,14 +42,16 @@ Bytes some_header(Rng& rng) {
 }
 
 // ---- handshake ----
-// First byte: side, secret, and how long each read is.
+// First byte: side, secret, whether it encrypts, and how long each read is.
 
 void handshake(ByteView bytes) {
   if (bytes.empty()) return;
   const auto how = bytes[0];
   const auto side = (how & 1) != 0 ? net::Side::acceptor : net::Side::dialler;
-  net::Handshake end(side, 7, (how & 2) != 0 ? Bytes{'s', 'e', 'c', 'r', 'e', 't'} : Bytes{}, net::Nonce{});
-  const std::size_t read = 1 + (how >> 2);
+  const bool encrypts = (how & 4) != 0;
+  net::Handshake end(side, 7, {(how & 2) != 0 ? Bytes{'s', 'e', 'c', 'r', 'e', 't'} : Bytes{}, encrypts},
+                     net::Nonce{});
+  const std::size_t read = 1 + (how >> 3);
   std::size_t begin = 1;
   while (begin < bytes.size()) {
     const auto part = bytes.subspan(begin, std::min(read, bytes.size() - begin));
@@ -61,17 +63,18 @@ void handshake(ByteView bytes) {
     begin += part.size();
     if (end.done()) break;
   }
-  // With a secret a greeting alone opens nothing: what follows has to be TLS.
+  // With a secret a greeting alone opens nothing: what follows has to be TLS, or a proof.
   if ((how & 2) != 0) HOLDS(!end.may_send_frames());
   if (!end.done()) HOLDS(end.on_end().code != ErrorCode::none);
 }
 
 Bytes greeting(Rng& rng) {
-  const bool secret = rng.chance(0.5), acceptor = rng.chance(0.5);
+  const bool secret = rng.chance(0.5), acceptor = rng.chance(0.5), encrypts = rng.chance(0.5);
   const net::Handshake other(acceptor ? net::Side::dialler : net::Side::acceptor, 7,
-                             secret ? Bytes{'s', 'e', 'c', 'r', 'e', 't'} : Bytes{}, net::Nonce{1});
+                             {secret ? Bytes{'s', 'e', 'c', 'r', 'e', 't'} : Bytes{}, encrypts},
+                             net::Nonce{1});
   Bytes bytes(1 + other.output().size());
-  bytes[0] = std::uint8_t((acceptor ? 1 : 0) | (secret ? 2 : 0) | rng.below(64) << 2);
+  bytes[0] = std::uint8_t((acceptor ? 1 : 0) | (secret ? 2 : 0) | (encrypts ? 4 : 0) | rng.below(32) << 3);
   std::ranges::copy(other.output(), bytes.begin() + 1);
   return bytes;
 }

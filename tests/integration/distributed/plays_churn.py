@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,6 +16,8 @@ import torch.distributed as dist
 
 import pccl_py
 import pccl_py.distributed as our_dist
+from pccl_py.distributed.world import resolve
+from tests.integration.greetings import greeting_of
 
 from .gang import say
 from .plays_ddp import init
@@ -103,6 +106,29 @@ def retrying(*, rank: int, ranks: int, path: str, victim: int) -> None:
     dist.all_reduce(tensor)
     say(values=tensor.tolist(), size=dist.get_world_size(), changed=our_dist.world_changed())
     say(again=our_dist.world_changed())
+    dist.destroy_process_group()
+
+
+def over_tcp(*, rank: int, ranks: int, path: str, victim: int, encrypt: str) -> None:
+    """As on several hosts, without a shared memory; the victim dies while it reduces. Values are checked."""
+    os.environ |= {"PCCL_TRANSPORT": "tcp", "PCCL_ENCRYPT": encrypt}
+    init_options = {"init_method": f"file://{path}", "rank": rank, "world_size": ranks}
+    dist.init_process_group("pccl", pg_options=our_dist.Options(on_loss="retry"), **init_options)
+    meeting = resolve(None).meeting
+    connection, greeting = greeting_of(meeting.addresses[0])
+    connection.close()
+    say(encrypt=meeting.encrypt, flags=greeting[10])
+    if rank == victim:
+        threading.Timer(0.3, die).start()
+    after = 0
+    while after < 10:
+        tensor = torch.full((1 << 19,), 10.0**rank)
+        dist.all_reduce(tensor)
+        size = dist.get_world_size()
+        left = sum(10.0**r for r in range(ranks) if size == ranks or r != victim)
+        assert bool((tensor == left).all()), (size, tensor.unique().tolist())
+        after += size < ranks
+    say(after=after)
     dist.destroy_process_group()
 
 
@@ -343,7 +369,7 @@ def splitting(*, rank: int, ranks: int, path: str) -> None:
     say(
         value=tensor.tolist(),
         ranks=dist.get_process_group_ranks(halves),
-        own=None if one is None else dist.get_process_group_ranks(one),
+        own=dist.get_process_group_ranks(one) if isinstance(one, dist.ProcessGroup) else None,
     )
     dist.destroy_process_group()
 

@@ -45,6 +45,15 @@ def test_with_retry_nothing_is_raised(gang: Gang) -> None:
         assert said[rank] == [{"values": [5.0] * 4, "size": 2, "changed": True}, {"again": False}]
 
 
+@pytest.mark.parametrize("encrypt", ["", "yes"])
+def test_a_kill_over_tcp_with_the_groups_own_secret(gang: Gang, encrypt: str) -> None:
+    """It proves who is there; that it encrypts as well has to be asked for."""
+    said = gang.play("plays_churn:over_tcp", 3, killed=(1,), victim=1, encrypt=encrypt)
+    for rank in (0, 2):
+        assert said[rank][0] == {"encrypt": bool(encrypt), "flags": 1 | 2 | (0 if encrypt else 4)}
+        assert said[rank][1] == {"after": 10}
+
+
 def test_groups_lose_their_own_members_and_global_ranks_follow(gang: Gang) -> None:
     said = gang.play("plays_churn:subgroups", 5, killed=(3,), victim=3)
     groups = {0: [0, 1], 1: [0, 1], 2: [2, 3], 4: [2, 3]}

@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 import torch.distributed as dist
 
 from pccl_py.distributed import rendezvous
-from pccl_py.errors import ConnectError
+from pccl_py.errors import ConnectError, UsageError
 
 ROOT = Path(__file__).resolve().parents[3]
 LIVES = """
@@ -60,6 +60,30 @@ def test_what_failed_for_those_before_is_tried_again(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     meeting = rendezvous.meet(store, "w", hold=True)
     assert rendezvous.meet(store, "w") == meeting
+    with meeting.join(0, 1, 10) as member:
+        assert member.world_size == 1
+
+
+def test_who_asks_for_encryption_does_not_go_on_in_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=5))
+    assert not rendezvous.meet(store, "drawn").encrypt
+    monkeypatch.setenv("PCCL_ENCRYPT", "yes")
+    with pytest.raises(UsageError, match="PCCL_ENCRYPT is 'yes' here, and the run at this store does not"):
+        rendezvous.meet(store, "drawn")
+    assert rendezvous.meet(store, "asked").encrypt
+    monkeypatch.setenv("PCCL_ENCRYPT", "no")
+    with pytest.raises(UsageError, match="PCCL_ENCRYPT is 'no' here, and the run at this store encrypts"):
+        rendezvous.meet(store, "asked")
+
+
+def test_a_secret_of_ones_own_encrypts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = tmp_path / "run.key"
+    secret.touch(mode=0o600)
+    secret.write_text("a secret of one's own\n")
+    monkeypatch.setenv("PCCL_SECRET_FILE", str(secret))
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=5))
+    meeting = rendezvous.meet(store, "w")
+    assert (meeting.secret, meeting.encrypt) == (b"a secret of one's own", True)
     with meeting.join(0, 1, 10) as member:
         assert member.world_size == 1
 
