@@ -276,7 +276,7 @@ class Store:
         threading.Event().wait(0.3)
     def forget(self, run_name): pass
 timing = Config.load().apply(_core.Timing())
-master = _core.Master("127.0.0.1:0", b"", False, timing, store=Store())
+master = _core.Master("127.0.0.1:0", b"", False, False, timing, store=Store())
 address = master.address
 def join():
     try: Communicator(address)
