@@ -20,7 +20,7 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 import pccl_py
 from pccl_py import Communicator, Config
 from pccl_py.optim import AsyncDiLoCo, DiLoCo, StreamingDiLoCo
-from pccl_py.parallel import Island
+from pccl_py.parallel import ElasticSampler, Island
 from pccl_py.parallel.island_layout import local_shards
 
 from .gang import say
@@ -314,19 +314,27 @@ def dtensors(*, rank: int, ranks: int, path: str, address: str, family: str) -> 
     for key, (size, placement) in layouts.items():
         whole = torch.arange(2.0 * size).view(size, 2) if key != "columns" else torch.arange(15.0).view(5, 3)
         model[key] = torch.nn.Parameter(distribute_tensor(whole, mesh, [placement]))
+    replicas = init_device_mesh("cpu", (SIZE, 1))
+    model["hybrid"] = torch.nn.Parameter(
+        distribute_tensor(torch.arange(6.0).view(3, 2), replicas, [Replicate(), Shard(0)])
+    )
     model["plain"] = torch.nn.Parameter(torch.arange(6.0))
     model["own"] = torch.nn.Parameter(torch.arange(6.0) + 10 * (rank % SIZE))  # as a rank's expert
     inner = torch.optim.SGD(model.parameters(), lr=0.1, foreach=False)
     kind, options = FAMILY[family]
     with Island(address, model, name=name, config=CALM, min_islands=2, inner_timeout=20) as island:
-        with kind(island, model, inner, sync_every=3, **options) as outer:
-            for _ in range(9):
+        sampler = ElasticSampler(48, global_batch=12, overlapping=family != "diloco")  # of this rank's data
+        share = []
+        with kind(island, model, inner, sync_every=3, sampler=sampler, **options) as outer:
+            for _ in range(12):
+                share += outer.share()
                 for p in model.values():
                     p.grad = p.detach() - (1 + rank // SIZE)
                 inner.step()
             outer.finalize()
+        say(share=share)
         parts = {key: model[key].to_local().flatten().tolist() for key in layouts}
-        wholes = {key: model[key].full_tensor().tolist() for key in layouts}
+        wholes = {key: model[key].full_tensor().tolist() for key in [*layouts, "hybrid"]}
         say(end=outer.state_digest(), parts=parts, wholes=wholes | {"plain": model["plain"].tolist()})
         say(own=model["own"].tolist())
     os._exit(0)
