@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,6 +91,8 @@ def main() -> None:
     print(f"two ranks train the same; all are killed after step {KILL_AFTER}")
     processes = start(2, place / "steps", place / "killed.log", pause=0.05)
     while not any(line.get("step", 0) >= KILL_AFTER for line in lines(place / "killed.log")):
+        if any(process.poll() is not None for process in processes):
+            raise SystemExit("a rank ended before it was killed")
         time.sleep(0.005)
     for process in processes:
         os.kill(process.pid, signal.SIGKILL)
@@ -109,6 +112,7 @@ def main() -> None:
         if ranks == 2 and worst != 0 or worst > 1e-4 or max(losses) != STEPS:
             raise SystemExit("WRONG: the resumed run is another one")
     print("all as if nobody had been killed")
+    shutil.rmtree(place)
 
 
 if __name__ == "__main__":
