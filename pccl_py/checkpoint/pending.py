@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ..errors import BusyError, CheckpointError
 from ..state.train_state import Taken
 from . import native
-from .commit_words import Draft
+from .commit_words import LEADER_SHARE, Draft
 from .local_level import LocalLevel
 from .record import record_of
 from .save import StagedSave
@@ -26,6 +26,7 @@ from .stats import SaveInfo, Stats
 from .worker_thread import WorkerThread
 
 logger = logging.getLogger("pccl_py")
+REASON_S = 2.0  # for the better error to come
 
 AT_EXIT_S = 60.0  # a process that ends without close() waits so long for its saves
 _open: weakref.WeakSet[Pipeline] = weakref.WeakSet()
@@ -147,6 +148,8 @@ class Pipeline:
 
     def settle(self, timeout_s: float) -> None:
         """`wait`, which leaves what went wrong for the next call."""
+        if timeout_s >= self._settings.timeout_s:  # a save gives up by itself then, and says who is missing
+            timeout_s = timeout_s * LEADER_SHARE + 1 + REASON_S  # not before the last of them
         with self._changed:
             self._wait_until(lambda: not self._under_way, timeout_s)
 

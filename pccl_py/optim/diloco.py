@@ -63,7 +63,7 @@ class DiLoCo(Engine):
                          of two. Then share() gives the samples of each step. However many peers there are, a
                          window has the same; every sample of an epoch is used exactly once, whoever dies.
                          Shared, and saved, with the outer state. overlapping=True, if averages travel while
-                         peers train
+                         peers train. Ranks of an island have one each, of that rank's part of the data
 
     DiLoCo and LocalSGD also take these, for peers of different speeds:
 

@@ -78,6 +78,8 @@ class Membership(Windows):
         if self._inner_copy is not None:
             self._inner_copy.wanted |= came
             self._inner_copy.settle(self._slot())
+        if joining:
+            self._ranks.find_copies(outer.views(), outer.model.parameters)
         self._stage = self._resumed(joining, phase)
         if self._inner_copy is not None:
             self._inner_copy.exchange()

@@ -221,6 +221,10 @@ class OuterState:
             value.add_(view.to(value))
         self.model.reshard()
 
+    def views(self) -> list[Tensor]:
+        """The outer parameters, one by one."""
+        return self._views
+
     def of(self, flat: Tensor, fragment: Fragment) -> list[Tensor]:
         """Views of a flat tensor, one for each parameter of the fragment."""
         return split(flat, self._shapes[fragment.first : fragment.last])

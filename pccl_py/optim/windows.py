@@ -244,6 +244,7 @@ class Windows:
         try:
             landed = self._flight.wait()
             average = self._outer.delta[: self._outer.fragment.size]
+            self._unify(average)
             skipped = left_out(landed, average, self._settings.non_finite)
         except NonFiniteError:
             self._lose_flight()
@@ -273,6 +274,11 @@ class Windows:
         self._outer.commit([window.weight, *landed.totals])
         self.stats.speeds = landed.speeds
         self._pace.speeds = [speed for speed in landed.speeds if speed > 0]
+
+    def _unify(self, average: torch.Tensor) -> None:
+        outer, fragment = self._outer, self._outer.fragment
+        parameters = outer.model.parameters[fragment.first : fragment.last]
+        self._ranks.unify(outer.of(average, fragment), parameters, fragment.first)
 
     def _lose_flight(self) -> None:
         self._flight = None

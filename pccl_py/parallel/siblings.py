@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -71,6 +72,27 @@ class Siblings:
         except RuntimeError as error:
             raise self._gone(error) from error
         return [each.tolist() for each in found]
+
+    def broadcast(self, part: torch.Tensor, parameter: torch.Tensor) -> None:
+        """In place, from the first to all ranks that hold the same part of a parameter."""
+        for device, group in self._holders(parameter):
+            moved = part.to(device)
+            try:
+                dist.broadcast(moved, src=dist.get_global_rank(group, 0), group=group)
+            except RuntimeError as error:
+                raise self._gone(error) from error
+            if moved is not part:
+                part.copy_(moved)
+
+    def _holders(self, parameter: Any) -> list[tuple[str, dist.ProcessGroup]]:
+        """Groups of ranks that hold the same of it, by turns: those of a DTensor's replicas."""
+        if self._group is None:
+            return []
+        if not hasattr(parameter, "placements"):
+            return [("cpu", self._group)]
+        mesh = parameter.device_mesh
+        kept = [n for n, placement in enumerate(parameter.placements) if placement.is_replicate()]
+        return [(mesh.device_type, mesh.get_group(n)) for n in kept]
 
     def _gone(self, error: RuntimeError) -> IslandLost:
         return IslandLost(

@@ -23,6 +23,7 @@ from pccl_py.parallel import ElasticSampler
 from .diloco_peer import PULL, say
 
 SAMPLES, BATCH, STEPS, WIDTH, EPOCHS = 360, 48, 4, 6, 3
+LAST_OF_THE_DEAD = 8  # windows
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "diloco": (DiLoCo, {}),
     "fragments": (StreamingDiLoCo, {"num_fragments": 2, "sync_every": 2 * STEPS}),
@@ -83,7 +84,7 @@ def main() -> None:
 
 
 def train(comm: Dying, outer: Any, model: Any, inner: Any, sampler: ElasticSampler, options: Any) -> None:
-    aims, told, losses = targets(), -1, list[float]()
+    aims, told, losses, together = targets(), -1, list[float](), 0
     while True:
         if outer.windows != told:
             told = outer.windows
@@ -91,7 +92,7 @@ def train(comm: Dying, outer: Any, model: Any, inner: Any, sampler: ElasticSampl
             mean = outer.mean(value, len(losses))
             say("metric", window=told, value=value, weight=len(losses), mean=mean)
             losses = []
-        if sampler.epoch >= EPOCHS:  # the same on all peers
+        if sampler.epoch >= EPOCHS and together >= 4:  # the same on all peers; the newcomer has been there
             return
         time.sleep(options.pace)
         window, step = outer._window_in_training, outer.pending_steps
@@ -110,6 +111,7 @@ def train(comm: Dying, outer: Any, model: Any, inner: Any, sampler: ElasticSampl
         inner.step()
         last = outer.stats.last
         if outer.windows != told and last is not None and last.number == outer.windows:
+            together += last.number > LAST_OF_THE_DEAD and len(last.contributors) == 3
             theta = torch.cat([p.reshape(-1) for p in outer.outer_parameters().values()])
             say(
                 "window", number=last.number, digest=outer.state_digest(), weight=last.weight,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -96,6 +97,40 @@ def test_what_was_not_used_comes_first() -> None:
     assert mine[1] == order[12:18] and theirs[1] == []  # 18 to 24 came back
     assert mine[2] + theirs[2] == order[18:30]
     assert mine[3] == theirs[3] == order[24:36]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_spare_has_a_share_once_it_trains(kind: str) -> None:
+    """What it had at the start comes back; each sample is trained on once all the same."""
+    peers = [Peer(comm, kind, 10) for comm in FakeWorld(2).comms]
+
+    def play(peer: Peer, spare: bool) -> None:
+        with peer.outer:
+            if spare:
+                assert peer.outer.stand_by(2)
+            while peer.outer.windows < 8:
+                peer.seen.append(peer.outer.share())
+                peer.inner.zero_grad()
+                if peer.seen[-1]:
+                    inner_step(peer.model, peer.inner, DATA[peer.seen[-1]])
+                else:
+                    peer.inner.step()
+            peer.outer.drain()
+
+    in_threads([partial(play, peer, spare) for peer, spare in zip(peers, (False, True), strict=True)])
+    first, second = ([i for step in peer.seen for i in step] for peer in peers)
+    assert len(second) > 10
+    assert peers[0].outer.state_digest() == peers[1].outer.state_digest()
+    sampler, count = peers[0].sampler, len(peers[0].sampler.ledgers)
+    done = [
+        p * count + turn
+        for turn, ledger in enumerate(sampler.ledgers)
+        for p in set(range(ledger.position)) - set(ledger.returned)
+    ]
+    trained = Counter(first + second)
+    trained.subtract(sampler.index_of(p) for p in done)
+    open_steps = [step for p in peers for step in p.seen[len(p.seen) - p.outer.pending_steps :]]
+    assert min(trained.values()) >= 0 and sum(trained.values()) == sum(map(len, open_steps))
 
 
 @pytest.mark.parametrize(
