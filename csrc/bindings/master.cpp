@@ -22,7 +22,8 @@ using Holder = std::unique_ptr<MasterRuntime, Ended>;
 Holder create(std::string listen, const py::bytes& secret, bool encrypt, bool insecure, const Timing& timing,
               const std::string& state_dir, const py::object& store) {
   const auto text = std::string(secret);
-  MasterOptions options{std::move(listen), {{text.begin(), text.end()}, encrypt}, insecure, timing, logger(), nullptr};
+  MasterOptions options{
+      std::move(listen), {{text.begin(), text.end()}, encrypt}, insecure, timing, logger(), nullptr};
   if (!state_dir.empty()) {
     auto folder = FileStore::open(state_dir);
     if (!folder) raise(folder.error());
@@ -130,8 +131,8 @@ py::object report(const MasterRuntime& self) {
 
 void bind_master(py::module_& module) {
   py::class_<MasterRuntime, Holder>(module, "Master")
-      .def(py::init(&create), py::arg("listen"), py::arg("secret"), py::arg("encrypt"), py::arg("insecure"), py::arg("timing"),
-           py::arg("state_dir") = "", py::arg("store") = py::none())
+      .def(py::init(&create), py::arg("listen"), py::arg("secret"), py::arg("encrypt"), py::arg("insecure"),
+           py::arg("timing"), py::arg("state_dir") = "", py::arg("store") = py::none())
       .def_property_readonly("address",
                              [](const MasterRuntime& self) { return net::text_of(self.address()); })
       .def("addresses",

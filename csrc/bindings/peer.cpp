@@ -24,11 +24,12 @@ void check_not_forked(const PeerObject& self) {
 std::unique_ptr<PeerObject> create(std::string address, std::string island, std::uint16_t island_rank,
                                    std::uint16_t island_size, std::uint32_t group, int role,
                                    std::uint32_t min_islands, std::string listen,
-                                   std::vector<std::string> advertise, const py::bytes& secret, bool encrypt, bool insecure,
-                                   const Timing& timing, std::string congestion_control, std::uint8_t stripes,
-                                   bool checksum, std::string run_name, std::uint32_t start_rank,
-                                   std::string host_id, bool deterministic, const std::string& transport,
-                                   std::size_t recorded_events, std::string trace_folder) {
+                                   std::vector<std::string> advertise, const py::bytes& secret, bool encrypt,
+                                   bool insecure, const Timing& timing, std::string congestion_control,
+                                   std::uint8_t stripes, bool checksum, std::string run_name,
+                                   std::uint32_t start_rank, std::string host_id, bool deterministic,
+                                   const std::string& transport, std::size_t recorded_events,
+                                   std::string trace_folder) {
   PeerOptions options;
   options.master = std::move(address);
   if (island.size() > limits::name_bytes_max)
@@ -322,10 +323,11 @@ void bind_peer(py::module_& module) {
   py::class_<PeerObject>(module, "Peer")
       .def(py::init(&create), py::arg("address"), py::kw_only(), py::arg("island"), py::arg("island_rank"),
            py::arg("island_size"), py::arg("group"), py::arg("role"), py::arg("min_islands"),
-           py::arg("listen"), py::arg("advertise"), py::arg("secret"), py::arg("encrypt"), py::arg("insecure"), py::arg("timing"),
-           py::arg("congestion_control"), py::arg("stripes"), py::arg("checksum"), py::arg("run_name"),
-           py::arg("start_rank"), py::arg("host_id"), py::arg("deterministic"), py::arg("transport"),
-           py::arg("recorded_events"), py::arg("trace_folder"))
+           py::arg("listen"), py::arg("advertise"), py::arg("secret"), py::arg("encrypt"),
+           py::arg("insecure"), py::arg("timing"), py::arg("congestion_control"), py::arg("stripes"),
+           py::arg("checksum"), py::arg("run_name"), py::arg("start_rank"), py::arg("host_id"),
+           py::arg("deterministic"), py::arg("transport"), py::arg("recorded_events"),
+           py::arg("trace_folder"))
       .def("connect", &connect, py::arg("seconds"))
       .def("post", &post, py::kw_only(), py::arg("call"), py::arg("scope"), py::arg("name"), py::arg("op"),
            py::arg("root"), py::arg("weight"), py::arg("on_loss"), py::arg("seconds"), py::arg("algorithm"),

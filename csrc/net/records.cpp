@@ -34,8 +34,7 @@ bool Records::take_key(int seals) {
   std::copy_n(iv.begin(), iv_.size(), iv_.begin());
   number_ = key_bytes_ = 0;
   const auto* cipher = seals == as_before ? nullptr : library_.EVP_aes_128_gcm();
-  const bool fine =
-      library_.EVP_CipherInit_ex(context_, cipher, nullptr, key.data(), iv_.data(), seals) == 1;
+  const bool fine = library_.EVP_CipherInit_ex(context_, cipher, nullptr, key.data(), iv_.data(), seals) == 1;
   for (volatile auto& byte : key) byte = 0;
   return fine;
 }

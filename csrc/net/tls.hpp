@@ -1,9 +1,10 @@
-// What encrypts one connection, as a machine of bytes in and bytes out. It begins with a handshake of TLS 1.3:
-// who does not hold the same key gets no further than its first message, on either side. No certificates: a
-// pre-shared key, fresh for each connection (handshake.hpp), with an ephemeral Diffie-Hellman exchange beside
-// it, so that a secret that is stolen later opens no recorded stream. What follows are records (records.hpp)
-// under keys that TLS exports from the handshake (RFC 8446, 7.5), one for each direction. An end of the stream
-// is not authenticated: here it always counts as a loss. Owned by one thread; pure but for OpenSSL.
+// What encrypts one connection, as a machine of bytes in and bytes out. It begins with a handshake of
+// TLS 1.3: who does not hold the same key gets no further than its first message, on either side. No
+// certificates: a pre-shared key, fresh for each connection (handshake.hpp), with an ephemeral Diffie-Hellman
+// exchange beside it, so that a secret that is stolen later opens no recorded stream. What follows are
+// records (records.hpp) under keys that TLS exports from the handshake (RFC 8446, 7.5), one for each
+// direction. An end of the stream is not authenticated: here it always counts as a loss. Owned by one thread;
+// pure but for OpenSSL.
 #pragma once
 #include <sys/uio.h>
 

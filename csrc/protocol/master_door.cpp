@@ -148,9 +148,9 @@ Member member_of(PeerId peer, const Join& join) {
 }
 }  // namespace
 
-// Members and those at the door who would be ring neighbours: the first and the last of the group, and of those
-// who wait the two beside this peer. In a small group all: plans on a full mesh need them, the run does not.
-// In a large one that would be a mesh that nobody uses: with P peers at the door P^2 links.
+// Members and those at the door who would be ring neighbours: the first and the last of the group, and of
+// those who wait the two beside this peer. In a small group all: plans on a full mesh need them, the run does
+// not. In a large one that would be a mesh that nobody uses: with P peers at the door P^2 links.
 void Master::start_proof(const std::string& island, Instant now) {
   auto& proving = door_.at(island);
   for (const auto& [rank, peer] : proving.ranks) {

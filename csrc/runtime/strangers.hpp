@@ -18,9 +18,11 @@ class Strangers {
   std::string refuses(const net::SocketAddress& from) const {
     const auto there = by_place_.find(place_of(from));
     if (there != by_place_.end() && there->second >= limits::strangers_per_address_max)
-      return "turned away, as " + std::to_string(there->second) + " connections from its address have not said yet who they are";
+      return "turned away, as " + std::to_string(there->second) +
+             " connections from its address have not said yet who they are";
     if (connections_.size() >= limits::strangers_max)
-      return "turned away, as " + std::to_string(connections_.size()) + " connections have not said yet who they are";
+      return "turned away, as " + std::to_string(connections_.size()) +
+             " connections have not said yet who they are";
     return {};
   }
   void came(const void* connection, const net::SocketAddress& from) {
@@ -40,8 +42,7 @@ class Strangers {
   // Who has an address of IPv6 has 2^64 of them.
   static std::string place_of(const net::SocketAddress& from) {
     const auto* bytes = reinterpret_cast<const char*>(from.data());
-    if (from.family() == AF_INET)
-      return {bytes + offsetof(sockaddr_in, sin_addr), sizeof(in_addr)};
+    if (from.family() == AF_INET) return {bytes + offsetof(sockaddr_in, sin_addr), sizeof(in_addr)};
     if (from.family() != AF_INET6) return {};
     const auto* address = bytes + offsetof(sockaddr_in6, sin6_addr);
     const bool mapped = std::string(address, 12) == std::string(10, '\0') + "\xff\xff";

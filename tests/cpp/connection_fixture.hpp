@@ -114,9 +114,8 @@ struct Bare {
   explicit Bare(bool trusted = true, std::string_view secret = {}, bool encrypt = true) {
     auto [left, right] = socket_pair();
     wire = std::move(left);
-    connection =
-        std::make_unique<Connection>(std::move(right), handshake(Side::acceptor, secret, encrypt), "stranger",
-                                     log);
+    connection = std::make_unique<Connection>(std::move(right), handshake(Side::acceptor, secret, encrypt),
+                                              "stranger", log);
     if (trusted) connection->trust();
   }
   void say(ByteView what) {

@@ -43,7 +43,8 @@ TEST(what_is_not_encrypted_is_refused) {
   }
 }
 
-// Who meddles with the greetings: the side that encrypts hears of one that does not, whichever way it is told.
+// Who meddles with the greetings: the side that encrypts hears of one that does not, whichever way it is
+// told.
 TEST(nobody_on_the_way_turns_encryption_off) {
   for (const Side side : {Side::dialler, Side::acceptor}) {
     auto [left, right] = socket_pair();

@@ -48,9 +48,9 @@ TEST(all_places_are_taken) {
   Strangers strangers;
   for (std::size_t i = 0; i < limits::strangers_max; ++i)
     strangers.came(&token[i], from("10.0." + std::to_string(i / 100) + "." + std::to_string(i % 100), 1));
-  CHECK_EQ(strangers.refuses(from("192.168.0.1", 1)),
-           "turned away, as " + std::to_string(limits::strangers_max) +
-               " connections have not said yet who they are");
+  CHECK_EQ(strangers.refuses(from("192.168.0.1", 1)), "turned away, as " +
+                                                          std::to_string(limits::strangers_max) +
+                                                          " connections have not said yet who they are");
   for (std::size_t i = 0; i < limits::strangers_max; ++i) strangers.left(&token[i]);
   CHECK_EQ(strangers.count(), 0u);
   CHECK_EQ(strangers.refuses(from("192.168.0.1", 1)), "");
