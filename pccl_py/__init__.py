@@ -54,9 +54,10 @@ from .quantization import QuantConfig
 # Without the compiled core, checkpoints can still be listed, checked and converted.
 _has_core = find_spec(f"{__name__}._core") is not None
 if TYPE_CHECKING or _has_core:
-    from .communicator import Communicator, LinkInfo, PeerInfo
+    from .communicator import Communicator
     from .error_feedback import ErrorFeedback
     from .master import Dashboard, EtcdStore, Master
+    from .peer_info import LinkInfo, PeerInfo
     from .shared import empty, share, zeros
     from .shared_state import SharedState, SyncInfo
     from .topology import TopologyReport

@@ -147,6 +147,8 @@ class Peer:
         ...
     def post(self, *, call: typing.SupportsInt | typing.SupportsIndex, scope: typing.SupportsInt | typing.SupportsIndex, name: typing.SupportsInt | typing.SupportsIndex, op: typing.SupportsInt | typing.SupportsIndex, root: typing.SupportsInt | typing.SupportsIndex, weight: typing.SupportsFloat | typing.SupportsIndex | None, on_loss: typing.SupportsInt | typing.SupportsIndex, seconds: typing.SupportsFloat | typing.SupportsIndex, algorithm: typing.SupportsInt | typing.SupportsIndex, quantization: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, bool, bool], blocks: typing.SupportsInt | typing.SupportsIndex, peers: typing.SupportsInt | typing.SupportsIndex, ends: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], tensors: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], residuals: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], keep: typing.Any) -> Operation:
         ...
+    def post_coded(self, *, name: typing.SupportsInt | typing.SupportsIndex, seconds: typing.SupportsFloat | typing.SupportsIndex, rank: typing.SupportsInt | typing.SupportsIndex, world: typing.SupportsInt | typing.SupportsIndex, sums: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]]]], blocks: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], block_bytes: typing.SupportsInt | typing.SupportsIndex, rate_limit: typing.SupportsInt | typing.SupportsIndex, keep: typing.Any) -> Operation:
+        ...
     def ring(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
         ...
     def show(self, figures: collections.abc.Sequence[tuple[str, typing.SupportsFloat | typing.SupportsIndex]]) -> None:
@@ -355,6 +357,10 @@ class ShardSave:
     def cancel(self) -> None:
         """
         When it returns nobody reads the regions any more.
+        """
+    def end(self) -> None:
+        """
+        cancel(), and waits until the disk is through with it, whatever that takes. The last call; without it the thread that drops the object waits.
         """
     def fence(self, regions: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] | None, timeout_s: typing.SupportsFloat | typing.SupportsIndex) -> bool:
         """

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .errors import NotBuilt, UsageError
+from .errors import UsageError
 from .tensors import DTYPE_CODES, FLOATING, Operand
 
 Op = Literal["sum", "avg", "prod", "min", "max"]
@@ -118,8 +118,6 @@ def check_remade(remake: object, *, out: object, on_loss: str, async_op: bool) -
 
 
 def role_number(role: str) -> int:
-    if role == "keeper":
-        raise NotBuilt("role='keeper' waits for in-memory snapshots; pass 'trainer'")
     return number_of(role, ROLES, "role")
 
 

@@ -8,18 +8,21 @@ import time
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 from . import _core, arguments
 from .arguments import Scope, Strategy
+from .coded_calls import CodedCalls
+from .coded_calls import Poster as CodedPoster
 from .collectives import Collectives
 from .config import Config
 from .errors import ClosedError, Evicted, PcclError, UsageError, from_code
+from .joined_with import JoinedWith
 from .logs import tie
 from .observe.observed import Observed
+from .peer_info import LinkInfo, PeerInfo
 from .secret import encrypts, secret_of
 from .shared_state import SharedState, SyncInfo
 from .staging import fence
@@ -31,46 +34,7 @@ logger = logging.getLogger("pccl_py.communicator")
 AGAIN_S = 0.1  # before a peer joins again that was turned away for being silent
 
 
-@dataclass(frozen=True, slots=True)
-class LinkInfo:
-    """The data link to another peer. Bytes count what its stripes carried since each was opened.
-
-    stripes              TCP streams that it has now; `mended`: those that broke while others carried on
-    congestion_control   of its first stripe, as the kernel names it
-    path                 "host", "lan" or "wan": what stripes and congestion control were chosen for
-    rtt_s                round trip as the kernel has measured it, in seconds; 0.0: not yet
-    transport            how chunks leave here: "tcp" as bytes; "shm", "cma" or both by their place, where the
-                         other end may read this process's memory. The other direction may differ
-    """
-
-    remote: str
-    stripes: int
-    mended: int
-    congestion_control: str
-    path: str
-    rtt_s: float
-    transport: str
-    bytes_sent: int
-    bytes_received: int
-
-
-@dataclass(frozen=True, slots=True)
-class PeerInfo:
-    """A member of the view. `rank` counts within its group; `link` is None where there is none from here.
-    Peers with the same `host` are on one machine; 0: not known where. The numbers change with the members."""
-
-    id: int
-    island: str
-    island_rank: int
-    rank: int
-    group: int
-    role: str
-    addresses: tuple[str, ...]
-    link: LinkInfo | None
-    host: int
-
-
-class Communicator(Collectives, Observed):
+class Communicator(Collectives, CodedCalls, Observed):
     """`with Communicator("master.example:48148", secret_file="run.key") as comm:` joins, then leaves.
 
     address         host:port of the master; names, IPv4 and [IPv6]
@@ -84,7 +48,9 @@ class Communicator(Collectives, Observed):
     island          name of the peers that live and die together; None: this peer is one by itself
     island_size     how many peers the island has; rank r of it joins group r
     group           the peers that reduce together
-    role            "trainer"
+    role            "trainer" or "keeper". Peers of one role have a roster, views, boundaries and operations
+                    of their own at the same master: whatever happens to the others, these do not notice, and
+                    do not count them. A run is over when nobody of either role is left
     min_islands     the run begins once so many islands have come; the largest wish counts
     listen          host:port where other peers reach this one; None: any port, on loopback only unless
                     there is a secret or `insecure`
@@ -145,6 +111,9 @@ class Communicator(Collectives, Observed):
         name, island_rank, size, group = arguments.island_of(island, island_size, group)
         self._alone = size == 1
         secret = secret_of(secret_file, insecure=insecure, config=self._config)
+        encrypted = encrypts(encrypt, secret, drawn=False, insecure=insecure, config=self._config)
+        file = secret_file or (self._config.secret_file if secret else None)
+        self.joined_with = JoinedWith(address, file, encrypted, insecure, run_name, listen, advertise)
         self._new_peer = partial(
             _core.Peer,
             arguments.dialled(address, "address"),
@@ -157,7 +126,7 @@ class Communicator(Collectives, Observed):
             listen=listen or "",
             advertise=arguments.advertised(advertise),
             secret=secret,
-            encrypt=encrypts(encrypt, secret, drawn=False, insecure=insecure, config=self._config),
+            encrypt=encrypted,
             insecure=insecure,
             timing=self._config.apply(_core.Timing()),
             congestion_control=self._config.congestion_control,
@@ -174,6 +143,7 @@ class Communicator(Collectives, Observed):
             trace_folder=self._config.trace_dir,
         )
         self._group = group
+        self._role = role
         self._process = os.getpid()
         self._untagged = {}
         self._current: list[_core.Peer] = []
@@ -214,6 +184,9 @@ class Communicator(Collectives, Observed):
         if not self._current:
             raise ClosedError("this peer is in no run since rejoin() failed: call it again")
         return self._current[0]
+
+    def _poster(self) -> CodedPoster:
+        return self._peer
 
     def _check_usable(self) -> None:
         if os.getpid() != self._process:
@@ -282,7 +255,7 @@ class Communicator(Collectives, Observed):
 
     @property
     def ring(self) -> tuple[int, ...]:
-        """Ids of the trainers of this peer's group in the order in which data goes round."""
+        """Ids of the peers of this peer's group in the order in which data goes round."""
         return tuple(self._peer.ring(self._group))
 
     def wait_for(self, islands: int, timeout: float | None = None) -> None:
@@ -304,9 +277,14 @@ class Communicator(Collectives, Observed):
     # Where the run has ended for this peer, all of these raise what its calls do: Evicted, MasterLost ...
 
     @property
+    def role(self) -> str:
+        """As it joined: "trainer" or "keeper"."""
+        return self._role
+
+    @property
     def world_size(self) -> int:
-        """Trainers in this peer's group. Changes by itself when somebody dies; newcomers count from the
-        boundary that lets them in."""
+        """Peers of this peer's role in its group. Changes by itself when somebody dies; newcomers count from
+        the boundary that lets them in."""
         return len(self._ids())
 
     @property
@@ -315,7 +293,7 @@ class Communicator(Collectives, Observed):
         when somebody leaves."""
         ids, own = self._ids(), self._peer.peer_id
         if own not in ids:
-            raise ClosedError("this peer has no rank: it is not among the trainers of the run")
+            raise ClosedError("this peer has no rank: it is not in the run any more")
         return ids.index(own)
 
     @property
@@ -338,11 +316,11 @@ class Communicator(Collectives, Observed):
         return self._peer.view()[2]
 
     def peers(self) -> list[PeerInfo]:
-        """All members of the run in order of admission, this one included."""
-        links, ranks, peers = self._peer.links(), dict[tuple[int, int], int](), []
+        """All members of the run that have this peer's role, in order of admission, this one included."""
+        links, ranks, peers = self._peer.links(), dict[int, int](), []
         for peer, island, island_rank, group, role, addresses, host in self._members():
-            rank = ranks.setdefault((group, role), 0)
-            ranks[group, role] += 1
+            rank = ranks.setdefault(group, 0)
+            ranks[group] += 1
             link = LinkInfo(**links[peer]) if peer in links else None
             known = arguments.ROLE_NAMES[role]
             where = tuple(addresses)
@@ -361,8 +339,7 @@ class Communicator(Collectives, Observed):
         return peer
 
     def _ids(self) -> list[int]:
-        trainer = arguments.ROLES["trainer"]
-        return [m[0] for m in self._members() if m[3] == self._group and m[4] == trainer]
+        return [member[0] for member in self._members() if member[3] == self._group]
 
     # ---- shared state --------------------------------------------------------------------------------------
 

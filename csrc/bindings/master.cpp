@@ -43,12 +43,18 @@ Instant on_our_clock(double seconds) {
 
 py::dict status(const MasterRuntime& self) {
   const auto s = self.status();
-  py::list peers;
-  for (const auto& m : s.view.members) peers.append(py::make_tuple(m.peer, m.island, m.group));
   py::dict all;
-  all["view"] = s.view.id.number;
-  all["peers"] = peers;
-  all["waiting"] = s.waiting;
+  for (const auto role : {Role::trainer, Role::keeper}) {
+    const auto it = s.rosters.find(role);
+    const auto roster = it == s.rosters.end() ? RosterStatus{} : it->second;
+    py::list peers;
+    for (const auto& m : roster.view.members) peers.append(py::make_tuple(m.peer, m.island, m.group));
+    py::dict one = role == Role::trainer ? all : py::dict();
+    one["view"] = roster.view.id.number;
+    one["peers"] = peers;
+    one["waiting"] = roster.waiting;
+    if (role == Role::keeper) all["keepers"] = one;
+  }
   all["runs"] = s.peers;
   all["departures"] = s.departures;
   all["fenced"] = s.fenced;

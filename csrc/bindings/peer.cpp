@@ -8,17 +8,17 @@
 
 namespace pccl::bindings {
 
+void check_not_forked(const PeerObject& self) {
+  if (self.runtime->forked())
+    raise({ErrorCode::usage,
+           "this process was forked from the one that connected: a child must join the run itself"});
+}
+
 namespace {
 
 Bytes bytes_of(const py::bytes& raw) {
   const auto text = std::string(raw);
   return {text.begin(), text.end()};
-}
-
-void check_not_forked(const PeerObject& self) {
-  if (self.runtime->forked())
-    raise({ErrorCode::usage,
-           "this process was forked from the one that connected: a child must join the run itself"});
 }
 
 std::unique_ptr<PeerObject> create(std::string address, std::string island, std::uint16_t island_rank,
@@ -320,8 +320,8 @@ const char* stage_name(Session::Stage stage) {
 }  // namespace
 
 void bind_peer(py::module_& module) {
-  py::class_<PeerObject>(module, "Peer")
-      .def(py::init(&create), py::arg("address"), py::kw_only(), py::arg("island"), py::arg("island_rank"),
+  py::class_<PeerObject> peer(module, "Peer");
+  peer.def(py::init(&create), py::arg("address"), py::kw_only(), py::arg("island"), py::arg("island_rank"),
            py::arg("island_size"), py::arg("group"), py::arg("role"), py::arg("min_islands"),
            py::arg("listen"), py::arg("advertise"), py::arg("secret"), py::arg("encrypt"),
            py::arg("insecure"), py::arg("timing"), py::arg("congestion_control"), py::arg("stripes"),
@@ -374,6 +374,7 @@ void bind_peer(py::module_& module) {
                              [](const PeerObject& self) { return self.runtime->status(false).island; })
       .def_property_readonly("waiting",
                              [](const PeerObject& self) { return self.runtime->status(false).waiting; });
+  bind_coded(peer);
 }
 
 }  // namespace pccl::bindings

@@ -47,4 +47,7 @@ struct StateObject {
   ~StateObject();
 };
 
+void check_not_forked(const PeerObject& self);
+void bind_coded(py::class_<PeerObject>& peer);
+
 }  // namespace pccl::bindings

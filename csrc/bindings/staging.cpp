@@ -78,6 +78,9 @@ struct SaveObject {
   void cancel() const {
     without_gil([&] { save->cancel(); });
   }
+  void end() const {
+    without_gil([&] { save->end(); });
+  }
   std::optional<PartTuple> next_foreign(double timeout_s) const { return next_part(capture(), timeout_s); }
   void foreign_done(std::size_t region, std::uint64_t offset) const { part_done(capture(), region, offset); }
 };
@@ -178,6 +181,9 @@ void bind_save(py::module_& module) {
            "Once it is staged, perhaps long before it is durable: block_crcs and region_crcs of the receipt.")
       .def("progress", &SaveObject::progress, "Bytes staged, bytes written, all bytes.")
       .def("cancel", &SaveObject::cancel, "When it returns nobody reads the regions any more.")
+      .def("end", &SaveObject::end,
+           "cancel(), and waits until the disk is through with it, whatever that takes. The last call; "
+           "without it the thread that drops the object waits.")
       .def(
           "next_foreign", &SaveObject::next_foreign, arg("timeout_s"),
           "(region, offset in it, address, bytes): to be copied to the address, then foreign_done. None: the "

@@ -11,7 +11,13 @@ std::uint64_t first_index(std::uint32_t incarnation) { return (std::uint64_t{inc
 }  // namespace
 
 Master::Master(MasterConfig config, Instant now)
-    : timing_(config.timing), rules_(config.rules), run_(config.run), stored_(std::move(config.stored)) {
+    : timing_(config.timing),
+      rules_(config.rules),
+      role_(config.role),
+      run_(config.run),
+      next_run_(config.next_run),
+      next_peer_(first_peer(config.role)),
+      stored_(std::move(config.stored)) {
   next_index_ = first_index(0);
   pulse_at_ = now + timing_.heartbeat;
   if (!config.restarted) return;

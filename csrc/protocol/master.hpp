@@ -1,6 +1,6 @@
-// The master's side of the protocol: who is in the run, which view holds, what is committed. A pure state
-// machine. It creates every view and every verdict; it carries no tensor data. Owned by one thread (or by the
-// simulator).
+// The master's side of the protocol for the peers of one role: who is in the run, which view holds, what is
+// committed. A pure state machine. It creates every view and every verdict; it carries no tensor data. A run
+// has one for each role; they know nothing of each other. Owned by one thread (or by the simulator).
 #pragma once
 #include <deque>
 #include <map>
@@ -28,11 +28,29 @@ struct Stored {
 // "a, b and c", or "a, b, c, d and 5 more".
 std::string some_of(const std::vector<std::string>& names);
 
+// The number that the first peer of a role gets. Ids of two roles differ, so that nobody who reads them mixes
+// them up.
+constexpr std::uint32_t first_peer(Role role) { return role == Role::keeper ? 1'000'001 : 1; }
+
+// Which of a run's masters a connection is for. It begins with either of these; anything else is for the
+// trainers', who will not have it.
+inline Role role_of(const ToMaster& introduction) {
+  if (const auto* join = std::get_if<Join>(&introduction)) return join->role;
+  const auto* again = std::get_if<Register>(&introduction);
+  return again != nullptr ? again->join.role : Role::trainer;
+}
+
+// What a restarted master does not know yet: whether those who came to it are the run, or a few who lost the
+// way to another master that goes on with the rest.
+enum class Doubt : std::uint8_t { none, hears_some, heard_too_few };
+
 struct MasterConfig {
   Timing timing;
   Rules rules;
-  std::uint64_t run = 1;   // drawn at random by the runtime; 0 while a restarted master has not heard it
-  bool restarted = false;  // listen for `grace` before speaking
+  Role role = Role::trainer;   // of all its peers
+  std::uint64_t run = 1;       // drawn at random by the runtime; 0 while a restarted master has not heard it
+  std::uint64_t next_run = 1;  // then: of the one that begins if nobody of an older one comes
+  bool restarted = false;      // listen for `grace` before speaking
   std::optional<Stored> stored;
 };
 
@@ -53,6 +71,9 @@ class Master {
   std::uint64_t run() const { return run_; }
   bool recovering() const { return phase_ != Phase::serving; }
   bool listening() const { return phase_ == Phase::listening; }  // for the members of the last view
+  Doubt doubt() const;
+  // Of the run's other roles, the worst. Before each tick; also at once when it changes.
+  void on_others(Doubt others, Instant now);
   RunReport report(Instant now) const;
   std::size_t peers() const { return peers_.size() + early_joins_.size(); }  // members, and those at the door
 
@@ -96,7 +117,7 @@ class Master {
     Instant asked_since = never;        // somebody waits for it
     std::vector<Hindrance> hindrances;  // as those who wait were told
   };
-  struct Probing {  // all trainers are at the boundary, and their links are measured round by round
+  struct Probing {  // all members are at the boundary, and their links are measured round by round
     std::vector<GroupRing> groups;
     std::uint32_t rounds = 0, next = 0, milliseconds = 0;
     std::set<std::pair<PeerId, PeerId>> open;  // (from, to) of this round, not answered yet
@@ -214,6 +235,8 @@ class Master {
   std::set<std::string> islands_here(const View& base) const;
   bool quorum(const View& base, const std::set<std::string>& here) const;
   void try_recover(Instant now);
+  bool unheard_of() const;
+  void wait_for_others(Instant now);
   void expect_no_more(Instant now);
   std::vector<std::pair<ConnectionId, Register>> take_from_door();
   bool stored_is_last(const View& base) const;
@@ -236,12 +259,14 @@ class Master {
 
   Timing timing_;
   Rules rules_;
-  std::uint64_t run_;
+  Role role_;
+  std::uint64_t run_, next_run_;
+  Doubt others_ = Doubt::none;
   Phase phase_ = Phase::serving;
   std::uint32_t incarnation_ = 0;
   View view_;
   MemberIndex index_;  // of view_
-  std::uint32_t next_peer_ = 1;
+  std::uint32_t next_peer_;
   std::uint64_t next_door_ = 1;
   std::map<ConnectionId, PeerId> connections_;
   std::map<PeerId, Peer> peers_;

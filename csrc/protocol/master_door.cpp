@@ -27,6 +27,8 @@ Error Master::admissible(const Join& join) const {
   const auto no = [&](const std::string& why) {
     return Error{ErrorCode::refused, "the master refused to let this peer in: " + why};
   };
+  if (join.role != role_)
+    return no(std::string("a ") + name(join.role) + " among the " + name(role_) + "s of the run");
   if (join.island_size < 1 || join.island_rank >= join.island_size)
     return no("rank " + std::to_string(join.island_rank) + " of an island of " +
               std::to_string(join.island_size));

@@ -38,9 +38,8 @@ void Master::keep_order() {
   if (view_.order.empty()) return;
   const std::set<PeerId> placed(view_.order.begin(), view_.order.end());
   for (const auto peer : view_.order)
-    if (const auto* m = index_.find(peer); m != nullptr && m->role == Role::trainer)
-      rings_[m->group].push_back(peer);
-  for (const auto peer : index_.trainers())
+    if (const auto* m = index_.find(peer); m != nullptr) rings_[m->group].push_back(peer);
+  for (const auto peer : index_.all())
     if (!placed.contains(peer)) rings_[index_.find(peer)->group].push_back(peer);
   write_order();
 }
@@ -118,7 +117,7 @@ bool Master::probe_first(Instant now) {
   if (probing_) return true;
   std::uint32_t longest = 0;
   PeerId asks = no_peer, does_not = no_peer;
-  for (const auto peer : index_.trainers()) {
+  for (const auto peer : index_.all()) {
     const auto wish = peers_.at(peer).boundary->probe_ms;
     longest = std::max(longest, wish);
     (wish != 0 ? asks : does_not) = peer;

@@ -241,12 +241,12 @@ void Master::answer_waiting(PeerId peer, const Waiting& m, Instant now) {
 
 // Every peer waits, no thread of any can start something else, and nothing that they wait for can complete.
 void Master::find_deadlock() {
-  if (blocked_.size() < index_.trainers().size()) return;
+  if (blocked_.size() < index_.all().size()) return;
   for (const auto& [key, operation] : operations_)
     if (operation.absent && operation.absent->empty()) return;  // all have come to it: it takes its time
   std::set<OpKey> open;
   std::string picture;
-  for (const auto peer : index_.trainers()) {
+  for (const auto peer : index_.all()) {
     const auto& state = peers_.at(peer);
     picture += (picture.empty() ? "peer " : "; peer ") + std::to_string(peer) + " waits in ";
     std::string calls = state.boundary ? "update_topology" : "";

@@ -191,7 +191,6 @@ void Master::on(ConnectionId, PeerId peer, const EnterBoundary& m, Instant now) 
   auto& state = peers_.at(peer);
   state.verdicts_seen = std::max(state.verdicts_seen, m.verdicts_seen);
   if (!member(peer) || phase_ != Phase::serving) return;
-  if (index_.find(peer)->role != Role::trainer) return evict(peer, "it is a keeper at a boundary", now);
   if (m.boundary <= view_.boundaries) return send(peer, Passed{view_.id, view_.boundaries});
   if (m.view != view_.id) return;  // it is sent again after the view that is on its way
   if (m.boundary != view_.boundaries + 1)
@@ -212,7 +211,7 @@ void Master::fail_boundary(PeerId peer, ErrorCode code, const std::string& text)
 }
 
 void Master::try_pass_boundary(Instant now) {
-  if (view_.members.empty() || at_boundary_.size() < index_.trainers().size()) return;
+  if (view_.members.empty() || at_boundary_.size() < index_.all().size()) return;
   const bool somebody_need_not_come = std::any_of(at_boundary_.begin(), at_boundary_.end(), [&](PeerId peer) {
     return peers_.at(peer).boundary->islands <= index_.islands();
   });

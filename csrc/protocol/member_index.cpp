@@ -7,14 +7,13 @@ namespace pccl {
 void MemberIndex::rebuild(const View& view) {
   by_peer_.clear();
   groups_.clear();
-  trainers_.clear();
+  all_.clear();
   islands_.clear();
   for (const auto& m : view.members) {
     by_peer_.emplace_back(m.peer, &m);
     islands_.insert(m.island);
-    if (m.role != Role::trainer) continue;
     groups_[m.group].push_back(m.peer);
-    trainers_.push_back(m.peer);
+    all_.push_back(m.peer);
   }
   std::sort(by_peer_.begin(), by_peer_.end());
 }
@@ -32,7 +31,7 @@ const std::vector<PeerId>& MemberIndex::group(std::uint32_t group) const {
 }
 
 Concerned MemberIndex::concerned(const OpKey& key) const {
-  if (key.scope != Scope::pair) return Concerned(key.scope == Scope::run ? &trainers_ : &group(key.group));
+  if (key.scope != Scope::pair) return Concerned(key.scope == Scope::run ? &all_ : &group(key.group));
   std::vector<PeerId> pair;
   for (const auto peer : {key.from, key.to})
     if (concerns(key, peer)) pair.push_back(peer);
@@ -41,14 +40,14 @@ Concerned MemberIndex::concerned(const OpKey& key) const {
 
 std::vector<PeerId> MemberIndex::absent(const std::set<PeerId>& present, std::size_t most) const {
   std::vector<PeerId> missing;
-  for (const auto peer : trainers_)
+  for (const auto peer : all_)
     if (!present.contains(peer) && missing.size() < most) missing.push_back(peer);
   return missing;
 }
 
 bool MemberIndex::concerns(const OpKey& key, PeerId peer) const {
   const auto* m = find(peer);
-  if (m == nullptr || m->role != Role::trainer) return false;
+  if (m == nullptr) return false;
   if (key.scope == Scope::pair) return key.names(peer) && key.from != key.to && key.group == 0;
   if (key.from != no_peer || key.to != no_peer) return false;
   return key.group == (key.scope == Scope::run ? 0 : m->group);

@@ -31,21 +31,21 @@ class MemberIndex {
   void rebuild(const View& view);
 
   const Member* find(PeerId peer) const;
-  const std::vector<PeerId>& group(std::uint32_t group) const;  // its trainers, in member order
+  const std::vector<PeerId>& group(std::uint32_t group) const;  // in member order
   const std::map<std::uint32_t, std::vector<PeerId>>& groups() const { return groups_; }
-  const std::vector<PeerId>& trainers() const { return trainers_; }  // of all groups
+  const std::vector<PeerId>& all() const { return all_; }  // of all groups
   Concerned concerned(const OpKey& key) const;
   bool concerns(const OpKey& key, PeerId peer) const;
   std::size_t largest_group() const;
   std::size_t islands() const { return islands_.size(); }
   bool has_island(const std::string& island) const { return islands_.contains(island); }
-  // Trainers that are not among these, at most so many.
+  // Members that are not among these, at most so many.
   std::vector<PeerId> absent(const std::set<PeerId>& present, std::size_t most) const;
 
  private:
   std::vector<std::pair<PeerId, const Member*>> by_peer_;  // ascending
   std::map<std::uint32_t, std::vector<PeerId>> groups_;
-  std::vector<PeerId> trainers_;
+  std::vector<PeerId> all_;
   std::set<std::string_view> islands_;
 };
 

@@ -14,11 +14,13 @@ void Master::on(ConnectionId c, PeerId, const Register& m, Instant now) {
 namespace {
 // What the last view of an honest peer may be. Incarnations and boundaries still have to be counted on from
 // it.
-bool plausible(const Register& m) {
-  return m.peer != no_peer && m.view.consistent() && m.view.id.incarnation != UINT32_MAX &&
-         (m.peer >> 32) != UINT32_MAX && m.view.boundaries != UINT32_MAX &&
-         std::all_of(m.view.members.begin(), m.view.members.end(),
-                     [&](const Member& member) { return (member.peer >> 32) <= m.view.id.incarnation; });
+bool plausible(const Register& m, Role role) {
+  return m.join.role == role && m.peer != no_peer && m.view.consistent() &&
+         m.view.id.incarnation != UINT32_MAX && (m.peer >> 32) != UINT32_MAX &&
+         m.view.boundaries != UINT32_MAX &&
+         std::all_of(m.view.members.begin(), m.view.members.end(), [&](const Member& member) {
+           return member.role == role && (member.peer >> 32) <= m.view.id.incarnation;
+         });
 }
 }  // namespace
 
@@ -27,7 +29,7 @@ bool plausible(const Register& m) {
 void Master::register_again(ConnectionId c, const Register& m, Instant now) {
   const auto it = peers_.find(m.peer);
   if (it == peers_.end() || m.run != run_) {
-    if (m.run == run_ && plausible(m) && seat_again(c, m, now)) return;
+    if (m.run == run_ && plausible(m, role_) && seat_again(c, m, now)) return;
     if (m.run == run_) return tell_gone(c, m.peer, ErrorCode::evicted);
     send_to(c, Evicted{ErrorCode::evicted, "this master serves another run; call rejoin() to join it"});
     return emit(master_effect::Close{c});
@@ -59,7 +61,7 @@ void Master::register_again(ConnectionId c, const Register& m, Instant now) {
 
 void Master::hear(ConnectionId c, const Register& m, Instant now) {
   const bool full = heard_.size() >= limits::members_max && !heard_.contains(m.peer);
-  if (full || !plausible(m)) {
+  if (full || !plausible(m, role_)) {
     send_to(c, Evicted{ErrorCode::protocol, "no peer of a run can be what this registration says"});
     return emit(master_effect::Close{c});
   }
@@ -139,6 +141,7 @@ void Master::try_recover(Instant now) {
   incarnation_ = incarnation + 1;
   const auto base = last_view();
   const auto here = islands_here(base);
+  if (rules_.roles_doubt_together && unheard_of() && others_ != Doubt::none) return wait_for_others(now);
   if (base.members.empty() ? !heard_.empty() || !early_joins_.empty() : quorum(base, here))
     return recover(base, here, now);
   if (!stored_is_last(base) && !heard_.empty()) return suspend();
@@ -148,6 +151,30 @@ void Master::try_recover(Instant now) {
   knock_at_members();
   evict_outsiders(base);
   listen_until_ = now + timing_.grace;
+}
+
+Doubt Master::doubt() const {
+  if (phase_ == Phase::suspended) return Doubt::heard_too_few;
+  return phase_ == Phase::listening && !stored_ && !heard_.empty() ? Doubt::hears_some : Doubt::none;
+}
+
+void Master::on_others(Doubt others, Instant now) {
+  if (std::exchange(others_, others) == others || others != Doubt::heard_too_few) return;
+  if (rules_.roles_doubt_together && phase_ == Phase::listening && unheard_of()) wait_for_others(now);
+}
+
+// Nothing is known here of any member of this role.
+bool Master::unheard_of() const { return !stored_ && heard_.empty(); }
+
+// Members of other roles came: so the run is older than this master. Where they are too few, it may go on at
+// another one, with all peers of this role: nobody begins a second one for them here.
+void Master::wait_for_others(Instant now) {
+  listen_until_ = now + timing_.grace;
+  if (others_ != Doubt::heard_too_few) return;
+  const std::string text = std::string("no ") + name(role_) +
+                           " of the run came to the restarted master, and of its other peers too few: start "
+                           "the others again within reach, or begin a new run from a checkpoint";
+  for (const auto& [c, join] : std::exchange(early_joins_, {})) refuse(c, ErrorCode::no_quorum, text);
 }
 
 // A process that died with the old master closed its port, too. Refusals are no more than a hint where the
@@ -203,7 +230,7 @@ void Master::recover(const View& base, const std::set<std::string>& islands, Ins
   phase_ = Phase::serving;
   listen_until_ = never;
   next_index_ = (std::uint64_t{incarnation_} << 32) + 1;
-  if (run_ == 0) run_ = 1;
+  if (run_ == 0) run_ = next_run_;
   view_ = base;
   view_.id = {incarnation_, 0};  // every incarnation counts its own views
   std::erase_if(view_.members, [&](const Member& m) { return !islands.contains(m.island); });

@@ -14,6 +14,7 @@ struct Rules {
   bool recover_commits_first = true;  // [7] a restarted master, what anybody delivered
   bool order_by_incarnation = true;   // [8] a view of a newer master is newer, whatever its number
   bool quorum = true;                 // [9] of the last view, for a restarted master without a store
+  bool roles_doubt_together = true;   // [9] where too few of one role came, no other role begins anew
   bool waiting_is_recorded = true;    // [10] a repeated COMMIT repeats `waiting`
   bool skip_only_on_shared_record = true;  // [11] a boundary is skipped only on a record that all peers read
   bool no_boundary_in_flight = true;       // [12] no boundary while an operation is in flight

@@ -132,21 +132,22 @@ void Session::leave(Instant) {
 
 bool Session::alone(const OpKey& key) const {
   return std::none_of(view_.members.begin(), view_.members.end(), [&](const Member& m) {
-    if (m.peer == me_ || m.role != Role::trainer) return false;
+    if (m.peer == me_) return false;
     return key.scope == Scope::pair ? key.names(m.peer) : key.scope == Scope::run || m.group == join_.group;
   });
 }
 
 bool Session::single_group() const {
   return std::all_of(view_.members.begin(), view_.members.end(),
-                     [&](const Member& m) { return m.role != Role::trainer || m.group == join_.group; });
+                     [&](const Member& m) { return m.group == join_.group; });
 }
 
 void Session::on(const ViewMessage& m, Instant now) {
   const bool newer = rules_.order_by_incarnation ? m.view.id > view_.id : m.view.id.number > view_.id.number;
   if (!newer || me_ == no_peer) return;
   if (!m.view.consistent())
-    return end_session({ErrorCode::protocol, "the master sent a view that names a peer twice"});
+    return end_session(
+        {ErrorCode::protocol, "the master sent a view that names a peer twice, or peers of two roles"});
   const auto* mine = m.view.find(me_);
   if (mine == nullptr) return end_session({ErrorCode::evicted, "the master's view does not name this peer"});
   if (mine->group != join_.group || mine->role != join_.role)
@@ -190,9 +191,6 @@ Result<bool> Session::enter_boundary(std::uint32_t islands, Duration timeout, In
   if (stage_ != Stage::member) return end_ ? end_ : Error{ErrorCode::usage, "this peer is not admitted yet"};
   if (boundary_.number != 0 && (!boundary_.given_up || boundary_.again))
     return Error{ErrorCode::usage, "another thread is in update_topology already"};
-  if (keeper())
-    return Error{ErrorCode::usage,
-                 "a keeper takes no part in update_topology: the trainers' boundaries take it along"};
   if (rules_.no_boundary_in_flight && !operations_.empty())
     return Error{ErrorCode::usage, "update_topology with an operation in flight (" +
                                        std::string(name(operations_.begin()->second.descriptor.call)) + ", " +
@@ -252,7 +250,6 @@ void Session::boundary_failed(const Verdict& verdict) {
 }
 
 void Session::on(const Passed& m, Instant) {
-  if (keeper() && m.view == view_.id) view_.boundaries = std::max(view_.boundaries, m.boundaries);
   if (boundary_.number == 0 || m.boundaries < boundary_.number || m.view != view_.id) return;
   pass_boundary(m.boundaries, false);
 }

@@ -93,7 +93,6 @@ class Session {
   bool decided(const OpKey& key) const;  // its verdict has been seen here, or it is older than a boundary
   std::vector<PeerId> ring() const { return view_.ring(join_.group); }  // of our group
   bool alone(const OpKey& key) const;
-  bool keeper() const { return join_.role == Role::keeper; }
 
  private:
   struct Link {

@@ -6,7 +6,7 @@
 namespace pccl {
 
 void Session::note_links(const std::vector<MeasuredLink>& links, Instant now) {
-  if (stage_ == Stage::gone || keeper()) return;
+  if (stage_ == Stage::gone) return;
   for (const auto& link : links) {
     if (link.to == me_ || (stage_ == Stage::member && view_.find(link.to) == nullptr)) continue;
     if (measured_.size() < limits::peers_named_max || measured_.contains(link.to)) measured_[link.to] = link;

@@ -53,8 +53,6 @@ OpKey Session::first_use(OpKey key) {
 Error Session::refused(const Posting& posting) const {
   if (stage_ == Stage::gone) return end_;
   if (stage_ != Stage::member) return Error{ErrorCode::usage, "this peer is not admitted yet"};
-  if (keeper())
-    return Error{ErrorCode::usage, "only trainers take part in operations: this peer joined as a keeper"};
   if (boundary_.number != 0)
     return Error{ErrorCode::usage, "an operation while another thread is in update_topology"};
   if (operations_.size() >= limits::operations_open_max)
@@ -102,7 +100,7 @@ void Session::begin_attempt(Operation& operation, Instant now) {
   const auto* root = view_.find(d.root);
   if (auto why = other_shape(operation); !why.empty())
     return ask_abandon(operation, ErrorCode::peer_lost, why, now);
-  if (has_root(d.call) && (root == nullptr || root->group != join_.group || root->role != Role::trainer))
+  if (has_root(d.call) && (root == nullptr || root->group != join_.group))
     return ask_abandon(operation, ErrorCode::peer_lost,
                        "the root of " + call_text(operation) + ", peer " + std::to_string(d.root) +
                            ", is not in the group; inputs are intact",
@@ -124,15 +122,12 @@ std::string Session::missing_peer(const Operation& operation) const {
   if (key.scope != Scope::pair) return {};
   const auto other = key.from == me_ ? key.to : key.from;
   const auto* member = view_.find(other);
-  return member != nullptr && member->role == Role::trainer ? "" : "peer " + std::to_string(other);
+  return member != nullptr ? "" : "peer " + std::to_string(other);
 }
 
 void Session::note_departures(const View& before) {
   auto gone = gone_between(before, view_);
-  std::erase_if(gone, [&](PeerId peer) {
-    const auto* member = before.find(peer);
-    return member->group != join_.group || member->role != Role::trainer;
-  });
+  std::erase_if(gone, [&](PeerId peer) { return before.find(peer)->group != join_.group; });
   if (!gone.empty()) departed_ = std::move(gone);
 }
 

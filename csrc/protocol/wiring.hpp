@@ -8,7 +8,7 @@
 
 namespace pccl {
 
-// The trainers of one group, in the ring order in use, with the number of each one's host (0: not known).
+// The peers of one group, in the ring order in use, with the number of each one's host (0: not known).
 struct GroupRing {
   std::uint32_t group = 0;
   std::vector<PeerId> ring;

@@ -27,6 +27,7 @@ std::string describe(const Descriptor& d) {
   for (std::size_t i = 0; i < d.tensors.size() && i < tensors_named; ++i)
     text += (i > 0 ? ", " : "") + describe(d.tensors[i]);
   if (d.tensors.size() > tensors_named) text += ", ... " + std::to_string(d.tensors.size()) + " tensors";
+  if (d.call == Call::coded_reduce) text += " in a block";
   if (d.blocks != 0) text += " for each of " + std::to_string(d.blocks) + " peers";
   if (d.weighted) text += ", weighted";
   if (d.quantization != Quantization::none) text += ", " + quantization_of(d);
@@ -41,6 +42,7 @@ std::string hidden_difference(const Descriptor& mine, const Descriptor& theirs) 
     if (mine.tensors[i] != theirs.tensors[i])
       return "; tensor " + std::to_string(i) + " is " + describe(mine.tensors[i]) + " and " +
              describe(theirs.tensors[i]);
+  if (mine.sums != theirs.sums) return "; the sums differ: their owners, blocks or coefficients";
   // A plan that follows from such a difference is none of its own.
   if (const auto own = quantization_of(mine), other = quantization_of(theirs); own != other)
     return "; the quantization is " + own + ", and " + other;

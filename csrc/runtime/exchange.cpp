@@ -8,11 +8,6 @@
 
 namespace pccl {
 
-namespace {
-// What a parked frame costs besides its bytes: also an empty one fills memory.
-constexpr std::size_t parked_frame_bytes = 512;
-}  // namespace
-
 std::uint32_t Exchange::Attempt::position_of(PeerId peer) const {
   return std::uint32_t(std::find(ring.begin(), ring.end(), peer) - ring.begin());
 }
@@ -48,7 +43,7 @@ std::vector<PeerId> Exchange::peers_of(const Operation& operation) const {
                                               : session_.ring();
 }
 
-Standing Exchange::standing_of(const Attempt& attempt, bool in_place) const {
+Standing Exchange::standing_of(const Attempt& attempt, bool in_place, const CodedSums* sums) const {
   // What is read where it lies needs no slot to leave from.
   const bool readers = std::all_of(attempt.ring.begin(), attempt.ring.end(), [&](PeerId peer) {
     return peer == session_.peer() || readers_.contains(peer);
@@ -62,6 +57,7 @@ Standing Exchange::standing_of(const Attempt& attempt, bool in_place) const {
                     limits_.own_bytes};
   if (attempt.descriptor.algorithm == Algorithm::two_level)
     standing.hosts = hosts_of(session_.view(), attempt.ring);
+  standing.sums = sums;
   return standing;
 }
 
@@ -72,7 +68,7 @@ void Exchange::set_reader(PeerId peer, bool reads) {
     readers_.erase(peer);
 }
 
-void Exchange::begin(const OpKey& key, bool in_place) {
+void Exchange::begin(const OpKey& key, bool in_place, const CodedSums* sums, bool limited) {
   const auto* operation = session_.find(key);
   if (operation == nullptr) return;
   Attempt attempt;
@@ -86,9 +82,10 @@ void Exchange::begin(const OpKey& key, bool in_place) {
                                        {session_.identity().group, std::uint32_t(attempt.ring.size()),
                                         in_one_place(session_.view(), attempt.ring)});
   attempt.fingerprint = std::uint32_t(wire::fingerprint(attempt.descriptor));
-  attempt.executor = make_executor(attempt.descriptor, standing_of(attempt, in_place));
+  attempt.executor = make_executor(attempt.descriptor, standing_of(attempt, in_place, sums));
   if (attempt.executor != nullptr && !may_be_eager(attempt.descriptor)) give_head_starts(attempt);
   attempt.bulk = total_bytes(attempt.descriptor) > limits::bulk_bytes;
+  if (limited) attempt.allowance = 0;
   by_order_[attempt.order] = key;
   auto& started = attempts_[key] = std::move(attempt);
   if (started.executor == nullptr) return;
@@ -211,21 +208,6 @@ std::optional<PeerId> Exchange::announced(std::uint32_t name, PeerId only) const
   return first;
 }
 
-// Each peer has a share of its own: a READY that is dropped is a peer that waits for ever.
-bool Exchange::may_park_ready(PeerId from, const Ready& ready) const {
-  std::size_t operations = 1, tensors = ready.descriptor.tensors.size();
-  for (auto it = ready_parked_.lower_bound({from, OpKey{}});
-       it != ready_parked_.end() && it->first.first == from; ++it)
-    ++operations, tensors += it->second.ready.descriptor.tensors.size();
-  return operations <= limits::operations_open_max && tensors <= limits::ready_tensors_max;
-}
-
-// It is in no view that is known here, and nothing of a view that comes can have arrived on a link that is
-// gone.
-bool Exchange::departed(PeerId peer) const {
-  return session_.view().find(peer) == nullptr && !session_.link_up(peer);
-}
-
 void Exchange::use_ready(Attempt& attempt, PeerId from, const Descriptor& theirs) {
   const auto position = attempt.position_of(from);
   if (attempt.executor == nullptr || position >= attempt.ring.size()) return;
@@ -261,73 +243,6 @@ Landing Exchange::land(PeerId from, const wire::DataHeader& header) {
   return attempt.executor->land(position, header.step, header.chunk, header.bytes);
 }
 
-bool Exchange::may_park(PeerId from, std::size_t bytes) const {
-  const auto it = parked_bytes_.find(from);
-  return (it == parked_bytes_.end() ? 0 : it->second) + parked_frame_bytes + bytes <=
-         limits::parked_bytes_max;
-}
-
-// What is sent again, as its stripe broke, may be here already: one of the two is enough, or stripes that
-// break often would fill what may be parked.
-ParkedId Exchange::park(PeerId from, const wire::DataHeader& header) {
-  const auto id = next_parked_++;
-  const auto identity = identity_of(from, header);
-  if (const auto copy = parked_as_.find(identity); copy != parked_as_.end()) discard(copy->second);
-  for (auto older = parked_as_.lower_bound({from, {}, {}, 0, 0}); older != parked_as_.end() &&
-                                                                  std::get<0>(older->first) == from &&
-                                                                  std::get<1>(older->first) < header.view;)
-    discard((older++)->second);
-  parked_as_[identity] = id;
-  parked_[id] = {from, header};
-  parked_bytes_[from] += parked_frame_bytes + header.bytes;
-  return id;
-}
-
-void Exchange::discard(ParkedId id) {
-  const auto it = parked_.find(id);
-  const auto& [from, header] = it->second;
-  parked_bytes_[from] -= parked_frame_bytes + header.bytes;
-  parked_as_.erase(identity_of(from, header));
-  parked_.erase(it);
-  emit(exchange_effect::Discard{id});
-}
-
-// Its sender has gone on to another view: nothing that this peer has not even begun was committed before.
-// Else somebody who hears of views late would have to keep what was sent in each of them.
-bool Exchange::overtaken(PeerId from, ViewId view) const {
-  const auto last = parked_as_.lower_bound({from + 1, {}, {}, 0, 0});
-  if (last == parked_as_.begin()) return false;
-  const auto& newest = std::prev(last)->first;
-  return std::get<0>(newest) == from && std::get<1>(newest) > view;
-}
-
-Exchange::FrameId Exchange::identity_of(PeerId from, const wire::DataHeader& header) {
-  return {from, header.view, header.key, header.step, header.chunk};
-}
-
-void Exchange::replay_parked() {
-  const auto& current = session_.view().id;
-  for (auto it = parked_.begin(); it != parked_.end();) {
-    const auto& [id, frame] = *it;
-    const bool older = frame.header.view < current || departed(frame.from);
-    const bool waits = frame.header.view > current ||
-                       (!attempts_.contains(frame.header.key) && !session_.decided(frame.header.key) &&
-                        session_.find(frame.header.key) == nullptr);
-    if (!older && waits) {
-      ++it;
-      continue;
-    }
-    if (auto& held = parked_bytes_[frame.from]; (held -= parked_frame_bytes + frame.header.bytes) == 0)
-      parked_bytes_.erase(frame.from);
-    parked_as_.erase(identity_of(frame.from, frame.header));
-    if (older)
-      emit(exchange_effect::Discard{id});
-    else
-      emit(exchange_effect::Replay{id});
-    it = parked_.erase(it);
-  }
-}
-
 void Exchange::arrived(const wire::DataHeader& header, SlotId slot) {
   const auto it = attempts_.find(header.key);
   if (it == attempts_.end() || it->second.executor == nullptr) return;
@@ -343,9 +258,22 @@ void Exchange::unland(const wire::DataHeader& header, AttemptId attempt) {
 bool Exchange::sendable(PeerId peer) const {
   return std::any_of(attempts_.begin(), attempts_.end(), [&](const auto& entry) {
     const auto position = entry.second.position_of(peer);
-    return entry.second.executor != nullptr && position < entry.second.ring.size() &&
-           entry.second.executor->sendable(position);
+    return position < entry.second.ring.size() && may_send(entry.second, position);
   });
+}
+
+bool Exchange::may_send(const Attempt& attempt, std::uint32_t position) {
+  return attempt.executor != nullptr && (!attempt.allowance || *attempt.allowance > 0) &&
+         attempt.executor->sendable(position);
+}
+
+// The last chunk may take more than there is: what comes next pays for it.
+void Exchange::allow(const OpKey& key, std::int64_t bytes, std::int64_t most) {
+  const auto it = attempts_.find(key);
+  if (it == attempts_.end() || !it->second.allowance) return;
+  auto& allowance = *it->second.allowance;
+  allowance = std::min(allowance + bytes, most);
+  if (allowance > 0 && it->second.executor != nullptr) settle(it->second);
 }
 
 bool Exchange::bulk(PeerId peer) const {
@@ -359,9 +287,10 @@ std::optional<Outgoing> Exchange::next(PeerId peer) {
   for (const auto& [order, key] : by_order_) {
     auto& attempt = attempts_.at(key);
     const auto position = attempt.position_of(peer);
-    if (attempt.executor == nullptr || position >= attempt.ring.size()) continue;
+    if (position >= attempt.ring.size() || !may_send(attempt, position)) continue;
     const auto send = attempt.executor->next(position);
     if (!send) continue;
+    if (attempt.allowance) *attempt.allowance -= send->bytes;
     wire::DataHeader header{attempt.view, key, attempt.fingerprint, send->step, 0, send->chunk,
                             send->bytes,  0};
     return Outgoing{attempt.id, key, header, *send};

@@ -86,7 +86,8 @@ class Exchange {
     bool complete_said = false;
     bool head_start = false;
     bool bulk = false;
-    std::set<std::uint32_t> heard;  // positions whose READY says that they do the same as this peer
+    std::optional<std::int64_t> allowance;  // bytes that it may send; none: as many as it likes
+    std::set<std::uint32_t> heard;          // positions whose READY says that they do the same as this peer
     std::unique_ptr<Executor> executor;
     std::uint32_t position_of(PeerId peer) const;
   };
@@ -94,11 +95,13 @@ class Exchange {
   Exchange(const Session& session, Rules rules = {}, ExchangeLimits limits = {})
       : session_(session), rules_(rules), limits_(limits) {}
 
-  void begin(const OpKey& key, bool in_place);      // effect::StartAttempt
-  void go_on(const OpKey& key, AttemptId attempt);  // exchange_effect::More
-  void drop(const OpKey& key);                      // effect::DropAttempt and after effect::Deliver
-  void failed_early(const OpKey& key);              // effect::FailedEarly
-  void view_changed();                              // after the attempts of the new view have begun
+  // effect::StartAttempt. `limited`: it sends what allow() lets it. `sums`: of a coded reduce.
+  void begin(const OpKey& key, bool in_place, const CodedSums* sums = nullptr, bool limited = false);
+  void allow(const OpKey& key, std::int64_t bytes, std::int64_t most);  // so much more, kept up to `most`
+  void go_on(const OpKey& key, AttemptId attempt);                      // exchange_effect::More
+  void drop(const OpKey& key);          // effect::DropAttempt and after effect::Deliver
+  void failed_early(const OpKey& key);  // effect::FailedEarly
+  void view_changed();                  // after the attempts of the new view have begun
   void on_link_up(PeerId peer);
   void set_reader(PeerId peer, bool reads);        // it takes chunks from where they lie
   bool on_ready(PeerId from, const Ready& ready);  // false: no honest peer announces so much
@@ -147,7 +150,8 @@ class Exchange {
   bool may_be_eager(const Descriptor& descriptor) const;
   void give_head_starts(Attempt& attempt) const;
   std::vector<PeerId> peers_of(const Operation& operation) const;
-  Standing standing_of(const Attempt& attempt, bool in_place) const;
+  Standing standing_of(const Attempt& attempt, bool in_place, const CodedSums* sums) const;
+  static bool may_send(const Attempt& attempt, std::uint32_t position);
   std::vector<PeerId> sources_of(const Attempt& attempt) const;
   void send_ready(const Attempt& attempt, PeerId to);
   bool may_park_ready(PeerId from, const Ready& ready) const;

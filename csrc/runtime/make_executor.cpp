@@ -56,6 +56,19 @@ std::unique_ptr<Executor> make_block_executor(const Descriptor& d, const Standin
                                     options);
 }
 
+// Sums that grow here are as many parts that wait, chunk by chunk.
+std::unique_ptr<Executor> make_coded_executor(const Descriptor& d, const Standing& s) {
+  if (s.sums == nullptr || fault_of(*s.sums, s.world)) return nullptr;
+  auto plan = plan_coded_reduce(s.position, s.world, *s.sums);
+  Executor::Options options;
+  options.eager = s.eager;
+  options.slots_max = UINT32_MAX;
+  const auto parts = std::max<std::uint64_t>(plan.steps.size(), 1) * std::max(d.chunk_bytes, 1u);
+  options.window = std::uint32_t(std::max<std::uint64_t>(limits::fold_bytes_max / parts, 2));
+  return std::make_unique<Executor>(std::move(plan),
+                                    Layout::of_blocks(d.tensors, plan.segments, d.chunk_bytes), options);
+}
+
 Plan plan_of(const Descriptor& d, const Standing& s) {
   if (d.call == Call::all_reduce) return all_reduce_plan(d, s);
   if (d.call == Call::broadcast) return broadcast_plan(d, s);
@@ -77,6 +90,7 @@ std::vector<std::uint32_t> hosts_of(const View& view, const std::vector<PeerId>&
 
 std::unique_ptr<Executor> make_executor(const Descriptor& d, const Standing& s) {
   if (d.call == Call::sync_state) return nullptr;
+  if (d.call == Call::coded_reduce) return make_coded_executor(d, s);
   if (in_blocks(d.call)) return make_block_executor(d, s);
   Executor::Options options;
   options.in_place = s.in_place && s.world > 1;

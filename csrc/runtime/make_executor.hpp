@@ -2,6 +2,7 @@
 #pragma once
 #include <memory>
 
+#include "collective/coded.hpp"
 #include "collective/executor.hpp"
 
 namespace pccl {
@@ -15,6 +16,7 @@ struct Standing {
   std::uint32_t slots_max = 64;        // chunks that it holds outside of the output
   std::uint64_t own_bytes = 4u << 20;  // of its own input that it copies in one turn
   std::vector<std::uint32_t> hosts{};  // by position: who has the same number is on the same host
+  const CodedSums* sums = nullptr;     // of a coded reduce
 };
 
 // The hosts of these peers; of whom it is not known, nobody else is on the host.

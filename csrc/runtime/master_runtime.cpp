@@ -77,14 +77,14 @@ void MasterRuntime::run() {
     young_until_ = monotonic_now() + young_for;
   while (may_serve()) {
     const auto now = monotonic_now();
-    for (auto& [name, run] : runs_) run->tick(now);
+    each_roster([&](Roster& roster) { roster.tick(now); });
     if (now >= young_until_) let_newcomers_in();
     check_strangers(now);
     stranger_log_.tick(now);
-    drain_all();
+    each_roster([this](Roster& roster) { drain(roster); });
     forget_runs();
     hub_->turn(next_deadline(), monotonic_now);
-    drain_all();
+    each_roster([this](Roster& roster) { drain(roster); });
     hub_->flush();
   }
   hub_->stop_listening();
@@ -92,125 +92,12 @@ void MasterRuntime::run() {
   for (auto& [id, c] : connections_) open.push_back(c);
   const auto why = status_.fenced.empty() ? std::string("the master was stopped") : status_.fenced;
   for (auto* c : open) c->close({ErrorCode::closed, why});
-  for (auto& [name, run] : runs_) run->knocker.close_all();
-}
-
-void MasterRuntime::say_unread(const MasterStore::Records& records) {
-  constexpr std::size_t lines_max = 10;
-  const auto count = records.unread.size();
-  for (std::size_t i = 0; i < std::min(count, lines_max); ++i)
-    log_line("a record of the store cannot be read: " + records.unread[i]);
-  if (count > 0)
-    log_line(std::to_string(count) + " of " + std::to_string(count + records.found.size()) +
-             " records of the store cannot be read: the members of these runs are not waited for; make them "
-             "readable and start this master again, or remove them");
-}
-
-// Those that the store knows, and the one without a name.
-std::optional<Error> MasterRuntime::restore_runs() {
-  if (options_.store) {
-    auto records = options_.store->load();
-    if (!records) return records.error();
-    say_unread(*records);
-    for (const auto& bytes : records->found) {
-      auto record = decode_run_record(bytes);
-      if (!record) {
-        log_line("a record of the store is damaged or of another version: its run is forgotten");
-        continue;
-      }
-      start_run(record->run_name, {.timing = options_.timing,
-                                   .rules = {},
-                                   .run = record->run,
-                                   .restarted = true,
-                                   .stored = Stored{record->incarnation, std::move(record->view)}})
-          ->kept = true;
-    }
-  }
-  if (runs_.contains("")) return std::nullopt;
-  if (auto run = begin_run(""); !run) return run.error();
-  return std::nullopt;
-}
-
-Result<MasterRun*> MasterRuntime::begin_run(const std::string& name) {
-  if (runs_.size() >= options_.runs_max && !runs_.contains(name))
-    return Error{ErrorCode::refused, "this master serves " + std::to_string(options_.runs_max) +
-                                         " runs already: leave some, or start another master"};
-  auto nonce = net::random_nonce();
-  if (!nonce) return nonce.error();
-  return start_run(name, {.timing = options_.timing,
-                          .rules = {},
-                          .run = load_little<std::uint64_t>(nonce->data()) | 1,
-                          .restarted = false,
-                          .stored = {}});
-}
-
-MasterRun* MasterRuntime::start_run(const std::string& name, MasterConfig config) {
-  auto& run = runs_[name];
-  const bool restarted = config.restarted;
-  run = std::make_unique<MasterRun>(name, std::move(config), *hub_, options_.secret, monotonic_now());
-  run->awaited = restarted;
-  return run.get();
-}
-
-// A member of a run that this master does not know: it was another process's, so its other members come too.
-MasterRun* MasterRuntime::hear_of(MasterRun& run, const Register& message) {
-  if (!run.over() || run.master.run() == message.run) return &run;
-  run.knocker.close_all();
-  return start_run(run.name,
-                   {.timing = options_.timing, .rules = {}, .run = 0, .restarted = true, .stored = {}});
-}
-
-// By the first message, which says who it is. Null: refused.
-MasterRun* MasterRuntime::run_of(ConnectionId id, const ToMaster& message) {
-  if (const auto it = run_of_.find(id); it != run_of_.end()) return it->second;
-  std::string name;
-  if (const auto* join = std::get_if<Join>(&message)) name = join->run_name;
-  if (const auto* again = std::get_if<Register>(&message)) name = again->join.run_name;
-  const auto it = runs_.find(name);
-  auto run = it != runs_.end() ? Result<MasterRun*>(it->second.get()) : begin_run(name);
-  if (!run) {
-    auto& nameless = *runs_.at("");
-    master_effect::Send refusal{id, Refused{run.error().code, run.error().text}};
-    master_effect::Close close{id};
-    apply(nameless, refusal);
-    apply(nameless, close);
-    return nullptr;
-  }
-  if (const auto* again = std::get_if<Register>(&message)) run = hear_of(**run, *again);
-  run_of_[id] = *run;
-  ++(*run)->connections;
-  return *run;
-}
-
-void MasterRuntime::forget_runs() {
-  if (!std::exchange(somebody_went_, false)) return;
-  for (auto it = runs_.begin(); it != runs_.end();) {
-    if (!it->second->over()) {
-      ++it;
-      continue;
-    }
-    if (std::exchange(it->second->kept, false)) options_.store->forget(it->first);
-    if (it->first.empty()) {
-      renew_nameless(*(it++)->second);
-      continue;
-    }
-    it->second->knocker.close_all();
-    const std::lock_guard lock(status_mutex_);
-    status_.peers.erase(it->first);
-    it = runs_.erase(it);
-  }
-}
-
-// One that heard too few of its last view lets nobody in; when these have gone, the next run may begin.
-void MasterRuntime::renew_nameless(MasterRun& run) {
-  if (!run.master.recovering()) return;
-  run.knocker.close_all();
-  if (!begin_run("")) somebody_went_ = true;  // no random numbers now: again at the next departure
+  each_roster([](Roster& roster) { roster.knocker.close_all(); });
 }
 
 Instant MasterRuntime::next_deadline() const {
   auto next = std::min(stranger_log_.next_deadline(), serve_until_.load());
-  for (const auto& [name, run] : runs_) next = std::min(next, run->next_deadline());
+  each_roster([&](const Roster& roster) { next = std::min(next, roster.next_deadline()); });
   if (!newcomers_.empty()) next = std::min(next, young_until_);
   if (!strangers_.empty() || !closing_.empty()) next = std::min(next, monotonic_now() + 200 * millisecond);
   return next;
@@ -269,18 +156,20 @@ bool MasterRuntime::on_message(net::Connection& c, ByteView body) {
 }
 
 void MasterRuntime::hear(ConnectionId id, const ToMaster& message) {
-  auto* run = run_of(id, message);
-  if (run == nullptr) return;
-  run->master.on(id, message, monotonic_now());
-  drain(*run);
+  auto* roster = roster_of(id, message);
+  if (roster == nullptr) return;
+  roster->master.on(id, message, monotonic_now());
+  drain(*roster);
 }
 
 // This process may follow one that was killed, whose members dial again: a newcomer that is faster than all
 // of them must not begin another run in place of theirs.
 bool MasterRuntime::comes_early(ConnectionId id, const Join& join) const {
-  if (monotonic_now() >= young_until_ || run_of_.contains(id)) return false;
+  if (monotonic_now() >= young_until_ || roster_of_.contains(id)) return false;
   const auto run = runs_.find(join.run_name);
-  return run == runs_.end() || run->second->over();
+  if (run == runs_.end()) return true;
+  const auto roster = run->second.rosters.find(join.role);
+  return roster == run->second.rosters.end() || roster->second->over();
 }
 
 void MasterRuntime::let_newcomers_in() {
@@ -299,61 +188,71 @@ void MasterRuntime::on_closed(net::Connection& c, const Error& why) {
   from_where_.left(&c);
   newcomers_.erase(id);
   if (strangers_.erase(id) > 0) stranger_log_.gone(c.remote(), why.text, monotonic_now());
-  const auto joined = run_of_.extract(id);
+  const auto joined = roster_of_.extract(id);
   if (joined.empty()) return;
-  auto& run = *joined.mapped();
-  --run.connections;
+  auto& roster = *joined.mapped();
+  --roster.connections;
   somebody_went_ = true;
-  run.master.on_closed(id, monotonic_now());
-  drain(run);
+  roster.master.on_closed(id, monotonic_now());
+  drain(roster);
 }
 
-void MasterRuntime::drain_all() {
-  for (auto& [name, run] : runs_) drain(*run);
-}
-
-void MasterRuntime::drain(MasterRun& run) {
-  auto& master = run.master;
+void MasterRuntime::drain(Roster& roster) {
+  auto& master = roster.master;
   for (auto effects = master.take_effects(); !effects.empty(); effects = master.take_effects())
     for (auto& e : effects)
-      if (may_serve()) std::visit([&](auto& x) { apply(run, x); }, e);
-  if (run.awaited && !master.listening()) run.awaited = false, somebody_went_ = true;
-  const std::lock_guard lock(status_mutex_);
-  auto& peers = status_.peers[run.name];
-  if (master.peers() < peers) somebody_went_ = true, ++status_.departures;
-  peers = master.peers();
-  if (!run.name.empty()) return;
-  status_.waiting = master.waiting();
-  if (status_.view.id != master.view().id || status_.view.boundaries != master.view().boundaries)
-    status_.view = master.view();
+      if (may_serve()) std::visit([&](auto& x) { apply(roster, x); }, e);
+  if (roster.awaited && !master.listening()) roster.awaited = false, somebody_went_ = true;
+  auto& run = runs_.at(roster.run);
+  for (const auto& [role, other] : run.rosters)
+    other->master.on_others(run.doubt_of_others(role), monotonic_now());
+  note_status(roster);
 }
 
-void MasterRuntime::apply(MasterRun&, master_effect::Send& e) {
-  const auto it = connections_.find(e.to);
+void MasterRuntime::note_status(const Roster& roster) {
+  const std::lock_guard lock(status_mutex_);
+  const auto now = runs_.at(roster.run).peers();
+  auto& peers = status_.peers[roster.run];
+  if (now < peers) somebody_went_ = true, ++status_.departures;
+  peers = now;
+  if (!roster.run.empty()) return;
+  auto& status = status_.rosters[roster.role];
+  const auto& view = roster.master.view();
+  status.waiting = roster.master.waiting();
+  if (status.view.id != view.id || status.view.boundaries != view.boundaries) status.view = view;
+}
+
+void MasterRuntime::send(ConnectionId id, const ToPeer& message) {
+  const auto it = connections_.find(id);
   if (it == connections_.end()) return;
   Bytes body;
-  wire::encode(e.message, body);
+  wire::encode(message, body);
   it->second->send_message(body);
   hub_->touch(*it->second);
 }
 
-void MasterRuntime::apply(MasterRun&, master_effect::Close& e) {
-  const auto it = connections_.find(e.connection);
+void MasterRuntime::close(ConnectionId id) {
+  const auto it = connections_.find(id);
   if (it == connections_.end()) return;
-  closing_[e.connection] = monotonic_now() + second;
+  closing_[id] = monotonic_now() + second;
   it->second->close_when_sent({ErrorCode::closed, "told to go"});
   hub_->touch(*it->second);
 }
 
-void MasterRuntime::apply(MasterRun& run, master_effect::Knock& e) {
-  run.knocker.knock(e.peer, std::move(e.addresses), monotonic_now());
+void MasterRuntime::apply(Roster&, master_effect::Send& e) { send(e.to, e.message); }
+
+void MasterRuntime::apply(Roster&, master_effect::Close& e) { close(e.connection); }
+
+void MasterRuntime::apply(Roster& roster, master_effect::Knock& e) {
+  roster.knocker.knock(e.peer, std::move(e.addresses), monotonic_now());
 }
 
-void MasterRuntime::apply(MasterRun& run, master_effect::Persist& e) {
+void MasterRuntime::apply(Roster& roster, master_effect::Persist& e) {
   if (!options_.store) return;
-  const auto record = encode_run_record({run.name, run.master.run(), e.incarnation, e.view});
-  run.kept = true;
-  const auto outcome = options_.store->keep(run.name, record);
+  const auto record =
+      encode_run_record({roster.run, roster.role, roster.master.run(), e.incarnation, e.view});
+  roster.kept = true;
+  const auto outcome = options_.store->keep(roster.key(), record);
   if (outcome.kind == MasterStore::Outcome::Kind::failed) log_line(outcome.why);
   if (outcome.kind == MasterStore::Outcome::Kind::fenced) end_service(outcome.why);
 }
@@ -382,7 +281,8 @@ std::optional<MasterReport> MasterRuntime::report(Duration timeout) const {
   auto asked = std::make_shared<Promise<MasterReport>>();
   hub_->call([this, asked] {
     MasterReport found{{}, events_, events_written_};
-    for (const auto& [name, run] : runs_) found.runs[name] = run->master.report(monotonic_now());
+    each_roster(
+        [&](const Roster& roster) { found.runs[roster.title()] = roster.master.report(monotonic_now()); });
     asked->set(std::move(found));
   });
   if (!asked->wait_for(timeout)) return std::nullopt;
@@ -401,9 +301,10 @@ void MasterRuntime::log_line(const std::string& text) {
   if (options_.log) options_.log(text);
 }
 
-void MasterRuntime::apply(MasterRun& run, master_effect::Notice& e) {
-  note_event(run.name, e.text);
-  if (options_.log) options_.log(run.name.empty() ? e.text : "run '" + run.name + "': " + e.text);
+void MasterRuntime::apply(Roster& roster, master_effect::Notice& e) {
+  note_event(roster.run,
+             roster.role == Role::trainer ? e.text : std::string(name(roster.role)) + "s: " + e.text);
+  if (options_.log) options_.log(roster.label() + e.text);
 }
 
 }  // namespace pccl

@@ -1,5 +1,6 @@
 // The master process, or a master embedded in one: a thread that owns the sockets and, for each run that it
-// serves, a pure Master. The first who names a run begins it; it is forgotten with its last peer.
+// serves and each role in it, a pure Master. The first who names a run begins it; it is forgotten with its
+// last peer of any role.
 #pragma once
 #include <atomic>
 #include <deque>
@@ -39,10 +40,14 @@ struct MasterReport {
   std::uint64_t events_written = 0;
 };
 
-struct MasterStatus {
-  View view;  // of the run without a name, as `waiting`
+struct RosterStatus {
+  View view;
   std::uint32_t waiting = 0;
-  std::map<std::string, std::size_t> peers;  // by run: members and those at the door
+};
+
+struct MasterStatus {
+  std::map<Role, RosterStatus> rosters;      // of the run without a name
+  std::map<std::string, std::size_t> peers;  // by run: members and those at the door, of all roles
   std::uint64_t departures = 0;              // how often peers were fewer than before
   std::string fenced;                        // why it serves no more: another master has its runs
 };
@@ -72,28 +77,33 @@ class MasterRuntime final : net::Connection::Handler {
   };
   void run();
   void accept(net::Accepted accepted);
-  MasterRun* run_of(ConnectionId id, const ToMaster& message);
+  Roster* roster_of(ConnectionId id, const ToMaster& message);
   void say_unread(const MasterStore::Records& records);
   std::optional<Error> restore_runs();
-  Result<MasterRun*> begin_run(const std::string& name);
-  MasterRun* start_run(const std::string& name, MasterConfig config);
-  MasterRun* hear_of(MasterRun& run, const Register& message);
+  Result<Roster*> roster_for(const std::string& run, Role role);
+  Result<Roster*> begin_roster(const std::string& run, Role role);
+  Roster* start_roster(const std::string& run, MasterConfig config);
+  Roster* hear_of(Roster& roster, const Register& message);
+  Result<Roster*> begin_again_in_doubt(Roster& roster);
+  void each_roster(const std::function<void(Roster&)>& action) const;
+  void forget_runs();
+  void forget_roster(Roster& roster);
+  void drain(Roster& roster);
+  void note_status(const Roster& roster);
+  void apply(Roster&, master_effect::Send& e);
+  void apply(Roster&, master_effect::Close& e);
+  void apply(Roster& roster, master_effect::Knock& e);
+  void apply(Roster& roster, master_effect::Persist& e);
+  void apply(Roster& roster, master_effect::Notice& e);
+  void send(ConnectionId id, const ToPeer& message);
+  void close(ConnectionId id);
   void hear(ConnectionId id, const ToMaster& message);
   bool comes_early(ConnectionId id, const Join& join) const;
   void let_newcomers_in();
-  void forget_runs();
-  void renew_nameless(MasterRun& run);
-  void drain(MasterRun& run);
-  void drain_all();
-  void apply(MasterRun&, master_effect::Send& e);
-  void apply(MasterRun&, master_effect::Close& e);
-  void apply(MasterRun& run, master_effect::Knock& e);
-  void apply(MasterRun& run, master_effect::Persist& e);
   void end_service(const std::string& why);
   bool may_serve();
   void log_line(const std::string& text);
   void note_event(const std::string& run, const std::string& text);
-  void apply(MasterRun& run, master_effect::Notice& e);
   void check_strangers(Instant now);
   Instant next_deadline() const;
 
@@ -113,8 +123,8 @@ class MasterRuntime final : net::Connection::Handler {
   std::unique_ptr<Hub> hub_;
   net::SocketAddress bound_;
   Address address_;
-  std::map<std::string, std::unique_ptr<MasterRun>> runs_;  // I/O thread only, as all below
-  std::map<ConnectionId, MasterRun*> run_of_;               // of those who have introduced themselves
+  std::map<std::string, MasterRun> runs_;      // I/O thread only, as all below
+  std::map<ConnectionId, Roster*> roster_of_;  // of those who have introduced themselves
   std::map<ConnectionId, net::Connection*> connections_;
   std::map<const net::Connection*, ConnectionId> ids_;
   std::map<ConnectionId, Stranger> strangers_;  // have not introduced themselves yet

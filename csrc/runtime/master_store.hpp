@@ -1,6 +1,6 @@
-// Where a master keeps what must outlive it: of each run its number, and the last view that anybody was told.
-// Called on the master's thread, before the view is sent: while a call lasts, no run of this master hears
-// anything, so each ends within a heartbeat or two, or says that it failed.
+// Where a master keeps what must outlive it: of each run and role the run's number, and the last view that
+// anybody was told. Called on the master's thread, before the view is sent: while a call lasts, no run of
+// this master hears anything, so each ends within a heartbeat or two, or says that it failed.
 #pragma once
 #include <memory>
 #include <string>
@@ -24,8 +24,8 @@ class MasterStore {
 
   virtual ~MasterStore() = default;
   virtual Result<Records> load() = 0;
-  virtual Outcome keep(const std::string& run_name, ByteView record) = 0;
-  virtual void forget(const std::string& run_name) = 0;
+  virtual Outcome keep(const std::string& key, ByteView record) = 0;
+  virtual void forget(const std::string& key) = 0;
 };
 
 }  // namespace pccl

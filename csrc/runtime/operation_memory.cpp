@@ -50,6 +50,13 @@ OperationMemory::OperationMemory(std::vector<TensorSpan> tensors,
   streaming_ = bytes_ > streaming_from;
 }
 
+OperationMemory::OperationMemory(const CodedRequest& coded, UndoPool& undo_pool)
+    : OperationMemory({{nullptr, nullptr, coded.block_bytes, DType::uint8}},
+                      kernels::galois_reduction(coefficients(*coded.sums, coded.world)), undo_pool,
+                      Call::coded_reduce) {
+  coded_.emplace(coded);
+}
+
 namespace {
 std::uint64_t in_block(std::uint64_t offset, std::uint64_t count, std::uint64_t block) {
   return block * count + offset % count;
@@ -58,6 +65,7 @@ std::uint64_t in_block(std::uint64_t offset, std::uint64_t count, std::uint64_t 
 
 std::uint8_t* OperationMemory::output(const Chunk& chunk) {
   if (hidden(chunk)) return reinterpret_cast<std::uint8_t*>(weights_.data() + chunk.offset);
+  if (coded_) return coded_->output(chunk);
   const auto& tensor = tensors_[chunk.tensor];
   auto offset = chunk.offset;
   if (in_blocks(call_)) offset = in_block(offset, tensor.count, blocks_.out(offset / tensor.count));
@@ -70,6 +78,7 @@ void OperationMemory::take(const Chunk& chunk, const std::uint8_t* from) {
 
 const std::uint8_t* OperationMemory::input(const Chunk& chunk) const {
   if (hidden(chunk)) return reinterpret_cast<const std::uint8_t*>(&*weight_);
+  if (coded_) return coded_->input(chunk);
   if (!zeros_.empty()) return zeros_.data();
   const auto& tensor = tensors_[chunk.tensor];
   auto offset = chunk.offset;
@@ -79,6 +88,7 @@ const std::uint8_t* OperationMemory::input(const Chunk& chunk) const {
 
 void OperationMemory::begin(const Executor& executor) {
   kept_.clear();
+  if (coded_) coded_->begin(executor.layout());
   blocks_ = {call_, executor.plan().position, executor.plan().world};
   weights_.assign(weight_ ? executor.plan().world : 0, 0.0);
   const auto& steps = executor.plan().steps;

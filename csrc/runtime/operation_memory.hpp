@@ -8,6 +8,7 @@
 
 #include "collective/executor.hpp"
 #include "kernels/reduction.hpp"
+#include "runtime/coded_memory.hpp"
 #include "runtime/slots.hpp"
 #include "runtime/undo_pool.hpp"
 
@@ -46,6 +47,7 @@ class OperationMemory {
   // With any arithmetic; neither weighted nor quantized.
   OperationMemory(std::vector<TensorSpan> tensors, std::shared_ptr<const kernels::Reduction> reduction,
                   UndoPool& undo_pool, Call call);
+  OperationMemory(const CodedRequest& coded, UndoPool& undo_pool);
 
   bool in_place() const { return in_place_; }
   // No undo copy: the caller makes its input again. Before the first attempt.
@@ -113,6 +115,7 @@ class OperationMemory {
   std::shared_ptr<const kernels::Reduction> reduction_;
   Call call_;
   BlockSpan blocks_;
+  std::optional<CodedMemory> coded_;
   std::optional<double> weight_;
   std::vector<ResidualSpan> residuals_;  // by tensor; empty: no feedback
   bool feedback_ = false;                // in this attempt

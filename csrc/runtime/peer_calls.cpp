@@ -71,8 +71,17 @@ void PeerRuntime::begin(std::shared_ptr<OperationHandle> handle, PostRequest req
   const auto& d = request.posting.descriptor;
   running.call = d.call;
   for (const auto& t : request.tensors) running.bytes += t.count * size_of(t.dtype);
-  running.memory = std::make_unique<OperationMemory>(std::move(request.tensors), d.op, request.weight,
-                                                     undo_pool_, d.call, std::move(request.residuals));
+  if (request.coded) {
+    if (auto why = fault_of(*request.coded)) return refuse(*handle, why);
+    running.memory = std::make_unique<OperationMemory>(*request.coded, undo_pool_);
+    running.sums = request.coded->sums;
+    running.position = request.coded->position;
+    for (const auto& block : request.coded->blocks) running.bytes += block.size();
+  } else {
+    running.memory = std::make_unique<OperationMemory>(std::move(request.tensors), d.op, request.weight,
+                                                       undo_pool_, d.call, std::move(request.residuals));
+  }
+  if (request.rate_limit != 0) running.limit.emplace(request.rate_limit, called);
   if (d.on_loss == OnLoss::remake) running.memory->keep_no_input();
   running.may_skip = d.skips;
   const auto key = session_->post(std::move(request.posting), monotonic_now());

@@ -69,6 +69,19 @@ namespace {
 std::uint64_t view_word(ViewId id) { return std::uint64_t{id.incarnation} << 32 | id.number; }
 }  // namespace
 
+// Its memory is for one rank: with another one, nothing may be written there.
+const CodedSums* PeerRuntime::sums_of(const OpKey& key, const Running& running) {
+  if (running.sums == nullptr) return nullptr;
+  const auto group = session_->view().group_members(session_->identity().group);
+  if (running.position < group.size() && group[running.position] == session_->peer())
+    return running.sums.get();
+  session_->abandon(key, ErrorCode::usage,
+                    "peer " + std::to_string(session_->peer()) + " does not have rank " +
+                        std::to_string(running.position) + " (any more): call it again",
+                    monotonic_now());
+  return nullptr;
+}
+
 void PeerRuntime::apply(effect::StartAttempt& e) {
   if (const auto state = states_.find(e.key); state != states_.end()) {
     state->second->view = session_->view().id;
@@ -83,7 +96,9 @@ void PeerRuntime::apply(effect::StartAttempt& e) {
     note(EventKind::started, monotonic_now(), e.key, it->second.call, no_peer, operation->attempts,
          view_word(session_->view().id));
   it->second.memory->set_draw(draw_seed(*session_, e.key));
-  exchange_->begin(e.key, it->second.memory->in_place());
+  it->second.held = 0;
+  exchange_->begin(e.key, it->second.memory->in_place(), sums_of(e.key, it->second),
+                   it->second.limit.has_value());
   const auto* attempt = exchange_->find(e.key);
   if (attempt == nullptr || attempt->executor == nullptr) return;
   it->second.memory->begin(*attempt->executor);

@@ -146,6 +146,7 @@ void PeerRuntime::tick() {
   }
   if (const auto result = prober_.tick(now)) session_->probed(result->round, result->link);
   find_senders();
+  refill_limits(now);
   if (session_ == nullptr || now < session_->next_deadline()) return;
   session_->set_stuck(unsourced_.empty() && stuck());
   session_->tick(now);
@@ -157,7 +158,15 @@ Instant PeerRuntime::next_deadline() const {
   auto next = std::min({master_.next_deadline(), links_.next_deadline(), links_ticked_ + second + millisecond,
                         prober_.next_deadline()});
   for (const auto& waiting : unsourced_) next = std::min(next, waiting.deadline);
+  for (const auto& [key, running] : running_)
+    if (running.limit && running.held == 0) next = std::min(next, running.limit->next());
   return session_ == nullptr ? next : std::min(next, session_->next_deadline());
+}
+
+void PeerRuntime::refill_limits(Instant now) {
+  for (auto& [key, running] : running_)
+    if (running.limit && running.limit->due(now))
+      exchange_->allow(key, running.limit->earn(now), running.limit->most());
 }
 
 void PeerRuntime::log(const std::string& line) const {

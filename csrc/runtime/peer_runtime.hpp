@@ -12,6 +12,7 @@
 #include "runtime/links.hpp"
 #include "runtime/master_link.hpp"
 #include "runtime/prober.hpp"
+#include "runtime/rate_limit.hpp"
 #include "runtime/recorder.hpp"
 #include "runtime/same_host.hpp"
 #include "runtime/sends.hpp"
@@ -90,6 +91,8 @@ struct PostRequest {
   std::vector<TensorSpan> tensors;
   std::optional<double> weight;
   std::vector<ResidualSpan> residuals;  // by tensor; empty: no error feedback
+  std::optional<CodedRequest> coded;    // of a coded reduce, instead of tensors
+  std::uint64_t rate_limit = 0;         // bytes per second that this peer sends of it at most; 0: any
 };
 
 class PeerRuntime final : Links::Owner, MasterLink::Owner {
@@ -143,6 +146,9 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
     Instant held = 0;            // when the result was whole here; 0: not yet
     std::vector<PeerId> ring{};  // of the last attempt, by position
     bool may_skip = false;
+    std::shared_ptr<const CodedSums> sums = nullptr;  // of a coded reduce
+    std::uint32_t position = 0;                       // for which its memory was made
+    std::optional<RateLimit> limit = {};
     Call call = Call::barrier;
     std::uint64_t bytes = 0;  // of its tensors
     Flows flows{};            // of this attempt
@@ -177,6 +183,8 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void tick();
   Instant next_deadline() const;
   void note_speeds(Instant now);
+  void refill_limits(Instant now);
+  const CodedSums* sums_of(const OpKey& key, const Running& running);
   std::vector<Address> reachable() const;
   void log(const std::string& line) const;
   void publish();

@@ -41,7 +41,7 @@ PlanRequest request_of(const Descriptor& d, const PlanHints& hints, std::uint32_
 
 // Parts that wait must stay few where all are added at their owner.
 Algorithm straight_algorithm(const Descriptor& d) {
-  if (d.call == Call::transfer) return Algorithm::ring;
+  if (d.call == Call::transfer || d.call == Call::coded_reduce) return Algorithm::ring;
   return d.call != Call::reduce_scatter || total_bytes(d) <= limits::fold_bytes_max ? Algorithm::direct
                                                                                     : Algorithm::ring;
 }

@@ -13,18 +13,23 @@ struct Envelope {
   std::uint64_t magic_number = magic;
   std::uint32_t version = protocol_version;
   std::string run_name;
+  Role role = Role::trainer;
   std::uint64_t run = 0;
   std::uint32_t incarnation = 0;
   View view;
   template <class V> void fields(V&& v) {
-    v(magic_number), v(version), v(run_name, limits::name_bytes_max), v(run), v(incarnation), v(view);
+    v(magic_number), v(version), v(run_name, limits::name_bytes_max), v(role), v(run), v(incarnation),
+        v(view);
   }
 };
 }  // namespace
 
 Bytes encode_run_record(const RunRecord& record) {
-  Envelope envelope{
-      .run_name = record.run_name, .run = record.run, .incarnation = record.incarnation, .view = record.view};
+  Envelope envelope{.run_name = record.run_name,
+                    .role = record.role,
+                    .run = record.run,
+                    .incarnation = record.incarnation,
+                    .view = record.view};
   Bytes bytes;
   bytes.reserve(256);
   wire::Encoder{bytes}(envelope);
@@ -44,7 +49,9 @@ std::optional<RunRecord> decode_run_record(ByteView bytes) {
   decoder(envelope);
   const bool ours = envelope.magic_number == magic && envelope.version == protocol_version;
   if (!decoder.complete() || !ours || !envelope.view.consistent()) return std::nullopt;
-  return RunRecord{std::move(envelope.run_name), envelope.run, envelope.incarnation,
+  if (!envelope.view.members.empty() && envelope.view.members.front().role != envelope.role)
+    return std::nullopt;
+  return RunRecord{std::move(envelope.run_name), envelope.role, envelope.run, envelope.incarnation,
                    std::move(envelope.view)};
 }
 

@@ -1,4 +1,4 @@
-// What a master's store holds of one run, as bytes: a version, the run, its last view, a checksum.
+// What a master's store holds of one run and role, as bytes: a version, the run, its last view, a checksum.
 #pragma once
 #include <optional>
 
@@ -9,6 +9,7 @@ namespace pccl {
 
 struct RunRecord {
   std::string run_name;
+  Role role = Role::trainer;
   std::uint64_t run = 0;
   std::uint32_t incarnation = 0;
   View view;

@@ -88,8 +88,12 @@ ShardSave::~ShardSave() {
     static_cast<void>(keeper_.release());
     return;
   }
+  end();
+}
+
+void ShardSave::end() {
   cancel();
-  keeper_->join();
+  if (keeper_ != nullptr && keeper_->joinable()) keeper_->join();
 }
 
 Error ShardSave::start() {

@@ -53,6 +53,9 @@ class ShardSave {
   // Afterwards nobody reads the regions; the temporary file is removed in the background. Nothing happens to
   // a file that is durable.
   void cancel();
+  // cancel(), and waits until the disk is through with it: however long a call of it takes. One thread, last
+  // of all; else the destructor does it, on whichever thread that comes to be.
+  void end();
 
  private:
   class Writing;  // the capture's sink

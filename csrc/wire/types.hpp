@@ -27,6 +27,8 @@ struct ViewId {
   }
 };
 
+// Peers of one role have a roster of their own: views, boundaries, operations. Those of another role are not
+// in it, and do not know of it.
 enum class Role : std::uint8_t { trainer = 1, keeper = 2 };
 enum class Scope : std::uint8_t { group = 1, run = 2, pair = 3 };
 
@@ -73,7 +75,8 @@ enum class Call : std::uint8_t {
   gather,
   scatter,
   all_to_all,
-  transfer  // send at one end, recv at the other
+  transfer,     // send at one end, recv at the other
+  coded_reduce  // sums over GF(2^8) of blocks of several peers, each for its owner
 };
 enum class Algorithm : std::uint8_t { automatic = 1, ring, direct, exchange, two_level };
 enum class OnLoss : std::uint8_t {
@@ -100,7 +103,7 @@ enum class Evidence : std::uint8_t {
 
 template <> inline constexpr std::uint8_t last_of<Role> = 2;
 template <> inline constexpr std::uint8_t last_of<Scope> = 3;
-template <> inline constexpr std::uint8_t last_of<Call> = 11;
+template <> inline constexpr std::uint8_t last_of<Call> = 12;
 template <> inline constexpr std::uint8_t last_of<Algorithm> = 5;
 template <> inline constexpr std::uint8_t last_of<OnLoss> = 3;
 template <> inline constexpr std::uint8_t last_of<Strategy> = 3;
@@ -110,7 +113,9 @@ template <> inline constexpr std::uint8_t last_of<DType> = 12;
 template <> inline constexpr std::uint8_t last_of<ReduceOp> = 5;
 
 // Calls whose tensors are in blocks, one per peer.
-constexpr bool in_blocks(Call call) { return call >= Call::reduce_scatter && call <= Call::all_to_all; }
+constexpr bool in_blocks(Call call) {
+  return (call >= Call::reduce_scatter && call <= Call::all_to_all) || call == Call::coded_reduce;
+}
 // Calls whose peers may need links beyond those of the ring.
 constexpr bool goes_straight(Call call) { return in_blocks(call) || call == Call::transfer; }
 // Calls of which one peer is the root.
@@ -130,9 +135,12 @@ inline const char* name(Call call) {
                                    "gather",
                                    "scatter",
                                    "all_to_all",
-                                   "send and recv"};
+                                   "send and recv",
+                                   "coded_reduce_scatter"};
   return names[static_cast<std::uint8_t>(call)];
 }
+
+inline const char* name(Role role) { return role == Role::keeper ? "keeper" : "trainer"; }
 
 inline const char* name(Trouble trouble) {
   constexpr const char* names[] = {"?",        "late",        "elsewhere", "silent", "receives_slowly",
@@ -266,11 +274,13 @@ struct View {
     v(rings, limits::members_max);
   }
 
-  // What every view has that an honest master makes, and what others may have written otherwise.
+  // What every view has that an honest master makes, and what others may have written otherwise: its members
+  // are different peers, and of one role.
   bool consistent() const {
     std::set<PeerId> peers;
     for (const auto& member : members)
-      if (member.peer == no_peer || !peers.insert(member.peer).second) return false;
+      if (member.peer == no_peer || member.role != members.front().role || !peers.insert(member.peer).second)
+        return false;
     return true;
   }
   std::vector<PeerId> ids() const {
@@ -297,7 +307,7 @@ struct View {
   std::vector<PeerId> group_members(std::uint32_t group) const {
     std::vector<PeerId> peers;
     for (const auto& member : members)
-      if (member.group == group && member.role == Role::trainer) peers.push_back(member.peer);
+      if (member.group == group) peers.push_back(member.peer);
     return peers;
   }
 };

@@ -75,12 +75,13 @@ struct Descriptor {
   bool skips = false;        // who brings what is not finite counts for nothing; weighted then
   PeerId root = no_peer;     // of a broadcast, gather or scatter
   std::uint32_t blocks = 0;  // of a call in blocks: peers that its tensors are made for; they count one block
+  std::uint64_t sums = 0;    // of a coded reduce: the fingerprint of what is to be summed up
   std::uint32_t chunk_bytes = 0;
   std::vector<TensorShape> tensors;
   bool operator==(const Descriptor&) const = default;
   template <class V> void fields(V&& v) {
     v(call), v(op), v(algorithm), v(on_loss), v(weighted), v(quantization), v(quantization_block),
-        v(stochastic), v(skips), v(root), v(blocks), v(chunk_bytes), v(tensors, limits::tensors_max);
+        v(stochastic), v(skips), v(root), v(blocks), v(sums), v(chunk_bytes), v(tensors, limits::tensors_max);
   }
 };
 

@@ -307,10 +307,18 @@ class Checkpointer:
         with ExitStack() as last:
             last.callback(self._pool.close)
             last.callback(self._coordination.close)
-            last.callback(self._level.close)
+            last.callback(self._give_back)
             if self._uploads is not None:
                 last.callback(self._uploads.close, self._settings.timeout_s)
             self._pipeline.close(self._settings.timeout_s, self._coordination.stop)
+
+    def _give_back(self) -> None:
+        """The folder; where a disk or a remote keeps a thread that may still write there, after that one."""
+        uploads = self._uploads
+        if uploads is None:
+            self._pipeline.thread.afterwards(self._level.close)
+        else:
+            self._pipeline.thread.afterwards(lambda: uploads.thread.afterwards(self._level.close))
 
     def __enter__(self) -> Self:
         return self

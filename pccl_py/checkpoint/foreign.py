@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import threading
 from collections.abc import Sequence
 
@@ -12,6 +13,8 @@ from torch import Tensor
 from ..errors import CheckpointError
 from . import native
 from .pieces import Piece
+
+logger = logging.getLogger("pccl_py")
 
 
 def memory_at(address: int, count: int) -> Tensor:
@@ -54,9 +57,13 @@ class ForeignCopier:
     def start(self) -> None:
         self._thread.start()
 
-    def join(self) -> None:
-        self._thread.join()
-        self._pieces = ()
+    def join(self, timeout_s: float) -> None:
+        """A device that does not answer keeps its tensors, and nobody else."""
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            logger.error("the thread pccl-devices still copies from a device after %g s", timeout_s)
+        else:
+            self._pieces = ()
 
     def raise_fault(self) -> None:
         if self._fault is not None:

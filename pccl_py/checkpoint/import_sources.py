@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import DamagedError, StateError
 from ..values import dtypes, names, tagged
 from ..values.bounded_json import Json
+from . import folder
 from .boxes import Box
 from .dcp_metadata import FILE_NAME as DCP_FILE
 from .dcp_metadata import Place, read_index
@@ -38,13 +39,49 @@ class Found:
     objects: dict[str, Json] = field(default_factory=dict)
 
 
+class Skip:
+    """Names to leave out, with what is below them; of a part that has no name in the source, without it, too.
+    """
+
+    def __init__(self, left: Sequence[str]) -> None:
+        self._left, self._met = tuple(left), set[str]()
+
+    def __bool__(self) -> bool:
+        return bool(self._left)
+
+    def __call__(self, *called: str) -> bool:
+        """Whether what is called so, in one way or another, is left out."""
+        hits = {left for left in self._left for name in called if _is_below(name, left)}
+        self._met |= hits
+        return bool(hits)
+
+    def expect_all_met(self) -> None:
+        if strangers := [name for name in self._left if name not in self._met]:
+            shown = ", ".join(map(names.shown, strangers))
+            raise StateError(f"nothing there is called {shown}, to be left out")
+
+
+def _is_below(name: str, left: str) -> bool:
+    return name == left or name.startswith((f"{left}/", f"{left}."))
+
+
 def read_any(source: Path, part: str | None = None, skip: Sequence[str] = ()) -> Found:
     """What is at a path: a DCP folder, a safetensors file, a folder of them, or a file of torch.save.
 
     `part` puts all of it under this name, `skip` leaves out names and what is below them. Raises
-    DamagedError for anything else, and StateError for what has no place in a checkpoint.
+    DamagedError for anything else, and StateError for what has no place in a checkpoint, and for a name to
+    be left out that is not there.
     """
+    left_out = Skip(skip)
+    found = _read_any(source, part, left_out)
+    left_out.expect_all_met()
+    return found
+
+
+def _read_any(source: Path, part: str | None, skip: Skip) -> Found:
     if source.is_dir():
+        if folder.read_step(source) is not None or folder.scan(source).steps:
+            raise StateError(f"{source} has steps of this format already: copy them, or use reshard")
         if (source / DCP_FILE).exists():
             return _dcp(source, part, skip)
         if files := sorted(source.glob("*.safetensors")):
@@ -64,16 +101,12 @@ def read_any(source: Path, part: str | None = None, skip: Sequence[str] = ()) ->
         raise DamagedError(text) from None
 
 
-def _skipped(name: str, skip: Sequence[str]) -> bool:
-    return any(name == left or name.startswith((f"{left}/", f"{left}.")) for left in skip)
-
-
-def _safetensors(files: Sequence[Path], part: str, skip: Sequence[str]) -> Found:
+def _safetensors(files: Sequence[Path], part: str, skip: Skip) -> Found:
     found = Found("safetensors")
     tree: dict[str, tagged.Reference] = {}
     for file in files:
         for key, entry in read_header(file).tensors.items():
-            if _skipped(key, skip):
+            if skip(key, f"{part}/{key}"):
                 continue
             if key in tree:
                 raise StateError(f"{names.shown(key)} is in several files")
@@ -86,7 +119,7 @@ def _safetensors(files: Sequence[Path], part: str, skip: Sequence[str]) -> Found
     return found
 
 
-def _torch(source: Path, part: str | None, skip: Sequence[str]) -> Found:
+def _torch(source: Path, part: str | None, skip: Skip) -> Found:
     import torch
 
     try:
@@ -94,7 +127,8 @@ def _torch(source: Path, part: str | None, skip: Sequence[str]) -> Found:
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
         raise StateError(_refused(str(source), error)) from None
     found = Found("torch")
-    _add_tree(found, _as_parts(state, part), skip)
+    parts = _as_parts(state, part)
+    _add_tree(found, parts, skip, bare=any(value is state for value in parts.values()))
     return found
 
 
@@ -102,7 +136,7 @@ def _refused(what: str, error: Exception) -> str:
     why = (str(error).strip().splitlines() or [""])[0]
     return (
         f"{what} cannot be read with weights_only=True, which runs nothing that a file says ({why}). "
-        "Load it where it is trusted and save only tensors and plain values, or leave this out by --skip"
+        "Load it where it is trusted, and save only tensors and plain values"
     )
 
 
@@ -118,7 +152,8 @@ def _as_parts(state: Any, part: str | None) -> dict[str, Any]:
     return {"model": state}
 
 
-def _add_tree(found: Found, parts: dict[str, Any], skip: Sequence[str]) -> None:
+def _add_tree(found: Found, parts: dict[str, Any], skip: Skip, *, bare: bool) -> None:
+    """`bare`: the source has no name for the part."""
     from .torch_bytes import bytes_of, dtype_of
 
     known: dict[tuple[object, ...], str] = {}  # tensors that share memory stay one
@@ -136,24 +171,29 @@ def _add_tree(found: Found, parts: dict[str, Any], skip: Sequence[str]) -> None:
         return name
 
     for part, value in parts.items():
-        if not _skipped(part, skip):
-            found.objects[part] = tagged.encode(_without(value, part, skip), path=(part,), tensor=name_of)
+        if not skip(part):
+            kept = _without(value, part, skip, bare)
+            found.objects[part] = tagged.encode(kept, path=(part,), tensor=name_of)
 
 
-def _without(value: Any, at: str, skip: Sequence[str]) -> Any:
+def _without(value: Any, at: str, skip: Skip, bare: bool) -> Any:
     if not skip or not isinstance(value, dict):
         return value
-    kept = {key: item for key, item in value.items() if not _skipped(f"{at}/{key}", skip)}
-    return {key: _without(item, f"{at}/{key}", skip) for key, item in kept.items()}
+
+    def is_left_out(name: str) -> bool:
+        return skip(name, name.partition("/")[2]) if bare else skip(name)
+
+    kept = {key: item for key, item in value.items() if not is_left_out(f"{at}/{key}")}
+    return {key: _without(item, f"{at}/{key}", skip, bare) for key, item in kept.items()}
 
 
-def _dcp(source: Path, part: str | None, skip: Sequence[str]) -> Found:
+def _dcp(source: Path, part: str | None, skip: Skip) -> Found:
     index = read_index(source)
     found = Found("dcp")
     tree: dict[Any, Any] = {}
     front: Path_ = () if part is None else (part,)
     for flat, held in index.tensors.items():
-        if _skipped(flat, skip):
+        if skip(flat, "/".join(map(str, index.paths.get(flat, ())))):
             continue
         path = (*front, *index.paths.get(flat, (flat,)))
         path = path if len(path) > 1 else ("model", *path)
@@ -163,7 +203,7 @@ def _dcp(source: Path, part: str | None, skip: Sequence[str]) -> Found:
             read = partial(_dcp_tensor, source, place, box, held.dtype)
             found.sources.append(Source(name, held.dtype, held.shape, read, box))
     for flat, place in index.objects.items():
-        if not _skipped(flat, skip):
+        if not skip(flat, "/".join(map(str, index.paths.get(flat, ())))):
             _put(tree, (*front, *index.paths.get(flat, (flat,))), _dcp_load(source, place, flat))
     for key, value in _lists(tree).items():
         found.objects[str(key)] = tagged.encode(value, path=(str(key),), tensor=None)
@@ -203,7 +243,8 @@ def _dcp_load(source: Path, place: Place, flat: str) -> Any:
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
-        raise StateError(_refused(f"{names.shown(flat)} of {source}", error)) from None
+        refusal = _refused(f"{names.shown(flat)} of {source}", error)
+        raise StateError(f"{refusal}; or leave it out: --skip {flat}") from None
 
 
 def _dcp_tensor(source: Path, place: Place, box: Box, dtype: str) -> memoryview:

@@ -9,6 +9,7 @@ that hears nothing in the second leaves its shard where it is, for the step may 
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -153,7 +154,7 @@ class LocalLevel:
         if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= limits.STEP_MAX:
             raise UsageError(f"step {step!r}: a whole number from 0 to {limits.STEP_MAX}")
         path = folder.step_path(self.root, step)
-        if step not in self._void and (path / FILE_NAME).exists():
+        if step not in self._void and os.access(f"{path}/{FILE_NAME}", os.F_OK):
             raise BusyError(f"{path} exists already: save under another number, or remove it first")
 
     def shard_name(self) -> str:
@@ -166,9 +167,10 @@ class LocalLevel:
         if step in self._void:
             self._clear(step, path)
         with self._changing, explained(f"make {path}"):
-            path.mkdir(exist_ok=True)
+            with suppress(FileExistsError):
+                os.mkdir(path)
             spare = self._retired.take(path)
-        return str(path / self.shard_name()), spare
+        return f"{path}/{self.shard_name()}", spare
 
     def _clear(self, step: int, path: Path) -> None:
         """A step that cannot be loaded makes room for another one of its number: on all ranks at once."""

@@ -35,9 +35,11 @@ class Patience:
     ) -> None:
         self._closing, self._heard, self._give_up_s = closing, heard, give_up_s
         self._random = random.Random()
+        self.doing = ""  # the call that was begun last
 
     def call(self, what: str, action: Callable[[], T]) -> T:
         """What `action` returns, in the end. An error of ours is not the store's, and raised at once."""
+        self.doing = what
         begun = time.monotonic()
         pause = FIRST_PAUSE_S
         failed = False

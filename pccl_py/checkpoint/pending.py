@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from ..errors import BusyError, CheckpointError
 from ..state.train_state import Taken
 from . import native
-from .commit_words import Draft
+from .commit_words import LEADER_SHARE, Draft
 from .local_level import LocalLevel
 from .record import record_of
 from .save import StagedSave
 from .settings import OnBusy, Settings
 from .shard_plans import ShardContent
 from .stats import SaveInfo, Stats
+from .worker_thread import WorkerThread
 
 logger = logging.getLogger("pccl_py")
+REASON_S = 2.0  # for the better error to come
 
 AT_EXIT_S = 60.0  # a process that ends without close() waits so long for its saves
 _open: weakref.WeakSet[Pipeline] = weakref.WeakSet()
@@ -77,9 +79,8 @@ class Pipeline:
         self._changed = threading.Condition()
         self._under_way: list[PendingSave] = []
         self._fault: CheckpointError | None = None
-        self._thread = threading.Thread(target=self._work, name="pccl-checkpoint", daemon=True)
-        self._thread.start()
         self._process = os.getpid()
+        self.thread = WorkerThread(self._work, "pccl-checkpoint")
         _open.add(self)
 
     def finish_at_exit(self) -> None:
@@ -147,6 +148,8 @@ class Pipeline:
 
     def settle(self, timeout_s: float) -> None:
         """`wait`, which leaves what went wrong for the next call."""
+        if timeout_s >= self._settings.timeout_s:  # a save gives up by itself then, and says who is missing
+            timeout_s = timeout_s * LEADER_SHARE + 1 + REASON_S  # not before the last of them
         with self._changed:
             self._wait_until(lambda: not self._under_way, timeout_s)
 
@@ -168,34 +171,46 @@ class Pipeline:
     def close(self, timeout_s: float, stop: Callable[[], None]) -> None:
         """`stop`: ends what waits for other ranks, when time is over."""
         _open.discard(self)
+        fault: CheckpointError | None = None
         try:
             self.wait(timeout_s)
+        except CheckpointError as late:
+            fault = late
         finally:
-            with self._changed:
-                late = list(self._under_way)
-            for pending in late:
-                pending.staged.fail(
-                    CheckpointError(f"step {pending.step} was on its way when the Checkpointer closed")
-                )
-            if late:
-                stop()
-            self._queue.put(None)
-            self._thread.join()
+            left = self._end(stop)
+        if error := fault or left:
+            raise error
+
+    def _end(self, stop: Callable[[], None]) -> CheckpointError | None:
+        """Gives up what is under way; an error where the thread does not come back from the disk."""
+        with self._changed:
+            late = list(self._under_way)
+        for pending in late:
+            pending.staged.fail(
+                CheckpointError(f"step {pending.step} was on its way when the Checkpointer closed")
+            )
+        if late:
+            stop()
+        self._queue.put(None)
+        return self.thread.end(
+            f"{self._level.root} and the memory of that save stay this process's until it comes back"
+        )
 
     def _wait_until(self, true: Callable[[], bool], timeout_s: float) -> None:
         """Under the lock. Says after a while what it waits for."""
         begun = time.monotonic()
-        while not self._changed.wait_for(true, NOTICE_S):
+        while not self._changed.wait_for(true, min(NOTICE_S, max(begun + timeout_s - time.monotonic(), 0.0))):
             steps = ", ".join(str(pending.step) for pending in self._under_way)
             waited = time.monotonic() - begun
             copied, written, total = self._progress()
             told = f"{copied >> 20} of {total >> 20} MiB copied, {written >> 20} written"
-            if waited > timeout_s:
-                raise CheckpointError(f"the save of step {steps} is not durable after {waited:.0f} s: {told}")
+            if waited >= timeout_s:
+                raise CheckpointError(f"the save of step {steps} is not durable after {waited:.3g} s: {told}")
             logger.warning("waiting %.0f s for the save of step %s: %s", waited, steps, told)
 
     def _work(self) -> None:
         while (pending := self._queue.get()) is not None:
+            self.thread.doing = f"the save of step {pending.step}"
             if isinstance(pending, _Refused):
                 with suppress(Exception):  # the caller has the error
                     self._level.commit(pending.number, pending.step, pending.error)
@@ -216,6 +231,8 @@ class Pipeline:
             with self._changed:
                 self._under_way.remove(pending)
                 self._changed.notify_all()
+            self.thread.doing = f"the save of step {pending.step}, which the disk still has to give back"
+            pending.job.end()  # here: an error's trace may hold it until the training collects garbage
             del pending  # with the tensors it holds: the next one may come late
 
     def _finish(self, pending: PendingSave) -> SaveInfo:
@@ -224,6 +241,7 @@ class Pipeline:
             self._level.commit(pending.number, pending.step, outcome)
             raise outcome
         draft, receipt, staged_s = outcome
+        self.thread.doing = f"the commit of step {pending.step}"
         self._level.commit(pending.number, pending.step, draft)
         durable_s = time.perf_counter() - pending.begun
         self._level.tidy(pending.number, pending.step)
@@ -246,6 +264,7 @@ class Pipeline:
             pending.staged.staged()
             staged_s = time.perf_counter() - pending.begun
             draft = self._drafted(pending)
+            self.thread.doing = f"the save of step {pending.step}, which the disk is writing"
             receipt = pending.job.wait_durable(self._settings.timeout_s)
             if receipt is None:
                 raise CheckpointError(

@@ -36,7 +36,9 @@ def reshard(
     and writing raise; then nothing is left in the root."""
     least = max(manifest.private, default=0) + 1
     if not least <= shards <= limits.SHARDS_MAX:
-        raise UsageError(f"{shards} shards: this step has values of {least} ranks, so {least} is the least")
+        raise UsageError(
+            f"{shards} shards: {least} to {limits.SHARDS_MAX} for a step with values of {least} ranks"
+        )
     divided = _divide(path, manifest, shards)
     target = folder.begin(root, manifest.step)
     try:

@@ -32,7 +32,7 @@ class StagedSave:
         self._owned = content.owned
         self._timeout_s = timeout_s
         self._copier = ForeignCopier(job, content.pieces, content.foreign) if content.foreign else None
-        self._versions = [_version(piece.rows) for piece in content.pieces]
+        self._versions = content.versions()
         self._glimpses, self._seen = content.glimpses, content.glimpses.take()
         self._passed: set[int | None] = {0}  # owners whose tensors may have changed since
         self._lock = threading.Lock()
@@ -82,11 +82,12 @@ class StagedSave:
                 for owner in list(self._owned):
                     self._check(owner)
         except CheckpointError as error:
+            self._job.cancel()  # else the thread of devices waits for slabs that no disk gives back
             raise (self.fault or error) from None  # who gave it up knows why
         finally:
             fence.release(self)
             if self._copier is not None:
-                self._copier.join()
+                self._copier.join(self._timeout_s)
             with self._lock:
                 self._pieces, self._versions = (), []
         if self.fault is not None:

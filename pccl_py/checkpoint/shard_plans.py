@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from ..state.boxed import Boxed
 from ..state.train_state import Taken
@@ -11,6 +12,8 @@ from . import safetensors_header
 from .foreign import foreign
 from .glimpse import Glimpses
 from .pieces import Alias, Piece, pieces_of
+
+_ROWS, _VERSION = attrgetter("rows"), attrgetter("_version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class ShardContent:
     places: list[tuple[int, int]] = field(init=False)  # address and bytes of each piece
     foreign: list[int] = field(init=False)  # those that the core cannot read
     owned: dict[int | None, list[int]] = field(init=False)  # by owner
+    uncounted: bool = field(init=False)  # of some pieces torch counts no writes
 
     def __post_init__(self) -> None:
         owned: dict[int | None, list[int]] = defaultdict(list)
@@ -32,6 +36,13 @@ class ShardContent:
         object.__setattr__(self, "places", [(one.rows.data_ptr(), one.rows.nbytes) for one in self.pieces])
         object.__setattr__(self, "foreign", foreign(self.pieces))
         object.__setattr__(self, "owned", dict(owned))
+        object.__setattr__(self, "uncounted", any(one.rows.is_inference() for one in self.pieces))
+
+    def versions(self) -> list[int]:
+        """Torch counts writes; an alarm only: numpy views and `.data` pass it unnoticed."""
+        if self.uncounted:
+            return [0 if one.rows.is_inference() else one.rows._version for one in self.pieces]
+        return list(map(_VERSION, map(_ROWS, self.pieces)))
 
 
 class ShardPlans:

@@ -33,6 +33,7 @@ from .upload_faults import UploadFaults
 from .upload_journal import Journal
 from .upload_round import Round
 from .upload_turn import Turn
+from .worker_thread import WorkerThread
 
 logger = logging.getLogger("pccl_py")
 WAITING_MAX = 2  # steps that wait; more of them are saves that the remote cannot follow
@@ -72,8 +73,7 @@ class UploadQueue:
         self._held: set[int] = set()
         for step in self._present:
             self._hold(step)
-        self._thread = threading.Thread(target=self._work, name="pccl-upload", daemon=True)
-        self._thread.start()
+        self.thread = WorkerThread(self._work, "pccl-upload")
 
     def add(self, step: int) -> None:
         """It is committed here; from the thread that commits."""
@@ -122,9 +122,12 @@ class UploadQueue:
         self._closing.set()
         with self._changed:
             self._changed.notify_all()
-        if self._thread.is_alive() and not self._at_rest:
+        if self.thread.is_alive() and not self._at_rest:
             self._coordination.stop()
-        self._thread.join()
+        self.thread.doing = self._patience.doing
+        stays = f"steps stay in {self._level.root}, and the next Checkpointer there goes on with them"
+        if left := self.thread.end(stays):
+            faults.append(left)
         if faults:
             raise faults[0]
 

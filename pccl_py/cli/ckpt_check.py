@@ -31,7 +31,7 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def _meant(path: Path, step: int | None) -> list[StepFolder]:
-    if step is None and folder.read_step(path) is None:
+    if step is None and path.exists() and folder.read_step(path) is None:
         if found := list(folder.scan(path).steps):
             return found
         raise NoCheckpointError(f"no step in {path}")

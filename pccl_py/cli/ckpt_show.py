@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ def locate(path: Path, step: int | None = None) -> StepFolder:
 
     Raises NoCheckpointError.
     """
+    if not path.exists():
+        raise NoCheckpointError(f"{path} does not exist")
     path = path.resolve()  # what the user names may be a link
     if step is None and (found := folder.read_step(path)) is not None:
         return found
@@ -95,6 +98,10 @@ def inspect(args: argparse.Namespace) -> int:
 
 def _inspect_file(path: Path, as_json: bool) -> int:
     """A safetensors file, whoever wrote it."""
+    if zipfile.is_zipfile(path):
+        raise NoCheckpointError(
+            f"{path} is no safetensors file but a zip file, as torch.save writes: make a step of it by import"
+        )
     header: safetensors_header.Header = read_header(path)
     if as_json:
         tensors = {

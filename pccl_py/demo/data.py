@@ -44,6 +44,14 @@ class Corpus:
             begin = torch.randint(len(self.train) - length, (size,), generator=generator)
             yield _passages(self.train, begin, length)
 
+    def passages(self, length: int) -> int:
+        """How many the training text has, one after the other."""
+        return len(self.train) // length
+
+    def batch_of(self, passages: Sequence[int], length: int) -> Tensor:
+        """Those, int64 [len(passages), length]."""
+        return _passages(self.train, torch.tensor(passages, dtype=torch.int64) * length, length)
+
     def held_out_batch(self, size: int, length: int) -> Tensor:
         """The same passages always, evenly spread over the held-out text, int64 [size, length]."""
         begin = torch.linspace(0, len(self.held_out) - length, size).long()

@@ -33,6 +33,7 @@ class Options:
     join_in: int = 9
     text: tuple[str, ...] = ()
     batch: int = 16
+    window_samples: int = 0
     context: int = 64
     width: int = 128
     layers: int = 2
@@ -67,6 +68,9 @@ class Options:
             raise UsageError(
                 f"--heterogeneous with --optimizer {self.optimizer}: diloco or local_sgd take it"
             )
+        if self.window_samples < 0 or (self.window_samples and self.heterogeneous):
+            text = "0, or how many passages all peers have in a window; not with --heterogeneous"
+            raise UsageError(f"--window-samples {self.window_samples}: {text}")
         if self.width % self.heads:
             raise UsageError(f"--width {self.width} is no multiple of --heads {self.heads}")
         if self.master is None:
@@ -106,6 +110,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--text", nargs="+", default=(), metavar="FILE", help=help)
     training.add_argument("--windows", type=int, default=default.windows, help="outer steps")
     training.add_argument("--steps", type=int, default=default.steps, help="inner steps in a window")
+    help = "passages in a window of all peers, of one order: each once; 0: every peer --batch random ones"
+    training.add_argument(
+        "--window-samples", type=int, default=default.window_samples, metavar="N", help=help
+    )
     for name in ("batch", "context", "width", "layers", "heads", "threads"):
         training.add_argument(f"--{name}", type=int, default=getattr(default, name))
     training.add_argument("--lr", type=float, default=default.lr, help="of the inner AdamW")

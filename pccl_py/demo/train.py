@@ -44,32 +44,76 @@ def train(options: Options, say: Say, connect_when: Callable[[], None]) -> None:
         min_islands=options.founders,
     ) as comm:
         say("member", id=comm.id, peers=comm.world_size)
-        outer = outer_of(comm, model, inner, options)
+        sampler = sampler_of(options, corpus.passages(length))
+        outer = outer_of(comm, model, inner, options, sampler)
         pause_s = SLOWER_S * comm.rank if options.heterogeneous else 0.0
         batches = corpus.batches(options.batch, length, seed=comm.id)
         outer.leave_on(signal.SIGTERM)  # what a preempted machine gets
         with outer:
             say("begins", window=outer.windows, digest=outer.state_digest())
+            losses = Losses(outer)
+            losses.share()
             while outer.windows < options.windows and not outer.should_leave:
                 set_learning_rate(inner, options, outer.inner_step + outer.pending_steps)
-                loss = model.loss(next(batches))
-                loss.backward()  # type: ignore[no-untyped-call]
-                outer.add_tokens(options.batch * options.context)
+                batch = next(batches) if sampler is None else corpus.batch_of(outer.share(), length)
+                loss = torch.zeros(())
+                if len(batch):  # who came while averages travel has none yet
+                    loss = model.loss(batch)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                losses.add(loss.item(), len(batch))
+                outer.add_tokens(len(batch) * options.context)
                 before = outer.windows, outer.stats.synchronizations
                 inner.step()  # its hook closes the window when this was the last step of it
+                losses.share()
                 inner.zero_grad()
                 time.sleep(pause_s)
                 say("step", window=outer.windows, step=outer.pending_steps, loss=loss.item())
                 if before != (outer.windows, outer.stats.synchronizations):
                     shared.load_state_dict(outer.outer_parameters())
-                    tell_window(outer, say, evaluate(shared, held_out))
+                    tell_window(outer, say, evaluate(shared, held_out), losses.last)
         stats = outer.stats
         say("end", sent=stats.bytes_sent, state_sent=stats.state_bytes_sent, rejoins=stats.rejoins)
 
 
-def outer_of(comm: pccl.Communicator, model: GPT, inner: torch.optim.Optimizer, options: Options) -> Engine:
+class Losses:
+    """last: the mean of all peers' in the last window, weighted by passages. share() at the start, and behind
+    each step."""
+
+    def __init__(self, outer: Engine) -> None:
+        self._outer, self._window = outer, -1
+        self._sum, self._count, self.last = 0.0, 0, 0.0
+
+    def add(self, loss: float, passages: int) -> None:
+        self._sum += loss * passages
+        self._count += passages
+
+    def share(self) -> None:
+        if self._window == self._outer.windows:
+            return
+        self._window = self._outer.windows
+        self.last = self._outer.mean(self._sum / max(1, self._count), self._count)
+        self._sum, self._count = 0.0, 0
+
+
+def sampler_of(options: Options, passages: int) -> pccl.parallel.ElasticSampler | None:
+    """One order for all peers, whoever is there; None where each draws its own passages."""
+    if not options.window_samples:
+        return None
+    overlapping = options.optimizer == "async" or (options.optimizer == "streaming" and options.steps > 1)
+    return pccl.parallel.ElasticSampler(
+        passages, global_batch=options.window_samples, overlapping=overlapping
+    )
+
+
+def outer_of(
+    comm: pccl.Communicator,
+    model: GPT,
+    inner: torch.optim.Optimizer,
+    options: Options,
+    sampler: pccl.parallel.ElasticSampler | None = None,
+) -> Engine:
     """The chosen member of the family. Streaming: two fragments, which travel while the peer trains."""
-    common: Any = {"sync_every": options.steps}
+    common: Any = {"sync_every": options.steps, "sampler": sampler}
     if options.quantization != "none":
         common["quantization"] = options.quantization
     if options.heterogeneous:
@@ -109,7 +153,7 @@ def evaluate(model: GPT, held_out: torch.Tensor) -> float:
     return loss
 
 
-def tell_window(outer: Engine, say: Say, loss: float) -> None:
+def tell_window(outer: Engine, say: Say, loss: float, trained: float) -> None:
     last = outer.stats.last
     if last is None or last.number != outer.windows:  # evicted, and back with the shared state
         return say("begins", window=outer.windows, digest=outer.state_digest())
@@ -117,6 +161,7 @@ def tell_window(outer: Engine, say: Say, loss: float) -> None:
         "window",
         number=outer.windows,
         held_out=loss,
+        trained=trained,
         digest=outer.state_digest(),
         contributors=last.contributors,
         attempts=last.attempts,

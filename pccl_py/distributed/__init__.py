@@ -14,6 +14,17 @@ from __future__ import annotations
 
 from . import needed_torch as _needed_torch
 from . import world as _world
+from .availability import (
+    DebugLevel,
+    get_debug_level,
+    get_default_backend_for_device,
+    is_backend_available,
+    is_gloo_available,
+    is_mpi_available,
+    is_nccl_available,
+    is_ucc_available,
+    is_xccl_available,
+)
 from .backend import Options, new_reconfigurable_group
 from .calls import (
     P2POp,
@@ -61,6 +72,7 @@ from .world import (
     get_global_rank,
     get_group_rank,
     get_node_local_rank,
+    get_pg_count,
     get_process_group_ranks,
     get_rank,
     get_world_size,
@@ -82,6 +94,7 @@ group = _world.group
 del _needed_torch  # it was there to be the first
 
 __all__ = [
+    "DebugLevel",
     "FileStore",
     "GroupMember",
     "HashStore",
@@ -112,9 +125,12 @@ __all__ = [
     "gather",
     "gather_object",
     "get_backend",
+    "get_debug_level",
+    "get_default_backend_for_device",
     "get_global_rank",
     "get_group_rank",
     "get_node_local_rank",
+    "get_pg_count",
     "get_process_group_ranks",
     "get_rank",
     "get_world_size",
@@ -123,8 +139,14 @@ __all__ = [
     "invitation",
     "irecv",
     "is_available",
+    "is_backend_available",
+    "is_gloo_available",
     "is_initialized",
+    "is_mpi_available",
+    "is_nccl_available",
     "is_torchelastic_launched",
+    "is_ucc_available",
+    "is_xccl_available",
     "isend",
     "monitored_barrier",
     "new_group",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 from ..arguments import ON_LOSS, number_of
@@ -136,7 +137,7 @@ def part_of(
 ) -> PcclProcessGroup:
     """The group of the parent's `ranks`, of which the caller is one; all of them call it."""
     limit = parent.group.timeout_s if timeout is None else seconds_of(timeout)
-    meeting = parent.meeting.within(name)
+    meeting = _meeting_within(parent, ranks)
     member = meeting.join(ranks.index(parent.rank()), len(ranks), limit)
     made = group_of(meeting, member, name, limit, pg_options)
     of_world = global_ranks(parent)
@@ -148,9 +149,18 @@ def _meeting(options: Any, is_world: bool) -> Meeting:
     if is_world:
         return meet(options.store, str(next(_worlds)))
     if _world is not None and dist.is_initialized() and dist.group.WORLD is _world:
-        meeting: Meeting = _world.meeting
-        return meeting.within(str(options.group_id))
+        return _meeting_within(_world, options.global_ranks_in_group)
     return meet(options.store, str(options.group_id))  # a pccl group in a world of another backend
+
+
+def _meeting_within(parent: PcclProcessGroup, ranks: Sequence[int]) -> Meeting:
+    """Of these ranks of it. By who they are, and how often they have met: a newcomer has not counted the
+    groups that were made before it came, as torch's names do."""
+    peers = ",".join(str(peer) for peer in sorted(parent.group.ids[rank] for rank in ranks))
+    times = parent.parts_made[peers]
+    parent.parts_made[peers] += 1
+    meeting: Meeting = parent.meeting
+    return meeting.within(f"{peers if len(peers) < 64 else sha256(peers.encode()).hexdigest()} {times}")
 
 
 def _on_loss(pg_options: Any) -> OnLoss:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -41,6 +42,14 @@ def _root(opts: Any) -> int:
     return int(getattr(opts, "rootRank", opts))
 
 
+class _Devices(list[torch.device]):
+    """torch's flight recorder leaves groups alone whose devices are none, and fails on others that are no
+    C++ backend (2.15); all else looks at what is in here."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
 class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
     """`group`: whose ranks these are; `group.member` is its Communicator.
 
@@ -53,6 +62,7 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
         self._meet_again = place
         self.meeting: Any = None  # where its peers, and those of its parts, meet
         self.part: Any = None  # makes those
+        self.parts_made: Counter[str] = Counter()  # by the ids of their peers
         self._name = group.name
         self._desc = ""
         self._together: list[Pending] | None = None
@@ -104,7 +114,7 @@ class PcclProcessGroup(ProcessGroup):  # type: ignore[misc]
 
     @property
     def _device_types(self) -> list[torch.device]:
-        return [torch.device("cpu"), torch.device("cuda")]
+        return _Devices((torch.device("cpu"), torch.device("cuda")))
 
     def split_group(
         self,

@@ -16,6 +16,7 @@ from ..arguments import ON_LOSS, number_of
 from ..communicator import Communicator
 from ..errors import UsageError
 from . import backend as groups
+from .availability import check_backend
 from .errors import translated
 from .group import OnLoss
 from .process_group import PcclProcessGroup
@@ -86,8 +87,10 @@ def init_process_group(
     device_id: Any = None,
     _ranks: Sequence[int] | None = None,
 ) -> None:
-    """As torch's, and without it: torch.distributed stays as it is. `backend` is "pccl" or None.
+    """As torch's, and without it: torch.distributed stays as it is.
 
+    backend       "pccl" or None. With "nccl" or "gloo", as a script for torch.distributed names them, a line
+                  in the log says that this backend takes their place
     init_method   env:// (the default), tcp://, file://, or pccl://host:port?run_name=...&secret_file=...,
                   which joins a run, where it has begun, at its next update_topology()
     pg_options    Options(on_loss=...)
@@ -95,8 +98,7 @@ def init_process_group(
     Of `group_name` and `device_id` nothing is needed.
     """
     global _own
-    if backend not in (None, "pccl", "cpu:pccl", "cuda:pccl", "cpu:pccl,cuda:pccl"):
-        raise ValueError(f"backend={backend!r}: this module has 'pccl'; torch.distributed has others")
+    check_backend(backend)
     if _world() is not None:
         raise ValueError("trying to initialize the default process group twice!")
     limit = default_timeout if timeout is None else timeout
@@ -125,6 +127,11 @@ def destroy_process_group(group: PcclProcessGroup | None = None) -> None:
     else:
         resolve(group).shutdown()
         _parts.remove(group)
+
+
+def get_pg_count() -> int:
+    """Groups of this process, the world among them."""
+    return int(dist.get_pg_count()) if _own is None else 1 + len(_parts)
 
 
 def get_rank(group: PcclProcessGroup | None = None) -> int:

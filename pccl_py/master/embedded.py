@@ -25,8 +25,9 @@ class Store(Protocol):
         """All records, as they were kept."""
 
     def keep(self, run_name: str, record: bytes) -> str | None:
-        """In place of the run's earlier record. A text: why another master serves now, so that this one must
-        not; the view in the record is then told to nobody."""
+        """In place of the earlier record by that name, the run's; its keepers have a record by a name of
+        their own. A text: why another master serves now, so that this one must not; the view in the
+        record is then told to nobody."""
 
     def forget(self, run_name: str) -> None: ...
 
@@ -92,9 +93,10 @@ class Master:
         return list(self._core.addresses())
 
     def status(self) -> dict[str, Any]:
-        """Of the run without a name: `{"view": number, "peers": [(peer, island, group), ...], "waiting":
-        islands at the door}`, and of all runs `"runs": {name: peers in it and at its door}`,
-        `"departures"`: how often they have become fewer, and `"fenced"`: why it serves no more, else ""."""
+        """Of the trainers of the run without a name: `{"view": number, "peers": [(peer, island, group), ...],
+        "waiting": islands at the door}`, of its keepers the same under `"keepers"`; and of all runs and roles
+        `"runs": {name: peers in it and at its door}` and `"departures"`: how often they
+        became fewer, and `"fenced"`: why it serves no more, else ""."""
         return dict(self._core.status())
 
     def report(self) -> dict[str, Any]:

@@ -58,6 +58,12 @@ class DiLoCo(Engine):
                          for it. The same on all peers
     verify_every         compare the outer state between peers after so many windows, and repair it; 0: never.
                          Costs a hash of it and no data
+    sampler              an ElasticSampler, whose global batch is what all peers train on in a window: of
+                         H * P * B samples for P peers and B a step; with fragments, between the departures
+                         of two. Then share() gives the samples of each step. However many peers there are, a
+                         window has the same; every sample of an epoch is used exactly once, whoever dies.
+                         Shared, and saved, with the outer state. overlapping=True, if averages travel while
+                         peers train. Ranks of an island have one each, of that rank's part of the data
 
     DiLoCo and LocalSGD also take these, for peers of different speeds:
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 import torch
 
 from ..errors import Evicted, OutcomeUnknown, UsageError
+from ..parallel.mean_metric import mean_metric
 from . import claims, options
 from .membership import Membership
 from .stats import Window
@@ -150,6 +151,34 @@ class Engine(Membership):
         for track in self._tracks:
             track.tokens += tokens
 
+    def share(self) -> list[int]:
+        """Of `sampler`: indices of the samples for this peer's next inner step. Empty where the window has
+        none left for it: it has just come in while averages travel, or there are more peers than samples.
+        Take the step all the same, without gradients; it has no weight.
+
+        What a window has used is committed with its average: a dead peer's samples, and those of a dropped or
+        unfinished window, are the first of a later one. A peer that trains the window again has the same.
+        """
+        if self._samples is None:
+            raise UsageError("share() without a sampler: pass sampler=pccl_py.parallel.ElasticSampler(...)")
+        if self._stage is Stage.OUTSIDE:
+            raise UsageError("share() before the first sync(), which says who has which samples")
+        window = self._window_in_training
+        steps = self._schedule.interval(window)
+        return self._samples.of_step(self._peer, window, self._steps, steps)
+
+    def mean(self, value: float, weight: float = 1.0) -> float:
+        """mean_metric() of pccl_py.parallel, as of the window's loss, weighted by its samples or tokens: the
+        same bits on all peers. Call it wherever `windows` has changed, and once before the first step (with
+        weight 0: a newcomer has no window yet, and the others are behind one). Where the run has gone on
+        without this peer, its own value; the end of its window joins again.
+        """
+        try:
+            return mean_metric(self._comm, value, weight)
+        except (Evicted, OutcomeUnknown) as error:
+            logger.warning("%s; a mean of this peer alone", error)
+            return float(value)
+
     # ---- what there is to see ------------------------------------------------------------------------------
 
     @property
@@ -212,6 +241,8 @@ class Engine(Membership):
             "residuals": None if self._feedback is None else self._feedback.state_dict(),
             "middle": bool(self._steps or self._outer.has_pending or any(t.steps for t in self._tracks)),
         }
+        if self._settings.sampler is not None:
+            private["samples"] = self._settings.sampler.state_dict()
         return {"kind": self._settings.kind, **self._outer.state_dict(), **private}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -225,7 +256,10 @@ class Engine(Membership):
             raise UsageError(f"load_state_dict() of a {type(saved).__name__}: pass what state_dict() gave")
         if saved.get("kind") != self._settings.kind:
             raise UsageError(f"the saved state is of {saved.get('kind')!r}, not of {self._settings.kind!r}")
-        self._outer.check_saved(saved, _PRIVATE)
+        sampler = self._settings.sampler
+        self._outer.check_saved(saved, _PRIVATE if sampler is None else (*_PRIVATE, "samples"))
+        if sampler is not None:
+            sampler.load_state_dict(saved["samples"])
         self._outer.load_state_dict(saved)
         self._position = int(saved["position"])
         self._steps = self._loaded_steps = int(saved["steps"])

@@ -64,6 +64,8 @@ class Membership(Windows):
         began = time.monotonic()
         info = self._synchronize()
         phase = outer.after_sync()
+        if self._samples is not None:
+            self._samples.seat(info.contributors, outer.windows, running=bool(phase))
         changed = bool(info.donors) or info.revision != offered
         if changed or (joining and not self._loaded):
             self._start_from_outer(mid_run=bool(phase))
@@ -76,6 +78,8 @@ class Membership(Windows):
         if self._inner_copy is not None:
             self._inner_copy.wanted |= came
             self._inner_copy.settle(self._slot())
+        if joining:
+            self._ranks.find_copies(outer.views(), outer.model.parameters)
         self._stage = self._resumed(joining, phase)
         if self._inner_copy is not None:
             self._inner_copy.exchange()
@@ -97,6 +101,9 @@ class Membership(Windows):
         if self._settings.pipelined and phase:
             self._outer.delta.zero_()
             self._own = Own(0.0, 0, 0, float(not self._finalizing))
+            if self._samples is not None:
+                self._own.samples = self._samples.nothing()
+                self._samples.asks(self._own.samples, self._slot())
             return Stage.DEPARTING
         pending = self._outer.has_pending and not self._settings.pipelined
         return Stage.FLYING if pending else Stage.TRAINING

@@ -12,7 +12,9 @@ from typing import Literal, TypedDict
 import torch
 
 from ..errors import UsageError
+from ..parallel.elastic_sampler import ElasticSampler
 from ..quantization import QuantConfig, numbers_of
+from . import samples
 from .fragments import Schedule
 from .pace import PaceRules
 from .reduction import How
@@ -38,6 +40,7 @@ class Common(TypedDict, total=False):
     bucket_cap_mb: float | None
     inner_state_on_join: InnerStateOnJoin
     verify_every: int
+    sampler: ElasticSampler | None
 
 
 class Paced(Common, total=False):
@@ -77,6 +80,7 @@ class Settings:
     device: torch.device | None = None
     pin_memory: bool | None = None
     inner_on_join: str = "keep"
+    sampler: ElasticSampler | None = None
     verify_every: int = 0
     pace: PaceRules = field(default_factory=lambda: PaceRules(1))
 
@@ -103,6 +107,7 @@ def settings(
     bucket_cap_mb: float | None = None,
     inner_state_on_join: str = "keep",
     verify_every: int = 0,
+    sampler: ElasticSampler | None = None,
     local_steps: str = "fixed",
     min_steps: int = 1,
     min_peers: int | None = None,
@@ -119,11 +124,14 @@ def settings(
     pace = _pace(schedule, local_steps, min_steps, min_peers, grace_ms)
     one_of(merge, "merge", ("mean", "rda"))
     clip = None if outer_momentum_clip is None else above_0(outer_momentum_clip, "outer_momentum_clip")
+    samples.check(sampler, schedule, overlaps=overlaps, timed=pace.timed)
     how = _how(code, weighting, schedule, pace, overlaps, bucket_cap_mb)
+    how = replace(how, together=how.together and sampler is None)
     # Peers may differ in sync_every where neither overlap nor speeds say when a window ends.
     timing = (pace,) if overlaps or pace.dynamic else (pace.quorum, grace_ms)
     numbers = numbers_of(code)
     alike = (kind, num_fragments, delay, alpha, staleness, lookahead, numbers, how.chunk, merge, clip)
+    of_sampler = samples.described(sampler)
     copies = " copy" * (inner_state_on_join == "copy")
     return Settings(
         kind=kind,
@@ -132,7 +140,7 @@ def settings(
         how=how,
         rules=Rules(merge=merge, gap=staleness == "gap", clip=clip, shares=weighting == "rarity"),
         weighting=weighting_of(weighting),
-        described=f"{(*alike, *timing)} {described(weighting)} {non_finite}{copies}",
+        described=f"{(*alike, *timing)} {described(weighting)} {non_finite}{copies}{of_sampler}",
         pipelined=pipelined,
         alpha=share(alpha, "fragment_update_alpha"),
         staleness=staleness,
@@ -141,6 +149,7 @@ def settings(
         non_finite=non_finite,
         device=None if backup_device is None else _device(backup_device),
         pin_memory=pin_memory,
+        sampler=sampler,
         inner_on_join=one_of(inner_state_on_join, "inner_state_on_join", ("keep", "zero", "copy")),
         verify_every=count(verify_every, "verify_every", 0),
         pace=pace,

@@ -58,6 +58,7 @@ class OuterState:
     overlaps      an average may wait for its application, and so is part of the shared state
     pipelined     the next delta is taken before the last average is applied
     own_start     peers begin a window elsewhere than at the outer parameters
+    extra         tensors of others that are shared, too
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class OuterState:
         overlaps: bool = False,
         pipelined: bool = False,
         own_start: bool = False,
+        extra: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.model = ModelParameters(model)
         groups = balanced(self.model.global_sizes, self.model.names, num_fragments)
@@ -98,6 +100,7 @@ class OuterState:
         self.update_norm = torch.zeros(1, dtype=torch.float64)  # of the last outer step
         self._rates = torch.tensor(self.optimizer.learning_rates, dtype=torch.float64)
         self._overlaps = overlaps
+        self._extra = dict(extra or {})
         # Another model of the same size, or another outer optimizer, is refused by name.
         described = f"{self.model.layout} {self.optimizer.described} {settings}"
         self.layout = xxh3_64_hexdigest(described.encode())
@@ -111,6 +114,7 @@ class OuterState:
         tensors["outer learning rates"] = self._rates
         tensors["phase"] = self._phase
         tensors["norm of the last outer step"] = self.update_norm
+        tensors |= self._extra
         if pending:
             tensors["pending average"] = self.pending
             tensors["counts of the pending average"] = self._pending_counts
@@ -216,6 +220,10 @@ class OuterState:
         for value, view in zip(local, self.of(moved, fragment), strict=True):
             value.add_(view.to(value))
         self.model.reshard()
+
+    def views(self) -> list[Tensor]:
+        """The outer parameters, one by one."""
+        return self._views
 
     def of(self, flat: Tensor, fragment: Fragment) -> list[Tensor]:
         """Views of a flat tensor, one for each parameter of the fragment."""

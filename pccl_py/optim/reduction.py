@@ -47,6 +47,7 @@ class Own:
     leaving          this is its last delta, and what quantization held back is to be had
     finite           False: its delta held NaN or infinity, and is zeros now
     extra            numbers whose weighted sum is wanted, as many on all peers
+    samples          float32, as many on all peers: what it has used of a sampler; see samples.py
     """
 
     weight: float
@@ -57,9 +58,11 @@ class Own:
     finite: bool = True
     leaving: bool = False
     extra: list[float] = field(default_factory=list)
+    samples: Tensor | None = None
 
     def counts(self, slot: int) -> list[Tensor]:
-        """float64 [TOTALS + MARKS + extra], and every slot's speed, float32: summed over the peers."""
+        """float64 [TOTALS + MARKS + extra], every slot's speed, float32, and samples, if any: summed over the
+        peers."""
         numbers = torch.zeros(TOTALS + MARKS + len(self.extra), dtype=torch.float64)
         bad = self.weight if not self.finite else 0.0
         either = self.steps > 0 or self.goes_on > 0
@@ -70,7 +73,7 @@ class Own:
         numbers[TOTALS + MARKS :] = torch.tensor(self.extra, dtype=torch.float64) * self.weight
         speeds = torch.zeros(SLOTS)
         speeds[slot] = self.speed
-        return [numbers, speeds]
+        return [numbers, speeds] if self.samples is None else [numbers, speeds, self.samples.clone()]
 
 
 def marked(numbers: list[float]) -> tuple[set[int], set[int]]:
@@ -89,6 +92,7 @@ class Landed:
     leaving  slots of those that leave after it
     speeds   inner steps per second, by slot
     extra    the weighted means of what Own.extra brought
+    samples  the sum of Own.samples
     bytes_sent, bytes_received    tensor data of this peer, in all that belongs to it
     """
 
@@ -102,6 +106,7 @@ class Landed:
     extra: list[float]
     bytes_sent: int
     bytes_received: int
+    samples: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -274,4 +279,6 @@ class Reduction:
         found = info or skipped
         assert found is not None
         bad, leaving = marked(sums[TOTALS : TOTALS + MARKS])
-        return Landed(found, weight, sums[:5], bad, leaving, sums[6], speeds, extra, *self._bytes)
+        samples = counts[2] if len(counts) > 2 else None
+        sent, received = self._bytes
+        return Landed(found, weight, sums[:5], bad, leaving, sums[6], speeds, extra, sent, received, samples)

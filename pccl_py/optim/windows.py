@@ -26,6 +26,7 @@ from .outer_step import OuterStep
 from .pace import Pace
 from .reduction import SLOTS, Comm, Landed, Own, Reduction
 from .residual_heirs import ResidualHeirs
+from .samples import Samples
 from .stats import Stats, Window
 from .track import Track
 
@@ -60,6 +61,7 @@ class Windows:
         self._settings = settings
         self._schedule = settings.schedule
         self._ranks = Ranks(comm)
+        self._samples = None if settings.sampler is None else Samples(settings.sampler)
         self._outer = OuterState(
             model,
             settings.outer,
@@ -70,6 +72,7 @@ class Windows:
             overlaps=settings.how.overlaps,
             pipelined=settings.pipelined,
             own_start=settings.staleness == "eager" or settings.lookahead,
+            extra=None if self._samples is None else self._samples.shared,
         )
         self._outer_step = OuterStep(self._outer, settings, self._ranks)
         self._overlaps = settings.how.overlaps
@@ -140,6 +143,8 @@ class Windows:
         self._late = self._is_late()
         moved = track.steps > 0 and not self._late
         weight = self._settings.weighting(track.progress()) if moved and track.whole else 0.0
+        if not self._has_share:
+            weight = 0.0
         outer.make_delta(fragment, moved=moved)
         delta = outer.delta[: fragment.size]
         self._delta_norm = norm(delta)
@@ -156,10 +161,37 @@ class Windows:
         if not own.finite or weight == 0:
             moved = False
             delta.zero_()
+        own.samples = self._samples_of(own)
         if self._settings.rules.merge == "rda":
             parts, joint = outer.of(delta, fragment), self._outer_step.joint(fragment)
             own.extra = rules.directions(parts, self._outer_step.exempt(fragment), joint)
         self._own, self._moved = own, moved
+
+    def _samples_of(self, own: Own) -> torch.Tensor | None:
+        """Those that are in this peer's delta."""
+        if self._samples is None:
+            return None
+        window, counts = self._window_in_training, own.weight > 0 and own.finite
+        done, steps = self._steps * counts, self._schedule.interval(window)
+        used = self._samples.used(self._peer, window, done, steps)
+        if not self._finalizing and self._leave_asked is None:
+            self._samples.asks(used, self._slot())
+        return used
+
+    @property
+    def _has_share(self) -> bool:
+        """Whether what it has trained is of samples that are its own."""
+        if self._samples is None:
+            return True
+        window = self._window_in_training
+        return bool(
+            self._samples.used(self._peer, window, self._steps, self._schedule.interval(window)).any()
+        )
+
+    @property
+    def _window_in_training(self) -> int:
+        """Which one of the run, from 0: one more than have been applied, while an average is under way."""
+        return self._outer.windows + (self._flight is not None or self._outer.has_pending)
 
     def _remake(self) -> None:
         """The delta as _capture() left it, to the last bit, as nothing has been trained since."""
@@ -212,6 +244,7 @@ class Windows:
         try:
             landed = self._flight.wait()
             average = self._outer.delta[: self._outer.fragment.size]
+            self._unify(average)
             skipped = left_out(landed, average, self._settings.non_finite)
         except NonFiniteError:
             self._lose_flight()
@@ -236,9 +269,16 @@ class Windows:
             feedback=self._feedback,
         )
         self._landed = landed, window
+        if self._samples is not None:
+            self._samples.commit(landed, self._outer.windows)
         self._outer.commit([window.weight, *landed.totals])
         self.stats.speeds = landed.speeds
         self._pace.speeds = [speed for speed in landed.speeds if speed > 0]
+
+    def _unify(self, average: torch.Tensor) -> None:
+        outer, fragment = self._outer, self._outer.fragment
+        parameters = outer.model.parameters[fragment.first : fragment.last]
+        self._ranks.unify(outer.of(average, fragment), parameters, fragment.first)
 
     def _lose_flight(self) -> None:
         self._flight = None
@@ -308,8 +348,12 @@ class Windows:
             track.begin()
 
     def _slot(self) -> int:
+        return self._peer % SLOTS
+
+    @property
+    def _peer(self) -> int:
         comm: Any = getattr(self._comm, "comm", self._comm)  # an Island's
-        return int(getattr(comm, "id", 0)) % SLOTS
+        return int(getattr(comm, "id", 0))
 
     # ---- the schedule --------------------------------------------------------------------------------------
 

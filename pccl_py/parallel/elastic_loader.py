@@ -8,6 +8,7 @@ from typing import Any
 
 import torch.utils.data
 
+from ..errors import UsageError
 from .elastic_sampler import ElasticSampler
 
 Key = Callable[[int, int], Any]
@@ -38,6 +39,8 @@ class ElasticLoader:
         keyed: bool = False,
         **options: Any,
     ) -> None:
+        if sampler.overlapping:
+            raise UsageError("a sampler with overlapping=True belongs to an optimizer, not to a loader")
         if options.get("num_workers", 0) > 0:
             options.setdefault("persistent_workers", True)
         self._sampler = sampler

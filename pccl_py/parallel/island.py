@@ -275,6 +275,11 @@ class Island:
         """Those of all ranks of this island, by rank; as many on each. Raises IslandLost."""
         return self._bond.tell_all(list(values))
 
+    def take_first_copy(self, part: Tensor, parameter: Tensor) -> None:
+        """`part`, of a parameter that several ranks of this island hold, becomes that of the first of them:
+        on all replicas of a mesh, or on all ranks for a plain parameter. Raises IslandLost."""
+        self._bond.broadcast(part, parameter)
+
     def update_topology(self, timeout: float | None = None) -> bool:
         """Communicator.update_topology(), with one outcome for all ranks of the island."""
         changed = self._bond.jointly(lambda: self.comm.update_topology(timeout))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 import torch.distributed as dist
+from torch import Tensor
 
 from ..communicator import Communicator
 from ..errors import (
@@ -111,6 +112,13 @@ class Bond:
         """As tell(), of as many values on all ranks."""
         try:
             return self._siblings.tell_all(values)
+        except IslandLost as error:
+            raise self._lost(error) from error
+
+    def broadcast(self, part: Tensor, parameter: Tensor) -> None:
+        """From the first rank that holds this part of a parameter to the others. Raises IslandLost."""
+        try:
+            self._siblings.broadcast(part, parameter)
         except IslandLost as error:
             raise self._lost(error) from error
 

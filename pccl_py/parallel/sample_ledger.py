@@ -27,7 +27,12 @@ class SampleLedger:
 
     def __init__(self, global_batch: int, state: Integers | None = None) -> None:
         self.global_batch = global_batch
-        self.state: Integers = np.zeros(_HEAD + 2 * global_batch, np.int64) if state is None else state
+        self.state: Integers = np.zeros(self.length(global_batch), np.int64) if state is None else state
+
+    @staticmethod
+    def length(global_batch: int) -> int:
+        """Of the state."""
+        return _HEAD + 2 * global_batch
 
     @property
     def position(self) -> int:

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -72,6 +73,27 @@ class Siblings:
             raise self._gone(error) from error
         return [each.tolist() for each in found]
 
+    def broadcast(self, part: torch.Tensor, parameter: torch.Tensor) -> None:
+        """In place, from the first to all ranks that hold the same part of a parameter."""
+        for device, group in self._holders(parameter):
+            moved = part.to(device)
+            try:
+                dist.broadcast(moved, src=dist.get_global_rank(group, 0), group=group)
+            except RuntimeError as error:
+                raise self._gone(error) from error
+            if moved is not part:
+                part.copy_(moved)
+
+    def _holders(self, parameter: Any) -> list[tuple[str, dist.ProcessGroup]]:
+        """Groups of ranks that hold the same of it, by turns: those of a DTensor's replicas."""
+        if self._group is None:
+            return []
+        if not hasattr(parameter, "placements"):
+            return [("cpu", self._group)]
+        mesh = parameter.device_mesh
+        kept = [n for n, placement in enumerate(parameter.placements) if placement.is_replicate()]
+        return [(mesh.device_type, mesh.get_group(n)) for n in kept]
+
     def _gone(self, error: RuntimeError) -> IslandLost:
         return IslandLost(
             f"rank {self.rank} of the island cannot reach all others, or one did not come within "
@@ -115,12 +137,13 @@ class Watch:
 def limit_waits(groups: list[dist.ProcessGroup], limit_s: float) -> None:
     """No collective of these groups that begins from now on waits longer."""
     limit = timedelta(seconds=limit_s)
+    set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout  # from 2.15 on
     for group in groups:
         try:
             if dist.get_backend(group) == "pccl":  # torch sets the timeouts of its own backends only
                 group.set_timeout(limit)
             else:
-                dist.distributed_c10d._set_pg_timeout(limit, group)
+                set_timeout(limit, group)
         except Exception as error:
             logger.warning("%s keeps its own timeout: %s", group.group_name, error)
 

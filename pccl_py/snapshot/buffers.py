@@ -7,18 +7,34 @@ that dies takes nothing with it: this side holds both buffers, and hands the new
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import suppress
 
-from ..errors import UsageError
-from . import memory, native
+from ..errors import NoSnapshotError, UsageError
+from . import memory, messages, native
 from .keeper_client import Keeper, KeeperLost, Kept
 from .messages import SLOTS
 
 logger = logging.getLogger("pccl_py")
 
 
+TURN_S = 5.0  # of a wait for the keeper, which may take several
+
+
 class Buffers:
-    def __init__(self, run: str, trainer: str, keeper: str, orphan_s: float, timeout_s: float) -> None:
+    """`protect`: how the keeper joins the run; None: it stays by itself."""
+
+    def __init__(
+        self,
+        run: str,
+        trainer: str,
+        keeper: str,
+        orphan_s: float,
+        timeout_s: float,
+        protect: messages.Protect | None = None,
+    ) -> None:
+        self._protect = protect
+        self.coded: messages.Coded | None = None  # as the keeper last said
         self.run, self.trainer = run, trainer
         self._name, self._orphan_s, self._timeout_s = keeper, orphan_s, timeout_s
         self.keeper: Keeper | None = None
@@ -42,7 +58,7 @@ class Buffers:
             self.keeper = self._attached(count, None, start)
 
     def _attached(self, count: int, handed: Kept | None, start: bool = True) -> Keeper:
-        return Keeper.attach(
+        keeper = Keeper.attach(
             self.run,
             self.trainer,
             keeper=self._name,
@@ -52,6 +68,13 @@ class Buffers:
             handed=handed,
             start=start,
         )
+        try:
+            if self._protect is not None:
+                keeper.protect(self._protect)
+        except BaseException:
+            keeper.close()
+            raise
+        return keeper
 
     def spare(self, count: int) -> tuple[Keeper, int, native.StagingPool] | None:
         """Where the next snapshot of so many bytes goes. None: prepare first."""
@@ -135,6 +158,32 @@ class Buffers:
             self.keeper.complete(slot, step, count, table)
         except KeeperLost:
             self.reattach()  # with this snapshot
+
+    def await_coded(self, step: int, timeout_s: float) -> str:
+        """Until others could bring `step` back. Empty, or why they cannot: then the trainer goes on."""
+        until = time.monotonic() + timeout_s
+        while self.keeper is not None:
+            left = max(until - time.monotonic(), 0.0)
+            self.coded = self.keeper.await_coded(step, min(left, TURN_S))
+            if self.coded.step >= step:
+                return ""
+            if left == 0:
+                return self.coded.fault or f"other keepers did not take part for {timeout_s:g} s"
+        return "there is no keeper"
+
+    def fetch(self, timeout_s: float) -> None:
+        """What was lost with its keeper is brought here. Raises NoSnapshotError."""
+        until = time.monotonic() + timeout_s
+        assert self.keeper is not None
+        while not self.keeper.fetch(min(max(until - time.monotonic(), 0.1), TURN_S)):
+            if time.monotonic() > until:
+                raise NoSnapshotError(
+                    f"for {timeout_s:g} s no other keeper could be asked for what was lost: is the master "
+                    "there, and are they? Load the newest checkpoint"
+                )
+        keeper, self.keeper = self.keeper, None
+        keeper.close()
+        self.attach()
 
     def forget(self, after: int) -> None:
         self.attach()

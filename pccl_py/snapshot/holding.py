@@ -115,6 +115,19 @@ class Holding:
         """Its descriptor and size; -1 and 0: it has none."""
         return self._buffers[slot].fd, self._buffers[slot].capacity
 
+    def slot_of(self, step: int) -> int:
+        """Where the snapshot of that step is complete; -1: nowhere."""
+        for slot in range(SLOTS):
+            record = self._complete(slot)
+            if record is not None and record.step == step:
+                return slot
+        return -1
+
+    def table(self, slot: int) -> bytes:
+        """Of what is complete in the slot."""
+        fd = self._buffers[slot].table
+        return b"" if fd < 0 else memory.read_all(fd, memory.size_of(fd))
+
     def begin(self, slot: int, step: int) -> None:
         """From now on the slot holds nothing complete."""
         newest = self.newest

@@ -23,7 +23,7 @@ from ..errors import (
     SnapshotMemoryError,
     UsageError,
 )
-from . import channel, launch, limits, memory, messages
+from . import bounded, channel, launch, limits, memory, messages
 from .control import Control
 from .messages import SLOTS, Message
 
@@ -46,6 +46,7 @@ class KeeperLost(SnapshotError):
     """The keeper is gone, and with it what it alone held. Attach again, with what this side holds."""
 
 
+_REFUSALS = {"memory": SnapshotMemoryError, "gone": NoSnapshotError, "none": NoSnapshotError}
 _Words = bytes  # since a field is called so, too
 
 
@@ -118,7 +119,7 @@ class Keeper:
         Raises SnapshotError, VersionError, UsageError.
         """
         for name in (run, trainer, keeper):
-            if not messages.is_name(name):
+            if not bounded.is_name(name):
                 raise UsageError(f"{name!r} is no name: up to {limits.NAME_CHARS_MAX} printable characters")
         slot, fds = None, []
         if handed is not None:
@@ -234,6 +235,19 @@ class Keeper:
             if kept.step > after:
                 self._drop_kept(kept.slot)
 
+    def protect(self, options: messages.Protect) -> None:
+        """From now on coded with other keepers of the run. Raises SnapshotError where it is otherwise."""
+        self._ask(options, messages.Protecting)
+
+    def await_coded(self, step: int, seconds: float) -> messages.Coded:
+        """After so many seconds, or once `step` is coded. 0: this trainer waits no longer."""
+        return self._ask(messages.AwaitCoded(step, seconds), messages.Coded)[0]
+
+    def fetch(self, seconds: float) -> bool:
+        """Whether the newest snapshot, lost elsewhere, is in the keeper: attach again. Raises NoSnapshotError
+        where there was none, or too much is lost."""
+        return self._ask(messages.Fetch(seconds), messages.Fetched)[0].step >= 0
+
     def detach(self, *, free: bool) -> None:
         """Politely. `free`: nobody will want these snapshots."""
         try:
@@ -280,5 +294,5 @@ def _request(
         return answer, given
     channel.close_all(given)
     if isinstance(answer, messages.Refused):
-        raise (SnapshotMemoryError if answer.code == "memory" else SnapshotError)(answer.text)
+        raise _REFUSALS.get(answer.code, SnapshotError)(answer.text)
     raise ProtocolError(f"the keeper answered {type(answer).__name__}")

@@ -10,6 +10,9 @@ descriptors that come with it; the memory of an Attach is what a keeper that die
     Complete  [table]     ->    Completed
     Forget                ->    Forgotten
     Detach                ->    Detached
+    Protect               ->    Protecting                                   from then on coded with others
+    AwaitCoded            ->    Coded                                        when it is, or time is over
+    Fetch                 ->    Fetched                                      what was lost is here: reattach
     AskSummary            ->    Summary                                      anybody
     Free                  ->    Freed                                        anybody; then the keeper ends
                                 Refused                                      instead of any answer
@@ -18,73 +21,18 @@ descriptors that come with it; the memory of an Attach is what a keeper that die
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, NoReturn
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ..errors import DamagedError, ProtocolError
 from ..values import bounded_json
-from . import limits
+from . import bounded, limits
 
-Check = Callable[[object], bool]
 SLOTS = 2
 
 
-def _field(check: Check, **more: Any) -> Any:
-    return field(metadata={"check": check}, **more)
-
-
-def _whole(least: int, most: int) -> Any:
-    return _field(lambda value: type(value) is int and least <= value <= most)
-
-
-def _bytes() -> Any:
-    return _whole(0, limits.BUFFER_BYTES_MAX)
-
-
-def _step() -> Any:
-    return _whole(-1, limits.STEP_MAX)  # -1: none
-
-
-def _taken() -> Any:
-    return _whole(0, limits.STEP_MAX)
-
-
 def _slot() -> Any:
-    return _whole(0, SLOTS - 1)
-
-
-def _flag() -> Any:
-    return _field(lambda value: type(value) is bool)
-
-
-def _seconds() -> Any:
-    return _field(lambda value: type(value) in (int, float) and 0 <= value <= limits.ORPHAN_S_MAX)  # type: ignore[operator]
-
-
-def is_name(value: object) -> bool:
-    """Of a run, a trainer, a keeper: printable, so that it can be shown, and not too long."""
-    return isinstance(value, str) and 0 < len(value) <= limits.NAME_CHARS_MAX and value.isprintable()
-
-
-def _name() -> Any:
-    return _field(is_name)
-
-
-def _word(*known: str) -> Any:
-    return _field(lambda value: value in known)
-
-
-def _text() -> Any:
-    return _field(lambda value: isinstance(value, str) and len(value) <= limits.TEXT_CHARS_MAX)
-
-
-def _list(of: type, most: int) -> Any:
-    return field(metadata={"of": of, "most": most})
-
-
-def _optional(of: type) -> Any:
-    return field(metadata={"of": of, "optional": True})
+    return bounded.whole(0, SLOTS - 1)
 
 
 STATES = ("empty", "writing", "complete")
@@ -95,12 +43,12 @@ class Slot:
     """One of a trainer's two buffers. `capacity` 0: it has no memory. `bytes`, `crc32` of the table: of a
     complete snapshot, as its trainer said."""
 
-    state: str = _word(*STATES)
-    capacity: int = _bytes()
-    step: int = _step()
-    bytes: int = _bytes()
-    table_bytes: int = _whole(0, limits.TABLE_BYTES_MAX)
-    crc32: int = _whole(0, 0xFFFFFFFF)
+    state: str = bounded.word(*STATES)
+    capacity: int = bounded.byte_count()
+    step: int = bounded.step()
+    bytes: int = bounded.byte_count()
+    table_bytes: int = bounded.whole(0, limits.TABLE_BYTES_MAX)
+    crc32: int = bounded.whole(0, 0xFFFFFFFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +56,10 @@ class Attach:
     """`bytes`: that each buffer will need, 0: not known. `step` and the others: of the snapshot that is
     handed over with its buffer, then its table; -1: none."""
 
-    trainer: str = _name()
-    bytes: int = _bytes()
-    orphan_s: float = _seconds()
-    handed: Slot | None = _optional(Slot)
+    trainer: str = bounded.name()
+    bytes: int = bounded.byte_count()
+    orphan_s: float = bounded.seconds()
+    handed: Slot | None = bounded.optional(Slot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,26 +67,26 @@ class Attached:
     """`committed`: the slot of the newest complete snapshot, -1: none. With the control page, then each
     slot's buffer if it has one, then the table of each that is complete."""
 
-    committed: int = _whole(-1, SLOTS - 1)
-    slots: tuple[Slot, ...] = _list(Slot, SLOTS)
+    committed: int = bounded.whole(-1, SLOTS - 1)
+    slots: tuple[Slot, ...] = bounded.listed(Slot, SLOTS)
 
 
 @dataclass(frozen=True, slots=True)
 class Reserve:
     slot: int = _slot()
-    bytes: int = _bytes()
+    bytes: int = bounded.byte_count()
 
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
     slot: int = _slot()
-    capacity: int = _bytes()
+    capacity: int = bounded.byte_count()
 
 
 @dataclass(frozen=True, slots=True)
 class Begin:
     slot: int = _slot()
-    step: int = _taken()
+    step: int = bounded.taken()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,39 +94,91 @@ class Complete:
     """`bytes` of the buffer; the table is handed over, sealed, with its checksum."""
 
     slot: int = _slot()
-    step: int = _taken()
-    bytes: int = _bytes()
-    crc32: int = _whole(0, 0xFFFFFFFF)
+    step: int = bounded.taken()
+    bytes: int = bounded.byte_count()
+    crc32: int = bounded.whole(0, 0xFFFFFFFF)
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
     slot: int = _slot()
-    step: int = _step()
+    step: int = bounded.step()
 
 
 @dataclass(frozen=True, slots=True)
 class Forget:
     """Of snapshots after `step`."""
 
-    step: int = _step()
+    step: int = bounded.step()
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    committed: int = _whole(-1, SLOTS - 1)
+    committed: int = bounded.whole(-1, SLOTS - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Detach:
     """`free`: nobody will want these snapshots."""
 
-    free: bool = _flag()
+    free: bool = bounded.flag()
 
 
 @dataclass(frozen=True, slots=True)
 class Detached:
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class Protect:
+    """Join the run at `master` as a keeper: whatever `parity` failure domains vanish, no snapshot is lost.
+    `rate`: bytes per second that coding may send at most, 0: any. Of all trainers of a keeper the same."""
+
+    master: str = bounded.text()
+    secret_file: str = bounded.text()
+    encrypt: bool = bounded.flag()
+    insecure: bool = bounded.flag()
+    run_name: str = bounded.text()
+    listen: str = bounded.text()
+    advertise: str = bounded.text()
+    domain: str = bounded.name()
+    parity: int = bounded.whole(1, 255)
+    rate: int = bounded.byte_count()
+
+
+@dataclass(frozen=True, slots=True)
+class Protecting:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitCoded:
+    """`seconds` 0: the trainer will not wait any longer, and may write where the last one lies."""
+
+    step: int = bounded.taken()
+    seconds: float = bounded.seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """`step`: the newest that is coded, -1: none. `losses`: hosts that may be lost now. `fault`: what keeps
+    this keeper from it, empty: nothing but time."""
+
+    step: int = bounded.step()
+    losses: int = bounded.whole(0, 255)
+    fault: str = bounded.text()
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    seconds: float = bounded.seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """-1: time is over."""
+
+    step: int = bounded.step()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,49 +190,51 @@ class AskSummary:
 class Trainer:
     """What a keeper holds of one trainer. `pid` 0: it is not attached, for `gone_s` seconds now."""
 
-    trainer: str = _name()
-    pid: int = _whole(0, 1 << 40)
-    gone_s: float = _field(lambda value: type(value) in (int, float) and 0 <= value < math.inf)  # type: ignore[operator]
-    step: int = _step()
-    age_s: float = _field(lambda value: type(value) in (int, float) and 0 <= value < math.inf)  # type: ignore[operator]
-    bytes: int = _bytes()
-    memory: int = _bytes()
+    trainer: str = bounded.name()
+    pid: int = bounded.whole(0, 1 << 40)
+    gone_s: float = bounded.checked(lambda value: type(value) in (int, float) and 0 <= value < math.inf)  # type: ignore[operator]
+    step: int = bounded.step()
+    age_s: float = bounded.checked(lambda value: type(value) in (int, float) and 0 <= value < math.inf)  # type: ignore[operator]
+    bytes: int = bounded.byte_count()
+    memory: int = bounded.byte_count()
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    run: str = _name()
-    keeper: str = _name()
-    pid: int = _whole(0, 1 << 40)
-    trainers: tuple[Trainer, ...] = _list(Trainer, limits.TRAINERS_MAX)
+    run: str = bounded.name()
+    keeper: str = bounded.name()
+    pid: int = bounded.whole(0, 1 << 40)
+    trainers: tuple[Trainer, ...] = bounded.listed(Trainer, limits.TRAINERS_MAX)
 
 
 @dataclass(frozen=True, slots=True)
 class Free:
     """`force`: also while trainers are attached."""
 
-    force: bool = _flag()
+    force: bool = bounded.flag()
 
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    bytes: int = _bytes()
+    bytes: int = bounded.byte_count()
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
     """`memory`: there is not enough: `needed`, `available`. `older`: there is a newer step. `busy`: the
-    trainer is attached already. `wrong`: the message does not fit what the keeper holds."""
+    trainer is attached already. `wrong`: the message does not fit what the keeper holds. `gone`: more was
+    lost than can be brought back. `none`: there never was any."""
 
-    code: str = _word("memory", "older", "busy", "wrong")
-    text: str = _text()
-    needed: int = _bytes()
-    available: int = _bytes()
+    code: str = bounded.word("memory", "older", "busy", "wrong", "gone", "none")
+    text: str = bounded.text()
+    needed: int = bounded.byte_count()
+    available: int = bounded.byte_count()
 
 
 Message = (
     Attach | Attached | Reserve | Reserved | Begin | Complete | Completed | Forget | Forgotten | Detach
-    | Detached | AskSummary | Summary | Free | Freed | Refused
+    | Detached | Protect | Protecting | AwaitCoded | Coded | Fetch | Fetched | AskSummary | Summary | Free
+    | Freed | Refused
 )  # fmt: skip
 _BY_NAME: dict[str, type[Any]] = {kind.__name__: kind for kind in Message.__args__}
 
@@ -251,33 +253,9 @@ def decode(data: bytes) -> Message:
     except DamagedError as error:
         raise ProtocolError(str(error)) from None
     if not isinstance(value, dict) or not isinstance(value.get("is"), str):
-        _refuse("no object with a name")
+        bounded.refuse("no object with a name")
     kind = _BY_NAME.get(value.pop("is"))
     if kind is None:
-        _refuse("it has a name that no message has")
-    message: Message = _read(kind, value)
+        bounded.refuse("it has a name that no message has")
+    message: Message = bounded.read(kind, value)
     return message
-
-
-def _read(kind: type[Any], value: object) -> Any:
-    known = fields(kind)
-    if not isinstance(value, dict) or value.keys() != {one.name for one in known}:
-        _refuse(f"{kind.__name__} has other fields")
-    return kind(**{one.name: _value(kind, one, value[one.name]) for one in known})
-
-
-def _value(kind: type[Any], one: Any, value: object) -> Any:
-    about = one.metadata
-    if "check" in about:
-        if not about["check"](value):
-            _refuse(f"{kind.__name__}.{one.name} is out of bounds")
-        return value
-    if "optional" in about:
-        return None if value is None else _read(about["of"], value)
-    if not isinstance(value, list) or len(value) > about["most"]:
-        _refuse(f"{kind.__name__}.{one.name} is no list, or too long")
-    return tuple(_read(about["of"], item) for item in value)
-
-
-def _refuse(why: str) -> NoReturn:
-    raise ProtocolError(f"a message between trainer and keeper: {why}; run one release of this library")

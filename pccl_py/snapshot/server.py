@@ -8,19 +8,22 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import queue
 import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 
 from ..errors import PcclError
 from . import channel, limits, memory, messages
+from .calls import Calls
+from .connections import Connection, told_of
 from .holding import Holding, Refusal
+from .populating import Populating
 from .processes import is_exiting
+from .protection import Member, Protection
 
 logger = logging.getLogger("pccl_py.keeper")
 TICK_S = 0.2  # how often the loop looks at its clocks
@@ -29,45 +32,23 @@ SHORT_S = 0.5  # until it looks again whether it may accept, where descriptors o
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-@dataclass(eq=False, slots=True)
-class _Connection:
-    socket: socket.socket
-    pid: int
-    born: float
-    greeted: bool = False
-    holding: Holding | None = None
-    refusal: Refusal | None = None  # of a Begin, for the Complete that follows
-    waiting: tuple[messages.Attach, list[int], float] | None = None  # for its predecessor, until then
-    filling: set[int] = field(default_factory=set)
-
-
-@dataclass(frozen=True, slots=True)
-class _Filled:
-    connection: _Connection
-    holding: Holding
-    slot: int
-    fd: int
-    capacity: int
-    refusal: Refusal | None
-
-
 class Server:
     """Listens at `listener` (bound, of kind SOCK_SEQPACKET); `run` returns when nobody needs it any more."""
 
     def __init__(self, listener: socket.socket, run: str, keeper: str, orphan_s: float) -> None:
+        self.calls = Calls()
         self._listener, self._run, self._keeper = listener, run, keeper
         self._selector = selectors.DefaultSelector()
         self._holdings: dict[str, Holding] = {}
-        self._connections: set[_Connection] = set()
-        self._filled: queue.SimpleQueue[_Filled] = queue.SimpleQueue()
-        self._pledged: dict[int, int] = {}  # buffers on their way to be populated: descriptor, bytes
+        self._connections: set[Connection] = set()
+        self._protection = Protection(self._holdings, self._attached, orphan_s)
+        self._populating = Populating(self.calls)
         self._accepts_at = 0.0  # the listener is not looked at before; 0: it is
         self._over = False
         self._idle_since, self._orphan_s = time.monotonic(), orphan_s
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ)
-        self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._selector.register(self.calls.wakes, selectors.EVENT_READ)
 
     def run(self) -> None:
         while not self._over:
@@ -75,17 +56,29 @@ class Server:
             for key, _ in self._selector.select(WAITING_TICK_S if waiting else TICK_S):
                 if key.fileobj is self._listener:
                     self._accept()
-                elif key.fileobj == self._woken:
-                    os.read(self._woken, 4096)
+                elif key.fileobj == self.calls.wakes:
+                    self.calls.woken()
                 else:
                     self._read(key.data)
-            self._take_filled()
+            self.calls.run()
             self._look_at_clocks()
+        self._leave_run()
         self.close()
 
     def stop(self) -> None:
         """From a signal handler: the loop ends."""
         self._over = True
+
+    def _leave_run(self) -> None:
+        """The member says farewell; what it asks meanwhile is answered."""
+        member = self._protection.member
+        if member is None:
+            return
+        leaving = threading.Thread(target=member.stop, daemon=True)
+        leaving.start()
+        while leaving.is_alive():
+            self.calls.run()
+            leaving.join(WAITING_TICK_S)
 
     def close(self) -> None:
         for connection in list(self._connections):
@@ -116,11 +109,11 @@ class Server:
             except BaseException:
                 accepted.close()
                 raise
-            connection = _Connection(accepted, pid, time.monotonic())
+            connection = Connection(accepted, pid, time.monotonic())
             self._connections.add(connection)
             self._selector.register(accepted, selectors.EVENT_READ, connection)
 
-    def _read(self, connection: _Connection) -> None:
+    def _read(self, connection: Connection) -> None:
         if connection not in self._connections:
             return
         try:
@@ -145,7 +138,7 @@ class Server:
         finally:
             channel.close_all(fds)
 
-    def _drop(self, connection: _Connection, why: Exception | None = None) -> None:
+    def _drop(self, connection: Connection, why: Exception | None = None) -> None:
         if connection not in self._connections:
             return
         if why is not None:
@@ -157,10 +150,14 @@ class Server:
             channel.close_all(connection.waiting[1])
             connection.waiting = None
         if connection.holding is not None:
+            self._protection.gone(connection.holding.trainer)
             connection.holding.gone_since = time.monotonic()
             connection.holding = None
 
-    def _send(self, connection: _Connection, message: messages.Message, fds: list[int] | None = None) -> None:
+    def _attached(self) -> set[str]:
+        return {one.holding.trainer for one in self._connections if one.holding is not None}
+
+    def _send(self, connection: Connection, message: messages.Message, fds: list[int] | None = None) -> None:
         try:
             channel.send(connection.socket, message, fds or [])
         except OSError as error:  # also one that reads nothing: its answers are small
@@ -168,16 +165,22 @@ class Server:
 
     # --- Messages. `fds` are closed by the caller; who keeps one takes it out of the list.
 
-    def _answer(self, connection: _Connection, message: messages.Message, fds: list[int]) -> None:
+    def _answer(self, connection: Connection, message: messages.Message, fds: list[int]) -> None:
         match message:
             case messages.Attach():
                 self._attach(connection, message, fds)
             case messages.AskSummary():
-                self._send(connection, self._summary())
+                pids = {one.holding.trainer: one.pid for one in self._connections if one.holding is not None}
+                self._send(
+                    connection,
+                    messages.Summary(self._run, self._keeper, os.getpid(), told_of(self._holdings, pids)),
+                )
             case messages.Free():
                 self._free(connection, message.force)
             case messages.Reserve() | messages.Begin() | messages.Complete() | messages.Forget():
                 self._of_trainer(connection, message, fds)
+            case messages.Protect() | messages.AwaitCoded() | messages.Fetch():
+                self._of_protection(connection, message)
             case messages.Detach():
                 self._detach(connection, message.free)
             case _:
@@ -185,7 +188,7 @@ class Server:
 
     def _of_trainer(
         self,
-        connection: _Connection,
+        connection: Connection,
         message: messages.Reserve | messages.Begin | messages.Complete | messages.Forget,
         fds: list[int],
     ) -> None:
@@ -203,7 +206,27 @@ class Server:
                 holding.forget(message.step)
                 self._send(connection, messages.Forgotten(holding.control.committed()))
 
-    def _attach(self, connection: _Connection, said: messages.Attach, fds: list[int]) -> None:
+    def _of_protection(
+        self, connection: Connection, message: messages.Protect | messages.AwaitCoded | messages.Fetch
+    ) -> None:
+        if connection.holding is None:
+            raise Refusal("wrong", "attach first")
+        trainer, answer = connection.holding.trainer, partial(self._send, connection)
+        match message:
+            case messages.Protect():
+                self._protection.begin(message, self._join)
+                answer(messages.Protecting())
+            case messages.AwaitCoded():
+                self._protection.await_coded(trainer, message, answer)
+            case messages.Fetch():
+                self._protection.fetch(trainer, message, answer)
+
+    def _join(self, said: messages.Protect) -> Member:
+        from .member import RunMember  # the network, and arrays: for keepers that are in a run alone
+
+        return RunMember(f"{self._keeper[:40]}-{os.urandom(6).hex()}", said, self._protection, self.calls)
+
+    def _attach(self, connection: Connection, said: messages.Attach, fds: list[int]) -> None:
         if connection.holding is not None or connection.waiting is not None:
             raise Refusal("wrong", "this connection is attached already")
         if (said.handed is not None) != (len(fds) == 2):
@@ -212,7 +235,7 @@ class Server:
         connection.waiting = (said, kept, time.monotonic() + limits.EXITING_S)
         self._attach_if_free(connection)
 
-    def _attach_if_free(self, connection: _Connection) -> None:
+    def _attach_if_free(self, connection: Connection) -> None:
         """Once the trainer of that name is gone: killed ones close their socket late."""
         assert connection.waiting is not None
         said, fds, until = connection.waiting
@@ -233,10 +256,10 @@ class Server:
             channel.close_all(fds)
 
     @staticmethod
-    def _holds(connection: _Connection, trainer: str) -> bool:
+    def _holds(connection: Connection, trainer: str) -> bool:
         return connection.holding is not None and connection.holding.trainer == trainer
 
-    def _take_in(self, connection: _Connection, said: messages.Attach, fds: list[int]) -> None:
+    def _take_in(self, connection: Connection, said: messages.Attach, fds: list[int]) -> None:
         holding = self._holdings.get(said.trainer)
         if holding is None:
             if len(self._holdings) >= limits.TRAINERS_MAX:
@@ -248,7 +271,7 @@ class Server:
                 fds.clear()
                 holding.adopt(said.handed, buffer, table)
             if said.bytes:
-                self._expect_memory(holding.lacking(said.bytes), f"a state of {said.bytes >> 20} MiB")
+                self._populating.expect(holding.lacking(said.bytes), f"a state of {said.bytes >> 20} MiB")
         except Refusal:
             if said.trainer not in self._holdings:
                 holding.close()
@@ -259,13 +282,7 @@ class Server:
         told, given = holding.described()
         self._send(connection, told, given)
 
-    def _expect_memory(self, needed: int, what: str) -> None:
-        lacking = sum(max(count - memory.held(fd), 0) for fd, count in self._pledged.items())
-        free = max(memory.available() - lacking, 0)
-        if needed > free:
-            raise Refusal("memory", memory.exhausted(needed, free, what), needed, free)
-
-    def _reserve(self, connection: _Connection, holding: Holding, said: messages.Reserve) -> None:
+    def _reserve(self, connection: Connection, holding: Holding, said: messages.Reserve) -> None:
         fd, capacity = holding.buffer(said.slot)
         if capacity >= said.bytes and fd >= 0:
             self._send(connection, messages.Reserved(said.slot, capacity), [fd])
@@ -274,47 +291,34 @@ class Server:
             raise Refusal("wrong", "one buffer at a time is made, and not for the newest snapshot's")
         wanted = memory.whole_units(said.bytes)
         holding.place(said.slot, -1, 0)  # the one that is too small is freed first
-        self._expect_memory(wanted, f"a buffer of {wanted >> 20} MiB")
-        fd = memory.make(f"pccl-{said.slot}", wanted)
-        work = threading.Thread(
-            target=self._fill, args=(connection, holding, said.slot, fd, wanted), daemon=True
+        self._populating.expect(wanted, f"a buffer of {wanted >> 20} MiB")
+        self._populating.start(
+            f"pccl-{said.slot}",
+            wanted,
+            lambda: connection in self._connections,
+            partial(self._take_filled, connection, holding, said.slot, wanted),
         )
-        self._pledged[fd] = wanted
-        try:
-            work.start()
-        except RuntimeError:  # no thread can be had
-            del self._pledged[fd]
-            os.close(fd)
-            raise
         connection.filling.add(said.slot)
 
-    def _fill(self, connection: _Connection, holding: Holding, slot: int, fd: int, wanted: int) -> None:
-        """On a thread of its own."""
-        refusal = None
-        try:
-            memory.fill(fd, wanted, lambda: connection in self._connections)
-        except OSError as error:
-            free = memory.available()
-            text = f"{memory.exhausted(wanted, free, 'a buffer')} ({error.strerror})"
-            refusal = Refusal("memory", text, wanted, free)
-        self._filled.put(_Filled(connection, holding, slot, fd, wanted, refusal))
-        with suppress(OSError):
-            os.write(self._wake, b"x")
+    def _take_filled(
+        self,
+        connection: Connection,
+        holding: Holding,
+        slot: int,
+        capacity: int,
+        fd: int,
+        refusal: Refusal | None,
+    ) -> None:
+        connection.filling.discard(slot)
+        if refusal is not None or connection.holding is not holding:
+            os.close(fd)
+            if refusal is not None and connection in self._connections:
+                self._send(connection, refusal.answer)
+            return
+        holding.place(slot, fd, capacity)
+        self._send(connection, messages.Reserved(slot, capacity), [fd])
 
-    def _take_filled(self) -> None:
-        while not self._filled.empty():
-            done = self._filled.get()
-            del self._pledged[done.fd]
-            done.connection.filling.discard(done.slot)
-            if done.refusal is not None or done.connection.holding is not done.holding:
-                os.close(done.fd)
-                if done.refusal is not None and done.connection in self._connections:
-                    self._send(done.connection, done.refusal.answer)
-                continue
-            done.holding.place(done.slot, done.fd, done.capacity)
-            self._send(done.connection, messages.Reserved(done.slot, done.capacity), [done.fd])
-
-    def _begin(self, connection: _Connection, holding: Holding, said: messages.Begin) -> None:
+    def _begin(self, connection: Connection, holding: Holding, said: messages.Begin) -> None:
         connection.refusal = None
         try:
             holding.begin(said.slot, said.step)
@@ -322,7 +326,7 @@ class Server:
             connection.refusal = refusal
 
     def _complete(
-        self, connection: _Connection, holding: Holding, said: messages.Complete, fds: list[int]
+        self, connection: Connection, holding: Holding, said: messages.Complete, fds: list[int]
     ) -> None:
         if connection.refusal is not None:
             raise connection.refusal
@@ -332,35 +336,18 @@ class Server:
         holding.complete(said, table)
         self._send(connection, messages.Completed(said.slot, said.step))
 
-    def _detach(self, connection: _Connection, free: bool) -> None:
+    def _detach(self, connection: Connection, free: bool) -> None:
         holding = connection.holding
         if holding is not None and free:
             connection.holding = None
+            self._protection.freed.add(holding.trainer)
             del self._holdings[holding.trainer]
             holding.close()
         self._send(connection, messages.Detached())
         self._drop(connection)
         self._over = self._over or (free and not self._holdings)
 
-    def _summary(self) -> messages.Summary:
-        pids = {one.holding.trainer: one.pid for one in self._connections if one.holding is not None}
-        told = []
-        for name, holding in self._holdings.items():
-            newest, gone = holding.newest, holding.gone_since
-            told.append(
-                messages.Trainer(
-                    trainer=name,
-                    pid=pids.get(name, 0),
-                    gone_s=0.0 if gone is None else time.monotonic() - gone,
-                    step=-1 if newest is None else newest.step,
-                    age_s=0.0 if newest is None else max(time.time() - newest.time, 0.0),
-                    bytes=0 if newest is None else newest.bytes,
-                    memory=holding.memory_bytes,
-                )
-            )
-        return messages.Summary(self._run, self._keeper, os.getpid(), tuple(told))
-
-    def _free(self, connection: _Connection, force: bool) -> None:
+    def _free(self, connection: Connection, force: bool) -> None:
         attached = [one.pid for one in self._connections if one.holding is not None]
         if attached and not force:
             raise Refusal("busy", f"processes {attached} of run {self._run!r} are attached: end them first")
@@ -372,6 +359,7 @@ class Server:
 
     def _look_at_clocks(self) -> None:
         now = time.monotonic()
+        self._protection.look()
         if 0 < self._accepts_at <= now:
             self._accepts_at = 0.0
             self._selector.register(self._listener, selectors.EVENT_READ)
@@ -390,10 +378,10 @@ class Server:
         elif now - self._idle_since > self._orphan_s:
             self._over = True
 
-    def _retry(self, connection: _Connection) -> None:
+    def _retry(self, connection: Connection) -> None:
         self._guarded(connection, lambda: self._attach_if_free(connection))
 
-    def _guarded(self, connection: _Connection, action: Callable[[], None]) -> None:
+    def _guarded(self, connection: Connection, action: Callable[[], None]) -> None:
         try:
             action()
         except Refusal as refusal:

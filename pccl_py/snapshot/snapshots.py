@@ -17,13 +17,14 @@ from ..checkpoint.shard_plans import ShardContent
 from ..checkpoint.stats import LoadInfo
 from ..checkpoint.store_coordination import of_process_group
 from ..checkpoint.targets import Fit
-from ..errors import CheckpointError, NoSnapshotError, NotBuilt, SnapshotError, UsageError
+from ..errors import CheckpointError, NoSnapshotError, SnapshotError, UsageError
 from ..staging import fence
 from ..staging.hooks import hook
 from ..state.boxed import World
 from ..state.train_state import Taken, TrainState, as_state
 from ..values.limits import BLOCK_BYTES
 from . import limits, native
+from .across_hosts import check_parity, protect_by
 from .behind import Behind, Job
 from .buffers import Buffers
 from .holding import older
@@ -53,7 +54,9 @@ class SnapshotStatus:
     """How safe the state is.
 
     step        of the newest complete snapshot, None: there is none;    age_s: since it was completed here
-    losses      hosts that may be lost without losing it: 0, without parity
+    losses      hosts (failure domains) that may be lost at once without losing the newest coded one
+    coded       the newest step that others could bring back; None: there is none, or no parity
+    fault       why that is not the newest complete one; empty: it is, or will be soon
     bytes       of that snapshot;    memory_bytes: that the keeper holds for this trainer
     taken, skipped, failed    since this object was made
     """
@@ -61,6 +64,8 @@ class SnapshotStatus:
     step: int | None
     age_s: float | None
     losses: int
+    coded: int | None
+    fault: str
     bytes: int
     memory_bytes: int
     taken: int
@@ -87,8 +92,13 @@ class Snapshots:
     A keeper process of this host, which outlives the trainer, holds the newest complete snapshot: after a
     crash, `restore(state)` in the new process has it back at the speed of memory.
 
-    comm        the Communicator of the run, which names it
-    parity      hosts that may be lost at once; 0: this level alone, which outlives processes
+    comm        the Communicator of the run, which names it, and whose master keepers join
+    parity      hosts that may be lost at once; 0: this level alone, which outlives processes. Otherwise the
+                keepers of the run code what they hold, each snapshot before the next but one is begun; a
+                trainer's name is its own in the whole run then, and restore() brings back what was lost
+    domain      what is lost as one, where that is not the host
+    rate_limit  bytes per second that a keeper sends for coding; None: any
+    code_s      so long a snapshot waits to be coded; then the training goes on without
     every       `step()` takes one at steps that this divides
     run         two runs of one host have different names. trainer: so have two processes of one run that
                 take snapshots; None: the rank, where there are ranks
@@ -110,6 +120,9 @@ class Snapshots:
         comm: Any = None,
         *,
         parity: int = 0,
+        domain: str | None = None,
+        rate_limit: float | None = None,
+        code_s: float = 60.0,
         every: int | None = None,
         run: str | None = None,
         trainer: str | None = None,
@@ -120,8 +133,7 @@ class Snapshots:
         timeout_s: float = 600.0,
         keeper: str = "host",
     ) -> None:
-        if parity:
-            raise NotBuilt("parity= waits for encoding between keepers; 0 outlives the trainer, not its host")
+        check_parity(comm, parity, code_s)
         _check(every, on_busy, copy_threads, orphan_s, timeout_s)
         self._every, self._lazy, self._on_busy = every, lazy, on_busy
         self._copy_threads, self._timeout_s = copy_threads, timeout_s
@@ -130,7 +142,10 @@ class Snapshots:
         self._world = World(rank, size, (rank,))  # what others hold alike may be gone with them
         self._restores = 0
         named = run or getattr(comm, "run_name", "") or "run"
-        self._buffers = Buffers(named, trainer or _trainer(self._world), keeper, orphan_s, timeout_s)
+        protect = protect_by(comm, parity, domain, rate_limit) if parity else None
+        self._code_s, self._coded = code_s, bool(parity)
+        self._fault = ""
+        self._buffers = Buffers(named, trainer or _trainer(self._world), keeper, orphan_s, timeout_s, protect)
         self._behind = Behind(self._look_after_keeper)
         self._known = KnownStates()
         self._count = 0  # bytes of the last state
@@ -218,6 +233,8 @@ class Snapshots:
         complete_s = time.perf_counter() - pending.begun
         self._last = SnapshotInfo(pending.step, size, pending.blocked_s, pending.staged.waited_s, complete_s)
         self._buffers.prepare(size)  # the other buffer, where it is too small or a keeper was new
+        if self._coded:  # the other buffer is needed until this one is coded
+            self._fault = self._buffers.await_coded(pending.step, self._code_s)
 
     def _make_buffers(self) -> None:
         count = self._count
@@ -278,7 +295,9 @@ class Snapshots:
         self._behind.settle(self._timeout_s)
         where = f"the keeper of run {self._buffers.run!r}, trainer {self._buffers.trainer!r},"
         try:
-            self._buffers.attach(start=False)
+            self._buffers.attach(start=self._coded)
+            if self._coded and not self._buffers.kept:
+                self._buffers.fetch(self._code_s)
         except NoSnapshotError as error:
             if self._world.size == 1:
                 raise
@@ -306,12 +325,14 @@ class Snapshots:
         self._buffers.forget(after)
 
     def status(self) -> SnapshotStatus:
-        kept = self._buffers.kept
+        kept, coded = self._buffers.kept, self._buffers.coded
         age = None if self._completed_at is None else time.monotonic() - self._completed_at
         return SnapshotStatus(
             step=kept[0].step if kept else None,
             age_s=age,
-            losses=0,
+            losses=0 if coded is None else coded.losses,
+            coded=None if coded is None or coded.step < 0 else coded.step,
+            fault=self._fault,
             bytes=kept[0].bytes if kept else 0,
             memory_bytes=self._buffers.memory_bytes,
             taken=self._taken,

@@ -25,6 +25,9 @@ class ModulePart:
         self.module = module
 
     def tree(self) -> dict[str, Any]:
+        """The parameters themselves, where that can be asked for: views of them cost more than this."""
+        if type(self.module).state_dict is torch.nn.Module.state_dict:
+            return self.module.state_dict(keep_vars=True)
         return self.module.state_dict()
 
     def blank(self, path: tuple[Any, ...], dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor | None:

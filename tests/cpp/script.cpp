@@ -125,15 +125,22 @@ bool begins(const std::string& line) { return line.starts_with("peers ") || line
 
 // What every run says first.
 std::vector<std::string> Player::opening() const {
-  std::string peers;
-  for (std::uint32_t i = 0; i < world_->processes(); ++i) {
-    if (i > 0) peers += ',';
-    peers += 'p';
-    peers += std::to_string(i + 1);
-  }
-  std::string begins = "> m1: view 1 of ";
-  begins += std::to_string(world_->processes());
-  return {begins + " peers: the run begins", "> " + peers + " view 0.1[" + peers + "]"};
+  std::vector<std::string> lines;
+  const auto trainers = world_->processes() - scenario_.keepers;
+  const auto begin = [&](const std::string& whose, std::uint32_t first, std::uint32_t end) {
+    std::string peers;
+    for (auto i = first; i < end; ++i) {
+      if (i > first) peers += ',';
+      peers += numbered('p', i);
+    }
+    const auto at = lines.begin() + std::ptrdiff_t(lines.size() / 2);  // what the master says comes first
+    lines.insert(at,
+                 "> m1: " + whose + "view 1 of " + std::to_string(end - first) + " peers: the run begins");
+    lines.push_back("> " + peers + " view 0.1[" + peers + "]");
+  };
+  begin("", 0, trainers);
+  if (scenario_.keepers > 0) begin("keepers: ", trainers, world_->processes());
+  return lines;
 }
 
 std::string Player::play(const std::string& script) {
@@ -174,6 +181,7 @@ void Player::command(const std::string& line) {
     if (settings.has("deadline")) scenario_.timing.deadline_floor = duration(settings.get("deadline"));
     if (settings.has("heartbeat")) scenario_.timing.heartbeat = duration(settings.get("heartbeat"));
     scenario_.store = settings.get("store") == "yes";
+    scenario_.keepers = std::uint32_t(number(settings.get("keepers", "0")));
     return;
   }
   const bool at_once = words.back() == "&";

@@ -1,7 +1,8 @@
 // Scripts: what happens to a run, line by line, and what its peers and its master then say. The world is the
 // simulator's, with the same delay for everything, so that a script always tells the same story.
 //
-//   option NAME=VALUE ...          before `peers`: deadline= heartbeat= store=yes
+//   option NAME=VALUE ...          before `peers`: deadline= heartbeat= store=yes keepers=N
+//                                  keepers come after the peers, and have numbers behind theirs
 //   peers N | islands NxM          a master and so many peers, which join and wait for each other; that the
 //                                  run then begins with a view of all is checked without being written
 //   CALL on P,.. [WORD=VALUE ...]  all_reduce, broadcast, barrier, sync_state; tag= count= root= timeout=

@@ -7,11 +7,9 @@ namespace {
 TEST(operations_of_others) {
   const auto put_out = [](ToMaster message) {
     Court court;
-    auto keeper = join_of("k");
-    keeper.role = Role::keeper;
     court.admit(1, join_of("a"));
     court.admit(2, join_of("b", 1));
-    court.admit(3, keeper);
+    court.admit(3, join_of("c", 2));
     const auto first = court.master.view().id;
     court.say(1, EnterBoundary{first, 1});
     const auto view = court.master.view();
@@ -32,6 +30,37 @@ TEST(operations_of_others) {
   CHECK(put_out(Abandon{key, ErrorCode::cancelled, ""}));
   CHECK(put_out(StateOffer{{}, key, 0, 0, Strategy::enforce_popular, {}}));
   CHECK(put_out(Waiting{{}, true, false, {{key, Call::barrier, false}}}));
+}
+
+// Each master has the peers of its role; the others' are somebody else's.
+TEST(peers_of_another_role) {
+  for (const auto role : {Role::trainer, Role::keeper}) {
+    MasterConfig config;
+    config.role = role;
+    Court court(config);
+    for (const auto other : {Role::keeper, Role::trainer}) {
+      auto join = join_of(name(other));
+      join.role = other;
+      const auto peer = court.admit(ConnectionId(other), join);
+      CHECK_EQ(peer != no_peer && court.is_member(peer), other == role);
+      if (peer != no_peer) CHECK_EQ(peer, first_peer(role));
+    }
+    REQUIRE(court.refusals.size() == 1);
+    CHECK(court.refusals[0].text.find(role == Role::keeper
+                                          ? "a trainer among the keepers of the run"
+                                          : "a keeper among the trainers of the run") != std::string::npos);
+  }
+}
+
+// Nobody hears when these have ended, and they are not kept.
+TEST(a_peer_alone_offers_as_many_states_as_it_likes) {
+  Court court;
+  court.admit(1, join_of("a"));
+  for (std::uint32_t i = 0; i < 4 * limits::offers_open_max; ++i)
+    court.say(1,
+              StateOffer{
+                  court.master.view().id, {Scope::group, 0, {0, 0, i}}, 0, 0, Strategy::enforce_popular, {}});
+  CHECK(court.is_member(court.peers.at(1)));
 }
 
 TEST(a_failure_has_a_reason) {

@@ -18,7 +18,14 @@ constexpr Instant start = 1000 * second;
 class Crowd {
  public:
   Crowd()
-      : master_(MasterConfig{.timing = {}, .rules = {}, .run = 7, .restarted = false, .stored = {}}, start) {
+      : master_(MasterConfig{.timing = {},
+                             .rules = {},
+                             .role = Role::trainer,
+                             .run = 7,
+                             .next_run = 7,
+                             .restarted = false,
+                             .stored = {}},
+                start) {
     for (std::uint32_t i = 0; i < peers_count; ++i) {
       Join join;
       join.min_islands = peers_count;

@@ -27,7 +27,7 @@ Bytes record_of(const Address& address) {
   member.island = "an island";
   member.reachable_at = {address};
   view.members.push_back(member);
-  return encode_run_record({"", 77, 1, view});
+  return encode_run_record({"", Role::trainer, 77, 1, view});
 }
 
 // How long a newcomer waits; never: longer than `most`.

@@ -39,7 +39,7 @@ TEST(peers_of_two_runs_sum_for_themselves) {
   CHECK_EQ(of_c->in[0], 3.0f);
   CHECK_EQ(of_b->in[0], 30.0f);
   CHECK_EQ(of_d->in[0], 30.0f);
-  CHECK(run.master->status().view.members.empty());  // of the run without a name
+  CHECK(run.master->status().rosters.at(Role::trainer).view.members.empty());  // of the run without a name
   a->leave(second);
   CHECK(comes_to(run, "a", 1));
   c->leave(second);

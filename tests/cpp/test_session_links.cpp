@@ -13,14 +13,13 @@ Member member(PeerId peer, Role role = Role::trainer) {
   return {peer, "peer-" + std::to_string(peer), 0, 0, role, {{"host", std::uint16_t(peer)}}};
 }
 
-// A session that a master has let in, in a run of so many trainers, with ids from 1.
+// A session that a master has let in, in a run of so many peers, with ids from 1.
 struct Peer {
-  explicit Peer(PeerId me, PeerId trainers, Role role = Role::trainer) : session(join(role), Timing{}) {
+  explicit Peer(PeerId me, PeerId peers, Role role = Role::trainer) : session(join(role), Timing{}) {
     session.on_master_up(now);
     hear(Welcome{me, 7, 0, 500, "peer-" + std::to_string(me)});
     view.id = {0, 1};
-    for (PeerId peer = 1; peer <= trainers; ++peer) view.members.push_back(member(peer));
-    if (role == Role::keeper) view.members.push_back(member(me, Role::keeper));
+    for (PeerId peer = 1; peer <= peers; ++peer) view.members.push_back(member(peer, role));
     hear(ViewMessage{view, ""});
   }
   void hear(const ToPeer& message) { session.on(message, now); }
@@ -127,23 +126,21 @@ TEST(an_old_loss_is_no_reason_to_give_up) {
       CHECK(!std::holds_alternative<LinkLost>(send->message));
 }
 
-TEST(a_keeper_has_no_place_in_the_ring) {
-  Peer peer(9, 5, Role::keeper);
+TEST(keepers_have_a_ring_of_their_own) {
+  Peer peer(3, 5, Role::keeper);
   CHECK(peer.session.stage() == Session::Stage::member);
-  CHECK(peer.dials(5 * second).empty());
-  CHECK(!peer.session.post({}, peer.now));
-  CHECK(!peer.session.enter_boundary(0, never, peer.now));
-  peer.hear(Passed{peer.view.id, 1});
-  CHECK_EQ(peer.session.view().boundaries, 1);
+  CHECK(!peer.dials(5 * second).empty());
+  CHECK(bool(peer.session.post({}, peer.now)));
 }
 
-TEST(an_only_trainer_beside_a_keeper_needs_no_master) {
-  Peer peer(1, 1);
+// Peers of another role are in no view: who is told otherwise has no honest master.
+TEST(a_view_of_two_roles_ends_it) {
+  Peer peer(1, 2);
   peer.view.id.number = 2;
-  peer.view.members.push_back(member(2, Role::keeper));
+  peer.view.members.push_back(member(1'000'001, Role::keeper));
   peer.hear(ViewMessage{peer.view, ""});
-  CHECK(peer.session.alone({Scope::group, peer.session.identity().group, {}}));
-  CHECK(peer.session.alone({Scope::run, 0, {}}));
+  CHECK(peer.session.stage() == Session::Stage::gone);
+  CHECK_EQ(peer.session.end().text, "the master sent a view that names a peer twice, or peers of two roles");
 }
 
 }  // namespace pccl

@@ -11,6 +11,8 @@ from tests.threads import in_threads
 
 # Quick to notice what is dead; slow enough for a busy machine.
 QUICK = Config(heartbeat_ms=100, heartbeats_missed_max=10)
+# Takes no busy machine's pauses for a death.
+PATIENT = Config(heartbeat_ms=300, heartbeats_missed_max=40)
 # Gives up soon where no master answers.
 IMPATIENT = Config(heartbeat_ms=100, heartbeats_missed_max=10, master_lost_ms=300)
 

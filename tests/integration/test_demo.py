@@ -41,6 +41,7 @@ def test_example_is_one_peer_of_a_run(spawn: Spawn, tmp_path: Path, master: Mast
     text = tmp_path / "text.txt"
     text.write_bytes(bytes(range(32, 127)) * 200)
     options = (*TINY, "--windows", "4", "--steps", "5", "--founders", "2", "--text", str(text), "--json")
+    options = (*options, "--window-samples", "40")  # of all peers: one order, each passage once
     example = ("examples/train_gpt.py", "--master", master.address)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}  # also where the package is built but not installed
     peers = [spawn(*example, "--name", name, *options, env=env) for name in "AB"]
@@ -49,10 +50,12 @@ def test_example_is_one_peer_of_a_run(spawn: Spawn, tmp_path: Path, master: Mast
         said, _ = peer.communicate(timeout=120)
         assert peer.returncode == 0, said
         events = [json.loads(line) for line in said.splitlines()]
-        windows.append([(e["number"], e["digest"], e["held_out"]) for e in events if e["event"] == "window"])
+        told = ("number", "digest", "held_out", "trained")
+        windows.append([[e[key] for key in told] for e in events if e["event"] == "window"])
         last = [event for event in events if event["event"] != "news"][-1]  # the other one's leaving is news
         assert last["event"] == "end" and last["sent"] > 0
-    assert windows[0] == windows[1] and [number for number, _, _ in windows[0]] == [1, 2, 3, 4]
+    assert windows[0] == windows[1] and [told[0] for told in windows[0]] == [1, 2, 3, 4]
+    assert all(1 < trained < 6 for *_, trained in windows[0])
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,7 @@ def test_embedded_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
             "view": 1,
             "peers": [(comm.id, comm.peers()[0].island, 0)],
             "waiting": 0,
+            "keepers": {"view": 0, "peers": [], "waiting": 0},
             "runs": {"": 1},
             "departures": 0,
             "fenced": "",

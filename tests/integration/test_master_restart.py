@@ -46,6 +46,39 @@ class Supervised:
 
 
 @pytest.mark.parametrize("store", [True, False])
+def test_trainers_and_keepers_go_on(spawn: Spawn, tmp_path: Path, store: bool) -> None:
+    """Each role finds its own roster again, from its own record."""
+    master = Supervised(spawn, tmp_path if store else None)
+    met = threading.Barrier(5)
+
+    def play(role: str, digit: float) -> Callable[[], list[float]]:
+        def peer() -> list[float]:
+            with Communicator(master.address, role=role, min_islands=2, config=CONFIG) as comm:
+                sums = []
+                for _ in range(2):
+                    values = np.full(5000, digit)
+                    comm.all_reduce(values)
+                    sums.append(float(values[0]))
+                    met.wait(40)  # all have reduced; then the master has been started again
+                    met.wait(40)
+                return sums
+
+        return peer
+
+    def watch() -> list[float]:
+        met.wait(40)
+        assert len(list(tmp_path.glob("*.run"))) == (2 if store else 0)
+        master.restart()
+        for _ in range(3):
+            met.wait(40)
+        return []
+
+    trainers, keepers = [play("trainer", 1.0)] * 2, [play("keeper", 10.0)] * 2
+    results = in_threads([*trainers, *keepers, watch])
+    assert results == [[2.0, 2.0], [2.0, 2.0], [20.0, 20.0], [20.0, 20.0], []]
+
+
+@pytest.mark.parametrize("store", [True, False])
 def test_operations_wait_for_a_killed_master_and_go_on(spawn: Spawn, tmp_path: Path, store: bool) -> None:
     """Killed three times while three peers reduce without a pause: every sum is right, all hold the same."""
     master = Supervised(spawn, tmp_path / "a" / "views" if store else None)
@@ -101,9 +134,9 @@ def test_a_member_that_died_with_the_master_is_out_and_newcomers_come_in(
         state = SharedState({"x": np.full(100, 7.0)}, 3)
         comm.sync_shared_state(state)
         assert expect(joiner, "took") == "7.0"
+        assert comm.world_size == 2
         comm.all_reduce(values)
         assert (values == 2).all()
-        assert comm.world_size == 2
     assert joiner.wait(20) == 0
 
 
@@ -243,7 +276,7 @@ class Store:
         threading.Event().wait(0.3)
     def forget(self, run_name): pass
 timing = Config.load().apply(_core.Timing())
-master = _core.Master("127.0.0.1:0", b"", False, timing, store=Store())
+master = _core.Master("127.0.0.1:0", b"", False, False, timing, store=Store())
 address = master.address
 def join():
     try: Communicator(address)

@@ -109,6 +109,7 @@ def test_without_a_neighbour_nothing_is_rebuilt(master: Master) -> None:
 
     def play(comm: Communicator, index: int) -> None:
         below, newcomer, above = peers = comm.peers()
+        comm.barrier()  # all have seen who is there before one goes
         mine = nn.Linear(30, 30)
         before = mine.weight.detach().clone()
         if comm.id == below.id:

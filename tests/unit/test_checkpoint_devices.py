@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 import pccl_py as pccl
-from pccl_py.checkpoint import foreign, shard_plans
+from pccl_py.checkpoint import foreign, native, shard_plans
 from pccl_py.checkpoint.pieces import Piece
 from pccl_py.errors import CheckpointError
 
@@ -71,3 +72,17 @@ def test_a_copy_that_fails_fails_the_save(tmp_path: Path, monkeypatch: pytest.Mo
         saver.save(2, {"model": module, "inner": optimizer})
         saver.wait()
         assert saver.steps() == [2]
+
+
+def test_a_disk_that_takes_nothing_keeps_no_thread_of_devices(tmp_path: Path) -> None:
+    """In a pool smaller than the state, whose slabs do not come back while the save waits for them."""
+    module, optimizer = parts(10)
+    saver = pccl.Checkpointer(tmp_path, pool_bytes=64 << 20, timeout_s=0.5)
+    saver._disk = native.InjectedDisk("pwrite 2+ delay 6000")
+    saver.save(1, {"model": module, "inner": optimizer})
+    begun = time.monotonic()
+    with pytest.raises(CheckpointError, match="were not copied within 0.5 s"):
+        saver.wait(5)
+    assert time.monotonic() - begun < 4
+    with suppress(CheckpointError):
+        saver.close()

@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 import pccl_py as pccl
 from pccl_py import _core
-from pccl_py.errors import CheckpointError, DamagedError, StateError
+from pccl_py.checkpoint import worker_thread
+from pccl_py.errors import BusyError, CheckpointError, DamagedError, StateError
 from pccl_py.optim.outer_state import Fragment, OuterState
 from pccl_py.staging import fence
 from pccl_py.state.boxed import World
@@ -206,6 +208,25 @@ def test_a_disk_that_hangs_does_not_keep_the_folder(tmp_path: Path) -> None:
         assert "not copied" in str(late)
     with suppress(CheckpointError):
         saver.close()
+    with pccl.Checkpointer(tmp_path) as other:
+        other.save(1, {"w": [torch.ones(3)]})
+
+
+def test_closing_does_not_wait_for_a_disk_that_hangs_and_names_what_it_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(worker_thread, "END_S", 0.2)
+    saver = pccl.Checkpointer(tmp_path, timeout_s=1.0)
+    saver._disk = _core.InjectedDisk("pwrite 2+ delay 5000")
+    saver.save(1, {"w": [torch.zeros(LARGE // 4)]})
+    begun = time.monotonic()
+    with pytest.raises(CheckpointError, match="step 1.* (is not durable after 1|within 1 s)"):
+        saver.close()
+    assert time.monotonic() - begun < 4
+    assert "pccl-checkpoint was told to end and is still in: the save of step 1" in caplog.text
+    with pytest.raises(BusyError):  # what is late may still write there
+        pccl.Checkpointer(tmp_path)
+    saver._pipeline.thread._thread.join(20)
     with pccl.Checkpointer(tmp_path) as other:
         other.save(1, {"w": [torch.ones(3)]})
 

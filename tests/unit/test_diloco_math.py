@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import pccl_py as pccl
 from pccl_py.optim import DiLoCo
+from pccl_py.parallel import ElasticSampler
 from tests.fakes import FakeComm, FakeWorld
 from tests.threads import in_threads
 from tests.toy import OUTER, H, alone, batches, flat, inner_step, net, reference, sgd, train
@@ -212,6 +213,29 @@ def test_all_weights_0_skips_the_outer_step() -> None:
     assert momentum.abs().sum() > 0  # not touched by the window that was skipped
 
 
+def test_stats_say_what_happened() -> None:
+    def peer(comm: FakeComm, rank: int) -> DiLoCo:
+        model = nn.ParameterDict({"w": nn.Parameter(torch.zeros(4))})
+        inner = sgd(model, lr=1.0)
+        outer = DiLoCo(comm, model, inner, sync_every=2)
+        outer.sync()
+        for _ in range(2):
+            model["w"].grad = torch.tensor([[3.0, 0.0, 0.0, 0.0], [0.0, 4.0, 0.0, 0.0]][rank])
+            inner.step()
+        time.sleep(0.15 * rank)
+        outer.sync()
+        return outer
+
+    one, other = in_threads([partial(peer, comm, rank) for rank, comm in enumerate(FakeWorld(2).comms)])
+    for outer, length in ((one, 6.0), (other, 8.0)):
+        last = outer.stats.last
+        assert last is not None and (last.number, last.outer_step, last.steps, last.weight) == (1, 1, 2, 2.0)
+        assert (last.delta_norm, last.average_norm) == (length, 5.0)  # of [6 0] and [0 8]: [3 4]
+        assert (outer.stats.peers, last.contributors, last.attempts, last.staleness) == (2, (0, 1), 1, 0)
+        assert (outer.stats.windows, outer.stats.skipped, outer.stats.synchronizations) == (1, 0, 1)
+    assert one.stats.last is not None and one.stats.wait_s == one.stats.last.wait_s > 0.14
+
+
 # ---- joiners, with real communicators ----------------------------------------------------------------------
 
 
@@ -267,6 +291,47 @@ def test_another_model_or_optimizer_is_refused_on_all_peers() -> None:
     with pccl.Master() as master:
         texts = in_threads([partial(peer, rank, master.address) for rank in range(2)])
     assert all("outer parameters" in text for text in texts)
+
+
+@pytest.mark.parametrize("wrong", ["model", "sampler"])
+def test_a_joiner_with_another_model_is_refused_and_the_others_go_on(wrong: str) -> None:
+    begun = threading.Event()
+
+    def peer(rank: int, master: pccl.Master) -> tuple[int, str]:
+        fits = rank < 2 or wrong != "model"
+        model = net(rank) if fits else nn.Linear(8, 4, bias=False)  # as many elements
+        inner = sgd(model)
+        data = ElasticSampler(60, global_batch=12, seed=int(rank == 2))
+        if rank == 2:
+            begun.wait(20)
+        with pccl.Communicator(master.address, min_islands=2) as comm:
+            outer = DiLoCo(comm, model, inner, sync_every=H, sampler=data if wrong == "sampler" else None)
+            if rank == 2:
+                with pytest.raises(pccl.MismatchError, match="differ in names: 'outer parameters") as caught:
+                    outer.sync()
+                return 0, str(caught.value)
+            with outer:
+                for x in batches(rank, 8 * H):
+                    inner_step(model, inner, x)
+                    if outer.windows == 3 and not begun.is_set() and rank == 0:
+                        begun.set()
+                        while not master.status()["waiting"]:
+                            time.sleep(0.001)
+                outer.finalize()
+            return outer.windows, outer.state_digest()
+
+    with pccl.Master() as master:
+        one, other, _ = in_threads([partial(peer, rank, master) for rank in range(3)])
+    assert one == other and one[0] >= 8
+
+
+def test_what_is_shared_and_what_is_not() -> None:
+    """A newcomer takes over nothing else: no data position, no random numbers, no inner optimizer."""
+    model = net()
+    outer = DiLoCo(alone(), model, torch.optim.AdamW(model.parameters()), sync_every=H)
+    names = {name.partition(", model and")[0] for name in outer._outer.shared.tensors}
+    counts = {"counters", "phase", "outer steps of fragments", "norm of the last outer step"}
+    assert names == {"outer parameters", "outer momentum_buffer", "outer learning rates", *counts}
 
 
 def test_verification_mends_a_peer_that_differs() -> None:

@@ -75,7 +75,9 @@ class TimedWorld(FakeWorld):
         outer._pace = Pace(outer._settings.pace, lambda: self.now[rank])
 
 
-def until_loss(speeds: list[float], limit: float, **options: Any) -> list[tuple[float, int, Tensor, str]]:
+def until_loss(
+    speeds: list[float], limit: float, kind: Any = LocalSGD, **options: Any
+) -> list[tuple[float, int, Tensor, str]]:
     """(seconds, windows, model, digest) until peers that take so many seconds per step reach a loss."""
     world = TimedWorld(len(speeds))
     target = torch.linspace(-1, 1, 64)
@@ -84,7 +86,7 @@ def until_loss(speeds: list[float], limit: float, **options: Any) -> list[tuple[
         model = torch.nn.ParameterDict({"w": torch.nn.Parameter(torch.zeros(64))})
         inner = torch.optim.SGD(model.parameters(), lr=0.02)
         done = 0.0
-        outer = LocalSGD(comm, model, inner, sync_every=10, **options)
+        outer = kind(comm, model, inner, sync_every=10, **options)
         world.time(outer, rank)
         with outer:
             while not done and outer.windows < 200:
@@ -112,10 +114,11 @@ SPEEDS = [0.004, 0.004, 0.04]
         {"min_peers": 2, "grace_ms": 4, "weighting": "rarity"},
     ],
 )
-def test_a_slow_peer_holds_the_others_up_less(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("kind", [LocalSGD, DiLoCo])
+def test_a_slow_peer_holds_the_others_up_less(options: dict[str, Any], kind: Any) -> None:
     """Time to a loss against plain synchronous windows: a peer is ten times slower than the others."""
-    plain = until_loss(SPEEDS, 0.02)
-    quick = until_loss(SPEEDS, 0.02, **options)
+    plain = until_loss(SPEEDS, 0.02, kind)
+    quick = until_loss(SPEEDS, 0.02, kind, **options)
     ratio = max(seconds for seconds, *_ in quick) / max(seconds for seconds, *_ in plain)
     assert ratio < 0.7
     for results in (plain, quick):

@@ -11,6 +11,8 @@ import pytest
 
 torch_dist = pytest.importorskip("torch.distributed")
 
+import torch  # noqa: E402
+
 import pccl_py.distributed as our_dist  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +26,6 @@ NOT_HERE = {
     "BackendConfig",
     "BarrierOptions",
     "BroadcastOptions",
-    "DebugLevel",
     "GatherOptions",
     "GroupName",
     "ProcessGroupGloo",
@@ -33,15 +34,6 @@ NOT_HERE = {
     "ScatterOptions",
     "default_pg_timeout",
     "get_backend_config",
-    "get_debug_level",
-    "get_default_backend_for_device",
-    "get_pg_count",
-    "is_backend_available",
-    "is_gloo_available",
-    "is_mpi_available",
-    "is_nccl_available",
-    "is_ucc_available",
-    "is_xccl_available",
     "record_comm",
     "reduce_op",
     "shrink_group",  # a death shrinks groups here, by itself
@@ -58,7 +50,7 @@ def test_every_name_of_torch_is_here() -> None:
 def test_parameters_are_those_of_torch() -> None:
     for name in our_dist.__all__:
         ours, theirs = getattr(our_dist, name), getattr(torch_dist, name, None)
-        if theirs is None or inspect.isclass(ours) or not callable(ours):
+        if theirs is None or ours is theirs or inspect.isclass(ours) or not callable(ours):
             continue
         assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters), name
 
@@ -67,8 +59,24 @@ def test_without_a_group_calls_say_so() -> None:
     assert not our_dist.is_initialized() and our_dist.group.WORLD is None
     with pytest.raises(RuntimeError, match="init_process_group"):
         our_dist.all_reduce(None)
-    with pytest.raises(ValueError, match="'pccl'"):
-        our_dist.init_process_group("gloo")
+    with pytest.raises(ValueError, match="'carrier pigeon'.*'pccl'"):
+        our_dist.init_process_group("carrier pigeon")
+    assert our_dist.get_pg_count() == 0
+
+
+def test_a_script_that_names_torchs_backend_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As one does that picks it by what there is."""
+    named = "nccl" if our_dist.is_nccl_available() else "gloo"
+    our_dist.init_process_group(named, init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        assert f"{named!r}: pccl_py.distributed has one backend" in caplog.text
+        assert our_dist.get_backend() == our_dist.get_default_backend_for_device("cpu") == "pccl"
+        assert our_dist.get_pg_count() == 1
+        found = torch.arange(3.0)
+        our_dist.all_reduce(found)
+        assert found.tolist() == [0.0, 1.0, 2.0] and not torch_dist.is_initialized()
+    finally:
+        our_dist.destroy_process_group()
 
 
 def test_the_backend_is_known_once_both_are_imported() -> None:
@@ -89,18 +97,17 @@ def test_versions_of_torch() -> None:
     """The range is the one of the extra "torch": an older one is refused, a newer one warned of."""
     import tomllib
 
-    from pccl_py.distributed.needed_torch import TESTED, check_version
+    from pccl_py.distributed.needed_torch import FIRST, LAST, check_version
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    major, minor = TESTED
-    wanted = [f"torch>={major}.{minor},<{major}.{minor + 1}"]
-    assert project["optional-dependencies"]["torch"] == wanted
-    for version in (f"{major}.{minor}.0+cpu", f"{major}.{minor}.9", f"{major}.{minor}.0a0+git1234"):
+    (major, minor), (_, newest) = FIRST, LAST
+    assert project["optional-dependencies"]["torch"] == [f"torch>={major}.{minor},<{major}.{newest + 1}"]
+    for version in (f"{major}.{minor}.0+cpu", f"{major}.{newest}.9", f"{major}.{newest}.0a0+git1234"):
         check_version(version)
-    with pytest.raises(ImportError, match=r"need torch 2.13, this is 2.9.1: pip install"):
+    with pytest.raises(ImportError, match=r"need torch 2.13 to 2.15, this is 2.9.1: pip install"):
         check_version("2.9.1")
-    with pytest.warns(UserWarning, match=r"tested with torch 2.13, this is 2.14.0\+cu130"):
-        check_version("2.14.0+cu130")
+    with pytest.warns(UserWarning, match=r"tested with torch 2.13 to 2.15, this is 2.16.0\+cu130"):
+        check_version("2.16.0+cu130")
 
 
 def test_an_old_torch_is_refused_at_import() -> None:

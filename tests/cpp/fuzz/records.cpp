@@ -26,11 +26,12 @@ void run_record(ByteView bytes) {
 // Without its checksum, which comes by itself.
 Bytes some_record(Rng& rng) {
   check::Generate generate(rng);
-  RunRecord record{"run", rng.next(), 3, {}};
+  RunRecord record{"run", rng.next() % 2 == 0 ? Role::trainer : Role::keeper, rng.next(), 3, {}};
   record.view.id = {3, 7};
   for (PeerId peer = 1; peer <= rng.below(4); ++peer) {
     auto member = generate.value<Member>();
     member.peer = peer;
+    member.role = record.role;
     record.view.members.push_back(member);
   }
   auto bytes = encode_run_record(record);

@@ -33,6 +33,13 @@ Flavour joins() {
   return flavour;
 }
 
+// Masters that die and come back, or another one that some come to; also with keepers.
+Flavour masters() {
+  auto flavour = make("masters", 1, 5, {1, 0, 0, 0, 0, 2, 3, 1, 1, 0, 0});
+  flavour.keepers = 0.4;
+  return flavour;
+}
+
 Flavour slow() {
   auto flavour = make("slow", 2, 6, {1, 1, 6, 1, 1, 3, 0.5, 0, 2, 0.3, 0.3, 1});
   flavour.tail_max = 3 * second;
@@ -69,6 +76,17 @@ Flavour blocks() {
   return flavour;
 }
 
+// Trainers and keepers with one master, of which only the ones or only the others are struck.
+Flavour keepers() {
+  auto flavour = make("keepers", 1, 6, {3, 1, 1, 2, 2, 2, 0, 0, 2, 0.3, 0.5, 1});
+  flavour.keepers = 1;
+  flavour.one_role = true;
+  flavour.tail_max = 200 * millisecond;
+  auto& shape = flavour.shape;
+  shape.cancel = shape.timeout = shape.raise = shape.impatient = shape.leave = 0;
+  return flavour;
+}
+
 }  // namespace
 
 const std::vector<Flavour>& flavours() {
@@ -76,11 +94,12 @@ const std::vector<Flavour>& flavours() {
       make("mixed", 0, 4, {3, 1, 1, 2, 2, 2, 2, 0.5, 2, 0.3, 0.5, 0.5}),
       links(),
       joins(),
-      make("masters", 1, 5, {1, 0, 0, 0, 0, 2, 3, 1, 1, 0, 0}),
+      masters(),
       slow(),
       state(),
       topology(),
       blocks(),
+      keepers(),
   };
   return all;
 }
@@ -101,6 +120,7 @@ std::vector<NumberedRule> numbered_rules() {
       {"recover_commits_first", &Rules::recover_commits_first, "masters"},
       {"order_by_incarnation", &Rules::order_by_incarnation, "masters"},
       {"quorum", &Rules::quorum, "masters"},
+      {"roles_doubt_together", &Rules::roles_doubt_together, "masters"},
       {"waiting_is_recorded", &Rules::waiting_is_recorded, "joins"},
       {"skip_only_on_shared_record", &Rules::skip_only_on_shared_record, "joins"},
       {"no_boundary_in_flight", &Rules::no_boundary_in_flight, "joins"},

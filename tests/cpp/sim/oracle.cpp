@@ -26,9 +26,13 @@ std::set<std::uint32_t> Oracle::processes_of(const std::vector<PeerId>& peers) c
 // ---- views ----
 
 // Islands are whole, and nobody whom this master has removed comes back.
-void Oracle::announced(std::uint32_t master, const View& view) {
+void Oracle::announced(std::uint32_t master, Role role, const View& view) {
   check_islands(view, "the master announces");
-  auto& [last, left] = announced_[master];
+  for (const auto& m : view.members)
+    if (m.role != role)
+      world_.violated("the view of the " + std::string(pccl::name(role)) + "s names a " + pccl::name(m.role) +
+                      ": " + world_.text(view));
+  auto& [last, left] = announced_[{master, role}];
   std::set<PeerId> now;
   for (const auto& m : view.members) now.insert(m.peer);
   for (const auto peer : last)
@@ -48,6 +52,13 @@ void Oracle::check_islands(const View& view, const std::string& who) {
       world_.violated(who + " a view with half of island " + island + ": " + world_.text(view));
 }
 
+// Whatever happens to peers of one role: those of another lose nobody, and no attempt.
+void Oracle::check_untouched(const Process& process, const std::string& what) {
+  if (!world_.struck(process))
+    world_.violated(process.name() + " " + what + " though nothing happens to any " +
+                    pccl::name(process.session.identity().role));
+}
+
 void Oracle::told(Process& process, const View& view) {
   world_.note(process.name() + " view " + world_.text(view));
   check_islands(view, process.name() + " is told");
@@ -55,7 +66,11 @@ void Oracle::told(Process& process, const View& view) {
   std::set<std::uint32_t> now;
   for (const auto& m : view.members) now.insert(world_.index_of(m.peer));
   for (const auto p : told.members)
-    if (!now.contains(p)) told.left.insert(p);
+    if (!now.contains(p)) {
+      told.left.insert(p);
+      if (p < processes_max)  // else nobody knows yet whom it is
+        check_untouched(process, "loses p" + std::to_string(p + 1));
+    }
   for (const auto p : now)
     if (told.left.contains(p))
       world_.violated(process.name() + " is told view " + world_.text(view) +
@@ -65,13 +80,13 @@ void Oracle::told(Process& process, const View& view) {
 
 void Oracle::admitted(Process& process) {
   ++joins;
+  stays_[process.index].admitted = world_.now();
   world_.note(process.name() + " is admitted as peer " + std::to_string(process.session.peer()));
 }
 
 // A boundary passes with all members or not at all: nobody is let through who is not there.
 void Oracle::lets_pass(Process& process, std::uint32_t boundaries) {
-  const bool member =
-      process.alive && !process.session.keeper() && process.session.stage() == Session::Stage::member;
+  const bool member = process.alive && process.session.stage() == Session::Stage::member;
   if (!member || process.boundaries() >= boundaries || process.session.at_boundary()) return;
   world_.violated("boundary " + std::to_string(boundaries) + " passes without " + process.name());
 }
@@ -99,7 +114,7 @@ void Oracle::posted(Process& process, const OpKey& key) {
 void Oracle::started(Process& process, const OpKey& key, ViewId view) {
   if (world_.tracing())
     world_.note(process.name() + " starts " + pccl::describe(key) + " in view " + sim::text(view));
-  const auto it = deliveries_.find(key);
+  const auto it = deliveries_.find({process.session.identity().role, key});
   if (it == deliveries_.end()) return;
   for (const auto& [other, delivery] : it->second) {
     if (delivery.code != ErrorCode::none || view < delivery.view ||
@@ -132,7 +147,10 @@ void Oracle::delivered(Process& process, const OpKey& key, const Intent& intent,
   if (outcome.error) check_code(process, key, intent, outcome.error);
   check_data(process, key, intent.call, world_.index_of(root), outcome.contributors, delivery, memory);
   ++(outcome.error ? failures : commits);
-  auto& all = deliveries_[key];
+  const bool nobody_sends = intent.call == Call::sync_state && outcome.error.code == ErrorCode::mismatch;
+  if ((outcome.error && !nobody_sends) || outcome.attempts != 1)
+    check_untouched(process, "needs more than one attempt at " + pccl::describe(key));
+  auto& all = deliveries_[{process.session.identity().role, key}];
   // While no master has died, what one has decided holds for everybody, also for those who are gone by now.
   const bool ended = process.session.stage() == Session::Stage::gone;
   if (!ended && !world_.master_died())
@@ -219,7 +237,9 @@ void Oracle::check_code(Process& process, const OpKey& key, const Intent& intent
 // An operation that was held when the session ended may have been committed by the others: that is what must
 // be said.
 void Oracle::gone(Process& process, const Error& why) {
+  stays_[process.index].gone = world_.now();
   if (why.code != ErrorCode::closed) ++ends;
+  check_untouched(process, "is gone");
   bool mate_left = false;  // of its island, which goes as a whole
   const auto& island = process.session.identity().island;
   for (std::uint32_t p = 0; p < world_.processes(); ++p) {
@@ -233,21 +253,29 @@ void Oracle::gone(Process& process, const Error& why) {
   if (why.text.empty()) world_.violated(process.name() + " is gone without a reason");
 }
 
+// Where all of a role had left a run that its master then could not know of, the next one begins another.
+bool Oracle::met(std::uint32_t p, std::uint32_t q) const {
+  const auto &a = stays_.at(p), &b = stays_.at(q);
+  return a.admitted < b.gone && b.admitted < a.gone;
+}
+
 void Oracle::settled() {
-  for (const auto& [key, all] : deliveries_) {
+  for (const auto& [of, all] : deliveries_) {
+    const auto& key = of.second;
     const Delivery* first = nullptr;
     std::uint32_t first_process = 0;
-    std::map<std::uint32_t, const Delivery*> by_group;
+    std::map<std::uint32_t, std::pair<std::uint32_t, const Delivery*>> by_group;
     for (const auto& [p, delivery] : all) {
       auto& process = world_.process(p);
       const bool stayed = process.finished() || (process.alive && !process.over());
       if (!stayed || (process.over() && process.session.end().code != ErrorCode::closed)) continue;
-      if (const auto same = by_group.find(delivery.group); same != by_group.end())
-        if (const auto what = compare(*same->second, delivery); !what.empty())
+      if (const auto same = by_group.find(delivery.group);
+          same != by_group.end() && met(same->second.first, p))
+        if (const auto what = compare(*same->second.second, delivery); !what.empty())
           return world_.violated("in the end peers of one group differ about " + pccl::describe(key) + " (p" +
                                  std::to_string(p + 1) + "): " + what);
-      by_group[delivery.group] = &delivery;
-      if (first != nullptr)
+      by_group[delivery.group] = {p, &delivery};
+      if (first != nullptr && met(first_process, p))
         if (const auto what = compare(*first, delivery); !what.empty())
           return world_.violated("in the end p" + std::to_string(first_process + 1) + " and p" +
                                  std::to_string(p + 1) + " differ about " + pccl::describe(key) + ": " +

@@ -17,7 +17,7 @@ class Oracle {
  public:
   explicit Oracle(World& world) : world_(world) {}
 
-  void announced(std::uint32_t master, const View& view);
+  void announced(std::uint32_t master, Role role, const View& view);
   void told(Process& process, const View& view);
   void admitted(Process& process);
   void posted(Process& process, const OpKey& key);
@@ -41,12 +41,17 @@ class Oracle {
     Version state{};  // after a synchronization
     ViewId view;      // the last that its process was told
   };
+  struct Stay {
+    Instant admitted = 0, gone = never;
+  };
   struct Told {
     std::set<std::uint32_t> members, left;
     std::map<OpKey, ViewId> held;
   };
   std::set<std::uint32_t> processes_of(const std::vector<PeerId>& peers) const;
+  bool met(std::uint32_t p, std::uint32_t q) const;
   void check_islands(const View& view, const std::string& who);
+  void check_untouched(const Process& process, const std::string& what);
   void check_data(Process& process, const OpKey& key, Call call, std::uint32_t root,
                   const std::vector<PeerId>& contributors, const Delivery& delivery, const Memory* memory);
   bool right_blocks(Process& process, Call call, std::uint32_t root, const std::vector<PeerId>& by_rank,
@@ -55,10 +60,11 @@ class Oracle {
   std::string compare(const Delivery& a, const Delivery& b) const;
 
   World& world_;
-  // By master: who is in its last view, and who had left before.
-  std::map<std::uint32_t, std::pair<std::set<PeerId>, std::set<PeerId>>> announced_;
+  // By master and role: who is in its last view, and who had left before.
+  std::map<std::pair<std::uint32_t, Role>, std::pair<std::set<PeerId>, std::set<PeerId>>> announced_;
   std::map<std::uint32_t, Told> told_;
-  std::map<OpKey, std::map<std::uint32_t, Delivery>> deliveries_;
+  std::map<std::uint32_t, Stay> stays_;  // by process, as a member
+  std::map<std::pair<Role, OpKey>, std::map<std::uint32_t, Delivery>> deliveries_;
 };
 
 }  // namespace pccl::sim

@@ -49,8 +49,7 @@ void Process::drain() {
     for (const auto peer : std::exchange(woken_, {})) world_.links.pull(*this, peer);
   }
   draining_ = false;
-  if (session.stage() == Session::Stage::member && !session.keeper() &&
-      boundary_ != session.view().boundaries)
+  if (session.stage() == Session::Stage::member && boundary_ != session.view().boundaries)
     world_.violated(name() + " is carried over boundary " + std::to_string(session.view().boundaries) +
                     " without having been told");
   arm();
@@ -179,10 +178,7 @@ void Process::complete(const OpKey& key) {
 void Process::apply(effect::Admitted&) {
   world_.oracle.admitted(*this);
   boundary_ = session.view().boundaries;
-  if (session.keeper())
-    state_ = State::finished;
-  else if (!scripted)
-    start_round();
+  if (!scripted) start_round();
 }
 
 void Process::apply(effect::BoundaryPassed& e) {

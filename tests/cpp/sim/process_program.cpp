@@ -61,7 +61,10 @@ void Process::post_next() {
 std::pair<PeerId, PeerId> Process::ends_of(const Intent& intent) const {
   const auto peer = [&](std::uint32_t island) {
     const auto& scenario = world_.scenario;
-    const auto number = island % scenario.islands * scenario.island_size + session.identity().group;
+    const bool keeps = session.identity().role == Role::keeper;
+    const auto trainers = scenario.islands * scenario.island_size;
+    const auto number = keeps ? trainers + island % scenario.keepers
+                              : island % scenario.islands * scenario.island_size + session.identity().group;
     for (const auto& m : session.view().members)  // it may not have heard yet who it is
       if (m.reachable_at.at(0).port == number + 1) return m.peer;
     return world_.process(number).session.peer();

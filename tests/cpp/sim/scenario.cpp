@@ -60,7 +60,8 @@ Scenario draw(const Flavour& flavour, std::uint64_t seed, const Rules& rules) {
   }
   s.hosts = 1 + std::uint32_t(rng.below(4));
   s.store = rng.chance(flavour.store);
-  s.keeper = rng.chance(flavour.keeper);
+  s.keepers = rng.chance(flavour.keepers) ? 1 + std::uint32_t(rng.below(3)) : 0;
+  if (flavour.one_role) s.struck = rng.chance(0.5) ? Role::keeper : Role::trainer;
   s.through_codec = rng.chance(0.1);
   s.split_frames = rng.chance(0.4);
   s.frames_in_flight = 1 + std::uint32_t(rng.below(4));

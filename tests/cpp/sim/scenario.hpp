@@ -1,11 +1,13 @@
 // One schedule: everything that happens beside the production code is drawn from a flavour and a seed.
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/rng.hpp"
 #include "protocol/rules.hpp"
 #include "protocol/timing.hpp"
+#include "wire/types.hpp"
 
 namespace pccl::sim {
 
@@ -67,7 +69,8 @@ struct Flavour {
   std::uint32_t peers_min = 2, peers_max = 4;
   std::uint32_t faults_min = 0, faults_max = 4;
   std::vector<double> weights = {3, 1, 1, 2, 2, 2, 2, 0.5, 2, 0.3, 0.5};  // by FaultKind
-  double store = 0.5, keeper = 0.1;
+  double store = 0.5, keepers = 0.1;
+  bool one_role = false;        // only peers of one role are struck, and those of the other must not notice
   std::uint64_t events = 3000;  // faults come within so many
   double tail_chance_max = 0.05;
   Duration tail_max = 400 * millisecond;
@@ -83,7 +86,8 @@ struct Scenario {
   std::uint32_t islands = 3, island_size = 1;
   std::uint32_t hosts = 2;  // that islands are spread over
   bool store = true;
-  bool keeper = false;         // one more process, which takes no part in operations and boundaries
+  std::uint32_t keepers = 0;   // more processes, with the same program among themselves
+  std::optional<Role> struck;  // nothing happens to peers of another role
   bool through_codec = false;  // every message is encoded and decoded on its way
   bool prompt = false;         // the master writes after every event
   bool split_frames = false;   // a frame's header and its end are two events

@@ -94,7 +94,8 @@ void World::start() {
       controls.dial(
           add_process(island, std::uint16_t(rank), std::uint16_t(scenario.island_size), scenario.islands));
     }
-  if (scenario.keeper) controls.dial(add_process("", 0, 1, 1, Role::keeper));
+  for (std::uint32_t i = 0; i < scenario.keepers; ++i)
+    controls.dial(add_process("", 0, 1, scenario.keepers, Role::keeper));
 }
 
 std::string World::run() {
@@ -143,10 +144,7 @@ bool World::only_links_fail() const {
 
 std::string World::dump() {
   std::string all;
-  for (const auto& master : masters_)
-    all += "  m" + std::to_string(master->index + 1) + (master->alive ? "" : " (dead)") + ": " +
-           text(master->master.view()) + ", boundary " + std::to_string(master->master.view().boundaries) +
-           (master->master.recovering() ? ", recovering" : "") + "\n";
+  for (const auto& master : masters_) all += "  " + master->describe() + "\n";
   for (const auto& process : processes_) all += "  " + process->describe() + "\n";
   return all;
 }
@@ -159,8 +157,7 @@ MasterHost& World::start_master(bool restarted) {
   config.rules = scenario.rules;
   config.run = restarted ? 0 : 77;
   config.restarted = restarted;
-  if (store.kept) config.stored = store.stored;
-  masters_.push_back(std::make_unique<MasterHost>(*this, std::uint32_t(masters_.size()), std::move(config)));
+  masters_.push_back(std::make_unique<MasterHost>(*this, std::uint32_t(masters_.size()), config));
   note(masters_.back()->name() + (restarted ? " is started after another" : " is started"));
   return *masters_.back();
 }

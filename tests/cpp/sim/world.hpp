@@ -61,6 +61,7 @@ class World {
   void apply(const Fault& fault);
   bool settled() const;
   bool only_links_fail() const;
+  bool struck(const Process& process) const;  // faults may hit it
 
   const Scenario scenario;
   Queue queue;
@@ -73,7 +74,7 @@ class World {
  private:
   Duration delay(const Delays& delays, const Process& process);
   void join(std::uint64_t draw, bool reachable);
-  void join_as(const std::string& island, bool reachable, std::uint64_t draw);
+  void join_as(const std::string& island, bool reachable, std::uint64_t draw, Role role);
   void restart(Process& process, std::uint64_t draw);
   void pause(Process& process, Duration length);
   void resume(Process& process);

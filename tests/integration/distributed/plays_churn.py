@@ -369,7 +369,7 @@ def splitting(*, rank: int, ranks: int, path: str) -> None:
     say(
         value=tensor.tolist(),
         ranks=dist.get_process_group_ranks(halves),
-        own=None if one is None else dist.get_process_group_ranks(one),
+        own=dist.get_process_group_ranks(one) if isinstance(one, dist.ProcessGroup) else None,
     )
     dist.destroy_process_group()
 

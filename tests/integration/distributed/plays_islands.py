@@ -15,18 +15,19 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
-from torch.distributed.tensor import Shard
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 import pccl_py
 from pccl_py import Communicator, Config
 from pccl_py.optim import AsyncDiLoCo, DiLoCo, StreamingDiLoCo
-from pccl_py.parallel import Island
+from pccl_py.parallel import ElasticSampler, Island
 from pccl_py.parallel.island_layout import local_shards
 
 from .gang import say
 from .plays_churn import die
 
 SIZE = 2
+ALONE_MAX = 700  # windows: longer than anybody who is to come takes on a busy machine
 QUICK = Config(heartbeat_ms=100, heartbeats_missed_max=10)  # where a rank stops
 CALM = Config(heartbeat_ms=100, heartbeats_missed_max=50)  # a busy machine makes nobody silent for so long
 
@@ -263,7 +264,7 @@ def windows(
                 say(begins=outer.windows)
                 last_one = outer.windows + 2 if late else 6
                 together = 0  # windows of both, once one had been gone
-                while outer.windows < last_one or (wanted and together < 3 and outer.windows < 200):
+                while outer.windows < last_one or (wanted and together < 3 and outer.windows < ALONE_MAX):
                     if rank == victim and outer.windows == 2:
                         if at == "outer" and outer.pending_steps == 2:
                             die_in_the_next_reduction(island)
@@ -296,6 +297,47 @@ FAMILY: dict[str, tuple[Any, dict[str, Any]]] = {
     "streaming": (StreamingDiLoCo, {"num_fragments": 1, "fragment_sync_delay": 2, "quantization": "int8"}),
     "async": (AsyncDiLoCo, {}),
 }
+
+
+def dtensors(*, rank: int, ranks: int, path: str, address: str, family: str) -> None:
+    """Parameters that are DTensors without FSDP: an uneven shard, an empty one, a copy on each rank; and
+    plain ones, of which one is each rank's own. Island i is pulled to i + 1."""
+    name, _ = join_island(rank, path)
+    mesh = init_device_mesh("cpu", (SIZE,))
+    layouts = {
+        "uneven": (3, Shard(0)),
+        "empty": (1, Shard(0)),
+        "columns": (5, Shard(1)),
+        "kept": (4, Replicate()),
+    }
+    model = torch.nn.ParameterDict()
+    for key, (size, placement) in layouts.items():
+        whole = torch.arange(2.0 * size).view(size, 2) if key != "columns" else torch.arange(15.0).view(5, 3)
+        model[key] = torch.nn.Parameter(distribute_tensor(whole, mesh, [placement]))
+    replicas = init_device_mesh("cpu", (SIZE, 1))
+    model["hybrid"] = torch.nn.Parameter(
+        distribute_tensor(torch.arange(6.0).view(3, 2), replicas, [Replicate(), Shard(0)])
+    )
+    model["plain"] = torch.nn.Parameter(torch.arange(6.0))
+    model["own"] = torch.nn.Parameter(torch.arange(6.0) + 10 * (rank % SIZE))  # as a rank's expert
+    inner = torch.optim.SGD(model.parameters(), lr=0.1, foreach=False)
+    kind, options = FAMILY[family]
+    with Island(address, model, name=name, config=CALM, min_islands=2, inner_timeout=20) as island:
+        sampler = ElasticSampler(48, global_batch=12, overlapping=family != "diloco")  # of this rank's data
+        share = []
+        with kind(island, model, inner, sync_every=3, sampler=sampler, **options) as outer:
+            for _ in range(12):
+                share += outer.share()
+                for p in model.values():
+                    p.grad = p.detach() - (1 + rank // SIZE)
+                inner.step()
+            outer.finalize()
+        say(share=share)
+        parts = {key: model[key].to_local().flatten().tolist() for key in layouts}
+        wholes = {key: model[key].full_tensor().tolist() for key in [*layouts, "hybrid"]}
+        say(end=outer.state_digest(), parts=parts, wholes=wholes | {"plain": model["plain"].tolist()})
+        say(own=model["own"].tolist())
+    os._exit(0)
 
 
 def overlapping(*, rank: int, ranks: int, path: str, address: str, family: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
+
+import pccl_py.distributed as elastic
 
 from .gang import say
 from .plays_ddp import batch, die, init, model
@@ -163,6 +166,7 @@ def replicas_with_a_death(*, rank: int, ranks: int, path: str, victim: int, at: 
             fully_shard(layer, mesh=grid)
     fully_shard(net, mesh=grid)
     inner = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    inner.register_step_pre_hook(lambda *_: die() if armed[0] and at == "optimizer" else None)
     step, errors = 0, 0
     while step < 4:
         x, y = batch(step, rank)
@@ -198,3 +202,88 @@ def replicas_with_a_death(*, rank: int, ranks: int, path: str, victim: int, at: 
     except RuntimeError:  # the world hears of the death in its first operation since
         dist.barrier()
     dist.destroy_process_group()
+
+
+def replicas_with_joiners(*, rank: int, ranks: int, path: str, at: str) -> None:
+    """Two replicas of two shards each; the last two ranks are a third one, which knocks while rank 0 is `at`
+    a place of its second step. The groups of the old mesh serve until both are there; then all make a mesh,
+    and newcomers get model and momentum."""
+    net, inner, step, here = None, None, 0, list(range(ranks - 2))
+    if rank < ranks - 2:
+        init("pccl", rank, ranks - 2, path)
+        net, inner = replicas(ranks - 2)
+        prepare_to_invite(net, inner, path, at if rank == 0 else "")
+    else:
+        wait_for(Path(f"{path}-go"))
+        dist.init_process_group("pccl", init_method=Path(f"{path}-url").read_text())
+    together = 0
+    while together < 2:
+        elastic.update_topology()
+        if dist.get_world_size() == ranks and len(here) < ranks:
+            here = list(range(ranks))
+            step, net, inner = grown(net, inner, step, ranks)
+        if net is None:
+            continue
+        if rank == 0 and step == 1:
+            Path(f"{path}-armed").touch()
+        x, y = batch(step, rank)
+        (net(x) - y).square().mean().backward()
+        inner.step()
+        inner.zero_grad()
+        say(step=step, used=here)
+        together += len(here) == ranks
+        step += 1
+    local = torch.cat([p.to_local().detach().reshape(-1) for p in net.parameters()])
+    say(weights=local.tolist(), shard=net[0].weight.device_mesh["shard"].get_local_rank())
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def replicas(ranks: int) -> tuple[Any, torch.optim.Optimizer]:
+    grid = init_device_mesh("cpu", (ranks // 2, 2), mesh_dim_names=("replicate", "shard"))
+    net = model()
+    for layer in net:
+        if isinstance(layer, torch.nn.Linear):
+            fully_shard(layer, mesh=grid)
+    fully_shard(net, mesh=grid)
+    return net, torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+
+
+def prepare_to_invite(net: Any, inner: torch.optim.Optimizer, path: str, at: str) -> None:
+    def invite(*_: Any) -> None:
+        if Path(f"{path}-armed").exists() and not Path(f"{path}-go").exists():
+            Path(f"{path}-url").write_text(elastic.invitation(f"{path}-secret"))
+            Path(f"{path}-go").touch()
+            time.sleep(0.3)
+
+    if at == "forward":
+        net[0].register_forward_pre_hook(invite)
+    elif at == "backward":
+        net[2].register_full_backward_hook(invite)
+    elif at == "optimizer":
+        inner.register_step_pre_hook(invite)
+
+
+def wait_for(file: Path) -> None:
+    until = time.monotonic() + 30
+    while not file.exists():
+        assert time.monotonic() < until, f"{file.name} has not come"
+        time.sleep(0.01)
+
+
+def grown(net: Any, inner: Any, step: int, ranks: int) -> tuple[int, Any, torch.optim.Optimizer]:
+    """Members bring what they have, whole; newcomers nothing."""
+    parts: list[torch.Tensor] = []
+    for p in [] if net is None else net.parameters():
+        parts += [p.full_tensor().detach(), inner.state[p]["momentum_buffer"].full_tensor()]
+    new, optimizer = replicas(ranks)
+    number = torch.tensor([step])
+    dist.broadcast(number, 0)
+    for index, p in enumerate(new.parameters()):
+        value, momentum = parts[2 * index : 2 * index + 2] or (torch.empty(p.shape), torch.empty(p.shape))
+        for whole in (value, momentum):
+            dist.broadcast(whole, 0)
+        with torch.no_grad():
+            p.copy_(distribute_tensor(value, p.device_mesh, p.placements))
+        optimizer.state[p]["momentum_buffer"] = distribute_tensor(momentum, p.device_mesh, p.placements)
+    return int(number), new, optimizer

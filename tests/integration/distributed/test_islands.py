@@ -220,6 +220,38 @@ def test_averages_travel_while_islands_train(gang: Gang, master: Master, family:
 
 
 @pytest.mark.parametrize(
+    "family", ["streaming", *(pytest.param(f, marks=NIGHTLY) for f in ("async", "diloco"))]
+)
+def test_diloco_on_dtensors_with_uneven_and_empty_shards(gang: Gang, master: Master, family: str) -> None:
+    said = gang.play("plays_islands:dtensors", 4, address=master.address, family=family)
+    check_ends(said, [0, 1, 2, 3])
+    sizes = [{key: len(part) for key, part in the(lines, "parts").items()} for lines in said]
+    assert sizes[0] == {"uneven": 4, "empty": 2, "columns": 10, "kept": 8} == sizes[2]
+    assert sizes[1] == {"uneven": 2, "empty": 0, "columns": 5, "kept": 8} == sizes[3]
+    for key, begin in {"uneven": 6, "empty": 2, "columns": 15, "kept": 8, "hybrid": 6, "plain": 6}.items():
+        wholes = [torch.tensor(the(lines, "wholes")[key]).flatten() for lines in said]
+        assert all(torch.equal(whole, wholes[0]) for whole in wholes)
+        if family == "diloco":
+            torch.testing.assert_close(wholes[0], pulled(torch.arange(begin) * 1.0), rtol=1e-5, atol=1e-5)
+    for place in (0, 1):  # ranks of a place share the samples of that place
+        shares = [the(said[rank], "share") for rank in (place, 2 + place)]
+        assert sorted(shares[0] + shares[1]) == list(range(48))
+    own = [torch.tensor(the(lines, "own")) for lines in said]
+    assert torch.equal(own[0], own[2]) and torch.equal(own[1], own[3])
+    assert float((own[1] - own[0]).abs().min()) > 0.1, "what is a rank's own stays so"
+
+
+def pulled(theta: torch.Tensor) -> torch.Tensor:
+    """DiLoCo in one process: four windows of three steps towards 1 and 2, SGD(0.1), Nesterov (0.7, 0.9)."""
+    momentum = torch.zeros_like(theta)
+    for _ in range(4):
+        mean = sum((theta - (aim + (theta - aim) * 0.9**3)) / 2 for aim in (1.0, 2.0))
+        momentum = 0.9 * momentum + mean
+        theta = theta - 0.7 * (mean + 0.9 * momentum)
+    return theta
+
+
+@pytest.mark.parametrize(
     "family", ["diloco", *(pytest.param(name, marks=NIGHTLY) for name in ("streaming", "async"))]
 )
 def test_diloco_on_an_evicted_island_rejoins(gang: Gang, quick_master: Master, family: str) -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,18 @@ def test_inspect_reads_a_foreign_safetensors_file(tmp_path: Path, capsys: pytest
     assert about["tensors"]["a.b"]["bytes"] == W.nbytes
     file.write_bytes(b"no such thing")
     assert main(["ckpt", "inspect", str(file)]) == 1
+
+
+def test_what_is_not_there_or_of_another_kind_is_said_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as file:
+        file.writestr("a/data.pkl", b"x")
+    assert main(["ckpt", "inspect", str(tmp_path / "a.pt")]) == 1
+    assert "as torch.save writes: make a step of it by import" in capsys.readouterr().err
+    for action in ("inspect", "verify"):
+        assert main(["ckpt", action, str(tmp_path / "nothing"), "--json"]) == 1
+        assert "nothing does not exist" in capsys.readouterr().err
 
 
 def test_verify_names_damage_and_its_status_is_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

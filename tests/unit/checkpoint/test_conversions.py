@@ -96,6 +96,28 @@ def test_what_weights_only_refuses_is_refused_and_can_be_left_out(tmp_path: Path
     assert not (tmp_path / "owned").exists()
 
 
+def test_what_is_left_out_may_be_called_as_in_the_source_and_has_to_be_there(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2), "ema": {"w": torch.ones(3)}}, tmp_path / "a.pt")
+    safetensors.torch.save_file({"w": torch.ones(2), "ema.w": torch.ones(3)}, tmp_path / "a.safetensors")
+    dcp_save({"model": {"w": torch.ones(2), "ema": {"w": torch.ones(3)}}}, checkpoint_id=tmp_path / "dcp")
+    for source in ("a.pt", "a.safetensors", "dcp"):
+        for skip in ("ema", "model/ema"):
+            if source == "dcp" and skip == "ema":
+                skip = "model.ema"
+            found = read_any(tmp_path / source, skip=[skip])
+            assert [one.name for one in found.sources] == ["model/w"], (source, skip)
+        with pytest.raises(StateError, match="nothing there is called 'emma'"):
+            read_any(tmp_path / source, skip=["ema" if source != "dcp" else "model.ema", "emma"])
+
+
+def test_what_is_a_checkpoint_of_ours_already_is_not_taken_for_another_s(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "a.pt")
+    imported(tmp_path / "a.pt", tmp_path / "root")
+    for source in (tmp_path / "root", folder.step_path(tmp_path / "root", 3)):
+        with pytest.raises(StateError, match="has steps of this format already"):
+            read_any(source)
+
+
 def test_safetensors_files_and_folders_are_read(tmp_path: Path) -> None:
     model = trained()["model"]
     parts = tmp_path / "parts"

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import pccl_py as pccl
-from pccl_py.checkpoint import lease
-from pccl_py.errors import BusyError
+from pccl_py.checkpoint import lease, worker_thread
+from pccl_py.errors import BusyError, CheckpointError
 
 SHARD = "shard-00000-of-00001.safetensors"
 
@@ -104,3 +104,28 @@ def test_what_a_killed_upload_had_begun_is_swept_with_the_next(tmp_path: Path) -
     left = sorted(path.name for path in (tmp_path / "remote").iterdir() if not path.name.startswith("."))
     assert left == ["mine", "mine.part", "step-000000000001", "step-000000000002"]
     assert not list((tmp_path / "local").glob(".upload-*"))
+
+
+def test_closing_does_not_wait_for_a_store_that_hangs_and_names_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_thread, "END_S", 0.2)
+    answers = threading.Event()
+    options: dict[str, Any] = {"pool_bytes": 32 << 20, "timeout_s": 0.5}
+    saving = pccl.Checkpointer(f"file://{tmp_path}/remote", local=tmp_path / "local", **options)
+    assert saving._uploads is not None
+    monkeypatch.setattr(saving._uploads._remote, "publish", lambda *_: answers.wait(30))
+    saving.save(1, {"x": {"w": torch.ones(100)}})
+    saving._pipeline.wait(10)
+    begun = time.monotonic()
+    with pytest.raises(CheckpointError, match="step 1 is not at"):
+        saving.close()
+    assert time.monotonic() - begun < 5
+    assert saving._uploads.thread.doing == "publish step 1"
+    with pytest.raises(BusyError):  # what is late may still write there
+        saver(tmp_path)
+    answers.set()
+    saving._uploads.thread._thread.join(20)
+    with saver(tmp_path) as again:
+        again.wait(level="remote")
+        assert again.steps(level="remote") == [1]

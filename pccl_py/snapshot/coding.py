@@ -1,0 +1,128 @@
+"""Coding a generation, and what this keeper holds of the newest one. On the member's thread.
+
+In two steps: parities are made beside those of the generation before; only when all keepers say that theirs
+are placed, and that what they are made of was not written over meanwhile, do they count.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from ..communicator import Communicator
+from ..errors import ProtocolError
+from . import limits, messages
+from .calls import Calls
+from .generation import Generation
+from .protection import Protection
+from .rounds import all_say_yes, to_all
+from .share import Bytes, Mapped, Share, make_parities
+
+OPERATION_S = 600.0
+
+
+class Coding:
+    """`known`: the newest complete generation of the run, also where this keeper has no share of it."""
+
+    def __init__(self, name: str, said: messages.Protect, protection: Protection, calls: Calls) -> None:
+        self.name, self.said, self.protection, self.calls = name, said, protection, calls
+        self.known: Generation | None = None
+        self.share: Share | None = None
+        self.mapped = Mapped()
+        self.seconds = 0.0  # that the last one took
+        self._spare: list[Bytes] = []  # parities of the generation before, to be written over
+
+    def intact(self) -> int:
+        """The number of the generation whose share is whole here, 0: none. On the loop."""
+        share = self.share
+        if share is None or not self.protection.intact(share.lanes):
+            return 0
+        return share.generation.number
+
+    def described(self) -> bytes:
+        assert self.known is not None
+        return self.known.encode()
+
+    def learn(self, told: Generation) -> None:
+        if self.known is None or told.number > self.known.number:
+            self.known, self.share = told, None
+
+    def encode(self, comm: Communicator, generation: Generation, ranks: Mapping[str, int]) -> bool:
+        """Whether it is complete. `ranks`: of all its keepers. Raises what collectives raise: nothing has
+        changed then."""
+        begun = time.perf_counter()
+        share = self._prepared(generation)
+        if not all_say_yes(comm, share is not None) or share is None:
+            return False
+        self._exchange_tables(comm, share, ranks)
+        for lane in range(generation.lanes):
+            self._code_lane(comm, share, lane, ranks)
+        lanes = share.lanes
+        right = self.calls.ask(lambda: self.protection.intact(lanes))
+        if not all_say_yes(comm, right):
+            return False
+        before, self.known, self.share = self.share, generation, share
+        self._spare = [] if before is None else before.parities
+        self.mapped.keep_only(share.data)
+        steps = {trainer: lane.step for trainer, (_, lane) in generation.places().items()}
+        losses = generation.losses()
+        self.calls.ask(lambda: self.protection.complete(steps, losses))
+        self.seconds = time.perf_counter() - begun
+        return True
+
+    def _prepared(self, generation: Generation) -> Share | None:
+        """None: what is to be coded is not here any more."""
+        found = generation.share_of(self.name)
+        lanes = () if found is None else found[2].lanes
+        data, tables = [], {}
+        for lane in lanes:
+            memory = self.calls.ask(lambda lane=lane: self.protection.memory(lane))  # type: ignore[misc]
+            if memory is None:
+                return None
+            data.append(self.mapped.view(memory))
+            tables[lane.trainer] = memory.table
+        parities = make_parities(generation, self.name, self._spare)
+        return Share(generation, lanes, data, parities, tables)
+
+    def _exchange_tables(self, comm: Communicator, share: Share, ranks: Mapping[str, int]) -> None:
+        """All get those of all: a lost trainer's is nowhere else."""
+        mine = b"".join(share.tables[lane.trainer] for lane in share.lanes)
+        by_rank = to_all(comm, mine, limits.TABLE_BYTES_MAX)
+        for group in share.generation.groups:
+            for one in group.shares:
+                words = by_rank[ranks[one.keeper]]
+                if len(words) != sum(lane.table_bytes for lane in one.lanes):
+                    raise ProtocolError(f"the tables of keeper {one.keeper} are not what it said")
+                at = 0
+                for lane in one.lanes:
+                    share.tables[lane.trainer] = words[at : at + lane.table_bytes]
+                    at += lane.table_bytes
+
+    def _code_lane(self, comm: Communicator, share: Share, lane: int, ranks: Mapping[str, int]) -> None:
+        generation = share.generation
+        width = generation.width(lane)
+        sums = generation.parities(lane, ranks)
+        if not sums or not width:
+            return
+        found = generation.share_of(self.name)
+        assert found is not None
+        group, slot, _ = found
+        k, m = generation.code(group)
+        blocks = share.blocks(lane, k)[:k]
+        rows = generation.parity_rows(group, slot)
+        comm.coded_reduce_scatter(
+            blocks if m else [],
+            [share.parities[lane][row] for row in rows],
+            sums,
+            block_bytes=width,
+            rate_limit=self.said.rate or None,
+            timeout=OPERATION_S,
+        )
+
+    def blocks_of(self, lane: int, group: int) -> list[Bytes]:
+        """What this keeper gives to bring back a snapshot of that lane and group."""
+        share = self.share
+        found = None if share is None else share.generation.share_of(self.name)
+        if share is None or found is None or found[0] != group:
+            return []
+        return share.blocks(lane, share.generation.code(group)[0])

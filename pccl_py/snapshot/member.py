@@ -1,0 +1,148 @@
+"""The keeper as a member of the run: a thread that talks with the other keepers, round after round, and does
+what `decide` says. It touches what the keeper holds through the loop alone.
+
+Every operation ends in the same way at all keepers that are left, and all that follows from it is the same at
+all of them: so they stay in step without a leader. Where one fails, the round begins anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from ..communicator import Communicator
+from ..errors import CollectiveError, UsageError
+from . import messages, standing
+from .bringing import Bringing
+from .calls import Calls
+from .coding import Coding
+from .decide import Encode, Gone, Move, Rescue, Work, decide
+from .generation import decode as decode_generation
+from .protection import Protection
+from .rounds import from_one, to_all
+from .standing import Standing, Word
+
+logger = logging.getLogger("pccl_py.keeper")
+IDLE_S = 0.1  # between rounds in which there was nothing to do
+AGAIN_S = 0.05  # after one that failed
+JOIN_AGAIN_S = 2.0
+FAREWELL_S = 5.0
+
+
+class RunMember:
+    """`start` joins in the background; `stop` leaves, after a last round."""
+
+    def __init__(self, name: str, said: messages.Protect, protection: Protection, calls: Calls) -> None:
+        self._said, self._protection, self._calls = said, protection, calls
+        self._over = threading.Event()
+        self._coding = Coding(name, said, protection, calls)
+        self._bringing = Bringing(self._coding)
+        self._name = name
+        self._freed: set[str] = set()
+        self._thread = threading.Thread(target=self._run, name="pccl-keeper-member", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join(FAREWELL_S)
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            try:
+                self._as_member()
+            except Exception as error:
+                logger.warning("not in the run at %s: %s", self._said.master, error)
+                self._blame(str(error))
+                self._over.wait(JOIN_AGAIN_S)
+
+    def _blame(self, why: str) -> None:
+        def note() -> None:
+            self._protection.fault = why[:1000]
+
+        self._calls.later(note)
+
+    def _as_member(self) -> None:
+        said = self._said
+        with Communicator(
+            said.master,
+            role="keeper",
+            secret_file=said.secret_file or None,
+            encrypt=said.encrypt if said.secret_file else None,
+            insecure=said.insecure,
+            run_name=said.run_name,
+            listen=said.listen or None,
+            advertise=said.advertise or None,
+        ) as comm:
+            while True:
+                last = self._over.is_set()
+                try:
+                    pause = self._round(comm)
+                except (CollectiveError, UsageError) as error:
+                    logger.info("a round begins anew: %s", error)
+                    pause = AGAIN_S
+                if last:
+                    return
+                self._over.wait(pause)
+
+    def _round(self, comm: Communicator) -> float:
+        """What to wait before the next one."""
+        ask = self._calls.ask
+        mine = ask(self._standing)
+        said = [standing.decode(words) for words in to_all(comm, mine.encode(), standing.STANDING_BYTES_MAX)]
+        self._freed |= {word.name for one in said for word in one.freed}
+        self._share_what_is_known(comm, said)
+        work = decide(said, self._coding.known)
+        if work is not None:
+            if not isinstance(work, Encode):
+                logger.info("%s, of %d keepers", work, len(said))
+            self._do(comm, work, said)
+        comm.update_topology()
+        return IDLE_S if work is None else 0.0
+
+    def _standing(self) -> Standing:
+        """On the loop."""
+        protection, coding = self._protection, self._coding
+        known = set() if coding.known is None else set(coding.known.places())
+        freed = (self._freed | protection.freed) & known
+        return Standing(
+            self._name,
+            self._said.domain,
+            self._said.parity,
+            tuple(protection.held()),
+            tuple(Word(name) for name in protection.wants()),
+            tuple(Word(name) for name in sorted(self._bringing.hopeless)),
+            tuple(Word(name) for name in sorted(freed)),
+            0 if coding.known is None else coding.known.number,
+            coding.intact(),
+        )
+
+    def _share_what_is_known(self, comm: Communicator, said: list[Standing]) -> None:
+        """Newcomers learn of the newest generation."""
+        newest = max(one.known for one in said)
+        if all(one.known == newest for one in said):
+            return
+        rank = next(at for at, one in enumerate(said) if one.known == newest)
+        words = self._coding.described() if comm.rank == rank else b""
+        size = int.from_bytes(from_one(comm, rank, len(words).to_bytes(8, "little"), 8), "little")
+        told = decode_generation(from_one(comm, rank, words, size))
+        self._coding.learn(told)
+
+    def _do(self, comm: Communicator, work: Work, said: list[Standing]) -> None:
+        match work:
+            case Encode():
+                ranks = {one.keeper: rank for rank, one in enumerate(said)}
+                if self._coding.encode(comm, work.generation, ranks):
+                    self._bringing.hopeless.clear()
+                else:
+                    time.sleep(AGAIN_S)
+            case Rescue():
+                self._bringing.rescue(comm, work, said)
+            case Move():
+                self._bringing.move(comm, work)
+            case Gone() if comm.rank == work.owner:
+                gone = work
+                code = "gone" if gone.held else "none"
+                self._calls.ask(lambda: self._protection.refuse(gone.trainer, code, gone.why))
+            case Gone():
+                pass

@@ -1,0 +1,164 @@
+"""The loop's side of coding across hosts: what trainers ask for, and what the keeper's member of the run is
+told and tells. Everything here runs on the loop."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from . import limits, memory, messages
+from .generation import Lane
+from .holding import Holding, Refusal
+from .standing import Held
+
+Answer = Callable[[messages.Message], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A complete snapshot: a descriptor of its buffer, the caller's; its table."""
+
+    fd: int
+    capacity: int
+    table: bytes
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A trainer that waits until `until` for its snapshot of `step` to be coded; for a lost one: None."""
+
+    step: int | None
+    until: float
+    answer: Answer
+
+
+class Member(Protocol):
+    """What joins the run."""
+
+    def stop(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Protection:
+    """`attached`: names of the trainers that are here."""
+
+    holdings: dict[str, Holding]
+    attached: Callable[[], set[str]]
+    orphan_s: float
+    options: messages.Protect | None = None
+    member: Member | None = None
+    coded: dict[str, int] = field(default_factory=dict)
+    losses: int = 0
+    fault: str = ""
+    freed: set[str] = field(default_factory=set)
+    _waiting: dict[str, _Waiting] = field(default_factory=dict)
+    _unheeded: set[tuple[str, int]] = field(default_factory=set)
+
+    # --- What trainers say.
+
+    def begin(self, said: messages.Protect, start: Callable[[messages.Protect], Member]) -> None:
+        if self.options is not None and self.options != said:
+            raise Refusal("wrong", f"this keeper is protected by {self.options}, not by {said}")
+        if self.options is None:
+            self.options, self.member = said, start(said)
+
+    def await_coded(self, trainer: str, said: messages.AwaitCoded, answer: Answer) -> None:
+        if said.seconds == 0 and self.coded.get(trainer, -1) < said.step:
+            self._unheeded.add((trainer, said.step))
+        self._waiting[trainer] = _Waiting(said.step, time.monotonic() + said.seconds, answer)
+        self.look()
+
+    def fetch(self, trainer: str, said: messages.Fetch, answer: Answer) -> None:
+        self._waiting[trainer] = _Waiting(None, time.monotonic() + said.seconds, answer)
+        self.look()
+
+    def gone(self, trainer: str) -> None:
+        """Its connection is."""
+        self._waiting.pop(trainer, None)
+
+    # --- What the member asks.
+
+    def held(self) -> list[Held]:
+        found, attached = [], self.attached()
+        for trainer, holding in self.holdings.items():
+            one = holding.newest
+            if one is not None and (trainer, one.step) not in self._unheeded:
+                age = max(int((time.time() - one.time) * 1000), 0)
+                lane = (trainer, one.step, one.bytes, one.table_bytes, one.crc32)
+                found.append(Held(*lane, trainer in attached, age))
+        return found
+
+    def wants(self) -> list[str]:
+        return [
+            trainer
+            for trainer, one in self._waiting.items()
+            if one.step is None and self.holdings[trainer].newest is None
+        ]
+
+    def intact(self, lanes: tuple[Lane, ...]) -> bool:
+        """Whether none of them has been, or may have been, written over."""
+        return all(
+            lane.trainer in self.holdings
+            and self.holdings[lane.trainer].slot_of(lane.step) >= 0
+            and (lane.trainer, lane.step) not in self._unheeded
+            for lane in lanes
+        )
+
+    def memory(self, lane: Lane) -> Memory | None:
+        holding = self.holdings.get(lane.trainer)
+        slot = -1 if holding is None else holding.slot_of(lane.step)
+        if holding is None or slot < 0:
+            return None
+        fd, capacity = holding.buffer(slot)
+        return Memory(os.dup(fd), capacity, holding.table(slot))
+
+    def adopt(self, lane: Lane, fd: int, table: bytes) -> None:
+        """What was brought back. Takes the descriptor. Raises Refusal."""
+        holding = self.holdings.get(lane.trainer)
+        if holding is None:
+            if len(self.holdings) >= limits.TRAINERS_MAX:
+                os.close(fd)
+                raise Refusal("wrong", "this keeper has as many trainers as it may have")
+            holding = Holding(lane.trainer)
+            holding.gone_since, holding.orphan_s = time.monotonic(), self.orphan_s
+        capacity = memory.size_of(fd)
+        slot = messages.Slot("complete", capacity, lane.step, lane.bytes, len(table), lane.crc32)
+        holding.adopt(slot, fd, memory.sealed_copy("pccl-table", table))
+        self.holdings[lane.trainer] = holding
+        self.look()
+
+    def refuse(self, trainer: str, code: str, why: str) -> None:
+        """What its trainer wants cannot be had."""
+        one = self._waiting.get(trainer)
+        if one is not None and one.step is None:
+            del self._waiting[trainer]
+            one.answer(messages.Refused(code, why[: limits.TEXT_CHARS_MAX], 0, 0))
+
+    def complete(self, steps: dict[str, int], losses: int) -> None:
+        self.coded, self.losses, self.fault = steps, losses, ""
+        self._unheeded = {one for one in self._unheeded if one[1] > steps.get(one[0], -1)}
+        self.look()
+
+    # --- Clocks.
+
+    def look(self) -> None:
+        now = time.monotonic()
+        for trainer, one in list(self._waiting.items()):
+            message = self._answer_to(trainer, one, now)
+            if message is not None:
+                del self._waiting[trainer]
+                one.answer(message)
+
+    def _answer_to(self, trainer: str, one: _Waiting, now: float) -> messages.Message | None:
+        if one.step is None:
+            newest = self.holdings[trainer].newest
+            if newest is None and now < one.until:
+                return None
+            return messages.Fetched(-1 if newest is None else newest.step)
+        coded = self.coded.get(trainer, -1)
+        if coded < one.step and now < one.until:
+            return None
+        return messages.Coded(coded, self.losses, self.fault[: limits.TEXT_CHARS_MAX])

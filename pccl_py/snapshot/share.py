@@ -1,0 +1,73 @@
+"""A keeper's share of a generation: its snapshots as blocks, and the parities of others' that it holds."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from .generation import Generation, Lane
+from .protection import Memory
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class Mapped:
+    """Buffers of trainers, mapped for reading: kept from one generation to the next."""
+
+    def __init__(self) -> None:
+        self._views: dict[tuple[int, int], Bytes] = {}
+
+    def view(self, memory: Memory) -> Bytes:
+        """Takes the descriptor."""
+        try:
+            facts = os.fstat(memory.fd)
+            key = (facts.st_dev, facts.st_ino)
+            if key not in self._views:
+                mapped = mmap.mmap(memory.fd, memory.capacity, mmap.MAP_SHARED, mmap.PROT_READ)
+                self._views[key] = np.frombuffer(mapped, np.uint8)
+            return self._views[key]
+        finally:
+            os.close(memory.fd)
+
+    def keep_only(self, views: list[Bytes]) -> None:
+        """Others give back their memory."""
+        wanted = {id(view) for view in views}
+        self._views = {key: view for key, view in self._views.items() if id(view) in wanted}
+
+
+@dataclass(slots=True)
+class Share:
+    """`data`: by lane, each lane's buffer; `parities`: by lane, `rows` of one width each; `tables`: of all
+    trainers of the generation."""
+
+    generation: Generation
+    lanes: tuple[Lane, ...]
+    data: list[Bytes]
+    parities: list[Bytes]
+    tables: dict[str, bytes] = field(default_factory=dict)
+
+    def blocks(self, lane: int, k: int) -> list[Bytes]:
+        """The k blocks of data, of which the last ones may be short or empty, then the parities."""
+        width = self.generation.width(lane)
+        if lane < len(self.lanes):
+            data = self.data[lane][: self.lanes[lane].bytes]
+        else:
+            data = np.empty(0, np.uint8)
+        cut = [data[width * number : width * (number + 1)] for number in range(k)]
+        return cut + list(self.parities[lane])
+
+
+def make_parities(generation: Generation, keeper: str, old: list[Bytes]) -> list[Bytes]:
+    """Memory for them, `old` where it fits: lane by lane, row by row."""
+    found = generation.share_of(keeper)
+    m = 0 if found is None else generation.code(found[0])[1]
+    made = []
+    for lane in range(generation.lanes):
+        shape = (m, generation.width(lane))
+        fits = lane < len(old) and old[lane].shape == shape
+        made.append(old[lane] if fits else np.zeros(shape, np.uint8))
+    return made

@@ -1,0 +1,111 @@
+"""Keepers code what they hold: hosts are lost with trainer and keeper, and the value is back bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pccl_py import Master, NoSnapshotError
+from pccl_py.snapshot import ask
+from tests.integration.peers import PATIENT
+from tests.threads import in_threads
+
+from .coded_trainer import coded_buffers, content, restored, take_coded
+from .conftest import free_keepers
+
+MODULE = "tests.integration.snapshot.coded_trainer"
+COUNT = 3_000_001
+
+
+@pytest.fixture
+def master() -> Iterator[Master]:
+    with Master(config=PATIENT) as running:
+        yield running
+        free_keepers()  # who cannot say farewell tries for a while
+
+
+def kill_host(process: subprocess.Popen[str], keeper: str) -> None:
+    """The trainer and its keeper, at once."""
+    found = [ask.summary(path) for path in ask.sockets()]
+    (pid,) = [one.pid for one in found if one is not None and one.keeper == keeper]
+    process.kill()
+    os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.deadline(120)
+@pytest.mark.parametrize(("world", "parity"), [(4, 1), pytest.param(6, 2, marks=pytest.mark.nightly)])
+def test_lost_hosts_come_back(master: Master, spawn: Callable[..., Any], world: int, parity: int) -> None:
+    """As many as there are parities, killed at any moment; the others code on meanwhile, and hold it for who
+    comes."""
+    lost = range(world - parity, world)
+    words = [str(parity), str(COUNT)]
+    victims = [spawn("-m", MODULE, "run", master.address, str(number), *words) for number in lost]
+    over = threading.Event()
+
+    def survive(number: int) -> None:
+        held = coded_buffers("run", master.address, number, parity)
+        held.attach()
+        step = 0
+        while not over.is_set() or held.coded is None or held.coded.losses < parity:
+            step += 1
+            take_coded(held, number, step, COUNT)
+        last, data = restored(held, COUNT)
+        assert last == step and np.array_equal(data, content(number, step, COUNT))
+        held.close(free=True)
+
+    def strike() -> None:
+        try:
+            for victim in victims:
+                while int(line := victim.stdout.readline()) < 3:
+                    assert line
+            for number, victim in zip(lost, victims, strict=True):
+                kill_host(victim, f"k{number}")
+            for number, victim in zip(lost, victims, strict=True):
+                follow(number, max([3, *(int(line) for line in victim.stdout.read().split())]))
+        finally:
+            over.set()
+
+    def follow(number: int, last: int) -> None:
+        successor = coded_buffers("run", master.address, number, parity, keeper=f"new{number}")
+        successor.attach()
+        assert not successor.kept
+        successor.fetch(60.0)
+        step, data = restored(successor, COUNT)
+        assert step >= last
+        assert np.array_equal(data, content(number, step, COUNT))
+        take_coded(successor, number, step + 1, COUNT)
+        successor.close(free=False)
+
+    in_threads([*(partial(survive, number) for number in range(world - parity)), strike], 100)
+
+
+@pytest.mark.deadline(120)
+def test_more_losses_than_parities_are_told(master: Master, spawn: Callable[..., Any]) -> None:
+    words = ["1", str(COUNT)]
+    victims = [spawn("-m", MODULE, "run", master.address, str(number), *words) for number in (1, 2)]
+    first = coded_buffers("run", master.address, 0, 1)
+    first.attach()
+    for victim in victims:
+        take_coded(first, 0, first.newest_step + 1, COUNT)
+        assert victim.stdout.readline()
+    for number, victim in zip((1, 2), victims, strict=True):
+        kill_host(victim, f"k{number}")
+    successor = coded_buffers("run", master.address, 2, 1, keeper="new")
+    successor.attach()
+    with pytest.raises(NoSnapshotError, match=r"trainer 't2' is gone: any 2 of the 3 keepers of its code"):
+        successor.fetch(60.0)
+    stranger = coded_buffers("run", master.address, 9, 1, keeper="new")
+    stranger.attach()
+    with pytest.raises(NoSnapshotError, match="no keeper of the run has ever had a snapshot of it"):
+        stranger.fetch(60.0)
+    for one in (first, successor, stranger):
+        one.close(free=True)
