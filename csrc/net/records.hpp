@@ -2,8 +2,8 @@
 // none can be changed, left out, repeated or moved. Larger than TLS's, they cost less each, and bytes go from
 // where they are to where they belong without a stop in OpenSSL's buffers. Pure but for OpenSSL; owned by one
 // thread. A record:
-//   header (4): plain bytes, and in the highest bit whether from here on the next key counts; ciphertext; tag
-//   (16) key = HMAC-SHA256(secret, "pccl_py key"), 16 bytes; iv = HMAC-SHA256(secret, "pccl_py iv"), 12 bytes
+//   header (4): plain bytes; in its highest bit: from here on the next key counts. Ciphertext. Tag (16)
+//   key = HMAC-SHA256(secret, "pccl_py key"), 16 bytes; iv = HMAC-SHA256(secret, "pccl_py iv"), 12 bytes
 //   the next secret = HMAC-SHA256(secret, "pccl_py next")
 //   nonce = iv, its last 8 bytes xor the record's number under this key; the header is authenticated, too
 #pragma once
@@ -23,8 +23,7 @@ class Records {
   static constexpr std::size_t plain_bytes_max = 64u << 10, header_bytes = 4, tag_bytes = 16;
   static constexpr std::size_t overhead = header_bytes + tag_bytes;
 
-  static std::unique_ptr<Records> create(const TlsLibrary& library, const Secret& secret,
-                                         Way way);  // or null
+  static std::unique_ptr<Records> create(const TlsLibrary& library, const Secret& secret, Way way);
   ~Records();
   Records(const Records&) = delete;
 
