@@ -40,8 +40,7 @@ class Found:
 
 
 class Skip:
-    """Names to leave out, with what is below them; of a part that has no name in the source, without it, too.
-    """
+    """Names to leave out, with what is below them; of a part without a name there, without it, too."""
 
     def __init__(self, left: Sequence[str]) -> None:
         self._left, self._met = tuple(left), set[str]()

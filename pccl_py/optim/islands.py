@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from xxhash import xxh3_64_intdigest
 
+from ..parallel.copies import Copies, copies
 from .reduction import Comm
 
 
@@ -21,7 +21,7 @@ class Ranks:
         island: Any = comm
         self._island = island if hasattr(island, "local_shards") else None
         self.size = 1 if self._island is None else int(island.size)
-        self._copied: list[bool] = []
+        self._copies: Copies | None = None
 
     def all(self, found: bool) -> bool:
         """Whether it is so on all ranks."""
@@ -39,38 +39,13 @@ class Ranks:
         return [math.fsum(parts) for parts in zip(*self._told(own), strict=True)]
 
     def find_copies(self, held: Sequence[Tensor], parameters: Sequence[torch.nn.Parameter]) -> None:
-        """What all ranks hold: DTensors by their placements, plain parameters where all hold the same bits (a
-        rank's experts, or its stage, may have the names of another's). held: each one's value, or part."""
-        if self.size == 1:
-            return
-        several = [copies(p, self.size) > 1 for p in parameters]
-        plain = [i for i, p in enumerate(parameters) if several[i] and not hasattr(p, "placements")]
-        told = self._told([_hash(held[i]) for i in plain]) if plain else []
-        differ = {i for place, i in enumerate(plain) if len({values[place] for values in told}) > 1}
-        self._copied = [many and i not in differ for i, many in enumerate(several)]
+        """held: each one's value, or part."""
+        self._copies = None if self._island is None else Copies.found(self._island, parameters, held)
 
-    def unify(self, parts: Sequence[Tensor], parameters: Sequence[torch.nn.Parameter], first: int) -> None:
-        """Averages of copies, which each rank has got with its own peers, become the same bits: quantization
-        and the order of sums go by what lies around a copy. first: index of the first of these parameters."""
-        if self._island is None or not any(self._copied):
-            return
-        for place, (part, parameter) in enumerate(zip(parts, parameters, strict=True), first):
-            if self._copied[place]:
-                self._island.take_first_copy(part, parameter)
+    def unify(self, parts: Sequence[Tensor], parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Averages of copies, which each rank has got with its own peers, become the same bits."""
+        if self._copies is not None:
+            self._copies.unify(parts, parameters)
 
     def _told(self, values: list[float]) -> list[list[float]]:
         return [values] if self.size == 1 or self._island is None else self._island.told(values)
-
-
-def _hash(value: Tensor) -> float:
-    """As many bits as a float64 holds exactly."""
-    return float(xxh3_64_intdigest(value.contiguous().cpu().numpy().tobytes()) >> 12)
-
-
-def copies(parameter: Any, size: int) -> int:
-    """Ranks that hold the same elements, of an island of that size."""
-    if hasattr(parameter, "placements"):
-        kept = zip(parameter.placements, parameter.device_mesh.shape, strict=True)
-        return math.prod(ranks for placement, ranks in kept if placement.is_replicate())
-    flat = hasattr(parameter, "_fqns") or getattr(parameter, "_fsdp_flattened", False)  # FSDP1's
-    return 1 if flat else size

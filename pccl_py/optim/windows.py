@@ -278,7 +278,7 @@ class Windows:
     def _unify(self, average: torch.Tensor) -> None:
         outer, fragment = self._outer, self._outer.fragment
         parameters = outer.model.parameters[fragment.first : fragment.last]
-        self._ranks.unify(outer.of(average, fragment), parameters, fragment.first)
+        self._ranks.unify(outer.of(average, fragment), parameters)
 
     def _lose_flight(self) -> None:
         self._flight = None

@@ -19,8 +19,9 @@ from ..errors import Evicted, IslandLost, MismatchError, UsageError
 from ..shared_state import SharedState, SyncInfo
 from ..staging import fence
 from ..work import OpInfo
+from .copies import Copies
 from .island_bond import DONE, OUT_OF_RUN, REJOINS_MAX, Bond, join_together
-from .island_layout import forget_pass, local_shards
+from .island_layout import forget_pass, local, local_shards
 from .island_state import IslandState, gradients, groups_of, readable
 from .island_work import IslandWork
 from .siblings import Siblings, limit_waits
@@ -88,6 +89,7 @@ class Island:
         self._was_member = False
         self._torn = False
         self._waiting: int | None = None  # as the last operation since the boundary said
+        self._copies: Copies | None = None  # looked for by the first average
 
     # ---- who is there --------------------------------------------------------------------------------------
 
@@ -254,16 +256,31 @@ class Island:
 
     def all_reduce_gradients(self, weight: float | None = None, **options: Any) -> OpInfo:
         """Their (weighted) mean over the islands, on the local shards, as one operation."""
-        return self._average(gradients(self.model), weight, options)
+        wanted = [p for p in self.model.parameters() if p.requires_grad]
+        return self._average(gradients(self.model), wanted, weight, options)
 
     def average_parameters(self, weight: float | None = None, **options: Any) -> OpInfo:
         """The (weighted) mean of the islands' parameters, on the local shards, as one operation."""
         fence.before_write()
-        return self._average([s for s in self.local_shards().values() if s.numel()], weight, options)
+        parts = [s for s in self.local_shards().values() if s.numel()]
+        return self._average(parts, list(self.model.parameters()), weight, options)
 
-    def _average(self, shards: list[Tensor], weight: float | None, options: dict[str, Any]) -> OpInfo:
+    def _average(
+        self,
+        shards: list[Tensor],
+        parameters: list[torch.nn.Parameter],
+        weight: float | None,
+        options: dict[str, Any],
+    ) -> OpInfo:
+        """shards: of those of the parameters that have elements here."""
+        here = [p for p in parameters if local(p).numel()]
+        if self._copies is None and self.size > 1:
+            everything = list(self.model.parameters())
+            self._copies = Copies.found(self, everything, [local(p.detach()) for p in everything])
         dense = [shard.contiguous() for shard in shards]
         info: OpInfo = self.all_reduce(dense, "avg", weight=weight, **options)
+        if self._copies is not None:
+            self._copies.unify(dense, here)
         for shard, value in zip(shards, dense, strict=True):
             if value is not shard:
                 shard.copy_(value)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from pccl_py.optim import rules
-from pccl_py.optim.islands import Ranks, copies
+from pccl_py.optim.islands import Ranks
+from pccl_py.parallel.copies import copies
 
 
 class FakeIsland:

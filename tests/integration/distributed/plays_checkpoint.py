@@ -456,6 +456,11 @@ def over_communicator(rank: int, ranks: int, path: str, root: str, address: str,
                 saver.wait()
             except pccl.CheckpointError as error:
                 say(heard=str(error), seconds=time.monotonic() - begun)
+                # Who heard first and left would be gone, too, for who hears last.
+                Path(f"{root}.heard{number}").touch()
+                others = [Path(f"{root}.heard{other}") for other in range(ranks) if other != victim]
+                while not all(map(Path.exists, others)) and time.monotonic() < begun + 30:
+                    time.sleep(0.01)
                 break
         else:
             assert saver.latest() == first + 5

@@ -21,7 +21,7 @@ import pccl_py
 from pccl_py import Communicator, Config
 from pccl_py.optim import AsyncDiLoCo, DiLoCo, StreamingDiLoCo
 from pccl_py.parallel import ElasticSampler, Island
-from pccl_py.parallel.island_layout import local_shards
+from pccl_py.parallel.island_layout import local, local_shards
 
 from .gang import say
 from .plays_churn import die
@@ -337,6 +337,40 @@ def dtensors(*, rank: int, ranks: int, path: str, address: str, family: str) -> 
         wholes = {key: model[key].full_tensor().tolist() for key in [*layouts, "hybrid"]}
         say(end=outer.state_digest(), parts=parts, wholes=wholes | {"plain": model["plain"].tolist()})
         say(own=model["own"].tolist())
+    os._exit(0)
+
+
+def copied_gradients(*, rank: int, ranks: int, path: str, address: str) -> None:
+    """Copies of parameters on the ranks of an island. Each sums with its own peers: where their order is
+    another, or blocks are quantized, a copy's last bits are; here they are made to be."""
+    name, place = join_island(rank, path)
+    mesh = init_device_mesh("cpu", (SIZE,))
+    seeds = torch.Generator().manual_seed(place)
+    model = torch.nn.ParameterDict()
+    model["own"] = torch.nn.Parameter(torch.randn(41, generator=seeds))
+    model["kept"] = torch.nn.Parameter(distribute_tensor(torch.arange(64.0).view(32, 2), mesh, [Replicate()]))
+    model["plain"] = torch.nn.Parameter(torch.arange(33.0).to(torch.bfloat16))
+    with Island(address, model, name=name, config=CALM, min_islands=2, inner_timeout=20) as island:
+        reduce = island.all_reduce
+
+        def with_other_bits(tensors: list[torch.Tensor], *args: Any, **options: Any) -> Any:
+            info = reduce(tensors, *args, **options)
+            for tensor in tensors:
+                tensor.mul_(1 + place / 64)
+            return info
+
+        island.all_reduce = with_other_bits  # type: ignore[method-assign,assignment]
+        seeds = torch.Generator().manual_seed(10 + rank // SIZE)
+        for p in (model["kept"], model["plain"]):
+            p.grad = torch.zeros_like(p)
+            local(p.grad).copy_(torch.randn(p.shape, generator=seeds))
+        seeds = torch.Generator().manual_seed(rank)
+        model["own"].grad = 100 * torch.randn(model["own"].shape, generator=seeds)
+        before = {key: local(p.grad).float().flatten().tolist() for key, p in model.items()}
+        island.all_reduce_gradients()
+        after = {key: local(p.grad).float().flatten().tolist() for key, p in model.items()}
+        say(before=before, after=after)
+        dist.barrier()
     os._exit(0)
 
 

@@ -46,6 +46,16 @@ def test_fsdp_islands() -> None:
     assert "all islands had the same losses and the same bits after each common step" in text
 
 
+@pytest.mark.nightly
+@pytest.mark.deadline(180)
+def test_snapshot_recover() -> None:
+    text = run("snapshot_recover")
+    assert re.search(r"trainer 5 killed after .*\ntrainer 5 goes on from step \d+, from its keeper", text)
+    assert re.findall(r"trainer (\d) and keeper killed after step \d+", text) == ["3", "4"]
+    assert re.findall(r"trainer (\d) goes on from step \d+, decoded by the other keepers", text) == ["3", "4"]
+    assert "steps of 6 trainers: all bits as if nobody had been killed" in text
+
+
 @pytest.mark.deadline(180)
 def test_ddp_elastic() -> None:
     text = run("ddp_elastic")

@@ -241,6 +241,18 @@ def test_diloco_on_dtensors_with_uneven_and_empty_shards(gang: Gang, master: Mas
     assert float((own[1] - own[0]).abs().min()) > 0.1, "what is a rank's own stays so"
 
 
+def test_copies_on_the_ranks_of_an_island_get_the_same_gradients(gang: Gang, master: Master) -> None:
+    said = gang.play("plays_islands:copied_gradients", 4, address=master.address)
+    before, after = ([the(lines, when) for lines in said] for when in ("before", "after"))
+    for key in ("kept", "plain"):
+        assert all(each[key] == after[0][key] for each in after)
+        mean = torch.tensor([each[key] for each in before[::2]]).mean(0)
+        torch.testing.assert_close(torch.tensor(after[0][key]), mean, rtol=1e-2, atol=1e-2)
+    for place in (0, 1):
+        assert after[place]["own"] == after[2 + place]["own"]
+    assert after[0]["own"] != after[1]["own"]
+
+
 def pulled(theta: torch.Tensor) -> torch.Tensor:
     """DiLoCo in one process: four windows of three steps towards 1 and 2, SGD(0.1), Nesterov (0.7, 0.9)."""
     momentum = torch.zeros_like(theta)
