@@ -38,9 +38,9 @@ class Communicator(Collectives, CodedCalls, Observed):
     """`with Communicator("master.example:48148", secret_file="run.key") as comm:` joins, then leaves.
 
     address         host:port of the master; names, IPv4 and [IPv6]
-    secret_file     at least 16 bytes that all peers and the master share: all connections are then TLS 1.3
-                    between those who have it (but see encrypt). None: the configuration's; where that is
-                    empty, loopback only
+    secret_file     at least 16 bytes that all peers and the master share: all connections then begin with
+                    TLS 1.3 between those who have it, and are encrypted (but see encrypt). None: the
+                    configuration's; where that is empty, loopback only
     encrypt         False: the secret only proves, at each connection's start, that both sides know it, and
                     bytes travel as they are. The same at the master and all peers: another side is refused.
                     None: `encrypt` of the configuration, by default True where there is a secret

@@ -73,8 +73,9 @@ inline constexpr std::size_t parked_bytes_max = 32u << 20;
 inline constexpr std::size_t eager_operations_max = 32;
 // Runs that one master serves: the subgroups and pairs of a large job.
 inline constexpr std::size_t runs_max = 1 << 12;
-// Connections that have not proved anything yet.
-inline constexpr std::size_t strangers_max = 256;
+// Connections that have not proved anything yet; and of these, from one address: half, so that others still
+// get in while somebody takes what there is.
+inline constexpr std::size_t strangers_max = 512, strangers_per_address_max = 256;
 // Chunks that are offered to one peer of this host by their place and not taken yet: some MiB of messages.
 inline constexpr std::size_t references_max = 1 << 10;
 // Segments of shared memory that one process may have, and show: each costs a descriptor and a mapping.

@@ -2,8 +2,8 @@
 // whether the run has a secret and what it does. Pure: no socket, no clock, and the nonce comes from outside.
 //
 // Both sides send 32 bytes at once: "PCCLpy\r\n", version (2), flags (1), five zeros, nonce (16). Without a
-// secret that is all, and frames may follow without waiting. With one that encrypts TLS 1.3 follows on both
-// sides, under a key of this connection alone:
+// secret that is all, and frames may follow without waiting. With one that encrypts a handshake of TLS 1.3
+// follows, under a key of this connection alone (tls.hpp):
 //   key = HMAC-SHA256(secret, "pccl_py tls" + dialler's 32 bytes + acceptor's 32 bytes)
 // With one that does not, each side sends 32 bytes that prove it: first the dialler, and when the acceptor
 // has checked them, the acceptor (32 zeros where they are wrong); then frames follow as they are:

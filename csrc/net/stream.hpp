@@ -1,5 +1,6 @@
-// What a connection reads from and writes to: its socket as it is, or TLS on it once the greeting has said
-// so. Without a secret it adds one look at a pointer to each system call. Owned by the connection's thread.
+// What a connection reads from and writes to: its socket as it is, or what encrypts it (tls.hpp) once the
+// greeting has said so. Without a secret it adds one look at a pointer to each system call. Owned by the
+// connection's thread.
 #pragma once
 #include <sys/types.h>
 #include <sys/uio.h>

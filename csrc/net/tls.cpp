@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <string_view>
 
 namespace pccl::net {
 namespace {
@@ -14,13 +15,16 @@ constexpr int ctrl_session_cache = 44, ctrl_set_groups = 92, ctrl_min_version = 
 constexpr long session_cache_off = 0, tls_1_3 = 0x0304;
 constexpr std::uint64_t op_no_ticket = 1u << 14;
 constexpr int verify_peer = 1;
-constexpr int error_want_read = 2, error_want_write = 3, error_zero_return = 6;
-constexpr int key_update_not_requested = 0;
+constexpr int error_want_read = 2, error_want_write = 3;
 constexpr unsigned long reason_mask = 0x7fffff;
 constexpr unsigned long reason_binder = 253;                                     // seen by who is dialled
 constexpr unsigned long reason_told_illegal = 1047, reason_told_decrypt = 1051;  // and told to the dialler
 
 constexpr char identity[] = "pccl_py";
+constexpr std::string_view export_label = "EXPORTER-pccl_py records";
+// Smaller parts are put together, larger ones are read where they are, and get records of their own: so the
+// other side finds them where they belong.
+constexpr std::size_t large_part_bytes = 16u << 10;
 
 Error no_memory() { return {ErrorCode::internal, "OpenSSL has no memory for another connection"}; }
 
@@ -137,7 +141,7 @@ Result<std::unique_ptr<Tls>> Tls::create(Side side, const Key& key) {
   const auto& shared = shared_part();
   if (!shared) return shared.error();
   const auto& all = *shared.value().library;
-  auto tls = std::unique_ptr<Tls>(new Tls(all, key));
+  auto tls = std::unique_ptr<Tls>(new Tls(all, side, key));
   tls->ssl_ = all.SSL_new(shared.value().context);
   bio_st* bio = tls->ssl_ == nullptr ? nullptr : all.BIO_new(shared.value().buffers);
   if (bio == nullptr) return no_memory();
@@ -195,7 +199,6 @@ Error Tls::failed(const char* what) {
   const char* text = library_.ERR_reason_error_string(code);
   const std::string why = text != nullptr ? text : "no reason given";
   library_.ERR_clear_error();
-  if (done_) return {ErrorCode::protocol, std::string(what) + ": " + why};
   if (reason == reason_binder || reason == reason_told_illegal || reason == reason_told_decrypt)
     return {ErrorCode::authentication, "the two sides were given different secrets"};
   return {ErrorCode::authentication, std::string(what) + ": " + why};
@@ -211,6 +214,7 @@ Result<bool> Tls::handshake() {
     // A key of both is the only thing that counts: no certificate is asked for, and none is trusted.
     if (library_.SSL_session_reused(ssl_) != 1 || library_.SSL_version(ssl_) != tls_1_3)
       return Error{ErrorCode::authentication, "the other side did not prove that it knows the secret"};
+    if (auto error = begin_records()) return error;
     return done_ = true;
   }
   const int error = library_.SSL_get_error(ssl_, outcome);
@@ -222,72 +226,103 @@ Result<bool> Tls::handshake() {
   return false;
 }
 
+// From here on OpenSSL's connection is not needed any more.
+Error Tls::begin_records() {
+  std::array<std::uint8_t, 2 * sizeof(Records::Secret)> both;  // the dialler's, the acceptor's
+  if (library_.SSL_export_keying_material(ssl_, both.data(), both.size(), export_label.data(),
+                                          export_label.size(), nullptr, 0, 0) != 1)
+    return failed("the encrypted connection gave no keys");
+  Records::Secret mine, theirs;
+  const auto half = both.begin() + sizeof mine;
+  std::copy(both.begin(), half, (side_ == Side::dialler ? mine : theirs).begin());
+  std::copy(half, both.end(), (side_ == Side::dialler ? theirs : mine).begin());
+  seals_ = Records::create(library_, mine, Records::Way::seal);
+  opens_ = Records::create(library_, theirs, Records::Way::open);
+  for (volatile auto& byte : both) byte = 0;
+  library_.SSL_free(ssl_);
+  ssl_ = nullptr;
+  return seals_ != nullptr && opens_ != nullptr ? Error{} : no_memory();
+}
+
+// Plain bytes of the record that begins the buffer; 0: it has not come whole. The buffer holds several.
+std::size_t Tls::next_record() const {
+  const auto have = in_end_ - in_begin_;
+  if (have < Records::header_bytes) return 0;
+  const auto plain = Records::plain_bytes(in_.get() + in_begin_);
+  return have >= plain + Records::overhead ? plain : 0;
+}
+
+// Out of a record that did not fit into the parts that there were.
+std::size_t Tls::take_opened(iovec& part) {
+  const auto bytes = std::min(opened_bytes_, part.iov_len);
+  std::memcpy(part.iov_base, in_.get() + in_begin_, bytes);
+  in_begin_ += bytes;
+  opened_bytes_ -= bytes;
+  if (opened_bytes_ == 0) in_begin_ += Records::tag_bytes;
+  return bytes;
+}
+
 Result<std::size_t> Tls::open(const iovec* parts, int count) {
-  if (error_) return error_;
-  library_.ERR_clear_error();
-  std::size_t all = 0;
-  for (int i = 0; i < count; ++i) {
-    auto* to = static_cast<std::uint8_t*>(parts[i].iov_base);
-    for (std::size_t left = parts[i].iov_len; left != 0;) {
-      std::size_t got = 0;
-      const int outcome = library_.SSL_read_ex(ssl_, to, left, &got);
-      if (outcome != 1) {
-        const int error = library_.SSL_get_error(ssl_, outcome);
-        if (error == error_zero_return)
-          error_ = {ErrorCode::peer_lost, "the other side hung up"};
-        else if (error != error_want_read && error != error_want_write)
-          error_ = failed("the encrypted stream was changed on its way");
-        if (error_ && all == 0) return error_;
-        return all;
-      }
-      to += got;
-      left -= got;
-      all += got;
+  std::size_t all = 0, offset = 0;
+  for (int i = 0; i < count;) {
+    iovec part{static_cast<std::uint8_t*>(parts[i].iov_base) + offset, parts[i].iov_len - offset};
+    std::size_t got = 0;
+    if (part.iov_len == 0) {
+      ++i, offset = 0;
+      continue;
     }
+    if (opened_bytes_ != 0) {
+      got = take_opened(part);
+    } else if (!error_ && in_end_ - in_begin_ >= Records::header_bytes) {
+      auto* record = in_.get() + in_begin_;
+      const auto plain = next_record();
+      if (plain == 0 && Records::plain_bytes(record) != 0) return all;
+      const bool fits = plain <= part.iov_len;
+      // Where it does not, there may be a better place for it when what came before is understood.
+      if (!fits && all != 0) return all;
+      if (plain == 0 || !opens_->open(record, fits ? static_cast<std::uint8_t*>(part.iov_base)
+                                                   : record + Records::header_bytes)) {
+        error_ = {ErrorCode::protocol, "the encrypted stream was changed on its way"};
+        continue;
+      }
+      in_begin_ += fits ? plain + Records::overhead : Records::header_bytes;
+      got = fits ? plain : 0;
+      opened_bytes_ = fits ? 0 : plain;
+    } else {
+      break;
+    }
+    all += got;
+    offset += got;
   }
+  if (error_ && all == 0) return error_;
   return all;
 }
 
-Error Tls::seal_record(ByteView plain) {
-  if (key_bytes_ >= key_bytes_max_) {
-    key_bytes_ = 0;
-    if (library_.SSL_key_update(ssl_, key_update_not_requested) != 1)
-      return failed("no new key could be made");
-  }
-  key_bytes_ += plain.size();
-  std::size_t gone = 0;
-  if (library_.SSL_write_ex(ssl_, plain.data(), plain.size(), &gone) == 1 && gone == plain.size()) return {};
-  return failed("the stream could not be encrypted");
-}
-
-// Records are full wherever there is enough: small parts are put together, large ones are read where they
-// are.
 Result<std::size_t> Tls::seal(const iovec* parts, int count) {
-  thread_local std::array<std::uint8_t, record_bytes> together;
-  library_.ERR_clear_error();
   std::size_t all = 0, offset = 0;
-  for (int i = 0; i < count && out_end_ + record_bytes + record_overhead <= out_bytes;) {
-    const auto* from = static_cast<const std::uint8_t*>(parts[i].iov_base) + offset;
-    const auto left = parts[i].iov_len - offset;
-    ByteView record{from, record_bytes};
-    if (left >= record_bytes) {
-      offset += record_bytes;
+  for (int i = 0; i < count && out_end_ + Records::plain_bytes_max + Records::overhead <= out_bytes;) {
+    auto* to = out_.get() + out_end_;
+    ByteView plain{static_cast<const std::uint8_t*>(parts[i].iov_base) + offset, parts[i].iov_len - offset};
+    if (plain.size() >= large_part_bytes) {
+      plain = plain.first(std::min(plain.size(), Records::plain_bytes_max));
+      offset += plain.size();
+      if (offset == parts[i].iov_len) ++i, offset = 0;
     } else {
       std::size_t have = 0;
-      while (i < count && have < record_bytes) {
-        const auto part = std::min(parts[i].iov_len - offset, record_bytes - have);
-        std::memcpy(together.data() + have, static_cast<const std::uint8_t*>(parts[i].iov_base) + offset,
-                    part);
-        have += part;
-        offset += part;
-        if (offset == parts[i].iov_len) ++i, offset = 0;
+      for (; i < count && parts[i].iov_len - offset < large_part_bytes &&
+             have + parts[i].iov_len - offset <= Records::plain_bytes_max;
+           ++i, offset = 0) {
+        const auto bytes = parts[i].iov_len - offset;
+        std::memcpy(to + Records::header_bytes + have,
+                    static_cast<const std::uint8_t*>(parts[i].iov_base) + offset, bytes);
+        have += bytes;
       }
-      record = {together.data(), have};
+      plain = {to + Records::header_bytes, have};
     }
-    if (i < count && offset == parts[i].iov_len) ++i, offset = 0;
-    if (record.empty()) continue;
-    if (auto error = seal_record(record)) return error;
-    all += record.size();
+    if (plain.empty()) continue;
+    if (!seals_->seal(plain, to)) return Error{ErrorCode::internal, "the stream could not be encrypted"};
+    out_end_ += plain.size() + Records::overhead;
+    all += plain.size();
   }
   return all;
 }

@@ -70,10 +70,18 @@ void find_tls(Finder& find, TlsLibrary& all) {
   PCCL_FIND(SSL_do_handshake);
   PCCL_FIND(SSL_session_reused);
   PCCL_FIND(SSL_version);
-  PCCL_FIND(SSL_read_ex);
-  PCCL_FIND(SSL_write_ex);
   PCCL_FIND(SSL_get_error);
-  PCCL_FIND(SSL_key_update);
+  PCCL_FIND(SSL_export_keying_material);
+}
+
+void find_cipher(Finder& find, TlsLibrary& all) {
+  PCCL_FIND(EVP_aes_128_gcm);
+  PCCL_FIND(EVP_CIPHER_CTX_new);
+  PCCL_FIND(EVP_CIPHER_CTX_free);
+  PCCL_FIND(EVP_CIPHER_CTX_ctrl);
+  PCCL_FIND(EVP_CipherInit_ex);
+  PCCL_FIND(EVP_CipherUpdate);
+  PCCL_FIND(EVP_CipherFinal_ex);
 }
 #undef PCCL_FIND
 
@@ -100,6 +108,7 @@ Result<TlsLibrary> load() {
       return unusable(name + " is another version (" + all.OpenSSL_version(version_text) + ")");
   }
   find_tls(find, all);
+  find_cipher(find, all);
   if (!find.missing().empty()) return unusable(name + " has no " + find.missing());
   all.OPENSSL_init_crypto(init_no_atexit, nullptr);
   return all;

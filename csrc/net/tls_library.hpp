@@ -14,6 +14,8 @@ struct ssl_ctx_st;
 struct ssl_method_st;
 struct bio_st;
 struct bio_method_st;
+struct evp_cipher_ctx_st;
+struct evp_cipher_st;
 
 namespace pccl::net {
 
@@ -64,10 +66,20 @@ struct TlsLibrary {
   int (*SSL_do_handshake)(ssl_st*);
   int (*SSL_session_reused)(const ssl_st*);
   int (*SSL_version)(const ssl_st*);
-  int (*SSL_read_ex)(ssl_st*, void*, std::size_t, std::size_t*);
-  int (*SSL_write_ex)(ssl_st*, const void*, std::size_t, std::size_t*);
   int (*SSL_get_error)(const ssl_st*, int);
-  int (*SSL_key_update)(ssl_st*, int);
+  int (*SSL_export_keying_material)(ssl_st*, unsigned char* to, std::size_t bytes, const char* label,
+                                    std::size_t label_bytes, const unsigned char* context,
+                                    std::size_t context_bytes, int use_context);
+
+  const evp_cipher_st* (*EVP_aes_128_gcm)();
+  evp_cipher_ctx_st* (*EVP_CIPHER_CTX_new)();
+  void (*EVP_CIPHER_CTX_free)(evp_cipher_ctx_st*);
+  int (*EVP_CIPHER_CTX_ctrl)(evp_cipher_ctx_st*, int command, int number, void* pointer);
+  int (*EVP_CipherInit_ex)(evp_cipher_ctx_st*, const evp_cipher_st*, void* engine, const unsigned char* key,
+                           const unsigned char* iv, int encrypts);
+  int (*EVP_CipherUpdate)(evp_cipher_ctx_st*, unsigned char* to, int* written, const unsigned char* from,
+                          int bytes);
+  int (*EVP_CipherFinal_ex)(evp_cipher_ctx_st*, unsigned char* to, int* written);
 };
 
 // A path for those whose OpenSSL lies where the loader does not look; empty: by its usual name. Without

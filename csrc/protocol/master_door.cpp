@@ -150,8 +150,9 @@ Member member_of(PeerId peer, const Join& join) {
 }
 }  // namespace
 
-// Members and those at the door who would be ring neighbours: the first and the last of the group, and who
-// waits. In a small group all members: plans on a full mesh need them, the run does not.
+// Members and those at the door who would be ring neighbours: the first and the last of the group, and of
+// those who wait the two beside this peer. In a small group all: plans on a full mesh need them, the run does
+// not. In a large one that would be a mesh that nobody uses: with P peers at the door P^2 links.
 void Master::start_proof(const std::string& island, Instant now) {
   auto& proving = door_.at(island);
   for (const auto& [rank, peer] : proving.ranks) {
@@ -161,12 +162,20 @@ void Master::start_proof(const std::string& island, Instant now) {
     for (std::size_t i = 0; i < group.size(); ++i)
       if (group.size() < limits::mesh_max || i == 0 || i + 1 == group.size())
         prove.targets.push_back(*index_.find(group[i]));
-    for (const auto& [other_name, other] : door_) {
-      if (prove.targets.size() >= limits::peers_named_max) break;
+    std::vector<std::tuple<std::uint32_t, std::uint64_t, std::uint16_t, PeerId>> waiting;  // as they come in
+    for (const auto& [other_name, other] : door_)
       for (const auto& [other_rank, other_peer] : other.ranks)
-        if (other_peer < peer && peers_.at(other_peer).join.group == state.join.group && complete(other) &&
-            prove.targets.size() < limits::peers_named_max)
-          prove.targets.push_back(member_of(other_peer, peers_.at(other_peer).join));
+        if (complete(other) && peers_.at(other_peer).join.group == state.join.group)
+          waiting.emplace_back(other.start_rank, other.order, other_rank, other_peer);
+    std::sort(waiting.begin(), waiting.end());
+    const auto own = std::size_t(std::ranges::find(waiting, peer, [](auto& w) { return std::get<3>(w); }) -
+                                 waiting.begin());
+    const auto count = waiting.size();
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto other = std::get<3>(waiting[i]);
+      const bool beside = i == (own + 1) % count || own == (i + 1) % count;
+      if (i != own && (group.size() + count <= limits::mesh_max ? other < peer : beside))
+        prove.targets.push_back(member_of(other, peers_.at(other).join));
     }
     state.proven = prove.targets.empty();
     state.proof_round = prove.round;

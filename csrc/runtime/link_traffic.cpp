@@ -13,7 +13,10 @@ bool Links::on_message(net::Connection& c, ByteView body) {
   if (!message || it == roles_.end()) return false;
   auto& role = it->second;
   if (const auto* hello = std::get_if<LinkHello>(&*message)) {
-    if (role.peer == no_peer) return on_hello(c, role, *hello);
+    if (role.peer == no_peer) {
+      strangers_.left(&c);
+      return on_hello(c, role, *hello);
+    }
     if (!role.attached) return on_answer(c, role, *hello);
     auto* link = link_of(role);
     if (hello->kind != HelloKind::more || link == nullptr || !link->dialled || hello->link != link->number)

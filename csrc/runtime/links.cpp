@@ -133,10 +133,10 @@ void Links::dial_closed(PeerId peer, net::Connection& c, const Error& why) {
 // ---- hellos ----
 
 void Links::accept(net::Accepted accepted) {
-  const auto strangers =
-      std::count_if(roles_.begin(), roles_.end(), [](const auto& r) { return r.second.peer == no_peer; });
+  if (const auto why = strangers_.refuses(accepted.from); !why.empty())
+    return stranger_log_.gone(accepted.from.text(), why, monotonic_now());
   const auto nonce = net::random_nonce();
-  if (!nonce || std::size_t(strangers) >= limits::strangers_max) return;
+  if (!nonce) return;
   auto& c = hub_.add(std::make_unique<net::Connection>(
       std::move(accepted.socket),
       net::Handshake(net::Side::acceptor, protocol_version, secret_, nonce.value()), accepted.from.text(),
@@ -144,6 +144,7 @@ void Links::accept(net::Accepted accepted) {
   Role role;
   role.since = monotonic_now();
   roles_[&c] = role;
+  strangers_.came(&c, accepted.from);
   hub_.touch(c);
 }
 
@@ -267,6 +268,7 @@ void Links::close_all() {
 
 void Links::on_closed(net::Connection& c, const Error& why) {
   owner_.stripe_closed(c);
+  strangers_.left(&c);
   const auto it = roles_.find(&c);
   const auto role = it == roles_.end() ? Role{} : it->second;
   if (it != roles_.end()) roles_.erase(it);
@@ -278,6 +280,7 @@ void Links::on_closed(net::Connection& c, const Error& why) {
 }
 
 void Links::tick(Instant now) {
+  stranger_log_.tick(now);
   std::vector<net::Connection*> late;
   for (auto& [c, role] : roles_)
     if (!role.attached && now - role.since > hello_timeout) late.push_back(c);

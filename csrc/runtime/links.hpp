@@ -10,6 +10,8 @@
 #include "protocol/cost.hpp"
 #include "runtime/pace.hpp"
 #include "runtime/resolver.hpp"
+#include "runtime/stranger_log.hpp"
+#include "runtime/strangers.hpp"
 #include "wire/codec.hpp"
 
 namespace pccl {
@@ -51,6 +53,7 @@ class Links : public net::Connection::Handler {
     virtual void stripe_broke(PeerId peer, net::Connection& stripe) = 0;
     // To a link that is up. `mended`: a line for people, where it had broken.
     virtual void stripe_added(PeerId peer, const std::string& mended) = 0;
+    virtual void link_news(const std::string& text) = 0;  // a line for people
 
    protected:
     ~Owner() = default;
@@ -213,6 +216,8 @@ class Links : public net::Connection::Handler {
   std::map<PeerId, Link> up_;
   std::map<PeerId, Dialling> dialling_;
   std::map<net::Connection*, Role> roles_;
+  Strangers strangers_;
+  StrangerLog stranger_log_{[this](const std::string& line) { owner_.link_news(line); }};
   std::uint64_t next_number_ = 1, look_ups_ = 0;
   Instant open_at_ = never;  // no stripe is to be opened before
   Resolver resolver_;

@@ -114,8 +114,10 @@ void MasterRuntime::check_strangers(Instant now) {
 }
 
 void MasterRuntime::accept(net::Accepted accepted) {
+  if (const auto why = from_where_.refuses(accepted.from); !why.empty())
+    return stranger_log_.gone(accepted.from.text(), why, monotonic_now());
   const auto nonce = net::random_nonce();
-  if (!nonce || strangers_.size() >= limits::strangers_max) return;
+  if (!nonce) return;
   net::Connection::Handler& self = *this;
   auto& c = hub_->add(std::make_unique<net::Connection>(
       std::move(accepted.socket),
@@ -125,6 +127,7 @@ void MasterRuntime::accept(net::Accepted accepted) {
   connections_[id] = &c;
   ids_[&c] = id;
   strangers_[id] = {monotonic_now()};
+  from_where_.came(&c, accepted.from);
   hub_->touch(c);
 }
 
@@ -138,7 +141,10 @@ bool MasterRuntime::on_message(net::Connection& c, ByteView body) {
   const auto id = ids_.at(&c);
   const auto message = wire::decode<ToMaster>(body);
   if (!message) return false;
-  if (strangers_.erase(id) > 0) c.trust();
+  if (strangers_.erase(id) > 0) {
+    from_where_.left(&c);
+    c.trust();
+  }
   if (closing_.contains(id)) return true;
   if (newcomers_.contains(id)) let_newcomers_in();  // it says more
   const auto* join = std::get_if<Join>(&*message);
@@ -179,6 +185,7 @@ void MasterRuntime::on_closed(net::Connection& c, const Error& why) {
   ids_.erase(it);
   connections_.erase(id);
   closing_.erase(id);
+  from_where_.left(&c);
   newcomers_.erase(id);
   if (strangers_.erase(id) > 0) stranger_log_.gone(c.remote(), why.text, monotonic_now());
   const auto joined = roster_of_.extract(id);

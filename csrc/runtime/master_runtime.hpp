@@ -13,6 +13,7 @@
 #include "runtime/master_store.hpp"
 #include "runtime/run_record.hpp"
 #include "runtime/stranger_log.hpp"
+#include "runtime/strangers.hpp"
 #include "wire/codec.hpp"
 
 namespace pccl {
@@ -127,6 +128,7 @@ class MasterRuntime final : net::Connection::Handler {
   std::map<ConnectionId, net::Connection*> connections_;
   std::map<const net::Connection*, ConnectionId> ids_;
   std::map<ConnectionId, Stranger> strangers_;  // have not introduced themselves yet
+  Strangers from_where_;                        // the same, by their addresses
   StrangerLog stranger_log_{options_.log};
   std::map<ConnectionId, Instant> closing_;  // told why, and given a moment to read it
   std::map<ConnectionId, Join> newcomers_;   // wait until the members of an older run would be here

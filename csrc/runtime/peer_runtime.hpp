@@ -324,6 +324,7 @@ class PeerRuntime final : Links::Owner, MasterLink::Owner {
   void master_down(const Error& why) override;
   void master_unreachable(const Error& why, bool hopeless) override;
   void master_news(const std::string& text) override { log(text); }
+  void link_news(const std::string& text) override { log(text); }
 
   PeerOptions options_;
   std::unique_ptr<Hub> hub_;

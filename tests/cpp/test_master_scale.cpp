@@ -52,6 +52,7 @@ class Crowd {
   void forget() { sent_.clear(); }
   const View& view() const { return master_.view(); }
   std::uint64_t seen() const { return seen_; }
+  std::size_t proven() const { return proven_; }  // links asked for at the door
 
   Instant now = start;
 
@@ -59,8 +60,10 @@ class Crowd {
   void take(const master_effect::Send& send) {
     sent_.resize(std::variant_size_v<ToPeer>);
     ++sent_[send.message.index()];
-    if (const auto* prove = std::get_if<Prove>(&send.message))
+    if (const auto* prove = std::get_if<Prove>(&send.message)) {
       proofs_.push_back({std::uint32_t(send.to - 1), prove->round});
+      proven_ += prove->targets.size();
+    }
     if (const auto* commit = std::get_if<Commit>(&send.message)) seen_ = commit->index;
     for (const auto& [peer, round] : std::exchange(proofs_, {}))
       master_.on(peer + 1, Reachable{round, {}, {}}, now);
@@ -70,6 +73,7 @@ class Crowd {
   std::vector<std::size_t> sent_;
   std::vector<std::pair<std::uint32_t, std::uint32_t>> proofs_;
   std::uint64_t seen_ = 0;
+  std::size_t proven_ = 0;
 };
 
 class Stopwatch {
@@ -83,6 +87,13 @@ class Stopwatch {
 };
 
 }  // namespace
+
+TEST(who_waits_at_the_door_proves_links_to_its_neighbours_only) {
+  const Crowd crowd;
+  REQUIRE(crowd.view().members.size() == peers_count);
+  CHECK(crowd.proven() >= peers_count);
+  CHECK(crowd.proven() <= 2 * peers_count + limits::mesh_max * limits::mesh_max / 2);
+}
 
 TEST(an_operation_is_one_message_to_each_peer) {
   Crowd crowd;

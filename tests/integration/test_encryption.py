@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -130,6 +131,48 @@ def test_nobody_is_disturbed(sealed: Master, secret: Path) -> None:
         return steps
 
     assert min(together(sealed.address, 2, play, secret_file=secret, transport="tcp")) > 3
+
+
+# Of nobody: it was made for this test.
+CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBnDCCAUGgAwIBAgIUZVgD5q2/Gu5EI+QKk3L3XK2yPpYwCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyMjA4MDQxN1oYDzIxMjYxMDI5
+MDgwNDE3WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAAS1TqDm9Neq7dbOG3Co7c38BO2yhp1OUt5qo36R3vQ9cZ5U+hsUKzNo
+WcJB/ogDUflpFeolelx2/Qcg+bOcZQMAo28wbTAdBgNVHQ4EFgQUkxXaaFM28xNX
+/G2EpzA+WEtqrHswHwYDVR0jBBgwFoAUkxXaaFM28xNX/G2EpzA+WEtqrHswDwYD
+VR0TAQH/BAUwAwEB/zAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwCgYIKoZI
+zj0EAwIDSQAwRgIhAMJWiQMl7FOKzKfFDjI2aNQIhcz3jtp9e9FKviD9rpckAiEA
+3aEvpjCOfYTClMI2vnSiHN2LBFi/65n2rWSd9I7JgUw=
+-----END CERTIFICATE-----
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgJ5nOwHx6exnIql0O
+NREwhie1YqUZTFzlDt8bogK1nZihRANCAAS1TqDm9Neq7dbOG3Co7c38BO2yhp1O
+Ut5qo36R3vQ9cZ5U+hsUKzNoWcJB/ogDUflpFeolelx2/Qcg+bOcZQMA
+-----END PRIVATE KEY-----
+"""
+
+
+def show_a_certificate(listener: socket.socket, folder: Path) -> None:
+    """Greets as one who knows the secret, and then offers TLS by a certificate alone."""
+    (folder / "own.pem").write_text(CERTIFICATE)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "own.pem")
+    connection, _ = listener.accept()
+    with connection, suppress(OSError):
+        said = connection.recv(32, socket.MSG_WAITALL)
+        connection.sendall(said[:10] + bytes([said[10] ^ 2]) + bytes(5) + os.urandom(16))
+        with context.wrap_socket(connection, server_side=True) as sealed:
+            sealed.recv(100)
+
+
+def test_a_certificate_proves_nothing(secret: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=show_a_certificate, args=(listener, tmp_path), daemon=True).start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(AuthenticationError, match="certificate verify failed"):
+            Communicator(address, secret_file=secret, config=IMPATIENT, timeout=10)
 
 
 DIES_IN_THE_HANDSHAKE = """

@@ -8,14 +8,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pytest
 
 from pccl_py import Communicator, Master
+from tests.threads import in_threads
 
 from .greetings import greeting_of
-from .peers import together
+from .peers import QUICK, together
 
 
 def hostile(seed: int, version: bytes) -> Iterator[bytes]:
@@ -91,3 +93,40 @@ def test_strangers_do_not_fill_the_log(master: Master, caplog: pytest.LogCapture
         time.sleep(0.02)
     assert sum(told()) == 200
     assert len(told()) < 20
+
+
+def test_an_address_that_takes_its_places_keeps_nobody_else_out(
+    master: Master, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the master and at a peer: others still get in, and the log says who was turned away."""
+    held: list[socket.socket] = []
+
+    def crowd(address: str) -> None:
+        host, port = address.rsplit(":", 1)
+        for _ in range(300):
+            held.append(socket.create_connection((host, int(port)), 5, source_address=("127.0.0.9", 0)))
+        held[-1].settimeout(5)
+        with suppress(ConnectionResetError):
+            assert held[-1].recv(1) == b""  # turned away without a word
+
+    def reduce(comm: Communicator) -> None:
+        array = np.full(10_000, 1.0)
+        comm.all_reduce(array)
+        assert np.all(array == 2)
+
+    def host(comm: Communicator) -> None:
+        while comm.world_size < 2:
+            comm.update_topology()
+        reduce(comm)
+
+    def join() -> None:
+        with Communicator(master.address, config=QUICK, timeout=20) as comm:
+            reduce(comm)
+
+    with Communicator(master.address, config=QUICK) as first:
+        crowd(master.address)
+        crowd(first.peers()[0].addresses[0])
+        in_threads([partial(host, first), join])
+    for connection in held:
+        connection.close()
+    assert caplog.text.count("from its address have not said yet who they are") >= 2
