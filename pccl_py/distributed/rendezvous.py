@@ -136,7 +136,7 @@ def _meeting_of(told: dict[str, Any], addresses: tuple[str, ...], held: Hold | N
 
 def _provide(host: str, held: Hold | None = None) -> str:
     known = os.environ.get("PCCL_MASTER")
-    secret = read_secret(os.environ.get("PCCL_SECRET_FILE"), insecure=False)
+    secret = read_secret(_secret_file(), insecure=False)
     drawn = not known and not secret
     if drawn:
         secret = secrets.token_hex(32).encode()
@@ -151,6 +151,10 @@ def _provide(host: str, held: Hold | None = None) -> str:
     run = os.environ.get("PCCL_RUN_NAME") or f"torch-{secrets.token_hex(6)}"
     told = {"addresses": addresses, "run": run, "secret": secret.hex(), "encrypt": encrypt, "local": local}
     return json.dumps(told | {"host": platform.node(), "life": _life(), "at": time.time()})
+
+
+def _secret_file() -> str | None:
+    return os.environ.get("PCCL_SECRET_FILE") or None  # empty: none
 
 
 def _host_of(store: Store) -> str:
@@ -181,7 +185,7 @@ def meeting_of_url(url: str) -> Meeting:
     if not parts.netloc or query.keys() - known or query.get("encrypt") not in (None, "yes", "no"):
         form = "pccl://host:port?run_name=NAME&secret_file=FILE&encrypt=yes|no"
         raise UsageError(f"init_method={url!r}: it is {form}")
-    secret = read_secret(query.get("secret_file") or os.environ.get("PCCL_SECRET_FILE"), insecure=False)
+    secret = read_secret(query.get("secret_file") or _secret_file(), insecure=False)
     run = query.get("run_name") or os.environ.get("PCCL_RUN_NAME", "")
     asked = {"yes": True, "no": False}.get(query.get("encrypt", ""))
     encrypt = encrypts(asked, secret, drawn=False, insecure=False, config=Config.load())

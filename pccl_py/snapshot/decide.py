@@ -6,7 +6,7 @@ trainer wants it, or else to one that keeps it. Then what is new is coded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ..errors import ProtocolError
@@ -169,3 +169,25 @@ def _missed(
 def _whole(said: Sequence[Standing], known: Generation) -> bool:
     """Whether all who have a share of it still do."""
     return all(one.intact == known.number for one in said)
+
+
+def needless(
+    said: Sequence[Standing], rank: int, freed: Collection[str], share: Collection[str]
+) -> tuple[list[str], list[str]]:
+    """Copies of the keeper with this rank that are for nobody: of trainers that have freed theirs, and of
+    those that go on elsewhere with one that is as new, where no parity is made of this one. share: trainers
+    whose snapshots are in its share."""
+    over, elsewhere = [], []
+    for own in said[rank].held:
+        if own.attached:
+            continue
+        if own.trainer in freed:
+            over.append(own.trainer)
+        elif own.trainer not in share and any(
+            other.trainer == own.trainer and other.attached and other.step >= own.step
+            for at, one in enumerate(said)
+            if at != rank
+            for other in one.held
+        ):
+            elsewhere.append(own.trainer)
+    return over, elsewhere

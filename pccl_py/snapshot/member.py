@@ -17,7 +17,7 @@ from . import messages, standing
 from .bringing import Bringing
 from .calls import Calls
 from .coding import Coding
-from .decide import Encode, Gone, Move, Rescue, Work, decide
+from .decide import Encode, Gone, Move, Rescue, Work, decide, needless
 from .generation import decode as decode_generation
 from .protection import Protection
 from .rounds import from_one, to_all
@@ -91,7 +91,9 @@ class RunMember:
         mine = ask(self._standing)
         said = [standing.decode(words) for words in to_all(comm, mine.encode(), standing.STANDING_BYTES_MAX)]
         self._freed |= {word.name for one in said for word in one.freed}
+        self._freed -= {held.trainer for one in said for held in one.held if held.attached}  # come again
         self._share_what_is_known(comm, said)
+        self._drop_needless(said)
         work = decide(said, self._coding.known)
         if work is not None:
             if not isinstance(work, Encode):
@@ -99,6 +101,14 @@ class RunMember:
             self._do(comm, work, said)
         comm.update_topology()
         return IDLE_S if work is None else 0.0
+
+    def _drop_needless(self, said: list[Standing]) -> None:
+        rank = next(at for at, one in enumerate(said) if one.keeper == self._name)
+        share = self._coding.share
+        in_share = set() if share is None else {lane.trainer for lane in share.lanes}
+        over, elsewhere = needless(said, rank, self._freed, in_share)
+        if over or elsewhere:
+            self._calls.ask(lambda: self._protection.drop(over, elsewhere))
 
     def _standing(self) -> Standing:
         """On the loop."""

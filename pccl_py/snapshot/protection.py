@@ -54,6 +54,7 @@ class Protection:
     losses: int = 0
     fault: str = ""
     freed: set[str] = field(default_factory=set)
+    emptied: bool = False  # the last that was here is freed
     _waiting: dict[str, _Waiting] = field(default_factory=dict)
     _unheeded: set[tuple[str, int]] = field(default_factory=set)
 
@@ -129,6 +130,13 @@ class Protection:
         holding.adopt(slot, fd, memory.sealed_copy("pccl-table", table))
         self.holdings[lane.trainer] = holding
         self.look()
+
+    def drop(self, over: list[str], elsewhere: list[str]) -> None:
+        """Copies that are for nobody: their trainers have freed theirs, or go on elsewhere."""
+        for trainer in (*over, *elsewhere):
+            if trainer not in self.attached() and trainer in self.holdings:
+                self.holdings.pop(trainer).close()
+        self.emptied |= bool(over) and not self.holdings
 
     def refuse(self, trainer: str, code: str, why: str) -> None:
         """What its trainer wants cannot be had."""

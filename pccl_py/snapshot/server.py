@@ -276,6 +276,7 @@ class Server:
             if said.trainer not in self._holdings:
                 holding.close()
             raise
+        self._protection.freed.discard(said.trainer)
         self._holdings[said.trainer] = holding
         holding.gone_since, holding.orphan_s = None, said.orphan_s
         connection.holding = holding
@@ -375,6 +376,8 @@ class Server:
                 holding.close()
         if self._holdings or self._connections:
             self._idle_since = now
+        elif self._protection.emptied:
+            self._over = True
         elif now - self._idle_since > self._orphan_s:
             self._over = True
 

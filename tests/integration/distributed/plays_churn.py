@@ -303,6 +303,7 @@ def to_a_dead_one(*, rank: int, ranks: int, path: str, victim: int) -> None:
     """send and recv with a rank that dies in between, and with one that has died."""
     init("pccl", rank, ranks, path)
     tensor = torch.full((2,), float(rank))
+    dist.barrier()  # else a rank that is slow may find the victim gone already, and is one of two
     if rank == 0:
         dist.recv(tensor, victim)
     if rank == victim:

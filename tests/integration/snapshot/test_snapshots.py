@@ -223,6 +223,10 @@ def test_a_lost_host_is_restored_from_others() -> None:
 
     with pccl.Master(config=PATIENT) as master:
         in_threads([partial(train, name, seed) for seed, name in enumerate("abc")], 100)
+        until = time.monotonic() + 20
+        while left := [one for one in map(ask.summary, ask.sockets()) if one is not None]:
+            assert time.monotonic() < until, f"freed by all, and still there: {left}"
+            time.sleep(0.1)
 
 
 def keeper_of(name: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pccl_py.snapshot.decide import Encode, Gone, Move, Rescue, decide
+from pccl_py.snapshot.decide import Encode, Gone, Move, Rescue, decide, needless
 from pccl_py.snapshot.generation import Generation
 from pccl_py.snapshot.standing import Held, Standing, Word, decode
 
@@ -81,3 +81,15 @@ def test_one_that_wrote_over_its_part_cannot_help() -> None:
     known = coded(5, 5, 5)
     said = [says("k0", held("t0", 6), known=1), says("k1", held("t1", 5), known=1, intact=1)]
     assert isinstance(decide(said, known), Encode)
+
+
+def test_copies_that_are_for_nobody() -> None:
+    here = says("k0", held("t0", 7), held("t1", 5, attached=False), held("t2", 5, attached=False))
+    lost = [here, says("k1", held("t3", 7))]
+    assert needless(lost, 0, {"t9"}, set()) == ([], []), "kept for who may come"
+    assert needless(lost, 0, {"t0", "t1"}, {"t1"}) == (["t1"], []), "what is freed, but for who is there"
+    back = [here, says("k1", held("t1", 5), held("t2", 4))]
+    assert needless(back, 0, set(), set()) == ([], ["t1"]), "t2 has less there than here"
+    assert needless(back, 0, set(), {"t1"}) == ([], []), "parities are made of it"
+    waiting = [here, says("k1", held("t1", 6, attached=False))]
+    assert needless(waiting, 0, set(), set()) == ([], [])
