@@ -8,5 +8,5 @@
 set -eu
 master=$1 island=$2 ranks=${3:-2} steps=${4-}
 cd "$(dirname "$0")/../.."
-exec python -m torch.distributed.run --standalone --max-restarts 100 --nproc-per-node "$ranks" \
+exec python -m torch.distributed.run --standalone --local-addr 127.0.0.1 --max-restarts 100 --nproc-per-node "$ranks" \
   examples/fsdp_islands.py "$master" "$island" $steps

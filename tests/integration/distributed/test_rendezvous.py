@@ -38,13 +38,14 @@ os.write(1, f"life {life}: {x.unique().tolist()}\\n".encode())  # at once: both 
 
 def test_workers_started_anew_by_torchrun_do_not_look_for_the_master_of_the_dead(tmp_path: Path) -> None:
     (tmp_path / "lives.py").write_text(LIVES)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts", "2"]
+    alone = ["--standalone", "--local-addr", "127.0.0.1"]  # else torchrun asks who its host is, and may wait
+    command = [sys.executable, "-m", "torch.distributed.run", *alone, "--max-restarts", "2"]
     done = subprocess.run(
         [*command, "--nproc-per-node", "2", str(tmp_path / "lives.py")],
         env=os.environ | {"PYTHONPATH": str(ROOT), "PCCL_ORPHAN_S": "0.5"},
         text=True,
         capture_output=True,
-        timeout=90,
+        timeout=50,
     )
     assert done.stdout.splitlines() == ["life 1: [23.0]"] * 2, done.stderr
     assert done.returncode == 0
