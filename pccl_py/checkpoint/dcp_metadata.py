@@ -93,6 +93,17 @@ class _Dtype(str):
     pass
 
 
+class _MemoryFormat(_Stand):
+    pass
+
+
+def _member(of: object, name: object) -> _Stand:
+    """Of the one enumeration that such files have, and of nothing else."""
+    if of is not _MemoryFormat or not isinstance(name, str):
+        raise pickle.UnpicklingError("it asks for an attribute of something that is no enumeration")
+    return _MemoryFormat(name)
+
+
 _METADATA = "torch.distributed.checkpoint.metadata"
 _KNOWN: dict[tuple[str, str], Any] = {
     (_METADATA, "MetadataIndex"): _Index,
@@ -102,7 +113,8 @@ _KNOWN: dict[tuple[str, str], Any] = {
         (_METADATA, name): _Stand
         for name in ("Metadata", "ChunkStorageMetadata", "TensorProperties", "StorageMeta")
     },
-    (_METADATA, "_MEM_FORMAT_ENCODING"): _Stand,
+    (_METADATA, "_MEM_FORMAT_ENCODING"): _MemoryFormat,
+    ("builtins", "getattr"): _member,  # how Python before 3.11.4 names a member of an enumeration
     ("torch.distributed.checkpoint.filesystem", "_StorageInfo"): _Stand,
     ("torch.distributed.checkpoint.filesystem", "_StoragePrefix"): _Stand,
     ("torch.serialization", "_get_layout"): _Stand,

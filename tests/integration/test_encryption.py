@@ -128,6 +128,7 @@ def test_nobody_is_disturbed(sealed: Master, secret: Path) -> None:
         for connection in held:
             connection.close()
         assert comm.world_size == 2
+        comm.all_reduce(going)  # nobody leaves before both have looked
         return steps
 
     assert min(together(sealed.address, 2, play, secret_file=secret, transport="tcp")) > 3

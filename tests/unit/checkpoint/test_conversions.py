@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -15,7 +16,7 @@ import torch
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
-from pccl_py.checkpoint import export_step, folder
+from pccl_py.checkpoint import dcp_metadata, export_step, folder
 from pccl_py.checkpoint.dcp_metadata import read_index
 from pccl_py.checkpoint.export_step import as_state
 from pccl_py.checkpoint.import_sources import read_any
@@ -292,3 +293,17 @@ def test_an_export_that_fails_or_is_killed_leaves_nothing_under_its_name(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "root"]
     assert main(words) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "out", "root"]
+
+
+def test_members_of_an_enumeration_are_named_as_old_pythons_do_and_nothing_else_is() -> None:
+    """Python before 3.11.4 writes getattr(enumeration, name)."""
+
+    def loaded(module: str, name: str) -> Any:
+        text = f"cbuiltins\ngetattr\n(c{module}\n{name}\nVTORCH_CONTIGUOUS_FORMAT\ntR."
+        return dcp_metadata._Restricted(io.BytesIO(text.encode())).load()
+
+    metadata = "torch.distributed.checkpoint.metadata"
+    assert loaded(metadata, "_MEM_FORMAT_ENCODING").given == ("TORCH_CONTIGUOUS_FORMAT",)
+    for module, name in [(metadata, "Metadata"), ("torch", "Size"), ("collections", "OrderedDict")]:
+        with pytest.raises(pickle.UnpicklingError, match="no enumeration"):
+            loaded(module, name)
