@@ -239,6 +239,8 @@ Error Tls::begin_records() {
   seals_ = Records::create(library_, mine, Records::Way::seal);
   opens_ = Records::create(library_, theirs, Records::Way::open);
   for (volatile auto& byte : both) byte = 0;
+  for (auto* secret : {&mine, &theirs})
+    for (volatile auto& byte : *secret) byte = 0;
   library_.SSL_free(ssl_);
   ssl_ = nullptr;
   return seals_ != nullptr && opens_ != nullptr ? Error{} : no_memory();
