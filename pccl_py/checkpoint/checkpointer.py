@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from ..errors import CheckpointError, UsageError
+from ..errors import BusyError, CheckpointError, UsageError
 from ..staging import fence
 from ..staging.hooks import hook
 from ..staging.pool import Pool
@@ -219,6 +219,16 @@ class Checkpointer:
         if every is None:
             raise UsageError("step() of a Checkpointer without every=: pass it, or call save()")
         return step % every == 0 and self.save(step, state)
+
+    def last(self, step: int, state: Any, timeout_s: float) -> bool:
+        """`save`, unless that step is there or on its way, and waits until it is durable: for a process that
+        was told to end. On several ranks all call it. Raises what went wrong, or that time is over."""
+        with suppress(BusyError):
+            if not self.save(step, state):  # earlier ones are on their way
+                self._pipeline.settle(timeout_s)
+                self.save(step, state)
+        self.wait(timeout_s)
+        return True
 
     def wait(self, timeout_s: float | None = None, *, level: Level = "local") -> SaveInfo | None:
         """Until nothing is on its way to that level; the newest durable save. Raises what went wrong, or that

@@ -268,6 +268,18 @@ class Snapshots:
             raise UsageError("step() of Snapshots without every=: pass it, or call take()")
         return step % self._every == 0 and self.take(step, state)
 
+    def last(self, step: int, state: Any, timeout_s: float) -> bool:
+        """`take`, unless there is one of that step, and waits until it is complete and, with parity, coded:
+        for a process that was told to end. Whether it is, within the time. Raises what went wrong."""
+        until = time.monotonic() + timeout_s
+        with suppress(SnapshotError):  # of the one before
+            self._behind.wait(timeout_s)
+        if self._buffers.newest_step != step:
+            self._behind.wait(max(until - time.monotonic(), 0.0))
+            self.take(step, state)
+        self._behind.wait(max(until - time.monotonic(), 0.0))
+        return not self._fault
+
     def wait(self, timeout_s: float | None = None) -> SnapshotInfo | None:
         """Until nothing is on its way; the newest complete one of this object's. Raises what went wrong."""
         self._open_only()
