@@ -87,6 +87,11 @@ class Buffers:
             return None
         return keeper, slot, pool
 
+    @property
+    def spare_fd(self) -> int:
+        """Of the buffer that the next snapshot is written to; -1: there is none yet."""
+        return -1 if self.keeper is None else self.keeper.buffers[self._free_slot(self.keeper)]
+
     @staticmethod
     def _free_slot(keeper: Keeper) -> int:
         """By what this side knows, too: its keeper may have died with the newest word."""

@@ -24,15 +24,22 @@ class Restore:
     """One restore of this trainer, the `number`-th; all ranks do the same, step by step.
 
     The newest step that all of them hold, and whose bytes are sound on all, is taken; nothing is filled from
-    any other. `where`: who holds `kept`, for messages.
+    any other. `where`: who holds `kept`, for messages; `why`: there is none.
     """
 
     def __init__(
-        self, kept: list[Kept], coordination: Coordination, number: int, timeout_s: float, where: str
+        self,
+        kept: list[Kept],
+        coordination: Coordination,
+        number: int,
+        timeout_s: float,
+        where: str,
+        why: str = "",
     ) -> None:
         self._kept = {one.step: one for one in kept}
         self._coordination, self._timeout_s, self._where = coordination, timeout_s, where
         self._number, self._round = number, 0
+        self._why, self._lacking = why, list[str]()
 
     def into(self, state: TrainState, step: int | str, fit: Fit) -> LoadInfo:
         """Raises NoSnapshotError, on all ranks, and StateError."""
@@ -54,6 +61,8 @@ class Restore:
                 if verified is not None:
                     verified.close()
             skipped.append((candidate, "; ".join(text for text in said if text)))
+        if self._lacking and not skipped:
+            raise NoSnapshotError("; ".join(self._lacking))
         raise NoSnapshotError(_nothing(self._where, step, sorted(self._kept), skipped))
 
     def _exchange(self, words: bytes) -> list[bytes]:
@@ -64,8 +73,10 @@ class Restore:
         """Newest first: those that all ranks hold."""
         if step != "latest" and type(step) is not int:
             raise StateError(f"step {step!r}: a number, or 'latest'")
-        told = self._exchange(json.dumps(sorted(self._kept)).encode())
-        common = set.intersection(*(set(json.loads(words)) for words in told))
+        mine = {"steps": sorted(self._kept), "why": self._why}
+        told = [json.loads(words) for words in self._exchange(json.dumps(mine).encode())]
+        common = set.intersection(*(set(one["steps"]) for one in told))
+        self._lacking = [f"rank {rank}: {one['why']}" for rank, one in enumerate(told) if one["why"]]
         return sorted((one for one in common if step in ("latest", one)), reverse=True)
 
     def _verified(self, step: int) -> tuple[Verified | None, str]:

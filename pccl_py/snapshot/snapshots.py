@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from ..checkpoint.known_states import KnownStates
 from ..checkpoint.manifest_body import shard_file
+from ..checkpoint.memory_save import MemorySave
 from ..checkpoint.record import record_of
 from ..checkpoint.save import StagedSave
 from ..checkpoint.shard_plans import ShardContent
@@ -27,51 +28,13 @@ from . import limits, native
 from .across_hosts import check_parity, protect_by
 from .behind import Behind, Job
 from .buffers import Buffers
+from .flushes import Flushes, told
 from .holding import older
 from .restore import Restore
+from .status import SnapshotInfo, SnapshotStatus
 from .table import Table, encode
 
 OnBusy = Literal["wait", "skip"]
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotInfo:
-    """One snapshot that the keeper has.
-
-    blocked_s     how long take() took;    fenced_s: how long steps waited for copies of it
-    complete_s    from the call until it is what a successor would find
-    """
-
-    step: int
-    bytes: int
-    blocked_s: float
-    fenced_s: float
-    complete_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotStatus:
-    """How safe the state is.
-
-    step        of the newest complete snapshot, None: there is none;    age_s: since it was completed here
-    losses      hosts (failure domains) that may be lost at once without losing the newest coded one
-    coded       the newest step that others could bring back; None: there is none, or no parity
-    fault       why that is not the newest complete one; empty: it is, or will be soon
-    bytes       of that snapshot;    memory_bytes: that the keeper holds for this trainer
-    taken, skipped, failed    since this object was made
-    """
-
-    step: int | None
-    age_s: float | None
-    losses: int
-    coded: int | None
-    fault: str
-    bytes: int
-    memory_bytes: int
-    taken: int
-    skipped: int
-    failed: int
-    last: SnapshotInfo | None
 
 
 @dataclass(slots=True)
@@ -83,6 +46,7 @@ class _Pending:
     job: native.MemoryCapture
     content: ShardContent
     taken: Taken
+    flush: MemorySave | None = None
     blocked_s: float = 0.0
 
 
@@ -107,6 +71,9 @@ class Snapshots:
     on_busy     a take() that comes while the one before is not complete: "wait", or "skip" it
     orphan_s    a keeper whose trainer is gone for so long frees its memory
     keeper      its name, where one host is to have several: each is lost by itself
+    flush_every  snapshots of steps that this divides are written to the disk, too, from the buffer, behind
+                the training: no second copy of the tensors, and a checkpoint like any other
+    checkpoints  the Checkpointer that writes them, without `every=`; under `protect`, the one given there
 
     Memory: two buffers as large as the state. Any error in the background is raised by the next call, once;
     the snapshot before stays. Leaving a `with` without an error frees the memory, since the run is over;
@@ -132,6 +99,8 @@ class Snapshots:
         orphan_s: float = 1800.0,
         timeout_s: float = 600.0,
         keeper: str = "host",
+        flush_every: int | None = None,
+        checkpoints: Any = None,
     ) -> None:
         check_parity(comm, parity, code_s)
         _check(every, on_busy, copy_threads, orphan_s, timeout_s)
@@ -140,6 +109,7 @@ class Snapshots:
         self._coordination = of_process_group(None)
         rank, size, _ = self._coordination.world
         self._world = World(rank, size, (rank,))  # what others hold alike may be gone with them
+        self._flushes = Flushes(flush_every, checkpoints, every)
         self._restores = 0
         named = run or getattr(comm, "run_name", "") or "run"
         protect = protect_by(comm, parity, domain, rate_limit) if parity else None
@@ -162,30 +132,42 @@ class Snapshots:
         The first one makes the buffers and waits for that (`prepare` does it earlier). Raises SnapshotError
         for a step that is not newer, and what went wrong in the background.
         """
+        return self._take(step, state, last=False)
+
+    def _take(self, step: int, state: Any, *, last: bool) -> bool:
         self._open_only()
         begun = time.perf_counter()
         if type(step) is not int or not 0 <= step <= limits.STEP_MAX:
             raise UsageError(f"step {step!r}: a whole number, 0 or more")
-        self._behind.raise_fault()
-        if self._behind.busy and self._on_busy == "skip":
-            self._skipped += 1
-            return False
-        self._behind.wait(self._timeout_s)
-        state = self._known.of(state)
-        taken = state.take(self._world)
-        if not self._lazy:
-            taken.owners.clear()
-        content = self._known.content(state, taken)
-        pending = self._start(step, state, content, taken, begun)
+        due = self._flushes.due(step, last)
+        try:
+            self._behind.raise_fault()
+            if self._on_busy == "skip" and not due and self._is_busy():
+                self._skipped += 1
+                return False
+            self._behind.wait(self._timeout_s)
+            state = self._known.of(state)
+            taken = state.take(self._world)
+            if not self._lazy:
+                taken.owners.clear()
+            pending = self._prepared(step, state, taken, begun)
+        except BaseException as error:
+            if due:
+                self._flushes.refuse(step, error)
+            raise
+        self._start(pending, due)
         pending.blocked_s = time.perf_counter() - begun
         self._behind.do(
             Job(f"the snapshot of step {step}", lambda: self._finish(pending), pending.staged.fail)
         )
         return True
 
-    def _start(
-        self, step: int, state: TrainState, content: ShardContent, taken: Taken, begun: float
-    ) -> _Pending:
+    def _is_busy(self) -> bool:
+        fd = self._buffers.spare_fd
+        return self._behind.busy or (fd >= 0 and self._flushes.is_read(fd))
+
+    def _prepared(self, step: int, state: TrainState, taken: Taken, begun: float) -> _Pending:
+        content = self._known.content(state, taken)
         self._count = content.plan.file_bytes
         spare = self._buffers.spare(self._count)
         if spare is None:
@@ -195,6 +177,7 @@ class Snapshots:
         if step <= self._buffers.newest_step:
             raise SnapshotError(older(step, self._buffers.newest_step))
         keeper, slot, pool = spare
+        self._flushes.await_free(keeper.buffers[slot], self._timeout_s)
         for optimizer in state.optimizers():
             hook(optimizer)
         job = native.MemoryCapture(
@@ -207,13 +190,24 @@ class Snapshots:
         )
         staged = StagedSave(job, content, self._timeout_s)
         keeper.begin(slot, step)
-        staged.start()
         return _Pending(step, slot, begun, staged, job, content, taken)
+
+    def _start(self, pending: _Pending, due: bool) -> None:
+        keeper = self._buffers.keeper
+        if due and keeper is not None:
+            fd = keeper.buffers[pending.slot]
+            pending.flush = self._flushes.begin(pending.step, pending.content, pending.taken, pending.job, fd)
+        try:
+            pending.staged.start()
+        except BaseException as error:
+            told(pending.flush, error)
+            raise
 
     def _finish(self, pending: _Pending) -> None:
         """Behind the training."""
         try:
             pending.staged.staged()
+            told(pending.flush, None)
             content, job = pending.content, pending.job
             size = content.plan.file_bytes
             record = record_of(
@@ -225,8 +219,9 @@ class Snapshots:
             )
             table = encode(Table(self._world.size, BLOCK_BYTES, record))
             self._buffers.complete(pending.slot, pending.step, size, table)
-        except BaseException:
+        except BaseException as error:
             self._failed += 1
+            told(pending.flush, error)
             raise
         self._taken += 1
         self._completed_at = time.monotonic()
@@ -250,6 +245,16 @@ class Snapshots:
             if self._count:
                 self._buffers.prepare(self._count)
         return True
+
+    @property
+    def flushes(self) -> bool:
+        """Whether some are written to the disk, too."""
+        return self._flushes.wanted
+
+    def flush_to(self, checkpoints: Any) -> None:
+        """As `checkpoints=`, where that was not given."""
+        if self._flushes.checkpoints is None:
+            self._flushes.to(checkpoints)
 
     def prepare(self, state: Any) -> None:
         """Starts the keeper and makes both buffers, all their pages, before the training begins: else the
@@ -275,8 +280,7 @@ class Snapshots:
         with suppress(SnapshotError):  # of the one before
             self._behind.wait(timeout_s)
         if self._buffers.newest_step != step:
-            self._behind.wait(max(until - time.monotonic(), 0.0))
-            self.take(step, state)
+            self._take(step, state, last=True)
         self._behind.wait(max(until - time.monotonic(), 0.0))
         return not self._fault
 
@@ -305,6 +309,7 @@ class Snapshots:
         self._open_only()
         fence.before_write()
         self._behind.settle(self._timeout_s)
+        why = ""
         where = f"the keeper of run {self._buffers.run!r}, trainer {self._buffers.trainer!r},"
         try:
             self._buffers.attach(start=self._coded)
@@ -313,9 +318,9 @@ class Snapshots:
         except NoSnapshotError as error:
             if self._world.size == 1:
                 raise
-            where = str(error)  # the others hear of it
+            why = str(error)  # the others hear of it
         self._restores += 1
-        one = Restore(self._buffers.kept, self._coordination, self._restores, self._timeout_s, where)
+        one = Restore(self._buffers.kept, self._coordination, self._restores, self._timeout_s, where, why)
         return one.into(as_state(state), step, Fit(strict, parts, mapping))
 
     load = restore  # as a source of `resume`
@@ -350,6 +355,7 @@ class Snapshots:
             taken=self._taken,
             skipped=self._skipped,
             failed=self._failed,
+            flushed=self._flushes.durable_step,
             last=self._last,
         )
 
@@ -362,6 +368,7 @@ class Snapshots:
             self._behind.wait(self._timeout_s)
         finally:
             self._behind.stop()
+            self._flushes.await_all(self._timeout_s)
             self._buffers.close(free=free)
             self._coordination.close()
 

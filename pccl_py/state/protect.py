@@ -35,6 +35,9 @@ class Run:
         self.resumed_from: dict[str, PartSource] = {}
         self._state = state.joined(run=_Progress(self))
         self._comm, self._snapshots, self._checkpoints = comm, snapshots, checkpoints
+        self._flushed = getattr(snapshots, "flushes", False) and checkpoints is not None
+        if self._flushed:
+            snapshots.flush_to(checkpoints)
         self._inner = _only_optimizer(state)
         self._shown_at = 0.0
         self._durable: tuple[int | None, float] = (None, 0.0)  # step, and when it was seen first
@@ -47,9 +50,8 @@ class Run:
         self.resumed_from = resume(self._state, *self._sources())
         del self.resumed_from["run"]
         self._enter_outer()
-        for saver in (self._snapshots, self._checkpoints):
-            if saver is not None:
-                saver.prepare(self._state)
+        for saver in self._steppers():
+            saver.prepare(self._state)
         # After the outer optimizer's hook: the outer step comes first, then what is saved has it.
         hook = self._inner.register_step_post_hook(self._after_step)
         self._open.callback(hook.remove)
@@ -65,6 +67,11 @@ class Run:
         if here is not None and there is not None and there > here:
             return [self._checkpoints, self._snapshots]
         return [self._snapshots, self._checkpoints]
+
+    def _steppers(self) -> list[Any]:
+        """Who takes something by itself: not a Checkpointer that snapshots are flushed to."""
+        both = [self._snapshots, None if self._flushed else self._checkpoints]
+        return [saver for saver in both if saver is not None]
 
     def _enter_outer(self) -> None:
         """The shared state of live peers wins over a checkpoint's where it is further."""
@@ -108,9 +115,8 @@ class Run:
             self._take_last()
             self._preemption.pass_on()
             return
-        for saver in (self._snapshots, self._checkpoints):
-            if saver is not None:
-                saver.step(self.step, self._state)
+        for saver in self._steppers():
+            saver.step(self.step, self._state)
         if hasattr(self._comm, "show") and time.monotonic() - self._shown_at >= SHOWN_EVERY_S:
             self._shown_at = time.monotonic()
             with suppress(PcclError):  # the run's own calls tell what is wrong with it
@@ -206,7 +212,8 @@ def protect(
     comm          the Communicator of the run, if there is one
     snapshots     Snapshots with `every=`; their memory is freed at the end of the run, and left to a
                   successor where an error ends it
-    checkpoints   a Checkpointer with `every=`; closed at the end
+    checkpoints   a Checkpointer with `every=`, or without, where snapshots have `flush_every=` and it writes
+                  those; closed at the end
     sigterm_s     after SIGTERM, which preempted machines get some seconds before their end, the next step()
                   takes a last snapshot, waits until it is coded, saves a last checkpoint, then lets the
                   handler before have its turn: without one, SystemExit(143). All ranks of torch's process
