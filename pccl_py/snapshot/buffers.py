@@ -17,7 +17,7 @@ from .messages import SLOTS
 
 logger = logging.getLogger("pccl_py")
 
-
+TRIES = 3  # to attach to keepers that die at once
 TURN_S = 5.0  # of a wait for the keeper, which may take several
 
 
@@ -58,6 +58,13 @@ class Buffers:
             self.keeper = self._attached(count, None, start)
 
     def _attached(self, count: int, handed: Kept | None, start: bool = True) -> Keeper:
+        """To one that does not die meanwhile."""
+        for _ in range(TRIES - 1):
+            with suppress(KeeperLost):
+                return self._attached_once(count, handed, start)
+        return self._attached_once(count, handed, start)
+
+    def _attached_once(self, count: int, handed: Kept | None, start: bool) -> Keeper:
         keeper = Keeper.attach(
             self.run,
             self.trainer,
@@ -164,7 +171,11 @@ class Buffers:
         until = time.monotonic() + timeout_s
         while self.keeper is not None:
             left = max(until - time.monotonic(), 0.0)
-            self.coded = self.keeper.await_coded(step, min(left, TURN_S))
+            try:
+                self.coded = self.keeper.await_coded(step, min(left, TURN_S))
+            except KeeperLost:
+                self.reattach()  # the next one gets this snapshot, and has it coded
+                continue
             if self.coded.step >= step:
                 return ""
             if left == 0:
@@ -175,15 +186,25 @@ class Buffers:
         """What was lost with its keeper is brought here. Raises NoSnapshotError."""
         until = time.monotonic() + timeout_s
         assert self.keeper is not None
-        while not self.keeper.fetch(min(max(until - time.monotonic(), 0.1), TURN_S)):
+        while not self._fetched(min(max(until - time.monotonic(), 0.1), TURN_S)):
             if time.monotonic() > until:
                 raise NoSnapshotError(
                     f"for {timeout_s:g} s no other keeper could be asked for what was lost: is the master "
                     "there, and are they? Load the newest checkpoint"
                 )
+
+    def _fetched(self, seconds: float) -> bool:
+        """Attached anew with it. A keeper that dies meanwhile is followed by one that is asked, too."""
+        assert self.keeper is not None
+        try:
+            if not self.keeper.fetch(seconds):
+                return False
+        except KeeperLost:
+            pass
         keeper, self.keeper = self.keeper, None
         keeper.close()
         self.attach()
+        return bool(self.kept)
 
     def forget(self, after: int) -> None:
         self.attach()

@@ -20,6 +20,7 @@ from tests.threads import in_threads
 
 from .coded_trainer import coded_buffers, content, restored, take_coded
 from .conftest import free_keepers
+from .raw_trainer import take
 
 MODULE = "tests.integration.snapshot.coded_trainer"
 COUNT = 3_000_001
@@ -108,4 +109,26 @@ def test_more_losses_than_parities_are_told(master: Master, spawn: Callable[...,
     with pytest.raises(NoSnapshotError, match="no keeper of the run has ever had a snapshot of it"):
         stranger.fetch(60.0)
     for one in (first, successor, stranger):
+        one.close(free=True)
+
+
+def keeper_pid(keeper: str) -> int:
+    found = [ask.summary(path) for path in ask.sockets()]
+    return next(one.pid for one in found if one is not None and one.keeper == keeper)
+
+
+def test_a_keeper_that_dies_while_its_trainer_waits_for_the_code(master: Master) -> None:
+    """The next one gets the snapshot, and has it coded: the training hears nothing of it."""
+    first, second = (coded_buffers("run", master.address, number, 1) for number in (0, 1))
+    for one in (first, second):
+        one.attach()
+    in_threads([partial(take_coded, one, number, 1, COUNT) for number, one in enumerate((first, second))], 30)
+    take(first, 2, content(0, 2, COUNT))  # the other one is late: for a while nothing is coded
+    striking = threading.Timer(0.3, lambda: os.kill(keeper_pid("k0"), signal.SIGKILL))
+    striking.start()
+    before = first.keeper
+    assert first.await_coded(2, 30.0) == "" and first.keeper is not before
+    step, data = restored(first, COUNT)
+    assert step == 2 and np.array_equal(data, content(0, 2, COUNT))
+    for one in (first, second):
         one.close(free=True)
