@@ -15,6 +15,7 @@ import pytest
 
 from pccl_py import Master, NoSnapshotError
 from pccl_py.snapshot import ask
+from pccl_py.snapshot.buffers import Buffers
 from tests.integration.peers import PATIENT
 from tests.threads import in_threads
 
@@ -131,4 +132,33 @@ def test_a_keeper_that_dies_while_its_trainer_waits_for_the_code(master: Master)
     step, data = restored(first, COUNT)
     assert step == 2 and np.array_equal(data, content(0, 2, COUNT))
     for one in (first, second):
+        one.close(free=True)
+
+
+def test_what_was_freed_here_is_wanted_where_its_trainer_goes_on(master: Master) -> None:
+    """It is lost there: that it was freed here, before, does not count any more."""
+    first, second, third = (coded_buffers("run", master.address, number, 1) for number in (0, 1, 2))
+    others = {1: second, 2: third}
+    for one in (first, second, third):
+        one.attach()
+
+    def all_take(step: int, of: dict[int, Buffers]) -> None:
+        in_threads([partial(take_coded, one, number, step, COUNT) for number, one in of.items()], 30)
+
+    all_take(1, {0: first, **others})
+    extra = coded_buffers("run", master.address, 9, 1, keeper="k0")  # so that k0 stays
+    extra.attach()
+    first.close(free=True)
+    moved = coded_buffers("run", master.address, 0, 1, keeper="new")
+    moved.attach()
+    for step in (2, 3):
+        all_take(step, {0: moved, **others})
+    os.kill(keeper_pid("new"), signal.SIGKILL)
+    moved.close(free=False)
+    successor = coded_buffers("run", master.address, 0, 1, keeper="k1")
+    successor.attach()
+    successor.fetch(20.0)
+    step, data = restored(successor, COUNT)
+    assert step == 3 and np.array_equal(data, content(0, 3, COUNT))
+    for one in (successor, second, third, extra):
         one.close(free=True)
