@@ -22,7 +22,8 @@ TURN_S = 5.0  # of a wait for the keeper, which may take several
 
 
 class Buffers:
-    """`protect`: how the keeper joins the run; None: it stays by itself."""
+    """`protect`: how the keeper joins the run; None: it stays by itself. `code_s`: so long what an earlier
+    trainer has left is waited for to be coded, before anything is written beside it."""
 
     def __init__(
         self,
@@ -32,8 +33,9 @@ class Buffers:
         orphan_s: float,
         timeout_s: float,
         protect: messages.Protect | None = None,
+        code_s: float = 60.0,
     ) -> None:
-        self._protect = protect
+        self._protect, self._code_s = protect, code_s
         self.coded: messages.Coded | None = None  # as the keeper last said
         self.run, self.trainer = run, trainer
         self._name, self._orphan_s, self._timeout_s = keeper, orphan_s, timeout_s
@@ -102,6 +104,8 @@ class Buffers:
     def prepare(self, count: int) -> None:
         """Both buffers, or where one is the newest snapshot's, the other one. Raises SnapshotError."""
         self.attach(count)
+        if self._protect is not None and self.kept and not any(self._pools):
+            self.await_coded(self.kept[0].step, self._code_s)
         for again in (True, False):
             try:
                 self._prepare(count)

@@ -162,3 +162,20 @@ def test_what_was_freed_here_is_wanted_where_its_trainer_goes_on(master: Master)
     assert step == 3 and np.array_equal(data, content(0, 3, COUNT))
     for one in (successor, second, third, extra):
         one.close(free=True)
+
+
+def test_a_successor_waits_for_the_code_before_it_writes(master: Master) -> None:
+    """Its predecessor was killed before its last snapshot was coded: until then the one before is what the
+    other keepers' parities are made of, and what a second loss would need."""
+    first, second = (coded_buffers("run", master.address, number, 1) for number in (0, 1))
+    for one in (first, second):
+        one.attach()
+    in_threads([partial(take_coded, one, number, 1, COUNT) for number, one in enumerate((first, second))], 30)
+    take(first, 2, content(0, 2, COUNT))  # the other one is late
+    first.close(free=False)
+    successor = coded_buffers("run", master.address, 0, 1)
+    successor.attach()
+    take(successor, 3, content(0, 3, COUNT))
+    assert successor.coded is not None and successor.coded.step == 2
+    for one in (successor, second):
+        one.close(free=True)
