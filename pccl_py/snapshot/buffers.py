@@ -186,6 +186,12 @@ class Buffers:
                 return self.coded.fault or f"other keepers did not take part for {timeout_s:g} s"
         return "there is no keeper"
 
+    def look(self) -> None:
+        """What is coded and how many losses that survives now. Returns at once."""
+        if self.keeper is not None and self.coded is not None and self.coded.step >= 0:
+            with suppress(KeeperLost):
+                self.coded = self.keeper.await_coded(0, TURN_S)
+
     def fetch(self, timeout_s: float) -> None:
         """What was lost with its keeper is brought here. Raises NoSnapshotError."""
         until = time.monotonic() + timeout_s

@@ -101,6 +101,7 @@ class RunMember:
         self._freed -= attached(said)  # come again
         self._share_what_is_known(comm, said)
         self._drop_needless(said)
+        self._tell_losses(said)
         work = decide(said, self._coding.known)
         if work is not None:
             if not isinstance(work, Encode):
@@ -108,6 +109,13 @@ class RunMember:
             self._do(comm, work, said)
         comm.update_topology()
         return IDLE_S if work is None else 0.0
+
+    def _tell_losses(self, said: list[Standing]) -> None:
+        """How many more the generation survives, now that some are gone or have lost their part."""
+        known = self._coding.known
+        if known is not None:
+            losses = known.losses(known.keepers - {one.keeper for one in said if one.intact == known.number})
+            self._calls.later(lambda: self._protection.tell(losses))
 
     def _drop_needless(self, said: list[Standing]) -> None:
         rank = next(at for at, one in enumerate(said) if one.keeper == self._name)

@@ -251,6 +251,8 @@ class Snapshots:
             self._buffers.reattach()
             if self._count:
                 self._buffers.prepare(self._count)
+        else:
+            self._buffers.look()
         return True
 
     def prepare(self, state: Any) -> None:
