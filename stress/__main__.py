@@ -33,6 +33,7 @@ from .recovery import RecoveryPlan, run_recovery
 from .report import Report
 from .scenarios import SCENARIOS, listed, plan_of
 from .small_disk import NoDisk
+from .snapshot_strikes import PHASES_PARITY, PHASES_PEERS
 from .snapshots import SnapshotsPlan, run_snapshots
 from .windows import Limits
 
@@ -106,6 +107,9 @@ def parser() -> argparse.ArgumentParser:
     snapshots.add_argument("--patterns", type=whole(1), default=20, help="of who is struck, when and how")
     snapshots.add_argument("--peers", type=whole(2, 8), default=4)
     snapshots.add_argument("--parity", type=whole(1, 7), default=1)
+    snapshots.add_argument(
+        "--phases", action="store_true", help="each phase once instead, with each of those struck in it"
+    )
     snapshots.add_argument("--sabotage", choices=("value",), help=argparse.SUPPRESS)
 
     net = commands.add_parser("net", help="the emulated network of tests and of `pccl_py bench wan`")
@@ -209,7 +213,10 @@ def run(args: argparse.Namespace, command: str) -> Report:
     if args.scenario == "snapshots":
         plan = {"seed": args.seed, "patterns": args.patterns, "peers": args.peers, "parity": args.parity}
         plan |= {"hang_s": args.hang_seconds, "keep": args.keep, "sabotage": args.sabotage}
-        return run_snapshots(SnapshotsPlan(**plan), report)
+        if args.phases:
+            report.peers = plan["peers"] = PHASES_PEERS
+            plan["parity"] = PHASES_PARITY
+        return run_snapshots(SnapshotsPlan(phases=args.phases, **plan), report)
     if args.scenario == "churn":
         churn = churn_plan(args)
         report.peers = churn.peers

@@ -1,8 +1,8 @@
 """`python -m stress.snapshot_keeper`: a keeper as every other, which strikes itself at a named moment.
 
 In the folder of the environment variable MOMENTS a file `NAME` for the keeper of that name holds
-`MOMENT SECONDS SIGNAL PID ...`: so long after it next comes to that moment, these processes get the signal,
-and then the keeper.
+`MOMENT SECONDS WHAT`: so long after it next comes to that moment, the trainer whose pid is in `NAME.pid`, the
+keeper, or both are killed, or the keeper is stopped.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Striker:
 
     def at(self, moment: str) -> None:
         try:
-            wanted, seconds, number, *pids = self._order.read_text().split()
+            wanted, seconds, what = self._order.read_text().split()
         except (OSError, ValueError):
             return
         if wanted != moment:
@@ -65,13 +65,15 @@ class Striker:
         with suppress(OSError):
             self._order.unlink()
             if float(seconds) == 0:
-                self._strike(int(number), pids)
-            threading.Timer(float(seconds), self._strike, (int(number), pids)).start()
+                self._strike(what)
+            threading.Timer(float(seconds), self._strike, (what,)).start()
 
-    def _strike(self, number: int, pids: list[str]) -> None:
-        for pid in [*map(int, pids), os.getpid()]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+    def _strike(self, what: str) -> None:
+        if what in ("trainer", "both"):
+            with suppress(OSError, ValueError):
+                os.kill(int(self._order.with_suffix(".pid").read_text()), signal.SIGKILL)
+        if what != "trainer":
+            os.kill(os.getpid(), signal.SIGSTOP if what == "stop" else signal.SIGKILL)
 
 
 def main(argv: list[str]) -> int:

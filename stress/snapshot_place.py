@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pccl_py import PcclError
@@ -43,12 +43,12 @@ class Place:
     exactly: int | None = None
     may_be_gone: bool = False
     must_be_gone: bool = False
-    told: Record = field(default_factory=dict)
     came: bool = False  # has said what it found
     losses: int = -1
     coded_at: float = 0.0  # when its newest snapshot was, last
     stopped: int = 0
     struck: bool = False
+    ordered: bool = False  # to strike itself at a moment
 
     @property
     def alive(self) -> bool:
@@ -67,6 +67,10 @@ class Place:
         """0: there is none."""
         found = None if self.stopped else self.summary()
         return self.stopped if found is None else found.pid
+
+    def told(self) -> str:
+        facts = f"step {self.floor} safe, losses {self.losses}, coded at {self.coded_at:.1f}"
+        return f"place {self.number}: alive {self.alive}, came {self.came}, struck {self.struck}, {facts}"
 
     def log(self) -> str:
         path: Path = places.place(RUN, self.keeper_name).log

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 What = Literal["trainer", "keeper", "both", "stop"]
+SECONDS_MAX = 0.01  # after a moment
 WORKING = ("flip", "round", "encode", "vote", "coded")  # moments that come by themselves
 BRINGING = ("round", "rescue", "move", "bring", "adopt", "attach", "encode", "vote", "coded")
 
@@ -49,6 +50,26 @@ class Strike:
         return self.after is None and not self.moment and all(blow.what == "both" for blow in self.blows)
 
 
+PHASES_PEERS, PHASES_PARITY = 4, 2
+
+
+def every_phase() -> list[Strike]:
+    """Trainer, keeper and both, in each phase of a snapshot; then, while what was lost is brought back, in
+    those of that: the next keeper of who was struck, or one more place's."""
+    first: list[tuple[str, What]] = [
+        (moment, what) for moment in WORKING for what in ("trainer", "keeper", "both")
+    ]
+    then: list[tuple[int, What, str]] = [
+        (place, what, moment)
+        for moment in ("rescue", "move", "bring", "adopt", "attach")
+        for place, what in ((1, "both"), (0, "keeper"), (0, "trainer"))
+    ]
+    return [
+        Strike((Blow(0, what), Blow(2, "trainer")), moment, after=Blow(place, after, when))
+        for (moment, what), (place, after, when) in zip(first, then, strict=True)
+    ]
+
+
 def drawn(dice: random.Random, peers: int, parity: int) -> Strike:
     places = dice.sample(range(peers), peers)
     if dice.random() < 0.1 and parity + 1 < peers:  # one too many
@@ -64,7 +85,7 @@ def drawn(dice: random.Random, peers: int, parity: int) -> Strike:
     blows += [Blow(place, "trainer") for place in places[allowed : allowed + soft]]
     stopped = any(blow.what == "stop" for blow in (*blows, *([after] if after else [])))
     moment = dice.choice(WORKING) if blows[0].what != "trainer" and dice.random() < 0.5 else ""
-    seconds = dice.choice((0.0, 0.0, 0.002, 0.01)) if moment else 0.0
+    seconds = dice.choice((0.0, 0.0, 0.002, SECONDS_MAX)) if moment else 0.0
     blows[0] = Blow(blows[0].place, blows[0].what, seconds=seconds)
     away = bool(blows[0].what == "both" and after is None and not stopped and peers - hard > 2)
     alone = Blow(places[-1], "both") if away and dice.random() < 0.3 else None

@@ -13,7 +13,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from .processes import Fleet, dump_stacks
 from .records import Writer
 from .report import Report
 from .snapshot_place import Place, Task
-from .snapshot_strikes import Blow, Strike, drawn
+from .snapshot_strikes import SECONDS_MAX, Blow, Strike, drawn, every_phase
 
 ELEMENTS = 1 << 20  # of int32
 PACE_S = 0.05
@@ -47,6 +47,7 @@ class SnapshotsPlan:
     hang_s: float
     keep: Path | None
     sabotage: str | None = None
+    phases: bool = False
 
 
 Train = Callable[[Task, Writer], None]
@@ -87,21 +88,18 @@ class _Run:
     ) -> None:
         self._train = train
         self._plan, self._report, self._fleet, self._sockets = plan, report, fleet, sockets
-        self._random = random.Random(plan.seed)
         self._master = MasterSeat(fleet, House(), None)
         self._places = [Place(number) for number in range(plan.peers)]
-        self._began = self._patterns = self._starts = 0
+        self._patterns = self._starts = 0
         self._what = "start"
-        self._since = 0.0
         self._longest: dict[str, float] = {}
 
     def all(self) -> None:
         for place in self._places:
             self._start(place)
-        for number in range(self._plan.patterns):
+        for number, strike in enumerate(self._strikes()):
             self._what = f"pattern {number}"
             self._safe(self._places)
-            strike = drawn(random.Random(f"{self._plan.seed}/{number}"), self._plan.peers, self._plan.parity)
             self._what = f"pattern {number}: {strike}"
             self._pattern(strike)
             self._patterns += 1
@@ -109,6 +107,15 @@ class _Run:
         self._what = "the end"
         self._safe(self._places)
         self._end()
+
+    def _strikes(self) -> Iterable[Strike]:
+        plan = self._plan
+        if plan.phases:
+            return every_phase()
+        return (
+            drawn(random.Random(f"{plan.seed}/{number}"), plan.peers, plan.parity)
+            for number in range(plan.patterns)
+        )
 
     # --- One pattern.
 
@@ -141,7 +148,7 @@ class _Run:
         first = strike.blows[0]
         if strike.moment:
             self._order(self._places[first.place], replace(first, moment=strike.moment))
-            self._reached(self._places[first.place], pids[first.place])
+            self._reached(self._places[first.place], pids[first.place], first.what)
         else:
             self._pause(strike.delay_s)
         for blow in strike.blows:
@@ -169,16 +176,19 @@ class _Run:
         return max(steps, default=None)
 
     def _order(self, place: Place, blow: Blow) -> None:
-        number = signal.SIGSTOP if blow.what == "stop" else signal.SIGKILL
-        pids = f" {place.child.pid}" if blow.what == "both" and place.child and place.alive else ""
-        path = self._sockets / place.keeper_name
-        path.with_suffix(".new").write_text(f"{blow.moment} {blow.seconds:.4f} {int(number)}{pids}")
-        path.with_suffix(".new").rename(path)
-        place.struck = True
+        self._write(place.keeper_name, f"{blow.moment} {blow.seconds:.4f} {blow.what}")
+        place.struck = place.ordered = True
 
-    def _reached(self, place: Place, pid: int) -> None:
+    def _write(self, name: str, text: str) -> None:
+        path = self._sockets / name
+        path.with_name(f"{name}.new").write_text(text)
+        path.with_name(f"{name}.new").rename(path)
+
+    def _reached(self, place: Place, pid: int, what: str) -> None:
         until = time.monotonic() + REACH_S
         while time.monotonic() < until and Path(f"/proc/{pid}").exists():
+            if what == "trainer" and not place.alive:
+                return
             if _state(pid) == "T":
                 place.stopped = pid
                 return
@@ -191,7 +201,16 @@ class _Run:
 
     def _forget_orders(self) -> None:
         for place in self._places:
-            (self._sockets / place.keeper_name).unlink(missing_ok=True)
+            order = self._sockets / place.keeper_name
+            if place.ordered and not order.exists():
+                self._report.more["moments_struck"] = self._report.more.get("moments_struck", 0) + 1
+            order.unlink(missing_ok=True)
+            place.ordered = False
+        if any(place.struck for place in self._places):
+            self._pause(2 * SECONDS_MAX)  # one that was under way
+            for pid in _keepers(self._sockets):
+                if _state(pid) == "T":
+                    os.kill(pid, signal.SIGCONT)
 
     # --- Waiting.
 
@@ -282,11 +301,12 @@ class _Run:
             self._train(task, out)
 
         place.child = self._fleet.start(f"trainer{place.number}-{self._starts}", main)
+        self._write(f"{place.keeper_name}.pid", str(place.child.pid))
 
     def _stacks(self) -> str:
         for place in self._places:
             place.signal_keeper(place.keeper_pid(), signal.SIGUSR1)
-        told = "\n".join(map(str, self._places)) + "\n"
+        told = "\n".join(place.told() for place in self._places) + "\n"
         return (
             told + dump_stacks([one.child for one in self._places if one.alive and one.child]) + self._logs()
         )
