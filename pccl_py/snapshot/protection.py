@@ -150,6 +150,9 @@ class Protection:
         self._unheeded = {one for one in self._unheeded if one[1] > steps.get(one[0], -1)}
         self.look()
 
+    def tell(self, losses: int) -> None:
+        self.losses = losses
+
     # --- Clocks.
 
     def look(self) -> None:

@@ -115,7 +115,9 @@ class Snapshots:
         protect = protect_by(comm, parity, domain, rate_limit) if parity else None
         self._code_s, self._coded = code_s, bool(parity)
         self._fault = ""
-        self._buffers = Buffers(named, trainer or _trainer(self._world), keeper, orphan_s, timeout_s, protect)
+        self._buffers = Buffers(
+            named, trainer or _trainer(self._world), keeper, orphan_s, timeout_s, protect, code_s
+        )
         self._behind = Behind(self._look_after_keeper)
         self._known = KnownStates()
         self._count = 0  # bytes of the last state
@@ -244,6 +246,8 @@ class Snapshots:
             self._buffers.reattach()
             if self._count:
                 self._buffers.prepare(self._count)
+        else:
+            self._buffers.look()
         return True
 
     @property
