@@ -24,6 +24,7 @@ from .rounds import from_one, to_all
 from .standing import Standing, Word
 
 logger = logging.getLogger("pccl_py.keeper")
+AT_ONCE = 0.0
 IDLE_S = 0.1  # between rounds in which there was nothing to do
 AGAIN_S = 0.05  # after one that failed
 JOIN_AGAIN_S = 2.0
@@ -35,7 +36,7 @@ class RunMember:
 
     def __init__(self, name: str, said: messages.Protect, protection: Protection, calls: Calls) -> None:
         self._said, self._protection, self._calls = said, protection, calls
-        self._over = threading.Event()
+        self._over, self._news = threading.Event(), threading.Event()
         self._coding = Coding(name, said, protection, calls)
         self._bringing = Bringing(self._coding)
         self._name = name
@@ -45,7 +46,11 @@ class RunMember:
 
     def stop(self) -> None:
         self._over.set()
+        self._news.set()
         self._thread.join(FAREWELL_S)
+
+    def wake(self) -> None:
+        self._news.set()
 
     def _run(self) -> None:
         while not self._over.is_set():
@@ -83,7 +88,8 @@ class RunMember:
                     pause = AGAIN_S
                 if last:
                     return
-                self._over.wait(pause)
+                self._news.wait(pause)
+                self._news.clear()
 
     def _round(self, comm: Communicator) -> float:
         """What to wait before the next one."""
@@ -100,7 +106,9 @@ class RunMember:
                 logger.info("%s, of %d keepers", work, len(said))
             self._do(comm, work, said)
         comm.update_topology()
-        return IDLE_S if work is None else 0.0
+        if work is None:
+            return AT_ONCE if self._coding.expect(said) else IDLE_S
+        return AT_ONCE
 
     def _drop_needless(self, said: list[Standing]) -> None:
         rank = next(at for at, one in enumerate(said) if one.keeper == self._name)
