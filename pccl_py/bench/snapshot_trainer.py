@@ -25,6 +25,7 @@ SIDE = 1024
 TENSOR_BYTES = 4 * SIDE * SIDE
 RUN = "bench"
 CODE_S = 120.0
+ORPHAN_S = 60.0
 WIDTH, DEPTH, BATCH = 512, 8, 128
 
 
@@ -91,6 +92,7 @@ class CodedTrainer:
             domain=self._name,
             lazy=lazy,
             code_s=CODE_S,
+            orphan_s=ORPHAN_S,
         )
 
     @property

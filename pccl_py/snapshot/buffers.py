@@ -135,7 +135,10 @@ class Buffers:
     def _map(self, keeper: Keeper, slot: int) -> None:
         if self._pools[slot] is None:
             self._pools[slot] = native.StagingPool(
-                keeper.capacities[slot], fd=keeper.buffers[slot], in_place=True
+                keeper.capacities[slot],
+                fd=keeper.buffers[slot],
+                in_place=True,
+                slab_bytes=memory.slab_bytes(keeper.capacities[slot]),
             )
 
     def _unmap(self, slot: int) -> None:

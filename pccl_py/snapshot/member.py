@@ -24,6 +24,7 @@ from .rounds import from_one, to_all
 from .standing import Standing, Word
 
 logger = logging.getLogger("pccl_py.keeper")
+AT_ONCE = 0.0
 IDLE_S = 0.1  # between rounds in which there was nothing to do
 AGAIN_S = 0.05  # after one that failed
 JOIN_AGAIN_S = 2.0
@@ -35,7 +36,7 @@ class RunMember:
 
     def __init__(self, name: str, said: messages.Protect, protection: Protection, calls: Calls) -> None:
         self._said, self._protection, self._calls = said, protection, calls
-        self._over = threading.Event()
+        self._over, self._news = threading.Event(), threading.Event()
         self._coding = Coding(name, said, protection, calls)
         self._bringing = Bringing(self._coding)
         self._name = name
@@ -46,7 +47,11 @@ class RunMember:
 
     def stop(self) -> None:
         self._over.set()
+        self._news.set()
         self._thread.join(FAREWELL_S)
+
+    def wake(self) -> None:
+        self._news.set()
 
     def _run(self) -> None:
         while not self._over.is_set():
@@ -77,7 +82,8 @@ class RunMember:
         ) as comm:
             while not self._over.is_set():
                 pause = self._tried(comm)
-                self._over.wait(AGAIN_S if pause is None else pause)
+                self._news.wait(AGAIN_S if pause is None else pause)
+                self._news.clear()
             # What this keeper has freed, the others have to hear: else they bring it back for nobody.
             until = time.monotonic() + FAREWELL_S
             while self._tried(comm) is None and time.monotonic() < until:
@@ -108,7 +114,9 @@ class RunMember:
                 logger.info("%s, of %d keepers", work, len(said))
             self._do(comm, work, said)
         comm.update_topology()
-        return IDLE_S if work is None else 0.0
+        if work is None:
+            return AT_ONCE if self._coding.expect(said) else IDLE_S
+        return AT_ONCE
 
     def _tell_losses(self, said: list[Standing]) -> None:
         """How many more the generation survives, now that some are gone or have lost their part."""

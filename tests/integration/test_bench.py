@@ -72,6 +72,7 @@ def test_all_reduce_alone() -> None:
 
 
 @needs_torch
+@pytest.mark.deadline(150)
 def test_snapshot_coded() -> None:
     found = bench("snapshot", "--size", "8M", "--repeats", "1", "--parts", "coded")
     rows = {row["figure"]: row for row in found}
@@ -84,6 +85,7 @@ def test_snapshot_coded() -> None:
 
 
 @needs_torch
+@pytest.mark.deadline(150)
 def test_snapshot_lost() -> None:
     (row,) = bench("snapshot", "--size", "8M", "--repeats", "1", "--parts", "lost")
     assert row["figure"] == "lost host decoded and restored, 6 x 16 MiB, parity 1, tcp"
