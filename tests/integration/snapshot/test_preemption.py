@@ -128,3 +128,24 @@ with pccl.protect(pccl.TrainState(model={"w": weight}, inner=inner), sigterm_s=f
     assert twice.poll() is None
     twice.send_signal(signal.SIGTERM)
     assert twice.wait(20) == -signal.SIGTERM
+
+
+@pytest.mark.deadline(60)
+def test_children_are_ended_by_it_as_ever(spawn: Spawn) -> None:
+    source = """
+import os, signal, time, torch, pccl_py as pccl
+weight = torch.nn.Parameter(torch.ones(3))
+inner = torch.optim.SGD([weight], lr=0.1)
+with pccl.protect(pccl.TrainState(model={"w": weight}, inner=inner)) as run:
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(0.2)
+    os.kill(child, signal.SIGTERM)
+    print(os.WTERMSIG(os.waitpid(child, 0)[1]), flush=True)
+    inner.step()
+assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+print("on", run.step)
+"""
+    assert spawn("-c", source).communicate()[0].split() == [str(int(signal.SIGTERM)), "on", "1"]
