@@ -22,8 +22,8 @@ TURN_S = 5.0  # of a wait for the keeper, which may take several
 
 
 class Buffers:
-    """`protect`: how the keeper joins the run; None: it stays by itself. `code_s`: so long what an earlier
-    trainer has left is waited for to be coded, before anything is written beside it."""
+    """`keeper`: its name; `protect`: how it joins the run, None: it stays by itself. `code_s`: so long what an
+    earlier trainer has left is waited for to be coded, before anything is written beside it."""
 
     def __init__(
         self,
@@ -38,9 +38,18 @@ class Buffers:
         self._protect, self._code_s = protect, code_s
         self.coded: messages.Coded | None = None  # as the keeper last said
         self.run, self.trainer = run, trainer
-        self._name, self._orphan_s, self._timeout_s = keeper, orphan_s, timeout_s
+        self.name, self._orphan_s, self._timeout_s = keeper, orphan_s, timeout_s
         self.keeper: Keeper | None = None
         self._pools: list[native.StagingPool | None] = [None] * SLOTS
+
+    def beside(self, trainer: str) -> Buffers:
+        """Another trainer's, at the same keeper."""
+        return Buffers(self.run, trainer, self.name, self._orphan_s, self._timeout_s, self._protect)
+
+    @property
+    def protected(self) -> bool:
+        """Whether others could bring back what is lost here."""
+        return self._protect is not None
 
     @property
     def kept(self) -> list[Kept]:
@@ -70,7 +79,7 @@ class Buffers:
         keeper = Keeper.attach(
             self.run,
             self.trainer,
-            keeper=self._name,
+            keeper=self.name,
             bytes=count,
             orphan_s=self._orphan_s,
             timeout_s=self._timeout_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from contextlib import suppress
@@ -25,7 +26,7 @@ from ..state.boxed import World
 from ..state.train_state import Taken, TrainState, as_state
 from ..values.limits import BLOCK_BYTES
 from . import limits, native
-from .across_hosts import check_parity, protect_by
+from .across_hosts import check_parity, connect_by, protect_by
 from .behind import Behind, Job
 from .buffers import Buffers
 from .flushes import Flushes, told
@@ -35,6 +36,8 @@ from .status import SnapshotInfo, SnapshotStatus
 from .table import Table, encode
 
 OnBusy = Literal["wait", "skip"]
+NAMES_S = 60.0  # for the names of the other ranks
+logger = logging.getLogger("pccl_py")
 
 
 @dataclass(slots=True)
@@ -114,6 +117,9 @@ class Snapshots:
         named = run or getattr(comm, "run_name", "") or "run"
         protect = protect_by(comm, parity, domain, rate_limit) if parity else None
         self._code_s, self._coded = code_s, bool(parity)
+        self._connect = None if comm is None else connect_by(comm, self._world, timeout_s)
+        self._trainers: tuple[str, ...] = ()
+        self._strangers: list[Buffers] = []  # of trainers that are no ranks now: freed after the next
         self._fault = ""
         self._buffers = Buffers(
             named, trainer or _trainer(self._world), keeper, orphan_s, timeout_s, protect, code_s
@@ -219,7 +225,7 @@ class Snapshots:
                 content,
                 (job.block_crcs, job.region_crcs),
             )
-            table = encode(Table(self._world.size, BLOCK_BYTES, record))
+            table = encode(Table(self._world.size, BLOCK_BYTES, record, self._names(pending.step)))
             self._buffers.complete(pending.slot, pending.step, size, table)
         except BaseException as error:
             self._failed += 1
@@ -232,6 +238,24 @@ class Snapshots:
         self._buffers.prepare(size)  # the other buffer, where it is too small or a keeper was new
         if self._coded:  # the other buffer is needed until this one is coded
             self._fault = self._buffers.await_coded(pending.step, self._code_s)
+        if not self._fault:
+            self._free_strangers()
+
+    def _names(self, step: int) -> tuple[str, ...]:
+        """Of the trainers of all ranks, for those who restore with another number of them."""
+        if not self._trainers:
+            name, limit = self._buffers.trainer.encode(), min(self._timeout_s, NAMES_S)
+            try:
+                said = self._coordination.exchange(f"names/{step}", name, limit)
+            except CheckpointError as error:
+                logger.warning("a snapshot that these ranks alone can restore: %s", error)
+                return ()
+            self._trainers = tuple(word.decode() for word in said)
+        return self._trainers
+
+    def _free_strangers(self) -> None:
+        while self._strangers:
+            self._strangers.pop().close(free=True)
 
     def _make_buffers(self) -> None:
         count = self._count
@@ -307,14 +331,15 @@ class Snapshots:
 
         strict, parts, mapping    as Checkpointer.load
 
-        On several ranks all call it, and restore the newest step that all of them hold. Raises
-        NoSnapshotError where no keeper of this host has one, StateError for what does not fit.
+        On several ranks all call it, and restore the newest step that all of them hold; other ranks than
+        took it, fewer or more, or laid out otherwise, take of all its snapshots what each needs, between
+        processes over links of their own (`comm`). Raises NoSnapshotError where there is none, StateError
+        for what does not fit.
         """
         self._open_only()
         fence.before_write()
         self._behind.settle(self._timeout_s)
         why = ""
-        where = f"the keeper of run {self._buffers.run!r}, trainer {self._buffers.trainer!r},"
         try:
             self._buffers.attach(start=self._coded)
             if self._coded and not self._buffers.kept:
@@ -324,8 +349,19 @@ class Snapshots:
                 raise
             why = str(error)  # the others hear of it
         self._restores += 1
-        one = Restore(self._buffers.kept, self._coordination, self._restores, self._timeout_s, where, why)
-        return one.into(as_state(state), step, Fit(strict, parts, mapping))
+        one = Restore(
+            self._buffers,
+            self._coordination,
+            self._restores,
+            self._timeout_s,
+            self._code_s,
+            self._connect,
+            why,
+        )
+        try:
+            return one.into(as_state(state), step, Fit(strict, parts, mapping))
+        finally:
+            self._strangers += one.opened
 
     load = restore  # as a source of `resume`
 
@@ -373,6 +409,8 @@ class Snapshots:
         finally:
             self._behind.stop()
             self._flushes.await_all(self._timeout_s)
+            for stranger in self._strangers:
+                stranger.close(free=free)
             self._buffers.close(free=free)
             self._coordination.close()
 

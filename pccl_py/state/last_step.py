@@ -16,12 +16,10 @@ _made = 0  # in this process: ranks make theirs in one order
 
 
 class LastStep:
-    """`store`: None where this process trains by itself."""
+    """`store`: None where this process trains by itself; `name`: the same on all ranks."""
 
-    def __init__(self, store: Any = None) -> None:
-        global _made
-        _made += 1
-        self._store, self._key = store, f"{_KEY}/{_made}"
+    def __init__(self, store: Any = None, name: str = "") -> None:
+        self._store, self._key = store, f"{_KEY}/{name}"
         self._reached = 0  # times: others go on, and may be told to end later
         self._last: int | None = None
 
@@ -50,6 +48,7 @@ class LastStep:
 
 def of_process_group() -> LastStep:
     """Of the ranks of torch's default process group, where there is one."""
+    global _made
     import torch.distributed as dist
 
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
@@ -61,4 +60,5 @@ def of_process_group() -> LastStep:
         store = store.clone()  # a connection that no other thread waits on
     except (AttributeError, RuntimeError, NotImplementedError):
         pass
-    return LastStep(store)
+    _made += 1
+    return LastStep(store, str(_made))

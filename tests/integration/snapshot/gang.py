@@ -48,6 +48,6 @@ def step_of(line: dict[str, Any], least: int) -> bool:
     return "losses" in line and line["step"] >= least
 
 
-def kill_keeper(name: str) -> None:
+def kill_keeper(name: str, number: int = signal.SIGKILL) -> None:
     found = [ask.summary(path) for path in ask.sockets()]
-    os.kill(next(one.pid for one in found if one is not None and one.keeper == name), signal.SIGKILL)
+    os.kill(next(one.pid for one in found if one is not None and one.keeper == name), number)

@@ -69,7 +69,7 @@ def say(**words: Any) -> None:
 
 
 def savers(options: argparse.Namespace, comm: Any) -> dict[str, Any]:
-    name = f"{options.prefix}{options.rank}"
+    name = options.keeper or f"{options.prefix}{options.rank}"
     keep: dict[str, Any] = {}
     more: dict[str, Any] = {}
     if options.folder:
@@ -85,7 +85,7 @@ def savers(options: argparse.Namespace, comm: Any) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for word in ("master", "store", "folder", "prefix", "end"):
+    for word in ("master", "store", "folder", "prefix", "keeper", "end"):
         parser.add_argument(f"--{word}", default="")
     parser.add_argument("--run", default="gang")
     for word, value in {"rank": 0, "world": 1, "parity": 0, "every": 2, "steps": 0, "flush-every": 0,
@@ -123,6 +123,7 @@ def train(options: argparse.Namespace, comm: Any) -> None:
         first = bits(model, inner) if told.step is not None else ""
         say(source=told.source, step=told.step, why=told.why, at=data.at, run=run.step, bits=first,
             pid=os.getpid())  # fmt: skip
+        data.at = max(data.at, run.step)  # of a rank that was not there before
         while run.step < options.steps and not asked and not (end and end.exists()):
             if comm is not None:
                 comm.update_topology()

@@ -65,8 +65,11 @@ def test_a_handler_of_the_training_s_own_has_its_turn_and_the_memory_stays(spawn
 
 
 @pytest.mark.deadline(120)
-def test_a_preempted_host_s_last_snapshot_is_coded_before_it_ends(master: Master, spawn: Spawn) -> None:
-    """Trainer and keeper are gone then, as the machine is."""
+@pytest.mark.parametrize("keeper_too", [False, pytest.param(True, marks=pytest.mark.nightly)])
+def test_a_preempted_host_s_last_snapshot_is_coded_before_it_ends(
+    master: Master, spawn: Spawn, keeper_too: bool
+) -> None:
+    """Trainer and keeper are gone then, as the machine is. Some schedulers tell every process of it."""
     peers = [
         start(
             spawn, rank=rank, master=master.address, parity=1, every=4, steps=FOREVER, prefix="h", founders=3
@@ -75,6 +78,8 @@ def test_a_preempted_host_s_last_snapshot_is_coded_before_it_ends(master: Master
     ]
     for peer in peers:
         lines(peer, lambda line: line.get("losses") == 1)
+    if keeper_too:
+        kill_keeper("h2", signal.SIGTERM)
     peers[2].send_signal(signal.SIGTERM)
     said = rest(peers[2])
     assert peers[2].returncode == STATUS
@@ -128,3 +133,24 @@ with pccl.protect(pccl.TrainState(model={"w": weight}, inner=inner), sigterm_s=f
     assert twice.poll() is None
     twice.send_signal(signal.SIGTERM)
     assert twice.wait(20) == -signal.SIGTERM
+
+
+@pytest.mark.deadline(60)
+def test_children_are_ended_by_it_as_ever(spawn: Spawn) -> None:
+    source = """
+import os, signal, time, torch, pccl_py as pccl
+weight = torch.nn.Parameter(torch.ones(3))
+inner = torch.optim.SGD([weight], lr=0.1)
+with pccl.protect(pccl.TrainState(model={"w": weight}, inner=inner)) as run:
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(0.2)
+    os.kill(child, signal.SIGTERM)
+    print(os.WTERMSIG(os.waitpid(child, 0)[1]), flush=True)
+    inner.step()
+assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+print("on", run.step)
+"""
+    assert spawn("-c", source).communicate()[0].split() == [str(int(signal.SIGTERM)), "on", "1"]
