@@ -44,7 +44,7 @@ class Buffers:
 
     def beside(self, trainer: str) -> Buffers:
         """Another trainer's, at the same keeper."""
-        return Buffers(self.run, trainer, self.name, self._orphan_s, self._timeout_s, self._protect)
+        return Buffers(self.run, trainer, self.name, self._orphan_s, self._timeout_s, self._protect, self._code_s)
 
     @property
     def protected(self) -> bool:

@@ -45,7 +45,9 @@ def bench(*arguments: str, status: int = 0) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "pccl_py", "bench", *arguments, "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == status, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sum("error" in row for row in rows) == (status != 0)
+    return [row for row in rows if "error" not in row]
 
 
 def check_measures(record: dict[str, Any]) -> None:
@@ -388,3 +390,27 @@ def test_units() -> None:
     assert [seconds_text(s) for s in (12e-6, 0.0123, 2)] == ["12.0 us", "12.30 ms", "2.00 s"]
     assert percentile([3, 1, 2], 99) == 3
     assert percentile(list(range(1, 101)), 99) == 99
+
+
+RESHARD = """
+import json, sys
+from pccl_py.bench.reshard import measure
+for row in measure([1 << 20], 1, sys.argv[1], pairs=((2, 1),)):
+    print(json.dumps(row.record()))
+"""
+
+
+@needs_torch
+def test_loads_into_another_number_of_ranks(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        RESHARD,
+        str(tmp_path),
+    ]  # the bench itself has more ranks, and takes longer
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    (row,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (row["bench"], row["saved"], row["loaded"], row["bytes"]) == ("reshard", 2, 1, 1 << 20)
+    assert row["right"] and row["ratio"] == row["plain_s"] / row["load_s"] > 0
+    assert row["reached"] == (row["ratio"] >= row["goal"] == 0.7)
+    assert not list(tmp_path.iterdir())
