@@ -10,10 +10,11 @@ import logging
 import time
 from contextlib import suppress
 
-from ..errors import NoSnapshotError, UsageError
+from ..errors import DamagedError, NoSnapshotError, ProtocolError, UsageError
 from . import memory, messages, native
 from .keeper_client import Keeper, KeeperLost, Kept
 from .messages import SLOTS
+from .verified import Verified
 
 logger = logging.getLogger("pccl_py")
 
@@ -215,6 +216,18 @@ class Buffers:
         keeper.close()
         self.attach()
         return bool(self.kept)
+
+    def replace_damaged(self, timeout_s: float) -> None:
+        """A newest snapshot whose bytes are wrong is given up, with all before it, for what other keepers
+        bring back. Raises NoSnapshotError."""
+        if not self.kept:
+            return
+        try:
+            Verified(self.kept[0]).close()
+        except (DamagedError, ProtocolError) as error:
+            logger.warning("%s: other keepers are asked for it", error)
+            self.forget(-1)
+            self.fetch(timeout_s)
 
     def forget(self, after: int) -> None:
         self.attach()

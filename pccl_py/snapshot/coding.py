@@ -6,18 +6,20 @@ are placed, and that what they are made of was not written over meanwhile, do th
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 
 from ..communicator import Communicator
 from ..errors import ProtocolError
-from . import limits, messages
+from . import limits, memory, messages
 from .calls import Calls
 from .generation import Generation
 from .protection import Protection
 from .rounds import all_say_yes, to_all
 from .share import Bytes, Mapped, Share, make_parities
 
+logger = logging.getLogger("pccl_py.keeper")
 OPERATION_S = 600.0
 
 
@@ -76,13 +78,29 @@ class Coding:
         lanes = () if found is None else found[2].lanes
         data, tables = [], {}
         for lane in lanes:
-            memory = self.calls.ask(lambda lane=lane: self.protection.memory(lane))  # type: ignore[misc]
-            if memory is None:
+            held = self.calls.ask(lambda lane=lane: self.protection.memory(lane))  # type: ignore[misc]
+            if held is None:
                 return None
-            data.append(self.mapped.view(memory))
-            tables[lane.trainer] = memory.table
+            data.append(self.mapped.view(held))
+            tables[lane.trainer] = held.table
+        if not self._has_room(generation):
+            return None
         parities = make_parities(generation, self.name, self._spare)
         return Share(generation, lanes, data, parities, tables)
+
+    def _has_room(self, generation: Generation) -> bool:
+        """For parities, beside those of the generation before. False: trainers are told why."""
+        found = generation.share_of(self.name)
+        m = 0 if found is None else generation.code(found[0])[1]
+        needed = sum(m * generation.width(lane) for lane in range(generation.lanes))
+        needed -= sum(rows.nbytes for rows in self._spare)
+        free = memory.available()
+        if needed <= free:
+            return True
+        why = memory.exhausted(needed, free, f"what {m} parities take beside those before")
+        logger.warning("%s", why)
+        self.calls.later(lambda: self.protection.blame(why))
+        return False
 
     def _exchange_tables(self, comm: Communicator, share: Share, ranks: Mapping[str, int]) -> None:
         """All get those of all: a lost trainer's is nowhere else."""

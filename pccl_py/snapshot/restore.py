@@ -33,11 +33,12 @@ class Restore:
         self._kept = {one.step: one for one in kept}
         self._coordination, self._timeout_s, self._where = coordination, timeout_s, where
         self._number, self._round = number, 0
+        self.skipped: list[tuple[int, str]] = []  # steps whose bytes are wrong at some rank
 
     def into(self, state: TrainState, step: int | str, fit: Fit) -> LoadInfo:
         """Raises NoSnapshotError, on all ranks, and StateError."""
         begun = time.perf_counter()
-        skipped: list[tuple[int, str]] = []
+        skipped = self.skipped
         for candidate in self._candidates(step):
             verified, why = self._verified(candidate)
             try:

@@ -306,9 +306,35 @@ class Snapshots:
             if self._world.size == 1:
                 raise
             where = str(error)  # the others hear of it
+        state, fit = as_state(state), Fit(strict, parts, mapping)
+        one = self._restoring(where)
+        try:
+            info = one.into(state, step, fit)
+        except NoSnapshotError as error:
+            if not (self._coded and one.skipped):
+                raise
+            return self._from_others(state, step, fit, error)
+        return self._from_others(state, step, fit, info) if self._coded and one.skipped else info
+
+    def _restoring(self, where: str) -> Restore:
         self._restores += 1
-        one = Restore(self._buffers.kept, self._coordination, self._restores, self._timeout_s, where)
-        return one.into(as_state(state), step, Fit(strict, parts, mapping))
+        return Restore(self._buffers.kept, self._coordination, self._restores, self._timeout_s, where)
+
+    def _from_others(
+        self, state: TrainState, step: int | str, fit: Fit, found: LoadInfo | NoSnapshotError
+    ) -> LoadInfo:
+        """What is damaged here counts as lost, and other keepers bring it back; else it stays at `found`."""
+        where = "what other keepers brought back"
+        try:
+            self._buffers.replace_damaged(self._code_s)
+        except NoSnapshotError as error:
+            where = str(error)
+        try:
+            return self._restoring(where).into(state, step, fit)
+        except NoSnapshotError:
+            if isinstance(found, LoadInfo):
+                return found
+            raise
 
     load = restore  # as a source of `resume`
 
