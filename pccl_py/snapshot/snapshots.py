@@ -348,8 +348,19 @@ class Snapshots:
             if self._world.size == 1:
                 raise
             why = str(error)  # the others hear of it
+        state, fit = as_state(state), Fit(strict, parts, mapping)
+        one = self._restoring(why)
+        try:
+            info = self._read(one, state, step, fit)
+        except NoSnapshotError as error:
+            if not (self._coded and one.skipped):
+                raise
+            return self._from_others(state, step, fit, error)
+        return self._from_others(state, step, fit, info) if self._coded and one.skipped else info
+
+    def _restoring(self, why: str) -> Restore:
         self._restores += 1
-        one = Restore(
+        return Restore(
             self._buffers,
             self._coordination,
             self._restores,
@@ -358,10 +369,28 @@ class Snapshots:
             self._connect,
             why,
         )
+
+    def _read(self, one: Restore, state: TrainState, step: int | str, fit: Fit) -> LoadInfo:
         try:
-            return one.into(as_state(state), step, Fit(strict, parts, mapping))
+            return one.into(state, step, fit)
         finally:
             self._strangers += one.opened
+
+    def _from_others(
+        self, state: TrainState, step: int | str, fit: Fit, found: LoadInfo | NoSnapshotError
+    ) -> LoadInfo:
+        """What is damaged here counts as lost, and other keepers bring it back; else it stays at `found`."""
+        why = ""
+        try:
+            self._buffers.replace_damaged(self._code_s)
+        except NoSnapshotError as error:
+            why = str(error)
+        try:
+            return self._read(self._restoring(why), state, step, fit)
+        except NoSnapshotError:
+            if isinstance(found, LoadInfo):
+                return found
+            raise
 
     load = restore  # as a source of `resume`
 

@@ -11,7 +11,7 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ from pccl_py.checkpoint.rank_record import RankRecord
 from pccl_py.distributed import objects
 from pccl_py.errors import DamagedError, ProtocolError, StateError, VersionError
 from pccl_py.master import etcd_answers, etcd_gateway
-from pccl_py.snapshot import channel, messages, table
+from pccl_py.snapshot import channel, generation, messages, standing, table
 from pccl_py.snapshot import limits as snapshot_limits
 from pccl_py.values import bounded_json, tagged_decode, tagged_encode
 
@@ -180,6 +180,19 @@ def _keeper(data: bytes) -> None:
     same(messages.decode(messages.encode(found)), found)
 
 
+def _standing(data: bytes) -> None:
+    found = standing.decode(data)
+    same(standing.decode(found.encode()), found)
+
+
+def _generation(data: bytes) -> None:
+    """What is taken can be used: all that follows from it at once."""
+    found = generation.decode(data)
+    same(generation.decode(found.encode()), found)
+    assert 0 <= found.losses() <= generation.KEEPERS_MAX
+    same(len(found.places()), sum(len(share.lanes) for group in found.groups for share in group.shares))
+
+
 def _greeting(data: bytes) -> None:
     channel.check_greeting(data, "it")
     same(int(data.split()[1]), snapshot_limits.PROTOCOL)
@@ -212,7 +225,14 @@ _MESSAGES = [
     messages.Complete(0, 3, 100, 7),
     messages.Summary("run", "keeper", 5, (_TRAINER,)),
     messages.Refused("memory", "why", 5, 4),
+    messages.Protect("host:1", "key", True, False, "run", "", "", "rack 7", 2, 1000),
+    messages.Coded(5, 2, "why"),
 ]
+_HELD = standing.Held("t", 5, 100, 50, 7, True, 9)
+_WORDS = (standing.Word("t"),)
+_STANDING = standing.Standing("k", "rack 7", 2, (_HELD,), _WORDS, _WORDS, _WORDS, 4, 4, False)
+_SHARES = [generation.Share(f"k{at}", f"d{at}", (replace(_HELD.lane, trainer=f"t{at}"),)) for at in range(3)]
+_GENERATION = generation.arranged(4, 1, _SHARES, (generation.Missed("t9", "why"),))
 _HEADER = b'{"__metadata__":{"a":"b"},"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}'
 
 TARGETS: dict[str, Target] = {
@@ -232,6 +252,8 @@ TARGETS: dict[str, Target] = {
     "hello": Target(_hello, (), [b'["a",["a","b"]]', b'["a",5]']),
     "journal": Target(_journal, (), [json.dumps(asdict(_PROGRESS)).encode()]),
     "keeper": Target(_keeper, (ProtocolError,), [messages.encode(message) for message in _MESSAGES]),
+    "standing": Target(_standing, (ProtocolError,), [_STANDING.encode()]),
+    "generation": Target(_generation, (ProtocolError,), [_GENERATION.encode()]),
     "greeting": Target(_greeting, (ProtocolError, VersionError), [channel.greeting()]),
     "objects": Target(
         _objects, (ProtocolError,), [objects.encode({"a": [1, 2.5, "x", b"y", (None, True)], 5: -7})]
