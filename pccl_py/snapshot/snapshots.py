@@ -341,9 +341,7 @@ class Snapshots:
         self._behind.settle(self._timeout_s)
         why = ""
         try:
-            self._buffers.attach(start=self._coded)
-            if self._coded and not self._buffers.kept:
-                self._buffers.fetch(self._code_s)
+            self._reach()
         except NoSnapshotError as error:
             if self._world.size == 1:
                 raise
@@ -392,6 +390,11 @@ class Snapshots:
                 return found
             raise
 
+    def _reach(self) -> None:
+        self._buffers.attach(start=self._coded)
+        if self._coded and not self._buffers.kept:
+            self._buffers.fetch(self._code_s)
+
     load = restore  # as a source of `resume`
 
     def steps(self) -> list[int]:
@@ -403,6 +406,15 @@ class Snapshots:
     def latest(self) -> int | None:
         """The newest complete step; None: there is none."""
         return max(self.steps(), default=None)
+
+    def reachable(self) -> int | None:
+        """The step that restore() would find: the newest complete one of this host's keeper, else what the
+        others can bring back, which is brought here now. None: there is none."""
+        self._open_only()
+        self._behind.settle(self._timeout_s)
+        with suppress(NoSnapshotError):
+            self._reach()
+        return max((one.step for one in self._buffers.kept), default=None)
 
     def forget(self, after: int) -> None:
         """Gives up snapshots of steps beyond `after`: for a run that goes on from an older one."""
