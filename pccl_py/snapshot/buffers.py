@@ -19,6 +19,7 @@ from .verified import Verified
 logger = logging.getLogger("pccl_py")
 
 TRIES = 3  # to attach to keepers that die at once
+LOOK_S = 0.2  # for an answer, where nothing was ever coded
 TURN_S = 5.0  # of a wait for the keeper, which may take several
 
 
@@ -207,10 +208,10 @@ class Buffers:
         return "there is no keeper"
 
     def look(self) -> None:
-        """What is coded and how many losses that survives now. Returns at once."""
-        if self.keeper is not None and self.coded is not None and self.coded.step >= 0:
+        """What is coded and how many losses that survives now. Returns soon."""
+        if self._protect is not None and self.keeper is not None and self.kept:
             with suppress(KeeperLost):
-                self.coded = self.keeper.await_coded(0, TURN_S)
+                self.coded = self.keeper.await_coded(0, LOOK_S)
 
     def fetch(self, timeout_s: float) -> None:
         """What was lost with its keeper is brought here. Raises NoSnapshotError."""

@@ -6,11 +6,16 @@ import os
 import signal
 import time
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import pccl_py as pccl
 from pccl_py import Master, NoSnapshotError
+from pccl_py.joined_with import JoinedWith
 from pccl_py.snapshot import launch
 from pccl_py.snapshot.buffers import Buffers
 from tests.threads import in_threads
@@ -117,3 +122,25 @@ def test_a_successor_finds_the_damage(master: Master, lazily: None) -> None:
     successor.replace_damaged(30.0)
     expect(successor, 0)
     free(successor, *held.values())
+
+
+def test_restore_asks_the_others(master: Master, lazily: None) -> None:
+    """Through the door that everybody takes."""
+    held = coded(master, 2, 1)
+    joined = SimpleNamespace(
+        joined_with=JoinedWith(master.address, None, False, False, "", None, None), run_name="run"
+    )
+    options: dict[str, Any] = {"parity": 1, "run": "run", "trainer": "torch", "keeper": "k9", "domain": "k9"}
+    tensor = torch.arange(500_000)
+    with pccl.Snapshots(joined, **options) as first:
+        first.take(7, {"w": {"t": tensor}})
+        first.wait()
+        wait_for(lambda: survives(held, 1))
+        fd = first._buffers.kept[0].fd
+        os.pwrite(fd, b"damage", 2_000_000)
+        first.close()
+        again = torch.zeros(500_000, dtype=torch.int64)
+        with pccl.Snapshots(joined, **options) as second:
+            info = second.restore({"w": {"t": again}})
+    assert info.step == 7 and torch.equal(again, tensor)
+    free(*held.values())
