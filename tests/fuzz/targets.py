@@ -182,19 +182,6 @@ def _keeper(data: bytes) -> None:
     same(messages.decode(messages.encode(found)), found)
 
 
-def _standing(data: bytes) -> None:
-    found = standing.decode(data)
-    same(standing.decode(found.encode()), found)
-
-
-def _generation(data: bytes) -> None:
-    """What is taken can be used: all that follows from it at once."""
-    found = generation.decode(data)
-    same(generation.decode(found.encode()), found)
-    assert 0 <= found.losses() <= generation.KEEPERS_MAX
-    same(len(found.places()), sum(len(share.lanes) for group in found.groups for share in group.shares))
-
-
 def _greeting(data: bytes) -> None:
     channel.check_greeting(data, "it")
     same(int(data.split()[1]), snapshot_limits.PROTOCOL)
