@@ -61,6 +61,11 @@ class Holding:
         return sum(buffer.capacity for buffer in self._buffers)
 
     @property
+    def capacity(self) -> int:
+        """Of the larger buffer."""
+        return max(buffer.capacity for buffer in self._buffers)
+
+    @property
     def newest(self) -> Record | None:
         slot = self.control.committed()
         return None if slot < 0 else self.control.record(slot)

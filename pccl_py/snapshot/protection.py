@@ -39,6 +39,8 @@ class Member(Protocol):
     """What joins the run."""
 
     def stop(self) -> None: ...
+    def wake(self) -> None:
+        """There is something new to tell the others."""
 
 
 @dataclass(slots=True)
@@ -70,11 +72,17 @@ class Protection:
         if said.seconds == 0 and self.coded.get(trainer, -1) < said.step:
             self._unheeded.add((trainer, said.step))
         self._waiting[trainer] = _Waiting(said.step, time.monotonic() + said.seconds, answer)
+        self._wake()
         self.look()
 
     def fetch(self, trainer: str, said: messages.Fetch, answer: Answer) -> None:
         self._waiting[trainer] = _Waiting(None, time.monotonic() + said.seconds, answer)
+        self._wake()
         self.look()
+
+    def _wake(self) -> None:
+        if self.member is not None:
+            self.member.wake()
 
     def gone(self, trainer: str) -> None:
         """Its connection is."""
@@ -98,6 +106,10 @@ class Protection:
             for trainer, one in self._waiting.items()
             if one.step is None and self.holdings[trainer].newest is None
         ]
+
+    def capacities(self) -> list[int]:
+        """Of each trainer's buffers, as far as they are there."""
+        return [size for size in (one.capacity for one in self.holdings.values()) if size]
 
     def intact(self, lanes: tuple[Lane, ...]) -> bool:
         """Whether none of them has been, or may have been, written over."""
@@ -149,6 +161,9 @@ class Protection:
         self.coded, self.losses, self.fault = steps, losses, ""
         self._unheeded = {one for one in self._unheeded if one[1] > steps.get(one[0], -1)}
         self.look()
+
+    def tell(self, losses: int) -> None:
+        self.losses = losses
 
     # --- Clocks.
 

@@ -121,7 +121,9 @@ class Snapshots:
         self._trainers: tuple[str, ...] = ()
         self._strangers: list[Buffers] = []  # of trainers that are no ranks now: freed after the next
         self._fault = ""
-        self._buffers = Buffers(named, trainer or _trainer(self._world), keeper, orphan_s, timeout_s, protect)
+        self._buffers = Buffers(
+            named, trainer or _trainer(self._world), keeper, orphan_s, timeout_s, protect, code_s
+        )
         self._behind = Behind(self._look_after_keeper)
         self._known = KnownStates()
         self._count = 0  # bytes of the last state
@@ -270,6 +272,8 @@ class Snapshots:
             self._buffers.reattach()
             if self._count:
                 self._buffers.prepare(self._count)
+        else:
+            self._buffers.look()
         return True
 
     @property

@@ -16,6 +16,7 @@ from pccl_py.errors import ProtocolError, VersionError
 from pccl_py.snapshot import channel, limits, messages
 
 step = st.integers(-1, limits.STEP_MAX)
+taken = st.integers(0, limits.STEP_MAX)
 count = st.integers(0, limits.BUFFER_BYTES_MAX)
 number = st.integers(0, 1)
 crc = st.integers(0, 2**32 - 1)
@@ -35,8 +36,8 @@ MESSAGES = st.one_of(
     ),
     st.builds(messages.Attached, committed=st.integers(-1, 1), slots=st.lists(slot, max_size=2).map(tuple)),
     st.builds(messages.Reserve, slot=number, bytes=count),
-    st.builds(messages.Begin, slot=number, step=step),
-    st.builds(messages.Complete, slot=number, step=step, bytes=count, crc32=crc),
+    st.builds(messages.Begin, slot=number, step=taken),
+    st.builds(messages.Complete, slot=number, step=taken, bytes=count, crc32=crc),
     st.builds(messages.Forget, step=step),
     st.builds(messages.Detach, free=st.booleans()),
     st.builds(messages.Free, force=st.booleans()),
