@@ -22,8 +22,8 @@ TURN_S = 5.0  # of a wait for the keeper, which may take several
 
 
 class Buffers:
-    """`keeper`: its name; `protect`: how it joins the run, None: it stays by itself. `code_s`: so long what an
-    earlier trainer has left is waited for to be coded, before anything is written beside it."""
+    """`keeper`: its name; `protect`: how it joins the run, None: it stays by itself. `code_s`: so long what
+    an earlier trainer has left is waited for to be coded, before anything is written beside it."""
 
     def __init__(
         self,
@@ -44,7 +44,8 @@ class Buffers:
 
     def beside(self, trainer: str) -> Buffers:
         """Another trainer's, at the same keeper."""
-        return Buffers(self.run, trainer, self.name, self._orphan_s, self._timeout_s, self._protect, self._code_s)
+        waits = (self._orphan_s, self._timeout_s)
+        return Buffers(self.run, trainer, self.name, *waits, self._protect, self._code_s)
 
     @property
     def protected(self) -> bool:
