@@ -20,7 +20,7 @@ from .coordinations import coordination_of
 from .known_states import KnownStates
 from .load import Loader
 from .local_level import LocalLevel
-from .memory_save import MemorySave
+from .memory_save import Bytes, MemorySave
 from .pending import PendingSave, Pipeline
 from .remote_level import RemoteLevel
 from .remote_settings import RemoteSettings
@@ -150,9 +150,9 @@ class Checkpointer:
         return self._begin(step, lambda number: self._start(number, step, self._states.of(state), begun))
 
     def save_captured(
-        self, step: int, content: ShardContent, taken: Taken, capture: native.MemoryCapture, fd: int
+        self, step: int, content: ShardContent, taken: Taken, capture: native.MemoryCapture, memory: Bytes
     ) -> MemorySave | None:
-        """`save` of a state that somebody else captures into the memfd `fd`, written from there: of this rank
+        """`save` of a state that somebody else captures into `memory`, written from there: of this rank
         all that it holds. None: skipped. Tell what is returned when the capture is complete; its bytes stay
         until it is free. On several ranks all call it with the same step."""
         made: list[MemorySave] = []
@@ -161,7 +161,7 @@ class Checkpointer:
             count, begun = content.plan.file_bytes, time.perf_counter()
             threads, timeout_s = self._settings.write_threads, self._settings.timeout_s
             path, recycle = self._level.begin(step)
-            made.append(MemorySave(capture, fd, count, self._disk, path, recycle, threads, timeout_s))
+            made.append(MemorySave(capture, memory, count, self._disk, path, recycle, threads, timeout_s))
             return PendingSave(number, step, begun, made[0], made[0], content, taken)
 
         return made[0] if self._begin(step, start) else None

@@ -3,18 +3,19 @@ copy serves both. To the thread that commits it is what a save of its own is."""
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import CheckpointError
 from . import native
 from .files import PART, explained
 
 PART_BYTES = 16 << 20
+Bytes = npt.NDArray[np.uint8]
 
 
 class Receipt(NamedTuple):
@@ -23,19 +24,25 @@ class Receipt(NamedTuple):
 
 
 class MemorySave:
-    """The first `count` bytes of the memfd `fd`, which is mapped here once more: whoever captures them calls
-    `captured`, and writes other bytes there after `wait_free` alone."""
+    """The first `count` bytes of `memory`, whole pages that stay mapped while somebody has the array: whoever
+    captures them calls `captured`, and writes other bytes there after `wait_free` alone."""
 
     waited_s = 0.0  # at the fence: that is for who captures
 
     def __init__(
-        self, capture: native.MemoryCapture, fd: int, count: int, disk: native.Disk, path: str, recycle: str,
-        threads: int, timeout_s: float,
-    ) -> None:  # fmt: skip
+        self,
+        capture: native.MemoryCapture,
+        memory: Bytes,
+        count: int,
+        disk: native.Disk,
+        path: str,
+        recycle: str,
+        threads: int,
+        timeout_s: float,
+    ) -> None:
         self._capture, self._count, self._disk = capture, count, disk
         self._path, self._recycle, self._threads, self._timeout_s = path, recycle, threads, timeout_s
-        whole = -(-count // mmap.PAGESIZE) * mmap.PAGESIZE
-        self._memory = np.frombuffer(mmap.mmap(fd, whole, mmap.MAP_SHARED, mmap.PROT_READ), np.uint8)
+        self._memory = memory
         self._told, self._written, self._free = threading.Event(), threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._fault: CheckpointError | None = None

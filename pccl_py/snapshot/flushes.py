@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+from collections.abc import Sequence
 from typing import Any
 
-from ..checkpoint.memory_save import MemorySave
+import numpy as np
+
+from ..checkpoint.memory_save import Bytes, MemorySave
 from ..checkpoint.shard_plans import ShardContent
 from ..errors import CheckpointError, SnapshotError, UsageError
 from ..state.train_state import Taken
@@ -23,6 +27,7 @@ class Flushes:
         self._every = every
         self.checkpoints: Any = None
         self._under_way: dict[int, MemorySave] = {}  # by the buffer's inode
+        self._mapped: dict[int, Bytes] = {}  # the same: once for all, since pages are slow to come
         if checkpoints is not None:
             self.to(checkpoints)
 
@@ -48,13 +53,35 @@ class Flushes:
         return True
 
     def begin(
-        self, step: int, content: ShardContent, taken: Taken, capture: native.MemoryCapture, fd: int
+        self,
+        step: int,
+        content: ShardContent,
+        taken: Taken,
+        capture: native.MemoryCapture,
+        fd: int,
+        buffers: Sequence[int],
     ) -> MemorySave | None:
-        """None: the Checkpointer has too much to do, and was told to skip then."""
-        made: MemorySave | None = self.checkpoints.save_captured(step, content, taken, capture, fd)
+        """From `fd`, one of the buffers that there are now. None: the Checkpointer has too much to do, and
+        was told to skip then; or the keeper is gone at this moment."""
+        try:
+            memory = self._map(fd, buffers)
+        except (OSError, ValueError) as error:
+            self.refuse(step, CheckpointError(f"the snapshot's buffer is gone: {error}"))
+            return None
+        made: MemorySave | None = self.checkpoints.save_captured(step, content, taken, capture, memory)
         if made is not None:
             self._under_way[os.fstat(fd).st_ino] = made
         return made
+
+    def _map(self, fd: int, buffers: Sequence[int]) -> Bytes:
+        """Others than these give back their memory."""
+        inode = os.fstat(fd).st_ino
+        if inode not in self._mapped:
+            held = {os.fstat(one).st_ino for one in buffers if one >= 0}
+            self._mapped = {key: one for key, one in self._mapped.items() if key in held}
+            mapped = mmap.mmap(fd, os.fstat(fd).st_size, mmap.MAP_SHARED, mmap.PROT_READ)
+            self._mapped[inode] = np.frombuffer(mapped, np.uint8)
+        return self._mapped[inode]
 
     def refuse(self, step: int, error: BaseException) -> None:
         """This rank has no snapshot of a step that is due; the others hear of it."""
@@ -79,6 +106,7 @@ class Flushes:
         for one in self._under_way.values():
             one.wait_free(timeout_s)
         self._under_way.clear()
+        self._mapped.clear()
 
 
 def told(flush: MemorySave | None, error: BaseException | None) -> None:

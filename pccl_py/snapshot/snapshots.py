@@ -204,7 +204,9 @@ class Snapshots:
         keeper = self._buffers.keeper
         if due and keeper is not None:
             fd = keeper.buffers[pending.slot]
-            pending.flush = self._flushes.begin(pending.step, pending.content, pending.taken, pending.job, fd)
+            pending.flush = self._flushes.begin(
+                pending.step, pending.content, pending.taken, pending.job, fd, keeper.buffers
+            )
         try:
             pending.staged.start()
         except BaseException as error:

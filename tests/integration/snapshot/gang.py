@@ -48,6 +48,18 @@ def step_of(line: dict[str, Any], least: int) -> bool:
     return "losses" in line and line["step"] >= least
 
 
+def calm(steps: int) -> dict[int, str]:
+    """The bits after each step, where nobody is killed: in this process."""
+    from . import gang_trainer
+
+    model, inner = gang_trainer.built(1)
+    found = {}
+    for step in range(1, steps + 1):
+        gang_trainer.train_step(model, inner, step)
+        found[step] = gang_trainer.bits(model, inner)
+    return found
+
+
 def kill_keeper(name: str, number: int = signal.SIGKILL) -> None:
     found = [ask.summary(path) for path in ask.sockets()]
     os.kill(next(one.pid for one in found if one is not None and one.keeper == name), number)

@@ -20,7 +20,7 @@ from tests.conftest import Spawn
 from tests.integration.peers import PATIENT
 
 from .conftest import free_keepers
-from .gang import FOREVER, kill_keeper, lines, rest, start, step_of
+from .gang import FOREVER, calm, kill_keeper, lines, rest, start, step_of
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def master() -> Iterator[Master]:
         free_keepers()
 
 
-@pytest.mark.deadline(90)
+@pytest.mark.deadline(150)
 def test_the_last_step_is_in_memory_and_a_successor_goes_on_from_it(spawn: Spawn, tmp_path: Path) -> None:
-    calm = {one["step"]: one["bits"] for one in rest(start(spawn, run="calm", steps=40)) if "bits" in one}
+    wanted = calm(40)
     process = start(spawn, every=1000, steps=FOREVER, folder=tmp_path, save_every=1000)
     lines(process, lambda line: step_of(line, 5))
     process.send_signal(signal.SIGTERM)
@@ -45,13 +45,13 @@ def test_the_last_step_is_in_memory_and_a_successor_goes_on_from_it(spawn: Spawn
     assert first["source"] == "snapshot" and first["step"] == first["run"] == max([5, *last]) + 1
     assert first["at"] == first["step"]
     found = {one["step"]: one["bits"] for one in said if "losses" in one}
-    assert first["bits"] == calm.get(first["step"], first["bits"])
+    assert first["bits"] == wanted.get(first["step"], first["bits"])
     assert again.returncode == 0 and said[-1] == {"end": True}
-    assert {step: calm[step] for step in found} == found
+    assert {step: wanted[step] for step in found} == found
     assert folder.find(tmp_path, first["step"]).complete
 
 
-@pytest.mark.deadline(90)
+@pytest.mark.deadline(150)
 def test_a_handler_of_the_training_s_own_has_its_turn_and_the_memory_stays(spawn: Spawn) -> None:
     process = start(spawn, every=1000, steps=FOREVER, handler=True)
     lines(process, lambda line: step_of(line, 5))
@@ -64,7 +64,7 @@ def test_a_handler_of_the_training_s_own_has_its_turn_and_the_memory_stays(spawn
     assert first["bits"] == next(one["bits"] for one in said if one.get("step") == last)
 
 
-@pytest.mark.deadline(120)
+@pytest.mark.deadline(180)
 @pytest.mark.parametrize("keeper_too", [False, pytest.param(True, marks=pytest.mark.nightly)])
 def test_a_preempted_host_s_last_snapshot_is_coded_before_it_ends(
     master: Master, spawn: Spawn, keeper_too: bool
@@ -93,7 +93,7 @@ def test_a_preempted_host_s_last_snapshot_is_coded_before_it_ends(
         peer.kill()
 
 
-@pytest.mark.deadline(120)
+@pytest.mark.deadline(180)
 def test_ranks_that_train_together_end_at_one_step(spawn: Spawn, tmp_path: Path) -> None:
     def gang(store: str, **options: Any) -> list[subprocess.Popen[str]]:
         common = {"world": 2, "store": tmp_path / store, "prefix": "r"} | options
@@ -114,7 +114,7 @@ def test_ranks_that_train_together_end_at_one_step(spawn: Spawn, tmp_path: Path)
     assert again[0][0]["bits"] == again[1][0]["bits"]
 
 
-@pytest.mark.deadline(60)
+@pytest.mark.deadline(120)
 def test_who_ends_no_step_is_ended_in_time_and_a_second_signal_at_once(spawn: Spawn) -> None:
     source = """
 import sys, time, torch, pccl_py as pccl
@@ -135,7 +135,7 @@ with pccl.protect(pccl.TrainState(model={"w": weight}, inner=inner), sigterm_s=f
     assert twice.wait(20) == -signal.SIGTERM
 
 
-@pytest.mark.deadline(60)
+@pytest.mark.deadline(120)
 def test_children_are_ended_by_it_as_ever(spawn: Spawn) -> None:
     source = """
 import os, signal, time, torch, pccl_py as pccl

@@ -19,7 +19,7 @@ from tests.conftest import Spawn
 from tests.integration.peers import PATIENT
 
 from .conftest import free_keepers
-from .gang import FOREVER, kill_keeper, lines, rest, start, step_of
+from .gang import FOREVER, calm, kill_keeper, lines, rest, start, step_of
 
 
 @pytest.fixture
@@ -29,11 +29,6 @@ def master() -> Iterator[Master]:
         free_keepers()
 
 
-def calm(spawn: Spawn, steps: int) -> dict[int, str]:
-    said = rest(start(spawn, run="calm", steps=steps))
-    return {one["step"]: one["bits"] for one in said if "losses" in one}
-
-
 def trainers() -> set[str]:
     found = [ask.summary(path) for path in ask.sockets()]
     return {
@@ -41,7 +36,7 @@ def trainers() -> set[str]:
     }
 
 
-@pytest.mark.deadline(180)
+@pytest.mark.deadline(300)
 def test_two_of_four_hosts_are_lost_and_the_other_two_go_on(
     master: Master, spawn: Spawn, tmp_path: Path
 ) -> None:
@@ -76,12 +71,12 @@ def test_two_of_four_hosts_are_lost_and_the_other_two_go_on(
     for rank in again:
         rank.kill()
     found = {one["step"]: one["bits"] for one in after[0] if "losses" in one}
-    wanted = calm(spawn, max(found))
+    wanted = calm(max(found))
     assert found == {step: wanted[step] for step in found}
     assert firsts[0]["bits"] == wanted[firsts[0]["step"]]
 
 
-@pytest.mark.deadline(180)
+@pytest.mark.deadline(300)
 def test_ranks_of_one_host_become_more_and_fewer(master: Master, spawn: Spawn, tmp_path: Path) -> None:
     def gang(store: str, world: int, steps: int) -> list[list[dict[str, Any]]]:
         common = {"store": tmp_path / store, "master": master.address, "keeper": "one", "every": 2}
@@ -102,7 +97,7 @@ def test_ranks_of_one_host_become_more_and_fewer(master: Master, spawn: Spawn, t
         {one[0]["step"] for one in four}
     ) == 1
     again = gang("again", 2, 17)
-    wanted = calm(spawn, max(one["step"] for one in again[0] if "losses" in one))
+    wanted = calm(max(one["step"] for one in again[0] if "losses" in one))
     for said in (*two, *four, *again):
         first = said[0]
         assert first["step"] is None or first["bits"] == wanted[first["step"]]
