@@ -68,7 +68,7 @@ class Coding:
             return False
         self.known, self.share = generation, share
         self._rooms.count()
-        self.mapped.keep_only(share.data)
+        self.mapped.keep_only(share.data, self.calls.ask(self.protection.files))
         steps = {trainer: lane.step for trainer, (_, lane) in generation.places().items()}
         losses = generation.losses()
         self.calls.ask(lambda: self.protection.complete(steps, losses))

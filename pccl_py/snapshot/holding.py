@@ -24,6 +24,15 @@ class Refusal(Exception):
         self.answer = messages.Refused(code, text[: limits.TEXT_CHARS_MAX], needed, available)
 
 
+FileKey = tuple[int, int]
+
+
+def file_key(fd: int) -> FileKey:
+    """The same for all descriptors of one memory."""
+    facts = os.fstat(fd)
+    return facts.st_dev, facts.st_ino
+
+
 @dataclass(slots=True)
 class _Buffer:
     """`fd` -1: no memory. `table` -1: nothing complete."""
@@ -59,6 +68,11 @@ class Holding:
     @property
     def memory_bytes(self) -> int:
         return sum(buffer.capacity for buffer in self._buffers)
+
+    @property
+    def files(self) -> set[FileKey]:
+        """Of its buffers."""
+        return {file_key(buffer.fd) for buffer in self._buffers if buffer.fd >= 0}
 
     @property
     def capacity(self) -> int:

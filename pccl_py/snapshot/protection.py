@@ -11,7 +11,7 @@ from typing import Protocol
 
 from . import limits, memory, messages
 from .generation import Lane
-from .holding import Holding, Refusal
+from .holding import FileKey, Holding, Refusal
 from .standing import Held
 
 Answer = Callable[[messages.Message], None]
@@ -111,6 +111,10 @@ class Protection:
             for trainer, one in self._waiting.items()
             if one.step is None and self.holdings[trainer].newest is None
         ]
+
+    def files(self) -> set[FileKey]:
+        """Of the trainers' buffers."""
+        return {key for holding in self.holdings.values() for key in holding.files}
 
     def capacities(self) -> list[int]:
         """Of each trainer's buffers, as far as they are there."""
