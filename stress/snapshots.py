@@ -250,11 +250,12 @@ class _Run:
 
     def _came(self) -> None:
         """All that were started have said what they found; after that it may be as slow as it is."""
-        self._until(lambda: all(one.came or not one.alive for one in self._places), "trainers to come back")
-        for place in self._places:
-            if not place.alive:  # its keeper struck it, too
-                self._start(place)
-        self._until(lambda: all(one.came for one in self._places), "trainers to come back")
+
+        def came() -> bool:
+            self._replace_late(self._places)
+            return all(one.came for one in self._places)
+
+        self._until(came, "trainers to come back")
 
     def _until(self, true: Callable[[], bool], what: str) -> None:
         begun = time.monotonic()
