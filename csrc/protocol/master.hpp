@@ -231,7 +231,9 @@ class Master {
   // recovery
   void register_again(ConnectionId c, const Register& m, Instant now);
   void hear(ConnectionId c, const Register& m, Instant now);
-  View last_view() const;
+  const View& last_view() const;
+  bool all_here(const View& base);
+  bool here(PeerId peer) const;
   std::set<std::string> islands_here(const View& base) const;
   bool quorum(const View& base, const std::set<std::string>& here) const;
   void try_recover(Instant now);
@@ -299,6 +301,9 @@ class Master {
   Instant listen_until_ = never;
   Instant run_over_at_ = never;  // no living peer of the old run waits for a master any longer
   std::map<PeerId, Register> heard_;
+  std::set<std::pair<ViewId, PeerId>>
+      heard_views_;           // of heard_: the newest is asked for at each registration
+  std::size_t awaited_ = 0;   // place in the last view of one who was not here yet
   std::set<PeerId> refused_;  // stored members at whose addresses nobody listens
   // Came while a restarted master listens, or while another has their place.
   std::map<ConnectionId, Join> early_joins_;

@@ -80,7 +80,10 @@ void Master::hear(ConnectionId c, const Register& m, Instant now) {
   state.connection = c;
   state.heard = now;
   state.lost_since = never;
+  if (const auto before = heard_.find(m.peer); before != heard_.end())
+    heard_views_.erase({before->second.view.id, m.peer});
   heard_[m.peer] = m;
+  heard_views_.insert({m.view.id, m.peer});
   if (phase_ == Phase::suspended) return suspend();
   expect_no_more(now);
 }
@@ -96,18 +99,34 @@ std::set<std::string> islands_of(const View& view) {
 // Once the whole last view is here there is nobody to wait for. Without a store a newer view may be known to
 // somebody who is still on the way.
 void Master::expect_no_more(Instant now) {
-  const auto base = last_view();
-  if (base.members.empty() || islands_here(base).size() < islands_of(base).size()) return;
+  const auto& base = last_view();
+  if (base.members.empty() || !all_here(base)) return;
   listen_until_ = std::min(listen_until_, stored_is_last(base) ? now : now + timing_.late_registration);
   try_recover(now);
 }
 
+// Every registration asks: so each looks at those alone whom the ones before had not found.
+bool Master::all_here(const View& base) {
+  const auto& members = base.members;
+  while (awaited_ < members.size() && here(members[awaited_].peer)) ++awaited_;
+  if (awaited_ < members.size()) return false;
+  awaited_ = 0;  // of those who were here, some may have gone
+  return std::all_of(members.begin(), members.end(), [&](const Member& m) { return here(m.peer); });
+}
+
+// It has registered and is still connected.
+bool Master::here(PeerId peer) const {
+  const auto it = peers_.find(peer);
+  return it != peers_.end() && it->second.connection != no_connection && heard_.contains(peer);
+}
+
 // The newest that is in the store or that anybody was told.
-View Master::last_view() const {
-  View base = stored_ ? stored_->view : View{};
-  for (const auto& [peer, r] : heard_)
-    if (r.view.id > base.id) base = r.view;
-  return base;
+const View& Master::last_view() const {
+  static const View none;
+  const auto& known = stored_ ? stored_->view : none;
+  if (heard_views_.empty() || heard_views_.rbegin()->first <= known.id) return known;
+  const auto first = heard_views_.lower_bound({heard_views_.rbegin()->first, no_peer});
+  return heard_.at(first->second).view;
 }
 
 // A store that could not be written for a while may know less than those who were there.
@@ -198,7 +217,7 @@ bool Master::nobody_left(const View& base) const {
 // Too few of the last view are here, and the others may go on elsewhere: nobody is let in, everybody is told
 // why.
 void Master::suspend() {
-  const auto base = last_view();
+  const auto& base = last_view();
   const auto here = islands_here(base).size(), all = islands_of(base).size();
   const auto text =
       "the restarted master heard only " + std::to_string(here) + " of " + std::to_string(all) +
@@ -206,11 +225,9 @@ void Master::suspend() {
   if (phase_ != Phase::suspended) emit(master_effect::Notice{text});
   phase_ = Phase::suspended;
   listen_until_ = never;
-  for (const auto& [peer, r] : heard_) {
-    const auto it = peers_.find(peer);
-    if (it == peers_.end() || it->second.connection == no_connection) continue;
-    send(peer, Suspended{std::uint32_t(here), std::uint32_t(all / 2 + 1), text});
-    emit(master_effect::Close{it->second.connection});
+  for (const auto& [c, peer] : std::exchange(connections_, {})) {  // of all that was heard: who is still here
+    send_to(c, Suspended{std::uint32_t(here), std::uint32_t(all / 2 + 1), text});
+    emit(master_effect::Close{c});
     forget_peer(peer);
   }
   for (const auto& [c, join] : std::exchange(early_joins_, {})) refuse(c, ErrorCode::no_quorum, text);
@@ -242,6 +259,7 @@ void Master::recover(const View& base, const std::set<std::string>& islands, Ins
   evict_outsiders(view_);
   if (rules_.recover_commits_first) recover_verdicts(base);
   heard_.clear();
+  heard_views_.clear();
   refused_.clear();
   stored_.reset();
   if (!view_.members.empty()) new_view(view_.members, "the master was restarted", now);
@@ -260,7 +278,10 @@ std::vector<std::pair<ConnectionId, Register>> Master::take_from_door() {
     if (it->second.connection != no_connection) found.emplace_back(it->second.connection, r);
     forget_peer(peer);
   }
-  for (const auto& [c, registered] : found) heard_.erase(registered.peer);
+  for (const auto& [c, registered] : found) {
+    heard_views_.erase({registered.view.id, registered.peer});
+    heard_.erase(registered.peer);
+  }
   return found;
 }
 

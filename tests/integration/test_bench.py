@@ -74,6 +74,27 @@ def test_all_reduce_alone() -> None:
 
 
 @needs_torch
+@pytest.mark.deadline(150)
+def test_snapshot_coded() -> None:
+    found = bench("snapshot", "--size", "8M", "--repeats", "1", "--parts", "coded")
+    rows = {row["figure"]: row for row in found}
+    assert all(row["right"] and row["value"] > 0 and row["goal"] > 0 for row in found)
+    for losses, words in ((1, "1 loss"), (2, "2 losses")):
+        assert rows[f"coded against {words}, 4 x 8 MiB, tcp"]["details"]["copies_s"] > 0
+        assert f"memory of keepers, of 2 S (1 + m/(n-m)), m = {losses}" in rows
+        sent = rows.get(f"network bytes, of {losses} x what is coded")  # none: no namespace can be had
+        assert sent is None or 0.95 < sent["value"] < 1.3  # with what rounds say, beside so little
+
+
+@needs_torch
+@pytest.mark.deadline(150)
+def test_snapshot_lost() -> None:
+    (row,) = bench("snapshot", "--size", "8M", "--repeats", "1", "--parts", "lost")
+    assert row["figure"] == "lost host decoded and restored, 6 x 16 MiB, parity 1, tcp"
+    assert row["right"] and row["value"] > 0 and row["goal"] == 1.5
+
+
+@needs_torch
 def test_all_reduce_against_gloo() -> None:
     (row,) = bench("all_reduce", "--sizes", "64K", "--against", "gloo", "--repeats", "5")
     check_measures(row)
