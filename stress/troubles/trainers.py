@@ -165,6 +165,8 @@ class Trainers(Trouble):
         if what == "window":
             self._told["windows"] += 1
             if seat.child is child:
+                if record["losses"] and not seat.losses:  # all its links and buffers are there
+                    self.run.scene.history.resources.anew(child.pid)
                 seat.windows, seat.losses = seat.windows + 1, record["losses"]
             faults = self._ledger.window(seat.number, record["number"], record["digest"])
         elif what == "step":
