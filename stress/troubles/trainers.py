@@ -142,7 +142,14 @@ class Trainers(Trouble):
         if "keeper" in kind and seat.keeper:
             with suppress(ProcessLookupError):
                 os.kill(seat.keeper, signal.SIGKILL)
-        self.later(AWAY_S[0] + (AWAY_S[1] - AWAY_S[0]) * share, lambda: self._start(seat))
+        self.later(AWAY_S[0] + (AWAY_S[1] - AWAY_S[0]) * share, lambda: self._replace(seat))
+
+    def _replace(self, seat: _Seat) -> None:
+        """Once its predecessor is gone, as whoever supervises it would: until then that has its folder."""
+        if seat.child is not None and seat.child.alive:
+            self.later(LOOK_S, lambda: self._replace(seat))
+        else:
+            self._start(seat)
 
     def _stop(self, child: Child, lasts_s: float) -> None:
         fleet = self.run.scene.fleet
