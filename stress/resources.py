@@ -93,9 +93,5 @@ class Resources:
             if taken is not None:
                 self.lives.setdefault(pid, Life(name)).samples.append(taken)
 
-    def anew(self, pid: int) -> None:
-        """It has got going only now: what it held until here is no measure of what it may hold."""
-        self.lives.pop(pid, None)
-
     def leaks(self) -> list[str]:
         return [text for life in self.lives.values() for text in life.leaks(self._life_s)]
