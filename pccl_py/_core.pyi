@@ -267,9 +267,9 @@ class ReadStats:
         ...
 class StagingPool:
     """
-    Warm memory that saves copy into: slabs of 16 MiB, made once (`bytes` is rounded up), populated, in huge pages where the system gives them. `fd`: of a memfd of at least these bytes, mapped shared from its begin; it stays the caller's. Saves that share a pool get slabs in the order of their start(). `populate` False: pages come with the first copy, on the thread that copies. `in_place`: slab n takes slab n of a file, which stays there (MemoryCapture).
+    Warm memory that saves copy into: slabs of 16 MiB, or `slab_bytes`, made once (`bytes` is rounded up), populated, in huge pages where the system gives them. `fd`: of a memfd of at least these bytes, mapped shared from its begin; it stays the caller's. Saves that share a pool get slabs in the order of their start(). `populate` False: pages come with the first copy, on the thread that copies. `in_place`: slab n takes slab n of a file, which stays there (MemoryCapture).
     """
-    def __init__(self, bytes: typing.SupportsInt | typing.SupportsIndex, *, fd: typing.SupportsInt | typing.SupportsIndex = -1, huge_pages: bool = True, populate: bool = True, in_place: bool = False) -> None:
+    def __init__(self, bytes: typing.SupportsInt | typing.SupportsIndex, *, fd: typing.SupportsInt | typing.SupportsIndex = -1, huge_pages: bool = True, populate: bool = True, in_place: bool = False, slab_bytes: typing.SupportsInt | typing.SupportsIndex = 16777216) -> None:
         ...
     def close(self) -> None:
         """

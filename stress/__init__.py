@@ -5,6 +5,7 @@ checked.
     python -m stress recovery --kills 100 --peers 3    how long a kill interrupts the others
     python -m stress pause                             one peer stopped: evicted, and nobody burns CPU
     meanwhile
+    python -m stress snapshots                         trainers and keepers killed while they code snapshots
     python -m stress net build                         compile the emulated network (stress/net)
 
 The first three print a report (`--json`: one object) and exit with 0 only if there was no fault.

@@ -1,4 +1,4 @@
-"""`python -m stress list|run|churn|recovery|pause|checkpoint|net`: see --help of each.
+"""`python -m stress list|run|churn|recovery|pause|checkpoint|snapshots|net`: see --help of each.
 
 Exit status 0: no fault; 1: some; 77: this machine lacks what the scenario needs.
 """
@@ -33,6 +33,8 @@ from .recovery import RecoveryPlan, run_recovery
 from .report import Report
 from .scenarios import SCENARIOS, listed, plan_of
 from .small_disk import NoDisk
+from .snapshot_strikes import PHASES_PARITY, PHASES_PEERS
+from .snapshots import SnapshotsPlan, run_snapshots
 from .windows import Limits
 
 PLACES_MAX = PEERS_MAX - 1  # churn fills one more now and then
@@ -98,6 +100,17 @@ def parser() -> argparse.ArgumentParser:
     checkpoint.add_argument(
         "--sabotage", choices=("durable", "uploaded", "value", "hang"), help=argparse.SUPPRESS
     )
+
+    snapshots = commands.add_parser(
+        "snapshots", parents=[common], help="kill and stop trainers and their keepers"
+    )
+    snapshots.add_argument("--patterns", type=whole(1), default=20, help="of who is struck, when and how")
+    snapshots.add_argument("--peers", type=whole(2, 8), default=4)
+    snapshots.add_argument("--parity", type=whole(1, 7), default=1)
+    snapshots.add_argument(
+        "--phases", action="store_true", help="each phase once instead, with each of those struck in it"
+    )
+    snapshots.add_argument("--sabotage", choices=("value",), help=argparse.SUPPRESS)
 
     net = commands.add_parser("net", help="the emulated network of tests and of `pccl_py bench wan`")
     net.add_argument("what", choices=["build"], help="compile its program, which its first use does else")
@@ -197,6 +210,13 @@ def run(args: argparse.Namespace, command: str) -> Report:
     if args.scenario == "checkpoint":
         plan = {"seed": args.seed, "kills": args.kills, "hang_s": args.hang_seconds, "keep": args.keep}
         return run_checkpoint(CheckpointPlan(way=args.way, sabotage=args.sabotage, **plan), report)
+    if args.scenario == "snapshots":
+        plan = {"seed": args.seed, "patterns": args.patterns, "peers": args.peers, "parity": args.parity}
+        plan |= {"hang_s": args.hang_seconds, "keep": args.keep, "sabotage": args.sabotage}
+        if args.phases:
+            report.peers = plan["peers"] = PHASES_PEERS
+            plan["parity"] = PHASES_PARITY
+        return run_snapshots(SnapshotsPlan(phases=args.phases, **plan), report)
     if args.scenario == "churn":
         churn = churn_plan(args)
         report.peers = churn.peers

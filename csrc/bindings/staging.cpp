@@ -14,10 +14,14 @@ using staging::Capture;
 using staging::StagingPool;
 
 std::shared_ptr<StagingPool> make_pool(std::uint64_t bytes, int fd, bool huge_pages, bool populate,
-                                       bool in_place) {
+                                       bool in_place, std::uint64_t slab_bytes) {
   auto pool = without_gil([&] {
-    return StagingPool::make(
-        {.bytes = bytes, .fd = fd, .huge_pages = huge_pages, .populate = populate, .in_place = in_place});
+    return StagingPool::make({.bytes = bytes,
+                              .fd = fd,
+                              .huge_pages = huge_pages,
+                              .populate = populate,
+                              .in_place = in_place,
+                              .slab_bytes = slab_bytes});
   });
   if (!pool) raise(pool.error());
   return std::move(*pool);
@@ -114,13 +118,15 @@ std::uint32_t crc32(const py::buffer& data, std::uint32_t before) {
 void bind_pool(py::module_& module) {
   py::class_<StagingPool, std::shared_ptr<StagingPool>>(
       module, "StagingPool",
-      "Warm memory that saves copy into: slabs of 16 MiB, made once (`bytes` is rounded up), populated, in "
+      "Warm memory that saves copy into: slabs of 16 MiB, or `slab_bytes`, made once (`bytes` is rounded "
+      "up), populated, in "
       "huge pages where the system gives them. `fd`: of a memfd of at least these bytes, mapped shared from "
       "its begin; it stays the caller's. Saves that share a pool get slabs in the order of their start(). "
       "`populate` False: pages come with the first copy, on the thread that copies. `in_place`: slab n takes "
       "slab n of a file, which stays there (MemoryCapture).")
       .def(py::init(&make_pool), py::arg("bytes"), py::kw_only(), py::arg("fd") = -1,
-           py::arg("huge_pages") = true, py::arg("populate") = true, py::arg("in_place") = false)
+           py::arg("huge_pages") = true, py::arg("populate") = true, py::arg("in_place") = false,
+           py::arg("slab_bytes") = staging::slab_bytes_default)
       .def_property_readonly("bytes", &StagingPool::bytes)
       .def_property_readonly("slab_bytes", &StagingPool::slab_bytes)
       .def_property_readonly("slabs", &StagingPool::slabs)

@@ -1,7 +1,6 @@
 #include "disk/writer_crew.hpp"
 
 #include <pthread.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <system_error>
@@ -9,13 +8,6 @@
 #include "disk/signals_blocked.hpp"
 
 namespace pccl::disk {
-
-namespace {
-
-// Training comes first.
-constexpr int niceness = 10;
-
-}  // namespace
 
 WriterCrew::~WriterCrew() {
   {
@@ -49,7 +41,6 @@ void WriterCrew::put(std::function<void()> job) {
 }
 
 void WriterCrew::run() {
-  ::setpriority(PRIO_PROCESS, 0, niceness);  // on Linux: of this thread
   ::pthread_setname_np(::pthread_self(), "pccl-disk");
   std::unique_lock lock(mutex_);
   for (;;) {

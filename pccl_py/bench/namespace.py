@@ -99,3 +99,10 @@ def _loopback_up() -> None:
         request = struct.pack("16sh22x", b"lo", 0)
         (flags,) = struct.unpack_from("16xh", fcntl.ioctl(any_socket, _SIOCGIFFLAGS, request))
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
+
+
+def loopback_bytes() -> int:
+    """Bytes that this namespace has sent to itself so far, headers included."""
+    with open("/proc/net/dev") as counters:
+        words = next(line for line in counters if line.strip().startswith("lo:")).split()
+    return int(words[9])

@@ -53,6 +53,10 @@ class MasterHost:
         """TCP segments sent in the namespace; None where others send there too."""
         return namespace.segments_sent() if self._isolated else None
 
+    def loopback_bytes(self) -> int | None:
+        """Sent in the namespace; None where others send there too."""
+        return namespace.loopback_bytes() if self._isolated else None
+
     def cpu(self) -> float:
         return time.process_time()
 

@@ -1,28 +1,31 @@
-"""How fast a checkpoint loads into another number of ranks, against one into the ranks that saved it.
-
-`python -m pccl_py.bench.reshard --size 1G FOLDER` prints it. Ranks are processes of this machine with torch's
-gloo and DTensors that are sharded by rows; files leave the page cache before each load.
+"""`bench reshard`: how fast a checkpoint loads into another number of ranks, against one into the ranks that
+saved it. Ranks are processes of this machine with torch's gloo and DTensors that are sharded by rows; files
+leave the page cache before each load.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
 import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from .plot import Bar
+from .report import titles
+from .units import bytes_text
 
 PAIRS = ((4, 2), (2, 4), (1, 3))
 TENSORS = 24
 COLUMNS = 1024
 LIMIT_S = 240.0
+GOAL = 0.7
+HEAD = titles("saved_by:8 loaded_by:9 state:8 load_s:7 GB/s:5 plain_s:8 ratio:6")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,31 +39,51 @@ class Resharded:
     load_s: float
     plain_s: float
     ratio: float
+    right: bool = True  # a rank that loads another value fails, and the bench with it
+
+    def record(self) -> dict[str, Any]:
+        return {"bench": "reshard", **asdict(self), "goal": GOAL, "reached": self.ratio >= GOAL}
+
+    def head(self) -> str:
+        return HEAD
+
+    def line(self) -> str:
+        return (
+            f"{self.saved:8} {self.loaded:9} {bytes_text(self.bytes):>8} {self.load_s:7.3f} "
+            f"{self.bytes / self.load_s / 1e9:5.2f} {self.plain_s:8.3f} {self.ratio:6.2f}"
+        )
+
+    def bar(self) -> Bar:
+        values = {"plain": self.plain_s, "from another number": self.load_s}
+        return Bar(f"{self.saved} -> {self.loaded} ranks", values, "s")
 
 
-def reshard(
-    size: int, root: str | os.PathLike[str], pairs: Sequence[tuple[int, int]] = PAIRS, repetitions: int = 3
-) -> list[Resharded]:
+def measure(
+    sizes: Sequence[int], repeats: int, root: str | None, pairs: Sequence[tuple[int, int]] = PAIRS
+) -> Iterator[Resharded]:
     """Each pair (saved by, loaded by), against the same load of what as many ranks have saved. Everything is
-    written below `root` and removed at the end.
+    written below `root` (None: where temporary files go) and removed at the end. Raises RuntimeError.
 
-    size    bytes of float32 in the state
+    sizes   bytes of float32 in the state
     """
-    folder = Path(tempfile.mkdtemp(prefix="reshard-", dir=root))
-    try:
-        for ranks in sorted({count for pair in pairs for count in pair}):
-            _together(ranks, _save, str(folder / f"by{ranks}"), size)
-        found = []
-        for saved, loaded in pairs:
-            times: dict[int, list[float]] = {saved: [], loaded: []}
-            for _ in range(repetitions):  # in turns, so that both meet the same machine
-                for source in (loaded, saved):
-                    times[source].append(max(_together(loaded, _load, str(folder / f"by{source}"), size)))
-            load_s, plain_s = statistics.median(times[saved]), statistics.median(times[loaded])
-            found.append(Resharded(saved, loaded, size, load_s, plain_s, plain_s / load_s))
-        return found
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    for size in sizes:
+        folder = Path(tempfile.mkdtemp(prefix="reshard-", dir=root))
+        try:
+            for ranks in sorted({count for pair in pairs for count in pair}):
+                _together(ranks, _save, str(folder / f"by{ranks}"), size)
+            for saved, loaded in pairs:
+                yield _compared(folder, saved, loaded, size, repeats)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _compared(folder: Path, saved: int, loaded: int, size: int, repeats: int) -> Resharded:
+    times: dict[int, list[float]] = {saved: [], loaded: []}
+    for _ in range(repeats):  # in turns, so that both meet the same machine
+        for source in (loaded, saved):
+            times[source].append(max(_together(loaded, _load, str(folder / f"by{source}"), size)))
+    load_s, plain_s = statistics.median(times[saved]), statistics.median(times[loaded])
+    return Resharded(saved, loaded, size, load_s, plain_s, plain_s / load_s)
 
 
 def _together(ranks: int, play: Any, root: str, size: int) -> list[float]:
@@ -155,29 +178,3 @@ def _forget(root: Path) -> None:
         file = os.open(path, os.O_RDONLY)
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(file)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m pccl_py.bench.reshard", description=__doc__)
-    parser.add_argument("folder")
-    parser.add_argument("--size", default="512M", help="of the state: 256M, 1G")
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(arguments)
-    size = int(
-        float(options.size[:-1]) * {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}[options.size[-1].upper()]
-    )
-    rows = reshard(size, options.folder, repetitions=options.repetitions)
-    if options.json:
-        print(json.dumps([asdict(row) for row in rows]))
-        return
-    for row in rows:
-        rate = row.bytes / row.load_s / 1e9
-        print(
-            f"{row.saved} -> {row.loaded}: {row.load_s:.3f} s, {rate:.2f} GB/s; "
-            f"{row.loaded} -> {row.loaded}: {row.plain_s:.3f} s; ratio {row.ratio:.2f}"
-        )
-
-
-if __name__ == "__main__":
-    main()

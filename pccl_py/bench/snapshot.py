@@ -1,4 +1,11 @@
-"""`bench snapshot`: what a snapshot costs a training, and how soon a successor has the state again."""
+"""`bench snapshot`: what snapshots cost, when they are safe, and when a successor has the state again.
+
+alone       one host: a trainer takes snapshots at once, then lazily, and is killed by SIGKILL
+coded       four hosts: until losses do no harm, against full copies; what that sends and keeps
+training    what coded snapshots take from a training
+lost        six hosts, one of which is lost with its keeper
+link        the same over emulated links of 1 Gbit/s
+"""
 
 from __future__ import annotations
 
@@ -7,10 +14,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
+from ..snapshot import memory
+from . import wan
 from .report import Figure
 from .units import GIB
 
@@ -18,7 +28,40 @@ STALL_GOAL_S = 0.002
 SECONDS = 300
 
 
-def measure(total: int, repeats: int) -> list[Figure]:
+PARTS = ("alone", "coded", "training", "lost", "link")
+# Memory that each takes at most, in states of `size`, and beside them.
+NEEDS = {"alone": 5, "coded": 20, "training": 0, "lost": 34, "link": 16}
+BESIDE = 1 << 30
+
+
+def measure(size: int, repeats: int, parts: Sequence[str], transport: str) -> Iterator[Figure]:
+    """`size`: of a trainer's state; where a host is lost, of twice as much. `transport`: of keepers."""
+    for part in parts:
+        needed, there = NEEDS[part] * size + BESIDE, memory.available()
+        if needed > there:
+            why = f"takes {needed / GIB:.1f} GiB of memory, {there / GIB:.1f} are there: pass --size"
+            yield Figure("snapshot", part, None, "s", None, {"not measured": why})
+        elif part == "alone":
+            yield from _alone(size, repeats)
+        else:
+            import_module("torch")  # once, before processes are forked
+            yield from _coded(part, size, repeats, transport)
+
+
+def _coded(part: str, size: int, repeats: int, transport: str) -> Iterator[Figure]:
+    module = import_module(f"{__package__}.snapshot_{part}")
+    if part == "training":
+        yield from module.measure(repeats, transport)
+    elif part == "link":
+        try:
+            yield from module.measure(size, repeats)
+        except wan.CannotMeasure as error:
+            yield Figure("snapshot", part, None, "s", None, {"not measured": str(error)})
+    else:
+        yield from module.measure(2 * size if part == "lost" else size, repeats, transport)
+
+
+def _alone(total: int, repeats: int) -> list[Figure]:
     """A trainer takes snapshots at once, then lazily, and is killed by SIGKILL; its successor, which is up by
     then, finds the last one, maps and verifies it, and restores its tensors."""
     run = f"bench-{os.getpid()}"

@@ -50,7 +50,7 @@ def check(options: Options) -> None:
 
 def network(options: Options) -> Any:
     """An Emulator, the master's namespace being the last."""
-    tree = _emulator()
+    tree = emulator()
     shared = options.rate_of == "peer"
     try:
         net = tree.Emulator(
@@ -72,7 +72,7 @@ def network(options: Options) -> Any:
     return net
 
 
-def _emulator() -> Any:
+def emulator() -> Any:
     """The module stress.net beside this package: a wheel does not carry it."""
     root = Path(__file__).resolve().parents[2]
     if not (root / "stress" / "net" / "__init__.py").is_file():

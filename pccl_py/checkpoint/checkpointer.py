@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from ..errors import CheckpointError, UsageError
+from ..errors import BusyError, CheckpointError, UsageError
 from ..staging import fence
 from ..staging.hooks import hook
 from ..staging.pool import Pool
-from ..state.train_state import TrainState, as_state
+from ..state.train_state import Taken, TrainState, as_state
 from . import native
 from .coordination import Coordination
 from .coordinations import coordination_of
 from .known_states import KnownStates
 from .load import Loader
 from .local_level import LocalLevel
+from .memory_save import MemorySave
 from .pending import PendingSave, Pipeline
 from .remote_level import RemoteLevel
 from .remote_settings import RemoteSettings
@@ -27,6 +28,7 @@ from .remote_source import RemoteSource
 from .remote_url import open_store, places
 from .save import StagedSave
 from .settings import OnBusy, Settings
+from .shard_plans import ShardContent
 from .staging_pool import SaverPool
 from .stats import LoadInfo, SaveInfo, Stats
 from .targets import Fit
@@ -144,22 +146,44 @@ class Checkpointer:
         state: a TrainState, or a dict of modules, optimizers and other parts by name. On several ranks all
         call it with the same step.
         """
-        self._open_only()
         begun = time.perf_counter()
+        return self._begin(step, lambda number: self._start(number, step, self._states.of(state), begun))
+
+    def save_captured(
+        self, step: int, content: ShardContent, taken: Taken, capture: native.MemoryCapture, fd: int
+    ) -> MemorySave | None:
+        """`save` of a state that somebody else captures into the memfd `fd`, written from there: of this rank
+        all that it holds. None: skipped. Tell what is returned when the capture is complete; its bytes stay
+        until it is free. On several ranks all call it with the same step."""
+        made: list[MemorySave] = []
+
+        def start(number: int) -> PendingSave:
+            count, begun = content.plan.file_bytes, time.perf_counter()
+            threads, timeout_s = self._settings.write_threads, self._settings.timeout_s
+            path, recycle = self._level.begin(step)
+            made.append(MemorySave(capture, fd, count, self._disk, path, recycle, threads, timeout_s))
+            return PendingSave(number, step, begun, made[0], made[0], content, taken)
+
+        return made[0] if self._begin(step, start) else None
+
+    def refuse_captured(self, step: int, error: BaseException) -> None:
+        """Instead of save_captured(), where this rank has nothing: the others, who wait for it, hear why."""
+        self._saves += 1
+        self._pipeline.refuse(self._saves, step, error, False)
+
+    def _begin(self, step: int, start: Callable[[int], PendingSave]) -> bool:
+        self._open_only()
         self._saves += 1
         number, started = self._saves, False
         try:
             if self._alone:
                 self._raise_fault()
-            state = self._states.of(state)
             self._level.check_new(step)
             self._pipeline.check_new(step)
             if not self._room(number):
                 return False
-            for optimizer in state.optimizers():
-                hook(optimizer)
             started = True
-            pending = self._start(number, step, state, begun)
+            pending = start(number)
         except BaseException as error:
             self._pipeline.refuse(number, step, error, started)
             raise
@@ -184,6 +208,8 @@ class Checkpointer:
         return self._pipeline.room("wait") if said[0] == b"0" else self._pipeline.decline(policy)
 
     def _start(self, number: int, step: int, state: TrainState, begun: float) -> PendingSave:
+        for optimizer in state.optimizers():
+            hook(optimizer)
         taken = state.take(self._level.world)
         if not self._settings.lazy:
             taken.owners.clear()
@@ -213,12 +239,27 @@ class Checkpointer:
         state = self._states.of(state)
         self._pool.of(self._states.content(state, state.take(self._level.world)), warm=True)
 
+    @property
+    def every(self) -> int | None:
+        """Steps that this divides are saved by `step()`; None: by `save()` alone."""
+        return self._settings.every
+
     def step(self, step: int, state: Any) -> bool:
         """`save`, at the steps that `every` says."""
         every = self._settings.every
         if every is None:
             raise UsageError("step() of a Checkpointer without every=: pass it, or call save()")
         return step % every == 0 and self.save(step, state)
+
+    def last(self, step: int, state: Any, timeout_s: float) -> bool:
+        """`save`, unless that step is there or on its way, and waits until it is durable: for a process that
+        was told to end. On several ranks all call it. Raises what went wrong, or that time is over."""
+        with suppress(BusyError):
+            if not self.save(step, state):  # earlier ones are on their way
+                self._pipeline.settle(timeout_s)
+                self.save(step, state)
+        self.wait(timeout_s)
+        return True
 
     def wait(self, timeout_s: float | None = None, *, level: Level = "local") -> SaveInfo | None:
         """Until nothing is on its way to that level; the newest durable save. Raises what went wrong, or that

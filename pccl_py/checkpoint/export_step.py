@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import BusyError, NoCheckpointError, StateError
+from ..errors import BusyError, CheckpointError, NoCheckpointError, StateError
 from ..values import names, tagged
 from ..values.dtypes import itemsize
 from . import safetensors_header
@@ -54,11 +54,13 @@ def to_torch(
     size. Holds the state in memory."""
     import torch
 
-    with _new(target) as partial:
-        torch.save(as_state(path, manifest, part, progress), partial)
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        return partial.stat().st_size
+    with _new(target) as partial, open(partial, "xb") as file:
+        state = as_state(path, manifest, part, progress)
+        with _torchs_errors(target):
+            torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
 
 
 def to_dcp(
@@ -72,7 +74,8 @@ def to_dcp(
         state = as_state(path, manifest, part, progress)
         if not isinstance(state, dict):
             raise StateError(f"part {part!r} is no dict, and DCP saves nothing else")
-        save(state, checkpoint_id=partial, no_dist=True)
+        with _torchs_errors(target):
+            save(state, checkpoint_id=partial, no_dist=True)
         sync_folder(partial)
         return sum(file.stat().st_size for file in partial.iterdir())
 
@@ -115,6 +118,25 @@ def _no_part(manifest: Manifest, part: str) -> str:
 def _key(name: str, part: str | None) -> str:
     path = names.split(name)
     return ".".join(path if part is None or len(path) == 1 else path[1:])
+
+
+@contextmanager
+def _torchs_errors(target: Path) -> Iterator[None]:
+    """Of its writers: a RuntimeError of C++; and DCP's, which is no Exception and holds those of its ranks.
+    An OSError within is raised in their place."""
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    try:
+        yield
+    except (RuntimeError, CheckpointException) as error:
+        inner: BaseException = error
+        if isinstance(error, CheckpointException):
+            inner = next((wrapped[0] for wrapped in error.failures.values()), error)
+        while not isinstance(inner, OSError) and (cause := inner.__cause__ or inner.__context__) is not None:
+            inner = cause
+        if isinstance(inner, OSError):
+            raise inner from None
+        raise CheckpointError(f"cannot write {target}: {inner}; is its disk full?") from error
 
 
 @contextmanager

@@ -12,6 +12,7 @@ InjectedDisk = _core.InjectedDisk
 MemoryCapture = _core.MemoryCapture
 SaveReceipt = _core.SaveReceipt
 ShardSave = _core.ShardSave
+ShardWriter = _core.ShardWriter
 StagingPool = _core.StagingPool
 CaptureJob = _core.ShardSave | _core.MemoryCapture
 crc32 = _core.crc32

@@ -18,6 +18,7 @@ from ..state.train_state import Taken
 from . import native
 from .commit_words import LEADER_SHARE, Draft
 from .local_level import LocalLevel
+from .memory_save import MemorySave, Receipt
 from .record import record_of
 from .save import StagedSave
 from .settings import OnBusy, Settings
@@ -45,8 +46,8 @@ class PendingSave:
     number: int
     step: int
     begun: float  # of time.perf_counter(), when save() was called
-    staged: StagedSave
-    job: native.ShardSave
+    staged: StagedSave | MemorySave
+    job: native.ShardSave | MemorySave
     content: ShardContent
     taken: Taken
     blocked_s: float = 0.0
@@ -257,7 +258,9 @@ class Pipeline:
             receipt.direct,
         )
 
-    def _durable(self, pending: PendingSave) -> tuple[Draft, native.SaveReceipt, float] | CheckpointError:
+    def _durable(
+        self, pending: PendingSave
+    ) -> tuple[Draft, native.SaveReceipt | Receipt, float] | CheckpointError:
         """Once this rank's shard is on its disk, and what can be prepared meanwhile is; with the seconds
         until it was copied."""
         try:

@@ -5,12 +5,12 @@ Each has `add_parser(subparsers)` and `run(args) -> int`, the exit status.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from ..errors import PcclError, UsageError
+from .failures import Parser, WrongArguments, command_of, tell, tell_json
 
 # In the order of the help. Its module is the name, with _ for -.
 COMMANDS = {
@@ -27,9 +27,9 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0, 1 for a failure, 2 for wrong arguments."""
+    """The exit status: 0, 1 for a failure, 2 for wrong arguments. How failures are told, `failures` says."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="python -m pccl_py", description="Peers that come and go.")
+    parser = Parser(prog="python -m pccl_py", description="Peers that come and go.")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     named = next((word for word in words if not word.startswith("-")), None)
     for command, about in COMMANDS.items():
@@ -37,9 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             import_module(f".{command}", __name__).add_parser(subparsers)
         else:
             subparsers.add_parser(command, help=about)
-    args = parser.parse_args(words)
     try:
+        args = parser.parse_args(words)
         return int(import_module(f".{args.command}", __name__).run(args))
+    except WrongArguments as wrong:
+        if "--json" in words:
+            tell_json(wrong.command or named or "", UsageError.__name__, wrong.text)
+        raise
     except PcclError as error:
-        print(f"pccl_py {args.command}: {error}", file=sys.stderr)
+        tell(command_of(args), error, as_json=getattr(args, "json", False))
         return 2 if isinstance(error, UsageError) else 1
+    except Exception as error:  # ours: its trace is for us
+        if getattr(args, "json", False):
+            tell_json(command_of(args), type(error).__name__, str(error))
+        raise

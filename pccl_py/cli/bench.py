@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from ..bench import plot, wan
 from ..errors import NotBuilt
 from . import bench_figures, bench_rows
 from .bench_arguments import CANNOT_MEASURE
+from .failures import tell
 
 
 def add_parser(subparsers: Any) -> None:
@@ -31,5 +31,5 @@ def run(args: argparse.Namespace) -> int:
     try:
         return int(args.run_bench(args))
     except (wan.CannotMeasure, NotBuilt) as error:
-        print(f"pccl_py bench {args.bench}: {error}", file=sys.stderr)
+        tell(f"bench {args.bench}", error, as_json=args.json)
         return CANNOT_MEASURE

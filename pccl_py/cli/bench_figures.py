@@ -10,7 +10,9 @@ from typing import Any
 from ..bench import ddp, heal, join, kill, master, memory, optim, pause, plot, scale, snapshot, sync, topology
 from ..bench.group import GLOO, Group
 from ..bench.report import Figure, print_figures
+from ..bench.transports import TRANSPORTS
 from ..bench.units import parse_size
+from ..errors import UsageError
 from . import bench_arguments as arguments
 from .numbers import parsed, whole
 
@@ -68,10 +70,18 @@ def add_all(benches: Any) -> None:
         "--peers", type=parsed(_crowds), default="25,50,100", metavar="LIST", help="default 25,50,100"
     )
     arguments.count(bench, "--repeats", 20, "operations")
-    bench = _add(benches, "snapshot", "snapshots in memory, and a trainer that is killed", _snapshot)
-    about = "of the state (default 512M)"
+    bench = _add(
+        benches, "snapshot", "snapshots in memory, coded among hosts, and hosts that are lost", _snapshot
+    )
+    about = "of a trainer's state; twice that where a host is lost (default 512M)"
     bench.add_argument("--size", type=parsed(parse_size), default="512M", metavar="SIZE", help=about)
-    arguments.count(bench, "--repeats", 5, "snapshots of each kind, after a first one")
+    arguments.count(bench, "--repeats", 3, "of what is measured, after a first one")
+    about = f"default {','.join(snapshot.PARTS)}"
+    bench.add_argument(
+        "--parts", type=parsed(_parts), default=",".join(snapshot.PARTS), metavar="LIST", help=about
+    )
+    about = "of keepers, as if each were on a host of its own (default tcp)"
+    bench.add_argument("--transport", choices=TRANSPORTS, default="tcp", help=about)
 
 
 def _add(benches: Any, name: str, about: str, measure: Measure) -> argparse.ArgumentParser:
@@ -137,4 +147,11 @@ def _scale(args: argparse.Namespace) -> Iterable[Figure]:
 
 
 def _snapshot(args: argparse.Namespace) -> Iterable[Figure]:
-    return snapshot.measure(args.size, args.repeats)
+    return snapshot.measure(args.size, args.repeats, args.parts, args.transport)
+
+
+def _parts(text: str) -> list[str]:
+    parts = text.split(",")
+    if unknown := [part for part in parts if part not in snapshot.PARTS]:
+        raise UsageError(f"{unknown[0]!r} is no part of it: {', '.join(snapshot.PARTS)}")
+    return parts

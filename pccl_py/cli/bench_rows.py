@@ -53,6 +53,7 @@ def add_all(benches: Any) -> None:
     _add_erasure(benches)
     _add_wan(benches)
     _add_ckpt(benches)
+    _add_reshard(benches)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -337,3 +338,22 @@ def _ckpt(args: argparse.Namespace) -> Iterable[Row]:
     threads = [whole(1, 64)(text) for text in args.threads.split(",")]
     against = [name for name in args.against.split(",") if name]
     return measure(args.size, against, threads, args.repeats, args.folder)
+
+
+def _add_reshard(benches: Any) -> None:
+    text = (
+        "Loads what 4, 2 and 1 ranks have saved with 2, 4 and 3, and what as many have saved, from the disk."
+    )
+    bench = _add(benches, "reshard", _reshard, "loads into another number of ranks", text)
+    about = "of the state (default 512M)"
+    bench.add_argument("--size", type=parsed(parse_tensors), default="512M", metavar="LIST", help=about)
+    arguments.count(bench, "--repeats", 3, "loads of each kind")
+    bench.add_argument(
+        "--folder", metavar="DIR", help="on the disk to be measured (default: the temporary one)"
+    )
+
+
+def _reshard(args: argparse.Namespace) -> Iterable[Row]:
+    from ..bench import reshard
+
+    return reshard.measure(args.size, args.repeats, args.folder)

@@ -53,6 +53,7 @@ from .calls import (
     scatter,
     send,
 )
+from .checkpoint_transport import CheckpointTransport
 from .object_calls import (
     all_gather_object,
     broadcast_object_list,
@@ -94,6 +95,7 @@ group = _world.group
 del _needed_torch  # it was there to be the first
 
 __all__ = [
+    "CheckpointTransport",
     "DebugLevel",
     "FileStore",
     "GroupMember",

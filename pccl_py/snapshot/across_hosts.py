@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..communicator import Communicator
 from ..errors import UsageError
+from ..state.boxed import World
 from . import bounded, messages
 
 
@@ -40,6 +43,29 @@ def protect_by(comm: Any, parity: int, domain: str | None, rate_limit: float | N
         parity=parity,
         rate=0 if rate_limit is None else int(rate_limit),
     )
+
+
+def connect_by(comm: Any, world: World, timeout_s: float) -> Callable[[str], Communicator]:
+    """How the ranks that train together meet at the run's master by themselves, under a name, each at its
+    rank."""
+    joined = comm.joined_with
+
+    def connect(name: str) -> Communicator:
+        return Communicator(
+            joined.address,
+            secret_file=joined.secret_file,
+            encrypt=joined.encrypt if joined.secret_file else None,
+            insecure=joined.insecure,
+            run_name=f"{joined.run_name[:40]}/{name}",
+            listen=_without_port(joined.listen) or None,
+            advertise=_without_port(joined.advertise) or None,
+            min_islands=world.size,
+            start_rank=world.rank,
+            checksum=True,
+            timeout=timeout_s,
+        )
+
+    return connect
 
 
 def _without_port(where: Any) -> str:

@@ -10,19 +10,22 @@ import logging
 import time
 from contextlib import suppress
 
-from ..errors import NoSnapshotError, UsageError
+from ..errors import DamagedError, NoSnapshotError, ProtocolError, UsageError
 from . import memory, messages, native
 from .keeper_client import Keeper, KeeperLost, Kept
 from .messages import SLOTS
+from .verified import Verified
 
 logger = logging.getLogger("pccl_py")
 
-
+TRIES = 3  # to attach to keepers that die at once
+LOOK_S = 0.2  # for an answer, where nothing was ever coded
 TURN_S = 5.0  # of a wait for the keeper, which may take several
 
 
 class Buffers:
-    """`protect`: how the keeper joins the run; None: it stays by itself."""
+    """`keeper`: its name; `protect`: how it joins the run, None: it stays by itself. `code_s`: so long
+    it waits for what an earlier trainer left to be coded, before anything is written beside it."""
 
     def __init__(
         self,
@@ -32,13 +35,25 @@ class Buffers:
         orphan_s: float,
         timeout_s: float,
         protect: messages.Protect | None = None,
+        code_s: float = 60.0,
     ) -> None:
-        self._protect = protect
+        self._protect, self._code_s = protect, code_s
         self.coded: messages.Coded | None = None  # as the keeper last said
         self.run, self.trainer = run, trainer
-        self._name, self._orphan_s, self._timeout_s = keeper, orphan_s, timeout_s
+        self.name, self._orphan_s, self._timeout_s = keeper, orphan_s, timeout_s
         self.keeper: Keeper | None = None
         self._pools: list[native.StagingPool | None] = [None] * SLOTS
+
+    def beside(self, trainer: str) -> Buffers:
+        """Another trainer's, at the same keeper."""
+        return Buffers(
+            self.run, trainer, self.name, self._orphan_s, self._timeout_s, self._protect, self._code_s
+        )
+
+    @property
+    def protected(self) -> bool:
+        """Whether others could bring back what is lost here."""
+        return self._protect is not None
 
     @property
     def kept(self) -> list[Kept]:
@@ -58,10 +73,17 @@ class Buffers:
             self.keeper = self._attached(count, None, start)
 
     def _attached(self, count: int, handed: Kept | None, start: bool = True) -> Keeper:
+        """To one that does not die meanwhile."""
+        for _ in range(TRIES - 1):
+            with suppress(KeeperLost):
+                return self._attached_once(count, handed, start)
+        return self._attached_once(count, handed, start)
+
+    def _attached_once(self, count: int, handed: Kept | None, start: bool) -> Keeper:
         keeper = Keeper.attach(
             self.run,
             self.trainer,
-            keeper=self._name,
+            keeper=self.name,
             bytes=count,
             orphan_s=self._orphan_s,
             timeout_s=self._timeout_s,
@@ -87,6 +109,11 @@ class Buffers:
             return None
         return keeper, slot, pool
 
+    @property
+    def spare_fd(self) -> int:
+        """Of the buffer that the next snapshot is written to; -1: there is none yet."""
+        return -1 if self.keeper is None else self.keeper.buffers[self._free_slot(self.keeper)]
+
     @staticmethod
     def _free_slot(keeper: Keeper) -> int:
         """By what this side knows, too: its keeper may have died with the newest word."""
@@ -95,6 +122,8 @@ class Buffers:
     def prepare(self, count: int) -> None:
         """Both buffers, or where one is the newest snapshot's, the other one. Raises SnapshotError."""
         self.attach(count)
+        if self._protect is not None and self.kept and not any(self._pools):
+            self.await_coded(self.kept[0].step, self._code_s)
         for again in (True, False):
             try:
                 self._prepare(count)
@@ -119,7 +148,10 @@ class Buffers:
     def _map(self, keeper: Keeper, slot: int) -> None:
         if self._pools[slot] is None:
             self._pools[slot] = native.StagingPool(
-                keeper.capacities[slot], fd=keeper.buffers[slot], in_place=True
+                keeper.capacities[slot],
+                fd=keeper.buffers[slot],
+                in_place=True,
+                slab_bytes=memory.slab_bytes(keeper.capacities[slot]),
             )
 
     def _unmap(self, slot: int) -> None:
@@ -164,26 +196,58 @@ class Buffers:
         until = time.monotonic() + timeout_s
         while self.keeper is not None:
             left = max(until - time.monotonic(), 0.0)
-            self.coded = self.keeper.await_coded(step, min(left, TURN_S))
+            try:
+                self.coded = self.keeper.await_coded(step, min(left, TURN_S))
+            except KeeperLost:
+                self.reattach()  # the next one gets this snapshot, and has it coded
+                continue
             if self.coded.step >= step:
                 return ""
             if left == 0:
                 return self.coded.fault or f"other keepers did not take part for {timeout_s:g} s"
         return "there is no keeper"
 
+    def look(self) -> None:
+        """What is coded and how many losses that survives now. Returns soon."""
+        if self._protect is not None and self.keeper is not None and self.kept:
+            with suppress(KeeperLost):
+                self.coded = self.keeper.await_coded(0, LOOK_S)
+
     def fetch(self, timeout_s: float) -> None:
         """What was lost with its keeper is brought here. Raises NoSnapshotError."""
         until = time.monotonic() + timeout_s
         assert self.keeper is not None
-        while not self.keeper.fetch(min(max(until - time.monotonic(), 0.1), TURN_S)):
+        while not self._fetched(min(max(until - time.monotonic(), 0.1), TURN_S)):
             if time.monotonic() > until:
                 raise NoSnapshotError(
                     f"for {timeout_s:g} s no other keeper could be asked for what was lost: is the master "
                     "there, and are they? Load the newest checkpoint"
                 )
+
+    def _fetched(self, seconds: float) -> bool:
+        """Attached anew with it. A keeper that dies meanwhile is followed by one that is asked, too."""
+        assert self.keeper is not None
+        try:
+            if not self.keeper.fetch(seconds):
+                return False
+        except KeeperLost:
+            pass
         keeper, self.keeper = self.keeper, None
         keeper.close()
         self.attach()
+        return bool(self.kept)
+
+    def replace_damaged(self, timeout_s: float) -> None:
+        """A newest snapshot whose bytes are wrong is given up, with all before it, for what other keepers
+        bring back. Raises NoSnapshotError."""
+        if not self.kept:
+            return
+        try:
+            Verified(self.kept[0]).close()
+        except (DamagedError, ProtocolError) as error:
+            logger.warning("%s: other keepers are asked for it", error)
+            self.forget(-1)
+            self.fetch(timeout_s)
 
     def forget(self, after: int) -> None:
         self.attach()

@@ -6,18 +6,23 @@ are placed, and that what they are made of was not written over meanwhile, do th
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..communicator import Communicator
 from ..errors import ProtocolError
-from . import limits, messages
+from . import limits, memory, messages
 from .calls import Calls
-from .generation import Generation
+from .generation import Generation, Lane, arranged
+from .generation import Share as Given
 from .protection import Protection
+from .rooms import Rooms
 from .rounds import all_say_yes, to_all
-from .share import Bytes, Mapped, Share, make_parities
+from .share import Bytes, Mapped, Share
+from .standing import Standing
 
+logger = logging.getLogger("pccl_py.keeper")
 OPERATION_S = 600.0
 
 
@@ -30,7 +35,7 @@ class Coding:
         self.share: Share | None = None
         self.mapped = Mapped()
         self.seconds = 0.0  # that the last one took
-        self._spare: list[Bytes] = []  # parities of the generation before, to be written over
+        self._rooms = Rooms()
 
     def intact(self) -> int:
         """The number of the generation whose share is whole here, 0: none. On the loop."""
@@ -61,8 +66,8 @@ class Coding:
         right = self.calls.ask(lambda: self.protection.intact(lanes))
         if not all_say_yes(comm, right):
             return False
-        before, self.known, self.share = self.share, generation, share
-        self._spare = [] if before is None else before.parities
+        self.known, self.share = generation, share
+        self._rooms.count()
         self.mapped.keep_only(share.data)
         steps = {trainer: lane.step for trainer, (_, lane) in generation.places().items()}
         losses = generation.losses()
@@ -76,13 +81,40 @@ class Coding:
         lanes = () if found is None else found[2].lanes
         data, tables = [], {}
         for lane in lanes:
-            memory = self.calls.ask(lambda lane=lane: self.protection.memory(lane))  # type: ignore[misc]
-            if memory is None:
+            held = self.calls.ask(lambda lane=lane: self.protection.memory(lane))  # type: ignore[misc]
+            if held is None:
                 return None
-            data.append(self.mapped.view(memory))
-            tables[lane.trainer] = memory.table
-        parities = make_parities(generation, self.name, self._spare)
+            data.append(self.mapped.view(held))
+            tables[lane.trainer] = held.table
+        m = 0 if found is None else generation.code(found[0])[1]
+        sizes = [(m, generation.width(lane)) for lane in range(generation.lanes)]
+        try:
+            parities = self._rooms.take(sizes)
+        except OSError:
+            self._blame(sum(rows * width for rows, width in sizes), m)
+            return None
         return Share(generation, lanes, data, parities, tables)
+
+    def _blame(self, needed: int, m: int) -> None:
+        """Trainers are told why nothing is coded."""
+        why = memory.exhausted(needed, memory.available(), f"what {m} parities take beside those before")
+        logger.warning("%s", why)
+        self.calls.later(lambda: self.protection.blame(why))
+
+    def expect(self, said: Sequence[Standing]) -> bool:
+        """Makes memory for parities of snapshots as large as the trainers' buffers here, by steps; whether
+        something is left to do."""
+        capacities = self.calls.ask(self.protection.capacities)
+        lanes = tuple(Lane(str(at), 0, size, 0, 0) for at, size in enumerate(capacities))
+        shares = [Given(one.keeper, one.domain, lanes) for one in said]
+        if not lanes or len(said) < 2:
+            return False
+        generation = arranged(1, max(one.parity for one in said), shares)
+        found = generation.share_of(self.name)
+        assert found is not None
+        m = generation.code(found[0])[1]
+        sizes = (m * generation.width(lane) for lane in range(generation.lanes))
+        return self._rooms.expect([memory.whole_units(size) for size in sizes if size])
 
     def _exchange_tables(self, comm: Communicator, share: Share, ranks: Mapping[str, int]) -> None:
         """All get those of all: a lost trainer's is nowhere else."""

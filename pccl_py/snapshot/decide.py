@@ -6,7 +6,7 @@ trainer wants it, or else to one that keeps it. Then what is new is coded.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import ProtocolError
@@ -57,16 +57,19 @@ def decide(said: Sequence[Standing], known: Generation | None) -> Work | None:
     """`said`: by rank. None: nothing is to be done."""
     if len({one.keeper for one in said}) != len(said):
         raise ProtocolError("two keepers of the run have the same name")
-    held = _holders(said)
+    held = _holders(said, known)
     wants = {word.name: rank for rank, one in enumerate(said) for word in one.wants}
     return _lost(said, known, held, wants) or _wanted(known, held, wants) or _new(said, known, held)
 
 
-def _holders(said: Sequence[Standing]) -> dict[str, tuple[int, Held]]:
+def _holders(said: Sequence[Standing], known: Generation | None) -> dict[str, tuple[int, Held]]:
     """Whose snapshot of a trainer counts: the newest one's, or where its trainer is."""
     best: dict[str, tuple[int, Held]] = {}
+    outdated = Outdated(known)
     for rank, one in enumerate(said):
         for held in one.held:
+            if outdated.at(one.keeper, held):
+                continue
             before = best.get(held.trainer)
             if before is None or (before[1].step, before[1].attached) < (held.step, held.attached):
                 best[held.trainer] = (rank, held)
@@ -90,14 +93,17 @@ def _lost(
     for trainer, (place, lane) in sorted(known.places().items()):
         if trainer in held or trainer in given_up:
             continue
-        if known.rescue(place, present, 0) is not None:
-            owner = wants.get(trainer, _roomiest(said))
+        owner = wants.get(trainer, _roomiest(said, known, place))
+        if owner is not None and known.rescue(place, present, 0) is not None:
             return Rescue(place, lane, owner)
     return None
 
 
-def _roomiest(said: Sequence[Standing]) -> int:
-    return min(range(len(said)), key=lambda rank: (sum(one.bytes for one in said[rank].held), rank))
+def _roomiest(said: Sequence[Standing], known: Generation, place: Place) -> int | None:
+    """But the one that had it: if it is there, then what it has is worth nothing, and in the way."""
+    home = known.groups[place.group].shares[place.slot].keeper
+    others = [rank for rank, one in enumerate(said) if one.keeper != home]
+    return min(others, key=lambda rank: (sum(one.bytes for one in said[rank].held), rank), default=None)
 
 
 def _wanted(
@@ -171,23 +177,52 @@ def _whole(said: Sequence[Standing], known: Generation) -> bool:
     return all(one.intact == known.number for one in said)
 
 
+def attached(said: Iterable[Standing]) -> set[str]:
+    """Trainers that are there, and have a snapshot."""
+    return {held.trainer for one in said for held in one.held if held.attached}
+
+
+class Outdated:
+    """Copies that the generation `known` has a newer snapshot of, of another keeper: whoever took one of them
+    for that would go back in time. Where the newer one was, its trainer itself may have given it up."""
+
+    def __init__(self, known: Generation | None) -> None:
+        shares = [] if known is None else [share for group in known.groups for share in group.shares]
+        self._newest = {lane.trainer: (share.keeper, lane.step) for share in shares for lane in share.lanes}
+
+    def at(self, keeper: str, held: Held) -> bool:
+        home, step = self._newest.get(held.trainer, (keeper, -1))
+        return not held.attached and home != keeper and held.step < step
+
+
 def needless(
-    said: Sequence[Standing], rank: int, freed: Collection[str], share: Collection[str]
+    said: Sequence[Standing],
+    rank: int,
+    freed: Collection[str],
+    share: Collection[str],
+    known: Generation | None = None,
 ) -> tuple[list[str], list[str]]:
-    """Copies of the keeper with this rank that are for nobody: of trainers that have freed theirs, and of
-    those that go on elsewhere with one that is as new, where no parity is made of this one. share: trainers
-    whose snapshots are in its share."""
+    """Copies of the keeper with this rank that are for nobody: of trainers that have freed theirs, and those
+    that are outdated, or of trainers that go on elsewhere with one that is as new, where no parity is made of
+    this one. share: trainers whose snapshots are in its share."""
     over, elsewhere = [], []
+    outdated = Outdated(known)
     for own in said[rank].held:
         if own.attached:
             continue
         if own.trainer in freed:
             over.append(own.trainer)
-        elif own.trainer not in share and any(
-            other.trainer == own.trainer and other.attached and other.step >= own.step
-            for at, one in enumerate(said)
-            if at != rank
-            for other in one.held
+        elif own.trainer not in share and (
+            outdated.at(said[rank].keeper, own) or _goes_on_elsewhere(said, rank, own)
         ):
             elsewhere.append(own.trainer)
     return over, elsewhere
+
+
+def _goes_on_elsewhere(said: Sequence[Standing], rank: int, own: Held) -> bool:
+    return any(
+        other.trainer == own.trainer and other.attached and other.step >= own.step
+        for at, one in enumerate(said)
+        if at != rank
+        for other in one.held
+    )

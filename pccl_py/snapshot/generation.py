@@ -8,7 +8,7 @@ zeros; rotated stripes give each keeper m parities, of that width too, of others
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 
 from ..coded_calls import CodedSum, CodedTerm
@@ -179,15 +179,19 @@ class Generation:
             sums.append(CodedSum(owner, tuple(terms)))
         return sums
 
-    def losses(self) -> int:
-        """Failure domains that may be lost at once, whichever they are, without losing a snapshot."""
+    def losses(self, missing: Collection[str] = ()) -> int:
+        """Failure domains that may be lost at once, whichever they are, without losing a snapshot, where the
+        shares of these keepers are lost already."""
         least = KEEPERS_MAX
         for number, group in enumerate(self.groups):
             _, m = self.code(number)
             counts: dict[str, int] = {}
-            for share in group.shares:
-                counts[share.domain] = counts.get(share.domain, 0) + 1
             lost = tolerated = 0
+            for share in group.shares:
+                if share.keeper in missing:
+                    lost += 1
+                else:
+                    counts[share.domain] = counts.get(share.domain, 0) + 1
             for count in sorted(counts.values(), reverse=True):
                 lost += count
                 if lost > m:

@@ -61,6 +61,11 @@ class Holding:
         return sum(buffer.capacity for buffer in self._buffers)
 
     @property
+    def capacity(self) -> int:
+        """Of the larger buffer."""
+        return max(buffer.capacity for buffer in self._buffers)
+
+    @property
     def newest(self) -> Record | None:
         slot = self.control.committed()
         return None if slot < 0 else self.control.record(slot)
@@ -89,11 +94,14 @@ class Holding:
         return told, [self.control.fd, *buffers, *tables]
 
     def adopt(self, handed: messages.Slot, buffer: int, table: int) -> None:
-        """A snapshot that its trainer kept when a keeper died. Takes both descriptors. Raises Refusal."""
-        if self.newest is not None or self._buffers[0].fd >= 0:
+        """A snapshot that its trainer kept when a keeper died, or that others brought back; buffers without
+        one give way. Takes both descriptors. Raises Refusal."""
+        if self.newest is not None:
             os.close(buffer)
             os.close(table)
             return  # this keeper has what it has
+        for one in self._buffers:
+            one.close()
         capacity = memory.size_of(buffer)
         self._buffers[0] = _Buffer(buffer, capacity, -1, handed.step)
         if capacity < 0 or capacity % limits.BUFFER_UNIT or handed.state != "complete" or handed.step < 0:

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..errors import SnapshotError
 from . import channel, places
 
+MODULE = "pccl_py.snapshot.keeper"
 AGAIN_S = 3.0  # a keeper that was started and is not there after so long is started once more
 LOOK_S = 0.005
 
@@ -73,7 +74,7 @@ def _start(place: places.Place, run: str, keeper: str, orphan_s: float) -> None:
     log = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         subprocess.run(
-            [sys.executable, "-m", "pccl_py.snapshot.keeper", *asked],
+            [sys.executable, "-m", MODULE, *asked],
             env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -17,13 +17,15 @@ from . import messages, standing
 from .bringing import Bringing
 from .calls import Calls
 from .coding import Coding
-from .decide import Encode, Gone, Move, Rescue, Work, decide, needless
+from .decide import Encode, Gone, Move, Rescue, Work, attached, decide, needless
 from .generation import decode as decode_generation
 from .protection import Protection
 from .rounds import from_one, to_all
+from .scrub import Scrub
 from .standing import Standing, Word
 
 logger = logging.getLogger("pccl_py.keeper")
+AT_ONCE = 0.0
 IDLE_S = 0.1  # between rounds in which there was nothing to do
 AGAIN_S = 0.05  # after one that failed
 JOIN_AGAIN_S = 2.0
@@ -35,17 +37,23 @@ class RunMember:
 
     def __init__(self, name: str, said: messages.Protect, protection: Protection, calls: Calls) -> None:
         self._said, self._protection, self._calls = said, protection, calls
-        self._over = threading.Event()
+        self._over, self._news = threading.Event(), threading.Event()
         self._coding = Coding(name, said, protection, calls)
         self._bringing = Bringing(self._coding)
+        self._scrub = Scrub(self._coding)
         self._name = name
         self._freed: set[str] = set()
+        self._elsewhere: set[str] = set()  # trainers that were attached to others in the last round
         self._thread = threading.Thread(target=self._run, name="pccl-keeper-member", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         self._over.set()
+        self._news.set()
         self._thread.join(FAREWELL_S)
+
+    def wake(self) -> None:
+        self._news.set()
 
     def _run(self) -> None:
         while not self._over.is_set():
@@ -57,10 +65,7 @@ class RunMember:
                 self._over.wait(JOIN_AGAIN_S)
 
     def _blame(self, why: str) -> None:
-        def note() -> None:
-            self._protection.fault = why[:1000]
-
-        self._calls.later(note)
+        self._calls.later(lambda: self._protection.blame(why))
 
     def _as_member(self) -> None:
         said = self._said
@@ -74,16 +79,22 @@ class RunMember:
             listen=said.listen or None,
             advertise=said.advertise or None,
         ) as comm:
-            while True:
-                last = self._over.is_set()
-                try:
-                    pause = self._round(comm)
-                except (CollectiveError, UsageError) as error:
-                    logger.info("a round begins anew: %s", error)
-                    pause = AGAIN_S
-                if last:
-                    return
-                self._over.wait(pause)
+            while not self._over.is_set():
+                pause = self._tried(comm)
+                self._news.wait(AGAIN_S if pause is None else pause)
+                self._news.clear()
+            # What this keeper has freed, the others have to hear: else they bring it back for nobody.
+            until = time.monotonic() + FAREWELL_S
+            while self._tried(comm) is None and time.monotonic() < until:
+                time.sleep(AGAIN_S)
+
+    def _tried(self, comm: Communicator) -> float | None:
+        """A round. What to wait then; None: it failed."""
+        try:
+            return self._round(comm)
+        except (CollectiveError, UsageError) as error:
+            logger.info("a round begins anew: %s", error)
+            return None
 
     def _round(self, comm: Communicator) -> float:
         """What to wait before the next one."""
@@ -91,22 +102,39 @@ class RunMember:
         mine = ask(self._standing)
         said = [standing.decode(words) for words in to_all(comm, mine.encode(), standing.STANDING_BYTES_MAX)]
         self._freed |= {word.name for one in said for word in one.freed}
-        self._freed -= {held.trainer for one in said for held in one.held if held.attached}  # come again
+        self._elsewhere = attached(one for one in said if one.keeper != self._name)
+        self._freed -= attached(said)  # come again
         self._share_what_is_known(comm, said)
         self._drop_needless(said)
+        self._tell_losses(said)
+        if any(one.doubts for one in said):
+            self._bringing.doubts = False
+            self._scrub.all()
+            return 0.0
         work = decide(said, self._coding.known)
         if work is not None:
             if not isinstance(work, Encode):
                 logger.info("%s, of %d keepers", work, len(said))
             self._do(comm, work, said)
+        else:
+            self._scrub.some()
         comm.update_topology()
-        return IDLE_S if work is None else 0.0
+        if work is None:
+            return AT_ONCE if self._coding.expect(said) else IDLE_S
+        return AT_ONCE
+
+    def _tell_losses(self, said: list[Standing]) -> None:
+        """How many more the generation survives, now that some are gone or have lost their part."""
+        known = self._coding.known
+        if known is not None:
+            losses = known.losses(known.keepers - {one.keeper for one in said if one.intact == known.number})
+            self._calls.later(lambda: self._protection.tell(losses))
 
     def _drop_needless(self, said: list[Standing]) -> None:
         rank = next(at for at, one in enumerate(said) if one.keeper == self._name)
         share = self._coding.share
         in_share = set() if share is None else {lane.trainer for lane in share.lanes}
-        over, elsewhere = needless(said, rank, self._freed, in_share)
+        over, elsewhere = needless(said, rank, self._freed, in_share, self._coding.known)
         if over or elsewhere:
             self._calls.ask(lambda: self._protection.drop(over, elsewhere))
 
@@ -114,6 +142,7 @@ class RunMember:
         """On the loop."""
         protection, coding = self._protection, self._coding
         known = set() if coding.known is None else set(coding.known.places())
+        protection.freed -= self._elsewhere  # what they take there is wanted, if they are lost
         freed = (self._freed | protection.freed) & known
         return Standing(
             self._name,
@@ -125,6 +154,7 @@ class RunMember:
             tuple(Word(name) for name in sorted(freed)),
             0 if coding.known is None else coding.known.number,
             coding.intact(),
+            self._bringing.doubts,
         )
 
     def _share_what_is_known(self, comm: Communicator, said: list[Standing]) -> None:

@@ -21,7 +21,13 @@ _HUGE = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
 
 def whole_units(count: int) -> int:
     """The bytes of a buffer for a file of `count`."""
-    return max(-(-count // limits.BUFFER_UNIT), 1) * limits.BUFFER_UNIT
+    unit = limits.LARGE_UNIT if count >= limits.LARGE_FROM else limits.BUFFER_UNIT
+    return max(-(-count // unit), 1) * unit
+
+
+def slab_bytes(capacity: int) -> int:
+    """Of the staging engine's for a buffer."""
+    return limits.BUFFER_UNIT if capacity % limits.LARGE_UNIT else limits.LARGE_UNIT
 
 
 def make(name: str, count: int) -> int:

@@ -6,17 +6,16 @@ import json
 import time
 
 import torch
-from torch import Tensor
 
-from ..checkpoint import boxes
 from ..checkpoint.coordination import Coordination
-from ..checkpoint.manifest import Manifest, Piece
+from ..checkpoint.manifest import Manifest
 from ..checkpoint.stats import LoadInfo
 from ..checkpoint.targets import Fit, Targets
 from ..errors import DamagedError, NoSnapshotError, ProtocolError, StateError
 from ..state.train_state import TrainState
-from ..values import dtypes
-from .keeper_client import Kept
+from .buffers import Buffers
+from .copying import is_whole, parts, raw_of
+from .several import Connect, Several, Told, own_words
 from .verified import Verified
 
 
@@ -24,49 +23,92 @@ class Restore:
     """One restore of this trainer, the `number`-th; all ranks do the same, step by step.
 
     The newest step that all of them hold, and whose bytes are sound on all, is taken; nothing is filled from
-    any other. `where`: who holds `kept`, for messages.
+    any other. Where it was saved by other ranks than these, or laid out otherwise, all together have it: see
+    several.py. `why`: `buffers` have nothing.
     """
 
     def __init__(
-        self, kept: list[Kept], coordination: Coordination, number: int, timeout_s: float, where: str
+        self,
+        buffers: Buffers,
+        coordination: Coordination,
+        number: int,
+        timeout_s: float,
+        fetch_s: float,
+        connect: Connect | None,
+        why: str = "",
     ) -> None:
-        self._kept = {one.step: one for one in kept}
-        self._coordination, self._timeout_s, self._where = coordination, timeout_s, where
-        self._number, self._round = number, 0
+        self._buffers, self._kept = buffers, {one.step: one for one in buffers.kept}
+        self._where = f"the keeper of run {buffers.run!r}, trainer {buffers.trainer!r},"
+        self._coordination, self._timeout_s = coordination, timeout_s
+        self._number, self._round, self._why = number, 0, why
+        self.skipped: list[tuple[int, str]] = []  # steps whose bytes are wrong at some rank
+        self._several = Several(buffers, buffers.beside, coordination, self._exchange, connect, fetch_s)
+
+    @property
+    def opened(self) -> list[Buffers]:
+        """Of trainers that are no rank's any more, and whose snapshots were read."""
+        return self._several.opened
 
     def into(self, state: TrainState, step: int | str, fit: Fit) -> LoadInfo:
         """Raises NoSnapshotError, on all ranks, and StateError."""
+        if step != "latest" and type(step) is not int:
+            raise StateError(f"step {step!r}: a number, or 'latest'")
+        mine = own_words(self._buffers.trainer, self._buffers.kept, self._why)
+        told = [json.loads(words) for words in self._exchange(json.dumps(mine).encode())]
+        together = Told(told)
+        common = set.intersection(*(set(one["steps"]) for one in told))
+        candidates = sorted((one for one in common if step in ("latest", one)), reverse=True)
+        skipped = self.skipped
+        if candidates and together.names in ([], [one["trainer"] for one in told]):
+            found = self._own(state, candidates, fit)
+            if found is not None:
+                return found
+        if together.names and not skipped:
+            return self._several.into(state, step, fit, together)
+        if together.lacking and not skipped:
+            raise NoSnapshotError("; ".join(together.lacking))
+        raise NoSnapshotError(_nothing(self._where, step, sorted(self._kept), skipped))
+
+    def _own(self, state: TrainState, candidates: list[int], fit: Fit) -> LoadInfo | None:
+        """Each rank from its own snapshot. None: one of them has not all that it needs."""
         begun = time.perf_counter()
-        skipped: list[tuple[int, str]] = []
-        for candidate in self._candidates(step):
+        for candidate in candidates:
             verified, why = self._verified(candidate)
             try:
-                said = [text.decode() for text in self._exchange(why.encode())]
-                if verified is not None and not any(said):
-                    manifest = verified.table.manifest(candidate, 0.0, "memory")
-                    world, what = self._coordination.world, f"the snapshot of step {candidate}"
-                    targets = fit.targets(state, manifest, world, what)
-                    _expect_whole(targets, manifest)
+                planned, fault = self._planned(state, verified, candidate, fit)
+                words = {"why": why, "whole": planned is not None or fault is not None}
+                said = [json.loads(text) for text in self._exchange(json.dumps(words).encode())]
+                if verified is not None and not any(one["why"] for one in said):
+                    if fault is not None:
+                        raise fault
+                    if planned is None or not all(one["whole"] for one in said):
+                        return None
+                    manifest, targets = planned
                     count = _copy(verified.data, manifest, targets)
                     targets.take()
-                    return self._info(candidate, count, begun, targets, skipped)
+                    return self._info(candidate, count, begun, targets)
             finally:
                 if verified is not None:
                     verified.close()
-            skipped.append((candidate, "; ".join(text for text in said if text)))
-        raise NoSnapshotError(_nothing(self._where, step, sorted(self._kept), skipped))
+            self.skipped.append((candidate, "; ".join(one["why"] for one in said if one["why"])))
+        return None
+
+    def _planned(
+        self, state: TrainState, verified: Verified | None, step: int, fit: Fit
+    ) -> tuple[tuple[Manifest, Targets] | None, StateError | None]:
+        """None, None: this trainer's snapshot has a part alone of what it needs now."""
+        if verified is None:
+            return None, None
+        manifest = verified.table.manifest(step, 0.0, "memory")
+        try:
+            targets = fit.targets(state, manifest, self._coordination.world, f"the snapshot of step {step}")
+        except StateError as error:
+            return None, error
+        return ((manifest, targets) if is_whole(manifest, targets) else None), None
 
     def _exchange(self, words: bytes) -> list[bytes]:
         self._round += 1
         return self._coordination.exchange(f"restore/{self._number}/{self._round}", words, self._timeout_s)
-
-    def _candidates(self, step: int | str) -> list[int]:
-        """Newest first: those that all ranks hold."""
-        if step != "latest" and type(step) is not int:
-            raise StateError(f"step {step!r}: a number, or 'latest'")
-        told = self._exchange(json.dumps(sorted(self._kept)).encode())
-        common = set.intersection(*(set(json.loads(words)) for words in told))
-        return sorted((one for one in common if step in ("latest", one)), reverse=True)
 
     def _verified(self, step: int) -> tuple[Verified | None, str]:
         try:
@@ -74,57 +116,20 @@ class Restore:
         except (DamagedError, ProtocolError) as error:
             return None, str(error)
 
-    def _info(
-        self, step: int, count: int, begun: float, targets: Targets, skipped: list[tuple[int, str]]
-    ) -> LoadInfo:
+    def _info(self, step: int, count: int, begun: float, targets: Targets) -> LoadInfo:
         seconds = time.perf_counter() - begun
         missing = (*targets.missing, *targets.begun)
-        return LoadInfo(step, self._where, count, seconds, missing, tuple(targets.unexpected), tuple(skipped))
-
-
-def _expect_whole(targets: Targets, manifest: Manifest) -> None:
-    """This trainer's snapshot holds what it held itself."""
-    for name, places in targets.boxes.items():
-        pieces = manifest.tensors[name].pieces
-        for box in places:
-            wanted = boxes.Box(box.start, box.local_shape)
-            common = [boxes.intersect(piece.box, wanted) for piece in pieces]
-            if sum(one.size for one in common if one is not None) != wanted.size:
-                raise StateError(
-                    f"this trainer's snapshot has only a part of {name}: it was taken with another layout or "
-                    "as another rank; load a checkpoint"
-                )
+        return LoadInfo(
+            step, self._where, count, seconds, missing, tuple(targets.unexpected), tuple(self.skipped)
+        )
 
 
 def _copy(data: memoryview, manifest: Manifest, targets: Targets) -> int:
     """Bytes that were copied: the pieces of each tensor, as far as the state has them."""
-    count = 0
     with torch.no_grad():
-        for name, places in targets.boxes.items():
-            entry = manifest.tensors[name]
-            for box in places:
-                wanted = boxes.Box(box.start, box.local_shape)
-                for piece in entry.pieces:
-                    common = boxes.intersect(piece.box, wanted)
-                    if common is not None and common.size:
-                        saved = _memory(data, entry.dtype, piece)
-                        _part(box.tensor, common, wanted).copy_(_part(saved, common, piece.box))
-                count += box.tensor.nbytes
-    return count
-
-
-def _memory(data: memoryview, dtype: str, piece: Piece) -> Tensor:
-    size = dtypes.itemsize(dtype) * piece.box.size
-    if piece.offset + size > len(data):
-        raise DamagedError(f"a piece of {size} bytes at {piece.offset} lies outside of the snapshot")
-    raw = torch.frombuffer(data, dtype=torch.uint8, count=size, offset=piece.offset)
-    return raw.view(dtypes.to_torch(dtype)).view(piece.box.shape)
-
-
-def _part(tensor: Tensor, common: boxes.Box, of: boxes.Box) -> Tensor:
-    """The elements of `common` in a tensor that holds the box `of`."""
-    start = tuple(first - begin for first, begin in zip(common.start, of.start, strict=True))
-    return tensor[boxes.Box(start, common.shape).slices()] if common.shape else tensor
+        for part in parts(manifest, targets):
+            part.fill(raw_of(data, part.offset, part.bytes))
+    return sum(box.tensor.nbytes for places in targets.boxes.values() for box in places)
 
 
 def _nothing(where: str, step: int | str, kept: list[int], skipped: list[tuple[int, str]]) -> str:

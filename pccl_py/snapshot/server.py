@@ -372,6 +372,7 @@ class Server:
         for name, holding in list(self._holdings.items()):
             if holding.gone_since is not None and now - holding.gone_since > holding.orphan_s:
                 logger.warning("trainer %r is gone for %g s: its memory is freed", name, holding.orphan_s)
+                self._protection.freed.add(name)  # or other keepers would bring it back again and again
                 del self._holdings[name]
                 holding.close()
         if self._holdings or self._connections:

@@ -27,7 +27,8 @@ class Mapped:
             facts = os.fstat(memory.fd)
             key = (facts.st_dev, facts.st_ino)
             if key not in self._views:
-                mapped = mmap.mmap(memory.fd, memory.capacity, mmap.MAP_SHARED, mmap.PROT_READ)
+                flags = mmap.MAP_SHARED | mmap.MAP_POPULATE  # else each page costs as much as its coding
+                mapped = mmap.mmap(memory.fd, memory.capacity, flags, mmap.PROT_READ)
                 self._views[key] = np.frombuffer(mapped, np.uint8)
             return self._views[key]
         finally:
@@ -59,15 +60,3 @@ class Share:
             data = np.empty(0, np.uint8)
         cut = [data[width * number : width * (number + 1)] for number in range(k)]
         return cut + list(self.parities[lane])
-
-
-def make_parities(generation: Generation, keeper: str, old: list[Bytes]) -> list[Bytes]:
-    """Memory for them, `old` where it fits: lane by lane, row by row."""
-    found = generation.share_of(keeper)
-    m = 0 if found is None else generation.code(found[0])[1]
-    made = []
-    for lane in range(generation.lanes):
-        shape = (m, generation.width(lane))
-        fits = lane < len(old) and old[lane].shape == shape
-        made.append(old[lane] if fits else np.zeros(shape, np.uint8))
-    return made

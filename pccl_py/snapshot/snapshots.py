@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Any, Literal, Self
 
 from ..checkpoint.known_states import KnownStates
 from ..checkpoint.manifest_body import shard_file
+from ..checkpoint.memory_save import MemorySave
 from ..checkpoint.record import record_of
 from ..checkpoint.save import StagedSave
 from ..checkpoint.shard_plans import ShardContent
@@ -24,54 +26,18 @@ from ..state.boxed import World
 from ..state.train_state import Taken, TrainState, as_state
 from ..values.limits import BLOCK_BYTES
 from . import limits, native
-from .across_hosts import check_parity, protect_by
+from .across_hosts import check_parity, connect_by, protect_by
 from .behind import Behind, Job
 from .buffers import Buffers
+from .flushes import Flushes, told
 from .holding import older
 from .restore import Restore
+from .status import SnapshotInfo, SnapshotStatus
 from .table import Table, encode
 
 OnBusy = Literal["wait", "skip"]
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotInfo:
-    """One snapshot that the keeper has.
-
-    blocked_s     how long take() took;    fenced_s: how long steps waited for copies of it
-    complete_s    from the call until it is what a successor would find
-    """
-
-    step: int
-    bytes: int
-    blocked_s: float
-    fenced_s: float
-    complete_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotStatus:
-    """How safe the state is.
-
-    step        of the newest complete snapshot, None: there is none;    age_s: since it was completed here
-    losses      hosts (failure domains) that may be lost at once without losing the newest coded one
-    coded       the newest step that others could bring back; None: there is none, or no parity
-    fault       why that is not the newest complete one; empty: it is, or will be soon
-    bytes       of that snapshot;    memory_bytes: that the keeper holds for this trainer
-    taken, skipped, failed    since this object was made
-    """
-
-    step: int | None
-    age_s: float | None
-    losses: int
-    coded: int | None
-    fault: str
-    bytes: int
-    memory_bytes: int
-    taken: int
-    skipped: int
-    failed: int
-    last: SnapshotInfo | None
+NAMES_S = 60.0  # for the names of the other ranks
+logger = logging.getLogger("pccl_py")
 
 
 @dataclass(slots=True)
@@ -83,6 +49,7 @@ class _Pending:
     job: native.MemoryCapture
     content: ShardContent
     taken: Taken
+    flush: MemorySave | None = None
     blocked_s: float = 0.0
 
 
@@ -107,6 +74,9 @@ class Snapshots:
     on_busy     a take() that comes while the one before is not complete: "wait", or "skip" it
     orphan_s    a keeper whose trainer is gone for so long frees its memory
     keeper      its name, where one host is to have several: each is lost by itself
+    flush_every  snapshots of steps that this divides are written to the disk, too, from the buffer, behind
+                the training: no second copy of the tensors, and a checkpoint like any other
+    checkpoints  the Checkpointer that writes them, without `every=`; under `protect`, the one given there
 
     Memory: two buffers as large as the state. Any error in the background is raised by the next call, once;
     the snapshot before stays. Leaving a `with` without an error frees the memory, since the run is over;
@@ -132,6 +102,8 @@ class Snapshots:
         orphan_s: float = 1800.0,
         timeout_s: float = 600.0,
         keeper: str = "host",
+        flush_every: int | None = None,
+        checkpoints: Any = None,
     ) -> None:
         check_parity(comm, parity, code_s)
         _check(every, on_busy, copy_threads, orphan_s, timeout_s)
@@ -140,12 +112,18 @@ class Snapshots:
         self._coordination = of_process_group(None)
         rank, size, _ = self._coordination.world
         self._world = World(rank, size, (rank,))  # what others hold alike may be gone with them
+        self._flushes = Flushes(flush_every, checkpoints, every)
         self._restores = 0
         named = run or getattr(comm, "run_name", "") or "run"
         protect = protect_by(comm, parity, domain, rate_limit) if parity else None
         self._code_s, self._coded = code_s, bool(parity)
+        self._connect = None if comm is None else connect_by(comm, self._world, timeout_s)
+        self._trainers: tuple[str, ...] = ()
+        self._strangers: list[Buffers] = []  # of trainers that are no ranks now: freed after the next
         self._fault = ""
-        self._buffers = Buffers(named, trainer or _trainer(self._world), keeper, orphan_s, timeout_s, protect)
+        self._buffers = Buffers(
+            named, trainer or _trainer(self._world), keeper, orphan_s, timeout_s, protect, code_s
+        )
         self._behind = Behind(self._look_after_keeper)
         self._known = KnownStates()
         self._count = 0  # bytes of the last state
@@ -162,30 +140,42 @@ class Snapshots:
         The first one makes the buffers and waits for that (`prepare` does it earlier). Raises SnapshotError
         for a step that is not newer, and what went wrong in the background.
         """
+        return self._take(step, state, last=False)
+
+    def _take(self, step: int, state: Any, *, last: bool) -> bool:
         self._open_only()
         begun = time.perf_counter()
         if type(step) is not int or not 0 <= step <= limits.STEP_MAX:
             raise UsageError(f"step {step!r}: a whole number, 0 or more")
-        self._behind.raise_fault()
-        if self._behind.busy and self._on_busy == "skip":
-            self._skipped += 1
-            return False
-        self._behind.wait(self._timeout_s)
-        state = self._known.of(state)
-        taken = state.take(self._world)
-        if not self._lazy:
-            taken.owners.clear()
-        content = self._known.content(state, taken)
-        pending = self._start(step, state, content, taken, begun)
+        due = self._flushes.due(step, last)
+        try:
+            self._behind.raise_fault()
+            if self._on_busy == "skip" and not due and self._is_busy():
+                self._skipped += 1
+                return False
+            self._behind.wait(self._timeout_s)
+            state = self._known.of(state)
+            taken = state.take(self._world)
+            if not self._lazy:
+                taken.owners.clear()
+            pending = self._prepared(step, state, taken, begun)
+        except BaseException as error:
+            if due:
+                self._flushes.refuse(step, error)
+            raise
+        self._start(pending, due)
         pending.blocked_s = time.perf_counter() - begun
         self._behind.do(
             Job(f"the snapshot of step {step}", lambda: self._finish(pending), pending.staged.fail)
         )
         return True
 
-    def _start(
-        self, step: int, state: TrainState, content: ShardContent, taken: Taken, begun: float
-    ) -> _Pending:
+    def _is_busy(self) -> bool:
+        fd = self._buffers.spare_fd
+        return self._behind.busy or (fd >= 0 and self._flushes.is_read(fd))
+
+    def _prepared(self, step: int, state: TrainState, taken: Taken, begun: float) -> _Pending:
+        content = self._known.content(state, taken)
         self._count = content.plan.file_bytes
         spare = self._buffers.spare(self._count)
         if spare is None:
@@ -195,6 +185,7 @@ class Snapshots:
         if step <= self._buffers.newest_step:
             raise SnapshotError(older(step, self._buffers.newest_step))
         keeper, slot, pool = spare
+        self._flushes.await_free(keeper.buffers[slot], self._timeout_s)
         for optimizer in state.optimizers():
             hook(optimizer)
         job = native.MemoryCapture(
@@ -207,13 +198,24 @@ class Snapshots:
         )
         staged = StagedSave(job, content, self._timeout_s)
         keeper.begin(slot, step)
-        staged.start()
         return _Pending(step, slot, begun, staged, job, content, taken)
+
+    def _start(self, pending: _Pending, due: bool) -> None:
+        keeper = self._buffers.keeper
+        if due and keeper is not None:
+            fd = keeper.buffers[pending.slot]
+            pending.flush = self._flushes.begin(pending.step, pending.content, pending.taken, pending.job, fd)
+        try:
+            pending.staged.start()
+        except BaseException as error:
+            told(pending.flush, error)
+            raise
 
     def _finish(self, pending: _Pending) -> None:
         """Behind the training."""
         try:
             pending.staged.staged()
+            told(pending.flush, None)
             content, job = pending.content, pending.job
             size = content.plan.file_bytes
             record = record_of(
@@ -223,10 +225,11 @@ class Snapshots:
                 content,
                 (job.block_crcs, job.region_crcs),
             )
-            table = encode(Table(self._world.size, BLOCK_BYTES, record))
+            table = encode(Table(self._world.size, BLOCK_BYTES, record, self._names(pending.step)))
             self._buffers.complete(pending.slot, pending.step, size, table)
-        except BaseException:
+        except BaseException as error:
             self._failed += 1
+            told(pending.flush, error)
             raise
         self._taken += 1
         self._completed_at = time.monotonic()
@@ -235,6 +238,24 @@ class Snapshots:
         self._buffers.prepare(size)  # the other buffer, where it is too small or a keeper was new
         if self._coded:  # the other buffer is needed until this one is coded
             self._fault = self._buffers.await_coded(pending.step, self._code_s)
+        if not self._fault:
+            self._free_strangers()
+
+    def _names(self, step: int) -> tuple[str, ...]:
+        """Of the trainers of all ranks, for those who restore with another number of them."""
+        if not self._trainers:
+            name, limit = self._buffers.trainer.encode(), min(self._timeout_s, NAMES_S)
+            try:
+                said = self._coordination.exchange(f"names/{step}", name, limit)
+            except CheckpointError as error:
+                logger.warning("a snapshot that these ranks alone can restore: %s", error)
+                return ()
+            self._trainers = tuple(word.decode() for word in said)
+        return self._trainers
+
+    def _free_strangers(self) -> None:
+        while self._strangers:
+            self._strangers.pop().close(free=True)
 
     def _make_buffers(self) -> None:
         count = self._count
@@ -249,7 +270,19 @@ class Snapshots:
             self._buffers.reattach()
             if self._count:
                 self._buffers.prepare(self._count)
+        else:
+            self._buffers.look()
         return True
+
+    @property
+    def flushes(self) -> bool:
+        """Whether some are written to the disk, too."""
+        return self._flushes.wanted
+
+    def flush_to(self, checkpoints: Any) -> None:
+        """As `checkpoints=`, where that was not given."""
+        if self._flushes.checkpoints is None:
+            self._flushes.to(checkpoints)
 
     def prepare(self, state: Any) -> None:
         """Starts the keeper and makes both buffers, all their pages, before the training begins: else the
@@ -267,6 +300,17 @@ class Snapshots:
         if self._every is None:
             raise UsageError("step() of Snapshots without every=: pass it, or call take()")
         return step % self._every == 0 and self.take(step, state)
+
+    def last(self, step: int, state: Any, timeout_s: float) -> bool:
+        """`take`, unless there is one of that step, and waits until it is complete and, with parity, coded:
+        for a process that was told to end. Whether it is, within the time. Raises what went wrong."""
+        until = time.monotonic() + timeout_s
+        with suppress(SnapshotError):  # of the one before
+            self._behind.wait(timeout_s)
+        if self._buffers.newest_step != step:
+            self._take(step, state, last=True)
+        self._behind.wait(max(until - time.monotonic(), 0.0))
+        return not self._fault
 
     def wait(self, timeout_s: float | None = None) -> SnapshotInfo | None:
         """Until nothing is on its way; the newest complete one of this object's. Raises what went wrong."""
@@ -287,22 +331,64 @@ class Snapshots:
 
         strict, parts, mapping    as Checkpointer.load
 
-        On several ranks all call it, and restore the newest step that all of them hold. Raises
-        NoSnapshotError where no keeper of this host has one, StateError for what does not fit.
+        On several ranks all call it, and restore the newest step that all of them hold; other ranks than
+        took it, fewer or more, or laid out otherwise, take of all its snapshots what each needs, between
+        processes over links of their own (`comm`). Raises NoSnapshotError where there is none, StateError
+        for what does not fit.
         """
         self._open_only()
         fence.before_write()
         self._behind.settle(self._timeout_s)
-        where = f"the keeper of run {self._buffers.run!r}, trainer {self._buffers.trainer!r},"
+        why = ""
         try:
             self._reach()
         except NoSnapshotError as error:
             if self._world.size == 1:
                 raise
-            where = str(error)  # the others hear of it
+            why = str(error)  # the others hear of it
+        state, fit = as_state(state), Fit(strict, parts, mapping)
+        one = self._restoring(why)
+        try:
+            info = self._read(one, state, step, fit)
+        except NoSnapshotError as error:
+            if not (self._coded and one.skipped):
+                raise
+            return self._from_others(state, step, fit, error)
+        return self._from_others(state, step, fit, info) if self._coded and one.skipped else info
+
+    def _restoring(self, why: str) -> Restore:
         self._restores += 1
-        one = Restore(self._buffers.kept, self._coordination, self._restores, self._timeout_s, where)
-        return one.into(as_state(state), step, Fit(strict, parts, mapping))
+        return Restore(
+            self._buffers,
+            self._coordination,
+            self._restores,
+            self._timeout_s,
+            self._code_s,
+            self._connect,
+            why,
+        )
+
+    def _read(self, one: Restore, state: TrainState, step: int | str, fit: Fit) -> LoadInfo:
+        try:
+            return one.into(state, step, fit)
+        finally:
+            self._strangers += one.opened
+
+    def _from_others(
+        self, state: TrainState, step: int | str, fit: Fit, found: LoadInfo | NoSnapshotError
+    ) -> LoadInfo:
+        """What is damaged here counts as lost, and other keepers bring it back; else it stays at `found`."""
+        why = ""
+        try:
+            self._buffers.replace_damaged(self._code_s)
+        except NoSnapshotError as error:
+            why = str(error)
+        try:
+            return self._read(self._restoring(why), state, step, fit)
+        except NoSnapshotError:
+            if isinstance(found, LoadInfo):
+                return found
+            raise
 
     def _reach(self) -> None:
         self._buffers.attach(start=self._coded)
@@ -350,6 +436,7 @@ class Snapshots:
             taken=self._taken,
             skipped=self._skipped,
             failed=self._failed,
+            flushed=self._flushes.durable_step,
             last=self._last,
         )
 
@@ -362,6 +449,9 @@ class Snapshots:
             self._behind.wait(self._timeout_s)
         finally:
             self._behind.stop()
+            self._flushes.await_all(self._timeout_s)
+            for stranger in self._strangers:
+                stranger.close(free=free)
             self._buffers.close(free=free)
             self._coordination.close()
 

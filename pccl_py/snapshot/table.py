@@ -1,6 +1,8 @@
 """The table of a snapshot: what its buffer holds, as the shard of one rank of a checkpoint is described.
 
-    {"world":2,"block_bytes":1048576}\\n       ranks that train together; bytes of a checksum block
+    {"world":2,"trainers":["0","1"],"block_bytes":1048576}\\n
+                                              ranks that train together, their names (or none: not known), and
+                                              the bytes of a checksum block
     a rank's record                           see checkpoint/rank_record.py
 
 The buffer is a shard file of checkpoints, byte for byte, so that one reader does for both.
@@ -16,8 +18,9 @@ from ..checkpoint.manifest import Manifest
 from ..checkpoint.rank_record import RankRecord
 from ..errors import DamagedError
 from ..values import bounded_json, limits
+from . import bounded
 
-_HEAD_BYTES_MAX = 256
+_HEAD_BYTES_MAX = 8 << 20  # with the names of all ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Table:
     world: int
     block_bytes: int
     record: RankRecord
+    trainers: tuple[str, ...] = ()
 
     @property
     def crcs(self) -> bytes:
@@ -49,7 +53,8 @@ class Table:
 
 
 def encode(table: Table) -> bytes:
-    head = bounded_json.dumps({"world": table.world, "block_bytes": table.block_bytes})
+    words = {"world": table.world, "trainers": list(table.trainers), "block_bytes": table.block_bytes}
+    head = bounded_json.dumps(words)
     return head + b"\n" + rank_record.encode_record(table.record)
 
 
@@ -59,12 +64,15 @@ def decode(data: bytes, what: str) -> Table:
     if not newline:
         raise DamagedError(f"{what}: it is cut off")
     reader = manifest_body.Reader(what)
-    value = bounded_json.loads(head, what=what, bytes_max=_HEAD_BYTES_MAX, depth_max=2)
-    found = reader.fields(value, ("world", "block_bytes"), "its head")
+    value = bounded_json.loads(head, what=what, bytes_max=_HEAD_BYTES_MAX, depth_max=3)
+    found = reader.fields(value, ("world", "trainers", "block_bytes"), "its head")
     world = reader.number(found["world"], "world", 1, limits.SHARDS_MAX)
     most = limits.BLOCK_BYTES_MAX
     block_bytes = reader.number(found["block_bytes"], "block_bytes", limits.BLOCK_BYTES_MIN, most)
     record = rank_record.decode_record(body, block_bytes, what=what)
     if record.rank >= world:
         reader.refuse(f"rank {record.rank} of {world}")
-    return Table(world, block_bytes, record)
+    names = found["trainers"]
+    if not isinstance(names, list) or len(names) not in (0, world) or not all(map(bounded.is_name, names)):
+        reader.refuse("the names of its ranks")
+    return Table(world, block_bytes, record, tuple(names))

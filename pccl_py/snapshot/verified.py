@@ -19,12 +19,14 @@ _SHOWN = 8
 
 
 class Verified:
-    """`data`: the bytes of the shard file, mapped; `table`: what they are. Raises DamagedError."""
+    """`data`: the bytes of the shard file, mapped; `table`: what they are; `words`: that as it came. Raises
+    DamagedError, ProtocolError."""
 
     def __init__(self, kept: Kept) -> None:
         what = f"the snapshot of step {kept.step} in memory"
         self.step = kept.step
-        self.table: Table = decode(kept.table(), what)
+        self.words = kept.table()
+        self.table: Table = decode(self.words, what)
         shard = self.table.record.shard
         size = 0 if shard is None else shard.bytes
         if size != kept.bytes:

@@ -6,7 +6,7 @@ A walk with names and boxes costs several microseconds a tensor; this look costs
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -15,8 +15,8 @@ from torch.nn import Parameter
 
 _DICTS = frozenset({dict, OrderedDict, defaultdict})
 _LISTS = frozenset({list, tuple})
-_PLAIN = frozenset({bool, int, float, str, bytes, type(None)})
-_TENSORS = frozenset({Tensor, Parameter})
+PLAIN = frozenset({bool, int, float, str, bytes, type(None)})
+TENSORS = frozenset({Tensor, Parameter})
 # A tensor that is the same object may have got other memory or another shape: `.data = `, `set_()`, `t_()`.
 # Called for all tensors of a tree at once. Of those that are dense in their order, strides say nothing more.
 _TOLD: tuple[Callable[[Any], Any], ...] = (
@@ -26,6 +26,14 @@ _TOLD: tuple[Callable[[Any], Any], ...] = (
     attrgetter("dtype"),
 )
 _COMPARED_ONE_BY_ONE_MAX = 64  # longer lists of plain values are compared as a whole
+
+
+def told(tensors: Sequence[Tensor]) -> list[Any]:
+    """Where they are and how they are laid out. Raises RuntimeError for what has no dense memory."""
+    found: list[Any] = [list(map(ask, tensors)) for ask in _TOLD]
+    dense = found[_TOLD.index(Tensor.is_contiguous)]
+    found.append([one.stride() for one, is_dense in zip(tensors, dense, strict=True) if not is_dense])
+    return found
 
 
 class Fingerprint:
@@ -57,15 +65,11 @@ class _Leaves:
         return self.words == other.words and list(map(type, self.words)) == list(map(type, other.words))
 
     def told(self) -> list[Any]:
-        tensors = self.tensors
-        told: list[Any] = [list(map(ask, tensors)) for ask in _TOLD]
-        dense = told[_TOLD.index(Tensor.is_contiguous)]
-        told.append([one.stride() for one, is_dense in zip(tensors, dense, strict=True) if not is_dense])
-        return [*told, list(map(_memory, self.others))]
+        return [*told(self.tensors), list(map(_memory, self.others))]
 
     def _add(self, tree: Any) -> None:
         kind = type(tree)
-        if kind in _TENSORS:
+        if kind in TENSORS:
             self.tensors.append(tree)
             self.words.append(Tensor)
         elif kind in _DICTS:
@@ -74,7 +78,7 @@ class _Leaves:
                 self._add(value)
         elif kind in _LISTS:
             self._add_list(kind, tree)
-        elif kind in _PLAIN:
+        elif kind in PLAIN:
             self.words.append(tree)
         elif isinstance(tree, Tensor):
             self.others.append(tree)
@@ -85,7 +89,7 @@ class _Leaves:
     def _add_list(self, kind: type, tree: Any) -> None:
         if len(tree) > _COMPARED_ONE_BY_ONE_MAX:
             kinds = list(map(type, tree))
-            if _PLAIN.issuperset(kinds):
+            if PLAIN.issuperset(kinds):
                 self.words.append((kind, kinds, list(tree)))
                 return
         self.words.append((kind, len(tree)))

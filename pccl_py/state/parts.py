@@ -1,8 +1,8 @@
 """One part of a training state, of each kind: what of it is saved, and how it takes back what was saved.
 
 `tree()` is what the part's state_dict() says: containers of plain values and of tensors, which are the live
-ones wherever the part hands those out. `owner_of` says which optimizer alone writes a tensor: such a tensor
-may be copied after the call that saves, until that optimizer's next step.
+ones wherever the part hands those out. `halves` names what of the tree is looked at by itself; `look` of such
+a half tells later, for less than the tree costs, whether it is still the same. None: only the tree tells.
 """
 
 from __future__ import annotations
@@ -16,9 +16,20 @@ import torch
 from torch import Tensor
 
 from ..errors import StateError
+from .look import GroupsLook, Look, ModuleLook, StateLook, has_plain_state_dict
 
 
-class ModulePart:
+class _WholePart:
+    """Looked at as a whole, by its tree."""
+
+    def halves(self) -> tuple[str, ...]:
+        return ("",)
+
+    def look(self, half: str) -> Look | None:
+        return None
+
+
+class ModulePart(_WholePart):
     """A torch module. Its tensors are read into; what it keeps as extra state it is told."""
 
     def __init__(self, module: torch.nn.Module) -> None:
@@ -29,6 +40,9 @@ class ModulePart:
         if type(self.module).state_dict is torch.nn.Module.state_dict:
             return self.module.state_dict(keep_vars=True)
         return self.module.state_dict()
+
+    def look(self, half: str) -> Look | None:
+        return ModuleLook.of(self.module)
 
     def blank(self, path: tuple[Any, ...], dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor | None:
         return None
@@ -48,6 +62,14 @@ class OptimizerPart:
 
     def tree(self) -> dict[str, Any]:
         return self.optimizer.state_dict()
+
+    def halves(self) -> tuple[str, ...]:
+        return ("state", "param_groups") if has_plain_state_dict(self.optimizer) else tuple(self.tree())
+
+    def look(self, half: str) -> Look | None:
+        if not has_plain_state_dict(self.optimizer):
+            return None
+        return GroupsLook(self.optimizer) if half == "param_groups" else StateLook.of(self.optimizer)
 
     def written(self) -> Iterator[Tensor]:
         """The tensors that its step() writes, and nothing else of this library's making."""
@@ -97,7 +119,7 @@ class OptimizerPart:
                     held[key] = value
 
 
-class StatefulPart:
+class StatefulPart(_WholePart):
     """Anything else with state_dict() and load_state_dict(): schedulers, samplers, outer optimizers."""
 
     def __init__(self, held: Any) -> None:
@@ -113,7 +135,7 @@ class StatefulPart:
         self.held.load_state_dict(tree)
 
 
-class PlainPart:
+class PlainPart(_WholePart):
     """A dict or list of tensors and plain values. Tensors are read into; values of the outermost are set, and
     those that were not saved stay."""
 
@@ -133,7 +155,7 @@ class PlainPart:
             self.held[:] = tree
 
 
-class RandomPart:
+class RandomPart(_WholePart):
     """The random number generators of Python, numpy and torch, of the host and of the current CUDA device."""
 
     def tree(self) -> dict[str, Any]:

@@ -28,9 +28,10 @@ class Source(Protocol):
 def resume(state: TrainState, *sources: Source | None) -> dict[str, PartSource]:
     """Fills the state from the first source that has a step it can read; by part, what came from where.
 
-    On several ranks all call it. A part that the source does not have stays as the program made it, and is
-    told so. Raises StateError where what is saved does not fit the state, and what a source raises for
-    damage beyond its older steps.
+    On several ranks all call it, and come to one step. What a source before could not give, `why` says. What
+    snapshots hold beyond the step that is taken up is given up: it is of a past that will not be. A part that
+    the source does not have stays as the program made it, and is told so. Raises StateError where what is
+    saved does not fit the state, and what a source raises for damage beyond its older steps.
     """
     reasons: list[str] = []
     for source in sources:
@@ -41,12 +42,16 @@ def resume(state: TrainState, *sources: Source | None) -> dict[str, PartSource]:
         except NoCheckpointError as error:
             reasons.append(str(error))
             continue
-        return _told(state, info, getattr(source, "name", "checkpoint"))
+        for other in sources:
+            if (forget := getattr(other, "forget", None)) is not None:
+                forget(info.step)
+        return _told(state, info, getattr(source, "name", "checkpoint"), reasons)
     why = "; ".join(reasons) or "no source was given"
     return {name: PartSource("program", None, why) for name in state.parts}
 
 
-def _told(state: TrainState, info: Any, source: str) -> dict[str, PartSource]:
+def _told(state: TrainState, info: Any, source: str, before: Sequence[str]) -> dict[str, PartSource]:
+    instead = "".join(f"{reason}; instead " for reason in before)
     passed = "".join(f"; step {step} was passed over: {why}" for step, why in info.skipped)
     told: dict[str, PartSource] = {}
     for name in state.parts:
@@ -54,7 +59,7 @@ def _told(state: TrainState, info: Any, source: str) -> dict[str, PartSource]:
         if absent and name in {word.rpartition("/")[2] for word in absent}:
             told[name] = PartSource("program", None, f"step {info.step} does not have it")
         else:
-            why = f"the newest complete step in {info.folder.rstrip(',')}{passed}"
+            why = f"{instead}the newest complete step in {info.folder.rstrip(',')}{passed}"
             if absent:
                 why += f"; without {', '.join(absent[:4])}{' ...' if len(absent) > 4 else ''}"
             told[name] = PartSource(source, info.step, why)

@@ -13,6 +13,7 @@ from ..errors import StateError
 from ..values import names, tagged
 from .boxed import Boxed, World, boxed, local_of
 from .fingerprint import Fingerprint
+from .look import Look
 from .owners import NOBODY, Written, extent, owners_of
 from .parts import AnyPart, ModulePart, OptimizerPart, RandomPart, part_of
 
@@ -98,19 +99,15 @@ class TrainState:
         before, self._walked = self._walked, {}
         unchanged = True
         for name, part in self._parts.items():
-            private = self.is_private(name)
-            tree, words = part.tree(), {}
-            units = tree if isinstance(part, OptimizerPart) else {"": tree}
-            for key, value in units.items():
-                path = (*((f"@{world.rank}", name) if private else (name,)), *((key,) if key else ()))
-                walked = before.get(path)
-                if walked is None or walked.world != world or not walked.fingerprint.matches(value):
-                    walked = _walk(value, path, world, private)
-                    unchanged = unchanged and not walked.boxes
-                self._walked[path] = walked
+            root = (f"@{world.rank}", name) if self.is_private(name) else (name,)
+            found = _walked(part, root, world, before)
+            for path, walked in found.items():
+                unchanged = unchanged and (walked is before.get(path) or not walked.boxes)
                 taken.boxes.update(walked.boxes)
-                words[key] = walked.words
-            (taken.private if private else taken.shared)[name] = words.get("", words)
+            self._walked |= found
+            words = {path[len(root) :]: walked.words for path, walked in found.items()}
+            whole = words.get((), {key[0]: half for key, half in words.items() if key})
+            (taken.private if self.is_private(name) else taken.shared)[name] = whole
         stepped = [
             id(parameter)
             for optimizer in self.optimizers()
@@ -139,12 +136,40 @@ class TrainState:
 
 @dataclass(frozen=True, slots=True)
 class _Walked:
-    """One part, or of an optimizer one half, as it was taken apart for the save before."""
+    """One part, or of an optimizer one half, as it was taken apart for the save before. `fingerprint`: where
+    there is no look."""
 
-    fingerprint: Fingerprint
+    look: Look | None
+    fingerprint: Fingerprint | None
     world: World
     boxes: dict[str, Boxed]
     words: Any
+
+
+def _walked(
+    part: AnyPart, root: tuple[str, ...], world: World, before: Mapping[tuple[str, ...], _Walked]
+) -> dict[tuple[str, ...], _Walked]:
+    """By path, each half of the part: as it was `before` where nothing of it has changed."""
+    tree: Any = None
+
+    def half_of(half: str) -> Any:
+        nonlocal tree
+        tree = part.tree() if tree is None else tree
+        return tree[half] if half else tree
+
+    found = {}
+    for half in part.halves():
+        path = (*root, half) if half else root
+        walked = before.get(path)
+        if walked is not None and walked.world == world:
+            if walked.look is not None and walked.look.alike():
+                found[path] = walked
+                continue
+            if walked.fingerprint is not None and walked.fingerprint.matches(half_of(half)):
+                found[path] = walked
+                continue
+        found[path] = _walk(half_of(half), path, world, part.look(half))
+    return found
 
 
 def _check_name(name: str) -> None:
@@ -153,7 +178,8 @@ def _check_name(name: str) -> None:
     names.join((name,))
 
 
-def _walk(tree: Any, path: tuple[str, ...], world: World, private: bool) -> _Walked:
+def _walk(tree: Any, path: tuple[str, ...], world: World, look: Look | None) -> _Walked:
+    private = path[0].startswith("@")
     boxes: dict[str, Boxed] = {}
 
     def note(where: tuple[str | int, ...], value: Any) -> str | None:
@@ -166,7 +192,7 @@ def _walk(tree: Any, path: tuple[str, ...], world: World, private: bool) -> _Wal
         return name
 
     words = tagged.encode(tree, path=path, tensor=note)
-    return _Walked(Fingerprint(tree), world, boxes, words)
+    return _Walked(look, Fingerprint(tree) if look is None else None, world, boxes, words)
 
 
 def as_state(state: Any) -> TrainState:

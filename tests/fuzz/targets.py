@@ -11,7 +11,7 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
@@ -282,13 +282,14 @@ _MESSAGES = [
     messages.Complete(0, 3, 100, 7),
     messages.Summary("run", "keeper", 5, (_TRAINER,)),
     messages.Refused("memory", "why", 5, 4),
+    messages.Protect("host:1", "key", True, False, "run", "", "", "rack 7", 2, 1000),
+    messages.Coded(5, 2, "why"),
 ]
-_HELD = standing.Held("t", 3, 100, 50, 7, True, 20)
-_STANDING = standing.Standing("k", "d", 1, (_HELD,), (standing.Word("u"),), (), (), 2, 1)
-_SHARES = [
-    generation.Share(f"k{n}", f"d{n}", (generation.Lane(f"t{n}", 3, 100 + n, 50, 7),)) for n in range(3)
-]
-_GENERATION = generation.arranged(2, 1, _SHARES, (generation.Missed("t9", "its keepers are gone"),))
+_HELD = standing.Held("t", 5, 100, 50, 7, True, 9)
+_WORDS = (standing.Word("t"),)
+_STANDING = standing.Standing("k", "rack 7", 2, (_HELD,), _WORDS, _WORDS, _WORDS, 4, 4, False)
+_SHARES = [generation.Share(f"k{at}", f"d{at}", (replace(_HELD.lane, trainer=f"t{at}"),)) for at in range(3)]
+_GENERATION = generation.arranged(4, 1, _SHARES, (generation.Missed("t9", "why"),))
 _ASKED = [
     b"GET / HTTP/1.1\r\nHost: localhost:48149\r\n\r\n",
     b"GET /status.json?x HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",

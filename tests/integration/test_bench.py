@@ -45,7 +45,9 @@ def bench(*arguments: str, status: int = 0) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "pccl_py", "bench", *arguments, "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == status, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sum("error" in row for row in rows) == (status != 0)
+    return [row for row in rows if "error" not in row]
 
 
 def check_measures(record: dict[str, Any]) -> None:
@@ -69,6 +71,27 @@ def test_all_reduce_alone() -> None:
         assert row["algbw"] == pytest.approx(row["bytes"] / row["seconds"] / 1e9)
         assert row["busbw"] == pytest.approx(row["algbw"] * 4 / 3)
         assert "ratio" not in row
+
+
+@needs_torch
+@pytest.mark.deadline(150)
+def test_snapshot_coded() -> None:
+    found = bench("snapshot", "--size", "8M", "--repeats", "1", "--parts", "coded")
+    rows = {row["figure"]: row for row in found}
+    assert all(row["right"] and row["value"] > 0 and row["goal"] > 0 for row in found)
+    for losses, words in ((1, "1 loss"), (2, "2 losses")):
+        assert rows[f"coded against {words}, 4 x 8 MiB, tcp"]["details"]["copies_s"] > 0
+        assert f"memory of keepers, of 2 S (1 + m/(n-m)), m = {losses}" in rows
+        sent = rows.get(f"network bytes, of {losses} x what is coded")  # none: no namespace can be had
+        assert sent is None or 0.95 < sent["value"] < 1.3  # with what rounds say, beside so little
+
+
+@needs_torch
+@pytest.mark.deadline(150)
+def test_snapshot_lost() -> None:
+    (row,) = bench("snapshot", "--size", "8M", "--repeats", "1", "--parts", "lost")
+    assert row["figure"] == "lost host decoded and restored, 6 x 16 MiB, parity 1, tcp"
+    assert row["right"] and row["value"] > 0 and row["goal"] == 1.5
 
 
 @needs_torch
@@ -367,3 +390,27 @@ def test_units() -> None:
     assert [seconds_text(s) for s in (12e-6, 0.0123, 2)] == ["12.0 us", "12.30 ms", "2.00 s"]
     assert percentile([3, 1, 2], 99) == 3
     assert percentile(list(range(1, 101)), 99) == 99
+
+
+RESHARD = """
+import json, sys
+from pccl_py.bench.reshard import measure
+for row in measure([1 << 20], 1, sys.argv[1], pairs=((2, 1),)):
+    print(json.dumps(row.record()))
+"""
+
+
+@needs_torch
+def test_loads_into_another_number_of_ranks(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        RESHARD,
+        str(tmp_path),
+    ]  # the bench itself has more ranks, and takes longer
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    (row,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (row["bench"], row["saved"], row["loaded"], row["bytes"]) == ("reshard", 2, 1, 1 << 20)
+    assert row["right"] and row["ratio"] == row["plain_s"] / row["load_s"] > 0
+    assert row["reached"] == (row["ratio"] >= row["goal"] == 0.7)
+    assert not list(tmp_path.iterdir())

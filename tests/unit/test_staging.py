@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import random
 import signal
@@ -260,3 +261,37 @@ def test_a_script_that_ends_during_a_save_ends_well(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert not (tmp_path / "new").exists()
+
+
+PRIORITIES = """
+import json, os, sys
+from pathlib import Path
+import numpy as np
+from pccl_py import _core
+os.nice(3)
+data = np.zeros(40 << 20, np.uint8)
+disk, pool = _core.Disk(), _core.StagingPool(64 << 20)
+save = _core.ShardSave(pool, disk, sys.argv[1], "", b"\\0" * 4096, [(data.ctypes.data, data.nbytes)],
+                       direct=sys.argv[2] == "direct")
+save.start()
+direct = save.wait_durable(60).direct
+found = {}
+for task in Path("/proc/self/task").iterdir():
+    name, rest = task.joinpath("stat").read_text().split("(", 1)[1].rsplit(")", 1)
+    found.setdefault(name, set()).add(int(rest.split()[16]))
+print(json.dumps([direct, {name: sorted(nice) for name, nice in found.items()}]))
+"""
+
+
+@pytest.mark.parametrize("way", ["direct", "buffered"])
+def test_threads_step_behind_the_one_that_trains_but_those_that_only_wait_for_a_device(
+    tmp_path: Path, way: str
+) -> None:
+    command = [sys.executable, "-c", PRIORITIES, str(tmp_path / "shard"), way]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    direct, niceness = json.loads(done.stdout)
+    own = os.getpriority(os.PRIO_PROCESS, 0) + 3
+    behind = [min(own + 10, 19)]
+    assert niceness["pccl-copy"] == behind
+    assert niceness["pccl-disk"][-1:] == ([own] if direct else behind)

@@ -24,14 +24,14 @@ def gradient(rank: int, step: int) -> torch.Tensor:
     return torch.full((1000,), (rank + 1.0) * (step + 1))
 
 
-def managed(*, rank: int, ranks: int, path: str) -> None:
+def managed(*, rank: int, ranks: int, path: str, over: str = "http") -> None:
     """The last rank is the lighthouse; the one before it comes when the first one has been killed."""
     folder = Path(path).parent
     if rank == ranks - 1:
         return lighthouse(folder, ranks - 2)
     if rank == ranks - 2:
         wait_for(folder / "killed")
-    train(rank, wait_for(folder / "lighthouse"), folder)
+    train(rank, wait_for(folder / "lighthouse"), folder, over)
     (folder / f"done{rank}").touch()
 
 
@@ -55,15 +55,24 @@ def wait_for(file: Path) -> str:
     return file.read_text()
 
 
-def train(rank: int, address: str, folder: Path) -> None:
+def train(rank: int, address: str, folder: Path, over: str) -> None:
     from torchft.manager import Manager
 
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     weight = torch.zeros(1000)
     group = our_dist.new_reconfigurable_group()
+    placed: list[bool] = []
+
+    def load(state: dict[str, torch.Tensor]) -> None:
+        placed.append(state["weight"].data_ptr() == weight.data_ptr())
+        weight.copy_(state["weight"])
+
+    own = {"user": {"default": {"weight": weight}}}
+    transport = our_dist.CheckpointTransport(group, state_dict=lambda: own) if over == "group" else None
     manager: Any = Manager(
         pg=group,
-        load_state_dict=lambda state: weight.copy_(state["weight"]),
+        load_state_dict=load,
+        checkpoint_transport=transport,
         state_dict=lambda: {"weight": weight.clone()},
         min_replica_size=2,
         use_async_quorum=False,
@@ -91,7 +100,7 @@ def train(rank: int, address: str, folder: Path) -> None:
             weight -= RATE * mean
         seconds = time.monotonic() - begun
         say(step=step, committed=committed, weight=weight[0].item(), same=len(set(weight.tolist())) == 1,
-            size=group.size(), seconds=seconds)  # fmt: skip
+            size=group.size(), placed=placed, seconds=seconds)  # fmt: skip
         time.sleep(0.1)
     manager.shutdown(wait=False)
     group.shutdown()

@@ -11,8 +11,9 @@ pytest.importorskip("torchft")
 
 
 @pytest.mark.deadline(120)
-def test_a_replica_is_killed_inside_a_step_and_replaced(gang: Gang) -> None:
-    said = gang.play("plays_torchft:managed", 5, killed=(0,), limit_s=100)
+@pytest.mark.parametrize("over", ["http", "group"])
+def test_a_replica_is_killed_inside_a_step_and_replaced(gang: Gang, over: str) -> None:
+    said = gang.play("plays_torchft:managed", 5, killed=(0,), limit_s=100, over=over)
     committed = [{line["step"]: line for line in lines if line["committed"]} for lines in said[:4]]
     weight = 0.0
     for step in range(STEPS):
@@ -26,3 +27,4 @@ def test_a_replica_is_killed_inside_a_step_and_replaced(gang: Gang) -> None:
             assert line["same"] and line["size"] == len(took_part)
     assert any(not line["committed"] for line in said[1])  # the step in which it died
     assert 3 in took_part  # the replacement was healed, and trains
+    assert said[3][-1]["placed"] == [over == "group"], "straight into its own tensor, or another"

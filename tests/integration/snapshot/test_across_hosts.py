@@ -15,11 +15,13 @@ import pytest
 
 from pccl_py import Master, NoSnapshotError
 from pccl_py.snapshot import ask
+from pccl_py.snapshot.buffers import Buffers
 from tests.integration.peers import PATIENT
 from tests.threads import in_threads
 
 from .coded_trainer import coded_buffers, content, restored, take_coded
 from .conftest import free_keepers
+from .raw_trainer import take
 
 MODULE = "tests.integration.snapshot.coded_trainer"
 COUNT = 3_000_001
@@ -108,4 +110,72 @@ def test_more_losses_than_parities_are_told(master: Master, spawn: Callable[...,
     with pytest.raises(NoSnapshotError, match="no keeper of the run has ever had a snapshot of it"):
         stranger.fetch(60.0)
     for one in (first, successor, stranger):
+        one.close(free=True)
+
+
+def keeper_pid(keeper: str) -> int:
+    found = [ask.summary(path) for path in ask.sockets()]
+    return next(one.pid for one in found if one is not None and one.keeper == keeper)
+
+
+def test_a_keeper_that_dies_while_its_trainer_waits_for_the_code(master: Master) -> None:
+    """The next one gets the snapshot, and has it coded: the training hears nothing of it."""
+    first, second = (coded_buffers("run", master.address, number, 1) for number in (0, 1))
+    for one in (first, second):
+        one.attach()
+    in_threads([partial(take_coded, one, number, 1, COUNT) for number, one in enumerate((first, second))], 30)
+    take(first, 2, content(0, 2, COUNT))  # the other one is late: for a while nothing is coded
+    striking = threading.Timer(0.3, lambda: os.kill(keeper_pid("k0"), signal.SIGKILL))
+    striking.start()
+    before = first.keeper
+    assert first.await_coded(2, 30.0) == "" and first.keeper is not before
+    step, data = restored(first, COUNT)
+    assert step == 2 and np.array_equal(data, content(0, 2, COUNT))
+    for one in (first, second):
+        one.close(free=True)
+
+
+def test_what_was_freed_here_is_wanted_where_its_trainer_goes_on(master: Master) -> None:
+    """It is lost there: that it was freed here, before, does not count any more."""
+    first, second, third = (coded_buffers("run", master.address, number, 1) for number in (0, 1, 2))
+    others = {1: second, 2: third}
+    for one in (first, second, third):
+        one.attach()
+
+    def all_take(step: int, of: dict[int, Buffers]) -> None:
+        in_threads([partial(take_coded, one, number, step, COUNT) for number, one in of.items()], 30)
+
+    all_take(1, {0: first, **others})
+    extra = coded_buffers("run", master.address, 9, 1, keeper="k0")  # so that k0 stays
+    extra.attach()
+    first.close(free=True)
+    moved = coded_buffers("run", master.address, 0, 1, keeper="new")
+    moved.attach()
+    for step in (2, 3):
+        all_take(step, {0: moved, **others})
+    os.kill(keeper_pid("new"), signal.SIGKILL)
+    moved.close(free=False)
+    successor = coded_buffers("run", master.address, 0, 1, keeper="k1")
+    successor.attach()
+    successor.fetch(20.0)
+    step, data = restored(successor, COUNT)
+    assert step == 3 and np.array_equal(data, content(0, 3, COUNT))
+    for one in (successor, second, third, extra):
+        one.close(free=True)
+
+
+def test_a_successor_waits_for_the_code_before_it_writes(master: Master) -> None:
+    """Its predecessor was killed before its last snapshot was coded: until then the one before is what the
+    other keepers' parities are made of, and what a second loss would need."""
+    first, second = (coded_buffers("run", master.address, number, 1) for number in (0, 1))
+    for one in (first, second):
+        one.attach()
+    in_threads([partial(take_coded, one, number, 1, COUNT) for number, one in enumerate((first, second))], 30)
+    take(first, 2, content(0, 2, COUNT))  # the other one is late
+    first.close(free=False)
+    successor = coded_buffers("run", master.address, 0, 1)
+    successor.attach()
+    take(successor, 3, content(0, 3, COUNT))
+    assert successor.coded is not None and successor.coded.step == 2
+    for one in (successor, second):
         one.close(free=True)

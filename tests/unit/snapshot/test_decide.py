@@ -15,7 +15,7 @@ def held(trainer: str, step: int, *, attached: bool = True, age_ms: int = 0) -> 
 
 def says(keeper: str, *snapshots: Held, known: int = 0, intact: int = 0, **more: Any) -> Standing:
     words = {name: tuple(Word(one) for one in more.get(name, ())) for name in ("wants", "hopeless", "freed")}
-    one = Standing(keeper, keeper, 1, snapshots, **words, known=known, intact=intact)
+    one = Standing(keeper, keeper, 1, snapshots, **words, known=known, intact=intact, doubts=False)
     assert decode(one.encode()) == one
     return one
 
@@ -93,3 +93,28 @@ def test_copies_that_are_for_nobody() -> None:
     assert needless(back, 0, set(), {"t1"}) == ([], []), "parities are made of it"
     waiting = [here, says("k1", held("t1", 6, attached=False))]
     assert needless(waiting, 0, set(), set()) == ([], [])
+
+
+def test_an_outdated_copy_is_no_way_back() -> None:
+    """t1 had been brought to k0, went on at k2, and was lost there: what is coded is newer than the copy."""
+    old, new = held("t1", 5, attached=False), held("t1", 6)
+    work = decide([says("k0", held("t0", 6)), says("k1", held("t9", 6)), says("k2", new)], None)
+    assert isinstance(work, Encode)
+    known = work.generation
+    left = [says(f"k{at}", mine, known=1, intact=1) for at, mine in enumerate((held("t0", 6), held("t9", 6)))]
+    with_copy = says("k0", held("t0", 6), old, known=1, intact=1)
+    work = decide([with_copy, left[1]], known)
+    assert isinstance(work, Rescue) and (work.lane.trainer, work.lane.step) == ("t1", 6)
+    assert needless([with_copy, left[1]], 0, set(), {"t0"}, known) == ([], ["t1"]), "or it were in the way"
+    gone = decide([with_copy, says("new", known=1, wants=["t1"])], known)
+    assert isinstance(gone, Gone) and "step 6 of trainer 't1' is gone" in gone.why
+
+
+def test_what_a_trainer_gave_up_itself_is_not_brought_back() -> None:
+    """It went back to step 5, and was killed before that was coded."""
+    known = coded(6, 6, 6)
+    said = [says(f"k{at}", held(f"t{at}", 6), known=1, intact=1) for at in (0, 1)]
+    said.append(says("k2", held("t2", 5, attached=False), known=1))
+    work = decide(said, known)
+    assert isinstance(work, Encode) and work.generation.places()["t2"][1].step == 5
+    assert needless(said, 2, set(), set(), known) == ([], [])

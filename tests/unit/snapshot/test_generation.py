@@ -101,6 +101,14 @@ def test_domains() -> None:
     assert arranged(1, 2, shares(16, 8)).losses() == 2  # two groups, one keeper of each domain in either
 
 
+def test_losses_after_some() -> None:
+    made = arranged(1, 2, shares(16, 16))
+    first, second = ({share.keeper for share in group.shares} for group in made.groups)
+    assert made.losses({min(first)}) == made.losses({min(first), min(second)}) == 1
+    assert made.losses(set(sorted(first)[:2])) == made.losses(first) == 0
+    assert arranged(1, 2, shares(4, 2)).losses({"k0"}) == 0, "the other domain has two"
+
+
 def test_hostile_descriptions() -> None:
     twice = Generation(1, 1, (gen.Group((shares(1, 1)[0], shares(1, 1)[0])),), ())
     for data in (twice.encode(), b"{}", b"[]", Generation(1, 1, (gen.Group(()),), ()).encode()):

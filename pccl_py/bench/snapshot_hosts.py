@@ -1,0 +1,55 @@
+"""Trainers of `bench snapshot`, each as if on a host of its own: started, and what they leave ended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+
+from ..errors import PcclError
+from ..snapshot import ask
+from .crew import Crew, Worker
+from .snapshot_trainer import CodedTrainer
+
+
+class Hosts:
+    """`host`: CodedTrainer's, for each of them. `transport`: of keepers."""
+
+    def __init__(self, crew: Crew, place: str, transport: str) -> None:
+        self._crew, self._place, self._transport = crew, place, transport
+
+    def start(self, number: int, host: int | str) -> Worker:
+        return self._crew.start(
+            f"trainer {number}", partial(CodedTrainer, host, number, self._place, self._transport)
+        )
+
+    def kill(self, trainer: Worker) -> None:
+        """With its keeper, at the same moment."""
+        keeper = trainer.call("keeper")
+        os.kill(keeper, signal.SIGKILL)
+        self._crew.end(trainer)
+
+
+@contextmanager
+def hosts(crew: Crew, transport: str) -> Iterator[Hosts]:
+    """Their keepers are in a folder of their own, and end with the block."""
+    place = tempfile.mkdtemp(prefix="pb-")  # short: a socket's path is
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    os.environ["XDG_RUNTIME_DIR"] = place
+    try:
+        yield Hosts(crew, place, transport)
+    finally:
+        for socket in ask.sockets():
+            with suppress(PcclError, OSError):
+                told = ask.summary(socket)
+                if told is not None:
+                    os.kill(told.pid, signal.SIGKILL)
+        if before is None:
+            del os.environ["XDG_RUNTIME_DIR"]
+        else:
+            os.environ["XDG_RUNTIME_DIR"] = before
+        shutil.rmtree(place, ignore_errors=True)

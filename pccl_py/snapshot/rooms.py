@@ -1,0 +1,111 @@
+"""Memory for parities: of the generation that counts, and of the next. Made once, all its pages, before it is
+needed where that can be foreseen: a first touch while it is coded costs several times the coding."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from . import limits, memory
+
+Bytes = npt.NDArray[np.uint8]
+GENERATIONS = 2
+
+
+class Room:
+    """Of so many bytes, without pages until `fill` has been called often enough, or somebody writes."""
+
+    def __init__(self, count: int) -> None:
+        self.bytes = count
+        self._fd = memory.make("pccl-parities", count)
+        self._filled = 0
+        self._mapped: Bytes | None = None
+
+    def fill(self) -> bool:
+        """A part of it; whether something is left. Raises OSError where there is no memory."""
+        if self._filled < self.bytes:
+            more = min(limits.FILL_BYTES, self.bytes - self._filled)
+            os.posix_fallocate(self._fd, self._filled, more)
+            self._filled += more
+        return self._filled < self.bytes
+
+    def rows(self, count: int, width: int) -> Bytes:
+        """The first bytes, as rows of that width."""
+        while self.fill():
+            pass
+        if self._mapped is None:
+            flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+            self._mapped = np.frombuffer(mmap.mmap(self._fd, self.bytes, flags), np.uint8)
+        return self._mapped[: count * width].reshape(count, width)
+
+    def close(self) -> None:
+        """Arrays of it that somebody holds stay."""
+        os.close(self._fd)
+        self._mapped = None
+
+
+class Rooms:
+    """By lane."""
+
+    def __init__(self) -> None:
+        self._used: list[Room] = []  # by the generation that counts
+        self._taken: list[Room] = []  # by the one that is coded
+        self._free: list[Room] = []
+
+    def expect(self, sizes: Sequence[int]) -> bool:
+        """Makes a part of what lanes with so many bytes of parities will need; whether something is left."""
+        wanted = [size for size in sizes if size for _ in range(GENERATIONS)]
+        have = sorted(room.bytes for room in (*self._used, *self._free))
+        for room in self._free:
+            if room.fill():
+                return True
+        lacking = [size for size in wanted if not _take_from(have, size)]
+        if not lacking or sum(lacking) > memory.available():
+            return False
+        self._free.append(Room(lacking[0]))
+        return True
+
+    def take(self, sizes: Sequence[tuple[int, int]]) -> list[Bytes]:
+        """For the next generation: rows and their width, by lane. What was taken before and does not count
+        is free again. Raises OSError where there is no memory."""
+        self._free += self._taken
+        self._taken = []
+        rows = []
+        for count, width in sizes:
+            room = self._fitting(count * width)
+            self._taken.append(room)
+            rows.append(room.rows(count, width))
+        return rows
+
+    def _fitting(self, count: int) -> Room:
+        """Of those that are free, the smallest; where there is none, they give way to a new one."""
+        fitting = [room for room in self._free if room.bytes >= count]
+        if fitting:
+            room = min(fitting, key=lambda one: one.bytes)
+            self._free.remove(room)
+            return room
+        for room in self._free:
+            room.close()
+        self._free = []
+        if count > memory.available():  # pages are only had one by one: the first ones would come
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return Room(memory.whole_units(count))
+
+    def count(self) -> None:
+        """What was taken last is what counts: what was before is free."""
+        self._free += self._used
+        self._used, self._taken = self._taken, []
+
+
+def _take_from(have: list[int], size: int) -> bool:
+    """The smallest that suffices, out of the list."""
+    for at, there in enumerate(have):
+        if there >= size:
+            del have[at]
+            return True
+    return False

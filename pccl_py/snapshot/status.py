@@ -1,0 +1,47 @@
+"""What Snapshots say of themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """One snapshot that the keeper has.
+
+    blocked_s     how long take() took;    fenced_s: how long steps waited for copies of it
+    complete_s    from the call until it is what a successor would find
+    """
+
+    step: int
+    bytes: int
+    blocked_s: float
+    fenced_s: float
+    complete_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotStatus:
+    """How safe the state is.
+
+    step        of the newest complete snapshot, None: there is none;    age_s: since it was completed here
+    losses      hosts (failure domains) that may be lost at once without losing the newest coded one
+    coded       the newest step that others could bring back; None: there is none, or no parity
+    fault       why that is not the newest complete one; empty: it is, or will be soon
+    bytes       of that snapshot;    memory_bytes: that the keeper holds for this trainer
+    taken, skipped, failed    since this object was made
+    flushed     the newest step that was written to the disk since then; None: none
+    """
+
+    step: int | None
+    age_s: float | None
+    losses: int
+    coded: int | None
+    fault: str
+    bytes: int
+    memory_bytes: int
+    taken: int
+    skipped: int
+    failed: int
+    flushed: int | None
+    last: SnapshotInfo | None

@@ -1,0 +1,77 @@
+"""Memory for parities: made before it is needed, and never that of the generation that counts."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from pccl_py.snapshot import limits, memory
+from pccl_py.snapshot.rooms import Room, Rooms
+
+MIB = 1 << 20
+
+
+def made(rooms: Rooms, sizes: list[int]) -> int:
+    """Steps until nothing is left to do."""
+    steps = 0
+    while rooms.expect(sizes):
+        steps += 1
+        assert steps < 100
+    return steps
+
+
+def address(rows: np.ndarray) -> int:
+    return int(rows.__array_interface__["data"][0])
+
+
+def test_what_is_expected_has_all_its_pages_before_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    rooms = Rooms()
+    assert made(rooms, [4 * MIB, 2 * MIB]) >= 4  # two of each
+    monkeypatch.setattr(memory, "make", lambda *_: pytest.fail("made while it is coded"))
+    monkeypatch.setattr(os, "posix_fallocate", lambda *_: pytest.fail("filled while it is coded"))
+    for _ in range(3):
+        large, small = rooms.take([(2, 2 * MIB), (1, 2 * MIB)])
+        assert large.shape == (2, 2 * MIB) and small.shape == (1, 2 * MIB)
+        rooms.count()
+    assert not rooms.expect([4 * MIB, 2 * MIB])
+
+
+def test_parities_that_count_are_not_written_over() -> None:
+    rooms = Rooms()
+    (first,) = rooms.take([(1, 2 * MIB)])
+    first[:] = 1
+    rooms.count()
+    (second,) = rooms.take([(1, 2 * MIB)])
+    second[:] = 2
+    (again,) = rooms.take([(1, 2 * MIB)])  # the one before was given up
+    assert address(again) == address(second)
+    assert (first == 1).all()
+    rooms.count()
+    (third,) = rooms.take([(1, 2 * MIB)])
+    assert address(third) == address(first)
+
+
+def test_what_is_too_small_gives_way() -> None:
+    rooms = Rooms()
+    (small,) = rooms.take([(1, 2 * MIB)])
+    rooms.count()
+    (large,) = rooms.take([(3, 2 * MIB)])
+    large[:] = 3
+    assert (small == 0).all()
+    rooms.count()
+    (larger,) = rooms.take([(5, 2 * MIB)])
+    larger[:] = 5
+    assert (large == 3).all() and (larger == 5).all()
+
+
+def test_parts_are_made_one_after_the_other() -> None:
+    room = Room(2 * limits.FILL_BYTES)
+    assert room.fill() and not room.fill()
+    room.close()
+
+
+def test_where_there_is_no_memory_nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 3 * MIB)
+    assert not Rooms().expect([2 * MIB])  # two of them are needed
