@@ -95,7 +95,7 @@ class Churn:
         self.timetable = Timetable()
         self.promises = Promises(scene.report.broken, plan.patience, scene.starvation.since)
         self.seed, self.sabotage, self.places = plan.seed, plan.sabotage, plan.islands
-        self._ledger = Ledger()
+        self._ledger = Ledger(lambda peer: scene.member_since.get(peer, 0.0))
         self._faults = [] if plan.calm else plan_faults(plan.seed, plan.seconds, plan.kills, plan.islands + 1)
         self._armed: list[_Armed] = []
         self._postponed: deque[Fault] = deque()  # kills: too few would have been left

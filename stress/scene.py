@@ -93,7 +93,9 @@ class Scene:
         self.actors: list[Actor] = []
         self.island_of: dict[int, str] = {}
         self.actor_of: dict[int, Actor] = {}
+        self.member_since: dict[int, float] = {}
         self._trouble: dict[str, float] = {}  # island -> when one of its ranks last went or was stopped
+        self.overlooked: set[int] = set()  # and whose are not, for now: what they hold is no measure
         self.watched: dict[int, str] = {}  # others whose memory and descriptors are looked at: names by pid
         self.timeline: list[tuple[float, str]] = []
         self._names = 0
@@ -309,6 +311,7 @@ class Scene:
         if actor.island is not None:
             self.island_of[actor.peer] = actor.island
         self.actor_of[actor.peer] = actor
+        self.member_since[actor.peer] = record["t"]
         self.joins.member(record["t"], record["connect_s"])
 
     def _note_gone(self, actor: Actor, record: Record) -> None:
@@ -339,7 +342,8 @@ class Scene:
         living = [child for child in self.fleet.children if child.alive and not child.stopped]
         members = sum(actor.stage == "member" for actor in self.actors)
         self.starvation.look((child.pid for child in living), now)
-        self.history.look({child.pid: child.name for child in living} | self.watched, members, now)
+        seen = {child.pid: child.name for child in living if child.pid not in self.overlooked}
+        self.history.look(seen | self.watched, members, now)
         for actor in self.actors:
             if (
                 actor.child.stopped

@@ -105,8 +105,12 @@ class Trainers(Trouble):
         seat.starts += 1
         seat.windows = seat.losses = 0
         seat.child = scene.start_other(f"trainer{seat.number}-{seat.starts}", main, self._heard)
+        self.run.scene.overlooked.update(self._pids())  # until all have their links and buffers
         self._promise(seat.child, "trains with the others", BACK_S, took=self.measured("trainer_is_back_ms"))
         self._promise(seat.child, "is safe from the loss of a host", SAFE_S, losses=1)
+
+    def _pids(self) -> set[int]:
+        return {seat.child.pid for seat in self._seats if seat.child is not None}
 
     def _promise(
         self, child: Child, text: str, within_s: float, losses: int = 0, took: list[float] | None = None
@@ -138,11 +142,19 @@ class Trainers(Trouble):
         if kind == "stop":
             self._stop(child, STOPPED_S[0] + (STOPPED_S[1] - STOPPED_S[0]) * share)
             return
+        self.run.scene.overlooked.update(self._pids())  # the others have fewer links for a while
         self.run.scene.fleet.kill(child)
-        if "keeper" in kind and seat.keeper:
+        if "keeper" in kind and seat.keeper in keepers_of(self._named):  # and no other process of that number
             with suppress(ProcessLookupError):
                 os.kill(seat.keeper, signal.SIGKILL)
-        self.later(AWAY_S[0] + (AWAY_S[1] - AWAY_S[0]) * share, lambda: self._start(seat))
+        self.later(AWAY_S[0] + (AWAY_S[1] - AWAY_S[0]) * share, lambda: self._replace(seat))
+
+    def _replace(self, seat: _Seat) -> None:
+        """Once its predecessor is gone, as whoever supervises it would: until then that has its folder."""
+        if seat.child is not None and seat.child.alive:
+            self.later(LOOK_S, lambda: self._replace(seat))
+        else:
+            self._start(seat)
 
     def _stop(self, child: Child, lasts_s: float) -> None:
         fleet = self.run.scene.fleet
@@ -166,6 +178,8 @@ class Trainers(Trouble):
             self._told["windows"] += 1
             if seat.child is child:
                 seat.windows, seat.losses = seat.windows + 1, record["losses"]
+                if all(other.is_well and other.losses for other in self._seats):
+                    self.run.scene.overlooked.difference_update(self._pids())
             faults = self._ledger.window(seat.number, record["number"], record["digest"])
         elif what == "step":
             self._ledger.step(seat.number, record["step"], record["digest"])
