@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from ..checkpoint.known_states import KnownStates
 from ..checkpoint.manifest_body import shard_file
@@ -31,11 +31,11 @@ from .behind import Behind, Job
 from .buffers import Buffers
 from .flushes import Flushes, told
 from .holding import older
-from .restore import Restore
+from .options import OnBusy, check_options
+from .restoring import Restoring
 from .status import SnapshotInfo, SnapshotStatus
 from .table import Table, encode
 
-OnBusy = Literal["wait", "skip"]
 NAMES_S = 60.0  # for the names of the other ranks
 logger = logging.getLogger("pccl_py")
 
@@ -106,23 +106,24 @@ class Snapshots:
         checkpoints: Any = None,
     ) -> None:
         check_parity(comm, parity, code_s)
-        _check(every, on_busy, copy_threads, orphan_s, timeout_s)
+        check_options(every, on_busy, copy_threads, orphan_s, timeout_s)
         self._every, self._lazy, self._on_busy = every, lazy, on_busy
         self._copy_threads, self._timeout_s = copy_threads, timeout_s
         self._coordination = of_process_group(None)
         rank, size, _ = self._coordination.world
         self._world = World(rank, size, (rank,))  # what others hold alike may be gone with them
         self._flushes = Flushes(flush_every, checkpoints, every)
-        self._restores = 0
         named = run or getattr(comm, "run_name", "") or "run"
         protect = protect_by(comm, parity, domain, rate_limit) if parity else None
         self._code_s, self._coded = code_s, bool(parity)
-        self._connect = None if comm is None else connect_by(comm, self._world, timeout_s)
         self._trainers: tuple[str, ...] = ()
-        self._strangers: list[Buffers] = []  # of trainers that are no ranks now: freed after the next
         self._fault = ""
         self._buffers = Buffers(
             named, trainer or _trainer(self._world), keeper, orphan_s, timeout_s, protect, code_s
+        )
+        connect = None if comm is None else connect_by(comm, self._world, timeout_s)
+        self._restoring = Restoring(
+            self._buffers, self._coordination, connect, timeout_s, code_s, self._coded
         )
         self._behind = Behind(self._look_after_keeper)
         self._known = KnownStates()
@@ -241,7 +242,7 @@ class Snapshots:
         if self._coded:  # the other buffer is needed until this one is coded
             self._fault = self._buffers.await_coded(pending.step, self._code_s)
         if not self._fault:
-            self._free_strangers()
+            self._restoring.close_strangers(free=True)
 
     def _names(self, step: int) -> tuple[str, ...]:
         """Of the trainers of all ranks, for those who restore with another number of them."""
@@ -254,10 +255,6 @@ class Snapshots:
                 return ()
             self._trainers = tuple(word.decode() for word in said)
         return self._trainers
-
-    def _free_strangers(self) -> None:
-        while self._strangers:
-            self._strangers.pop().close(free=True)
 
     def _make_buffers(self) -> None:
         count = self._count
@@ -341,61 +338,7 @@ class Snapshots:
         self._open_only()
         fence.before_write()
         self._behind.settle(self._timeout_s)
-        why = ""
-        try:
-            self._reach()
-        except NoSnapshotError as error:
-            if self._world.size == 1:
-                raise
-            why = str(error)  # the others hear of it
-        state, fit = as_state(state), Fit(strict, parts, mapping)
-        one = self._restoring(why)
-        try:
-            info = self._read(one, state, step, fit)
-        except NoSnapshotError as error:
-            if not (self._coded and one.skipped):
-                raise
-            return self._from_others(state, step, fit, error)
-        return self._from_others(state, step, fit, info) if self._coded and one.skipped else info
-
-    def _restoring(self, why: str) -> Restore:
-        self._restores += 1
-        return Restore(
-            self._buffers,
-            self._coordination,
-            self._restores,
-            self._timeout_s,
-            self._code_s,
-            self._connect,
-            why,
-        )
-
-    def _read(self, one: Restore, state: TrainState, step: int | str, fit: Fit) -> LoadInfo:
-        try:
-            return one.into(state, step, fit)
-        finally:
-            self._strangers += one.opened
-
-    def _from_others(
-        self, state: TrainState, step: int | str, fit: Fit, found: LoadInfo | NoSnapshotError
-    ) -> LoadInfo:
-        """What is damaged here counts as lost, and other keepers bring it back; else it stays at `found`."""
-        why = ""
-        try:
-            self._buffers.replace_damaged(self._code_s)
-        except NoSnapshotError as error:
-            why = str(error)
-        try:
-            return self._read(self._restoring(why), state, step, fit)
-        except NoSnapshotError:
-            if isinstance(found, LoadInfo):
-                return found
-            raise
-
-    def _reach(self) -> None:
-        self._buffers.attach(start=self._coded)
-        if self._coded and not self._buffers.kept:
-            self._buffers.fetch(self._code_s)
+        return self._restoring.into(as_state(state), step, Fit(strict, parts, mapping))
 
     load = restore  # as a source of `resume`
 
@@ -415,7 +358,7 @@ class Snapshots:
         self._open_only()
         self._behind.settle(self._timeout_s)
         with suppress(NoSnapshotError):
-            self._reach()
+            self._restoring.reach()
         return max((one.step for one in self._buffers.kept), default=None)
 
     def forget(self, after: int) -> None:
@@ -452,8 +395,7 @@ class Snapshots:
         finally:
             self._behind.stop()
             self._flushes.await_all(self._timeout_s)
-            for stranger in self._strangers:
-                stranger.close(free=free)
+            self._restoring.close_strangers(free=free)
             self._buffers.close(free=free)
             self._coordination.close()
 
@@ -473,19 +415,6 @@ class Snapshots:
     def _open_only(self) -> None:
         if self._closed:
             raise UsageError("these Snapshots are closed: make new ones")
-
-
-def _check(every: int | None, on_busy: str, copy_threads: int, orphan_s: float, timeout_s: float) -> None:
-    if every is not None and (type(every) is not int or every < 1):
-        raise UsageError(f"every={every!r}: a whole number, at least 1")
-    if on_busy not in ("wait", "skip"):
-        raise UsageError(f"on_busy={on_busy!r}: 'wait' or 'skip'")
-    if not 1 <= copy_threads <= 4:
-        raise UsageError(f"copy_threads={copy_threads!r}: 1 to 4")
-    if not 0 <= orphan_s <= limits.ORPHAN_S_MAX:
-        raise UsageError(f"orphan_s={orphan_s!r}: seconds, 30 days at most")
-    if not timeout_s > 0:
-        raise UsageError(f"timeout_s={timeout_s!r}: seconds, more than 0")
 
 
 def _trainer(world: World) -> str:

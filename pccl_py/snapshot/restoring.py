@@ -1,0 +1,93 @@
+"""The way of a trainer to the newest sound snapshot: at its host's keeper, else what others bring back."""
+
+from __future__ import annotations
+
+from ..checkpoint.coordination import Coordination
+from ..checkpoint.stats import LoadInfo
+from ..checkpoint.targets import Fit
+from ..errors import NoSnapshotError
+from ..state.train_state import TrainState
+from .buffers import Buffers
+from .restore import Restore
+from .several import Connect
+
+
+class Restoring:
+    """`connect`: to the other ranks, None: there is no run. `coded`: others may bring back what is lost; so
+    long as `code_s` they may take."""
+
+    def __init__(
+        self,
+        buffers: Buffers,
+        coordination: Coordination,
+        connect: Connect | None,
+        timeout_s: float,
+        code_s: float,
+        coded: bool,
+    ) -> None:
+        self._buffers, self._coordination, self._connect = buffers, coordination, connect
+        self._timeout_s, self._code_s, self._coded = timeout_s, code_s, coded
+        self._restores = 0
+        self._strangers: list[Buffers] = []  # of trainers that are no ranks now: freed after the next
+
+    def reach(self) -> None:
+        """Attaches to the keeper, which has the others' help where it has nothing. Raises NoSnapshotError."""
+        self._buffers.attach(start=self._coded)
+        if self._coded and not self._buffers.kept:
+            self._buffers.fetch(self._code_s)
+
+    def into(self, state: TrainState, step: int | str, fit: Fit) -> LoadInfo:
+        """Raises NoSnapshotError, StateError."""
+        why = ""
+        try:
+            self.reach()
+        except NoSnapshotError as error:
+            if self._coordination.world.size == 1:
+                raise
+            why = str(error)  # the others hear of it
+        one = self._restore(why)
+        try:
+            info = self._read(one, state, step, fit)
+        except NoSnapshotError as error:
+            if not (self._coded and one.skipped):
+                raise
+            return self._from_others(state, step, fit, error)
+        return self._from_others(state, step, fit, info) if self._coded and one.skipped else info
+
+    def _restore(self, why: str) -> Restore:
+        self._restores += 1
+        return Restore(
+            self._buffers,
+            self._coordination,
+            self._restores,
+            self._timeout_s,
+            self._code_s,
+            self._connect,
+            why,
+        )
+
+    def _read(self, one: Restore, state: TrainState, step: int | str, fit: Fit) -> LoadInfo:
+        try:
+            return one.into(state, step, fit)
+        finally:
+            self._strangers += one.opened
+
+    def _from_others(
+        self, state: TrainState, step: int | str, fit: Fit, found: LoadInfo | NoSnapshotError
+    ) -> LoadInfo:
+        """What is damaged here counts as lost, and other keepers bring it back; else it stays at `found`."""
+        why = ""
+        try:
+            self._buffers.replace_damaged(self._code_s)
+        except NoSnapshotError as error:
+            why = str(error)
+        try:
+            return self._read(self._restore(why), state, step, fit)
+        except NoSnapshotError:
+            if isinstance(found, LoadInfo):
+                return found
+            raise
+
+    def close_strangers(self, *, free: bool) -> None:
+        while self._strangers:
+            self._strangers.pop().close(free=free)
