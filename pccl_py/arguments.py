@@ -13,6 +13,9 @@ import numpy as np
 from .errors import UsageError
 from .tensors import DTYPE_CODES, FLOATING, Operand
 
+# How values are combined; by which way they travel; whose operation it is (of one peer group, or of all);
+# what a call does when a peer is lost; and whose content a shared state takes. What each of them means is
+# said where it is taken: Communicator.all_reduce, and sync_shared_state.
 Op = Literal["sum", "avg", "prod", "min", "max"]
 Algorithm = Literal["auto", "ring", "direct", "exchange", "two-level"]
 Scope = Literal["group", "run"]

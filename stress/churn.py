@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from bisect import insort
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .churn_peer import OF_ALL, ChurnOptions, ChurnPeer
@@ -27,7 +27,7 @@ from .windows import Limits
 CLOSE_AFTER_S = 12.0
 # A kill that waits for its victim's next operations gives up waiting then.
 ARMED_S = 0.3
-# A kill that finds nobody to hit tries again then.
+# Kills that found nobody to hit are tried again so often.
 LATER_S = 0.05
 
 
@@ -77,8 +77,10 @@ def run_churn(plan: ChurnPlan, report: Report) -> Report:
     with Scene(report, plan.hang_s, plan.keep, **more) as scene, ExitStack() as exit_:
         churn = Churn(plan, scene)
         exit_.callback(churn.close)
-        with suppress(Hang):
+        try:
             churn.run()
+        except Hang as hang:
+            churn.promises.check(hang.at)  # one that was broken before is told of, too
         churn.close_ledger(float("inf"))
         report.more |= churn.results()
         for text in scene.history.resources.leaks():
@@ -93,9 +95,11 @@ class Churn:
         self.timetable = Timetable()
         self.promises = Promises(scene.report.broken, plan.patience, scene.starvation.since)
         self.seed, self.sabotage, self.places = plan.seed, plan.sabotage, plan.islands
-        self._ledger = Ledger()
+        self._ledger = Ledger(lambda peer: scene.member_since.get(peer, 0.0))
         self._faults = [] if plan.calm else plan_faults(plan.seed, plan.seconds, plan.kills, plan.islands + 1)
         self._armed: list[_Armed] = []
+        self._postponed: deque[Fault] = deque()  # kills: too few would have been left
+        self._again_at = 0.0
         self._resume_at: dict[Actor, float] = {}
         self._fill_at: dict[tuple[int, int], float] = {}  # (place, rank) -> when
         self._generation = 0
@@ -119,6 +123,7 @@ class Churn:
             self._act(began, time.monotonic())
         for trouble in self._troubles:
             trouble.end()
+        scene.until(lambda: all(trouble.over for trouble in self._troubles), self._on_record)
         for actor in scene.actors:
             scene.resume(actor)
         scene.run_for(min(1.0, plan.seconds / 4), self._on_record)  # newcomers come in, then all leave
@@ -128,7 +133,11 @@ class Churn:
 
     def _goes_on(self, faults_may: bool) -> bool:
         """Whether something that was begun is not over."""
-        return bool(self._faults and faults_may) or self.timetable.due() < float("inf") or self.promises.open
+        return (
+            bool((self._faults or self._postponed) and faults_may)
+            or self.timetable.due() < float("inf")
+            or self.promises.open
+        )
 
     def close(self) -> None:
         for trouble in self._troubles:
@@ -192,6 +201,8 @@ class Churn:
         due += [self.timetable.due(), *self._resume_at.values(), *self._fill_at.values()]
         if self._faults:
             due.append(began + self._faults[0].at_s)
+        if self._postponed:
+            due.append(self._again_at)
         return min(due, default=float("inf"))
 
     def _act(self, began: float, now: float) -> None:
@@ -208,17 +219,33 @@ class Churn:
         self.promises.check(now)
         while self._faults and began + self._faults[0].at_s <= now:
             self._begin(self._faults.pop(0), now)
+        self._make_up(now)
         if now > self._closed_at + 1:
             self._closed_at = now
             self.close_ledger(now - CLOSE_AFTER_S - self.scene.starvation.since(now - CLOSE_AFTER_S))
             self.scene.joins.settle(now - 1)
 
     def _begin(self, fault: Fault, now: float) -> None:
+        if not self._try(fault, now) and fault.kind == "kill":
+            self._postponed.append(fault)
+
+    def _make_up(self, now: float) -> None:
+        """As many of the postponed kills as find a victim. The first that does not speaks for all: a run that
+        is far behind its schedule must not look for each of thousands."""
+        if now < self._again_at:
+            return
+        self._again_at = now + LATER_S
+        while self._postponed and self._try(self._postponed[0], now):
+            self._postponed.popleft()
+
+    def _try(self, fault: Fault, now: float) -> bool:
+        """False: there is nobody whom it may hit."""
         for place in fault.order:
             if fault.kind == "join":
                 vacant = not self.at(place) and not any(seat[0] == place for seat in self._fill_at)
                 if vacant:
-                    return self.fill(place)
+                    self.fill(place)
+                    return True
                 continue
             targets = [
                 a
@@ -227,9 +254,9 @@ class Churn:
             ]
             targets = [a for a in targets if all(armed.actor is not a for armed in self._armed)]
             if targets and self.may_take(place):
-                return self._hit(fault, targets[int(fault.lasts_s * 1e6) % len(targets)], now)
-        if fault.kind == "kill":  # not now: too few would be left
-            insort(self._faults, replace(fault, at_s=fault.at_s + LATER_S), key=lambda later: later.at_s)
+                self._hit(fault, targets[int(fault.lasts_s * 1e6) % len(targets)], now)
+                return True
+        return False
 
     def _hit(self, fault: Fault, actor: Actor, now: float) -> None:
         scene = self.scene

@@ -44,6 +44,9 @@ SABOTAGE = {
     "dark": "stays cut off for good (the network's doing)",
     "late": "a killed master is started again far too late (its supervisor's doing)",
     "lie": "says that a checkpoint is durable before it is (the saver's doing)",
+    "drift": "a trainer's outer state has other bits than the others' (a trainer's doing)",
+    "stale": "a trainer goes on from other bits than were saved (a trainer's doing)",
+    "orphan": "a trainer ends without freeing its keeper (a trainer's doing)",
     "silent": "says nothing of a save that failed (the saver's doing)",
 }
 OF_ALL = {"ghost", "door", "clock"}  # every peer does it; of the others that peers do, the second one

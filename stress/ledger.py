@@ -26,7 +26,8 @@ class _Entry:
     opened: float
     contributors: tuple[int, ...] = ()
     digest: int = 0
-    committed_by: set[int] = field(default_factory=set)
+    committed_by: dict[int, float] = field(default_factory=dict)  # and since when each was a member
+    last: float = 0.0
     failed_by: set[int] = field(default_factory=set)
 
 
@@ -35,10 +36,15 @@ IslandOf = Callable[[int], str | None]
 
 
 class Ledger:
-    """`commit` and `fail` return what is wrong, as does `close` for operations that are old enough."""
+    """`commit` and `fail` return what is wrong, as does `close` for operations that are old enough.
 
-    def __init__(self) -> None:
+    since   when the peer of that number became a member. A run that all have left is over, and the next one
+            counts its peers anew: the same numbers are others then
+    """
+
+    def __init__(self, since: Callable[[int], float] = lambda peer: 0.0) -> None:
         self._entries: dict[Key, _Entry] = {}
+        self._since = since
 
     def commit(
         self,
@@ -51,22 +57,22 @@ class Ledger:
     ) -> list[str]:
         """`is_gone`: a peer that is in the run no more."""
         entry = self._entries.setdefault(key, _Entry(now))
-        if entry.committed_by.isdisjoint(contributors) and all(map(is_gone, entry.committed_by)):
+        others = entry.committed_by.keys().isdisjoint(contributors) or self._since(peer) > entry.last
+        if others and all(is_gone(p) or self._since(p) != t for p, t in entry.committed_by.items()):
             entry = self._entries[key] = _Entry(now)  # all are gone, and the run has begun again
         faults = []
         if peer in entry.committed_by:
             faults.append(f"{key}: committed twice by peer {peer}")
         if entry.committed_by and contributors != entry.contributors:
-            others = sorted(entry.committed_by)
             faults.append(
                 f"{key}: peer {peer} says contributors {contributors}, "
-                f"peers {others} say {entry.contributors}"
+                f"peers {sorted(entry.committed_by)} say {entry.contributors}"
             )
         elif entry.committed_by and digest != entry.digest:
             faults.append(f"{key}: peer {peer} has other bits than peers {sorted(entry.committed_by)}")
         if entry.failed_by:
             faults.append(f"{key}: committed by peer {peer}, but failed at peers {sorted(entry.failed_by)}")
-        entry.committed_by.add(peer)
+        entry.committed_by[peer], entry.last = self._since(peer), now
         entry.contributors, entry.digest = contributors, digest
         return faults
 
@@ -88,7 +94,11 @@ class Ledger:
             entry = self._entries[key]
             if not entry.committed_by:
                 continue
-            missing = [p for p in entry.contributors if p not in entry.committed_by and must_have(p)]
+            missing = [
+                p
+                for p in entry.contributors
+                if p not in entry.committed_by and must_have(p) and self._since(p) <= entry.opened
+            ]
             if missing:
                 faults.append(f"{key}: committed by peers {sorted(entry.committed_by)}, never by {missing}")
             faults += self._faults_across_groups(key, entry, islands)

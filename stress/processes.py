@@ -167,6 +167,7 @@ def _child(parent: int, main: Main, write_end: int, lifeline: int, log: Path, st
             os._exit(1)
         _redirect(log, {write_end, lifeline})
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # who knows more says it; the others must not die of it
         show_stacks_on_signal(stacks)
         main(Writer(write_end), lifeline)
         status = 0

@@ -22,7 +22,7 @@ Kept = Callable[["Actor | Child", Record], bool]
 
 
 @dataclass(eq=False)
-class _Promise:
+class Promise:
     text: str
     made: float
     until: float
@@ -44,7 +44,7 @@ class Promises:
         self._broken = broken
         self._patience = patience
         self._starved = starved
-        self._open: list[_Promise] = []
+        self._open: list[Promise] = []
         self.kept = self.void = 0
 
     def make(
@@ -56,10 +56,15 @@ class Promises:
         *,
         void: Callable[[], bool] = lambda: False,
         took_ms: list[float] | None = None,
-    ) -> None:
+    ) -> Promise:
         """`kept` is asked about each record of a later time; `took_ms` takes the time until then."""
-        until = now + within_s + self._patience
-        self._open.append(_Promise(text, now, until, kept, void, took_ms))
+        made = Promise(text, now, now + within_s + self._patience, kept, void, took_ms)
+        self._open.append(made)
+        return made
+
+    def awaits(self, promise: Promise) -> bool:
+        """It is neither kept nor broken nor void yet."""
+        return promise in self._open
 
     def on_record(self, who: Actor | Child, record: Record) -> None:
         for promise in [p for p in self._open if record["t"] > p.made and p.kept(who, record)]:
@@ -84,13 +89,13 @@ class Promises:
     def open(self) -> bool:
         return bool(self._open)
 
-    def _is_broken(self, promise: _Promise, now: float) -> bool:
+    def _is_broken(self, promise: Promise, now: float) -> bool:
         if now <= promise.until:
             return False
         limit_s = promise.until - promise.made
         return now > promise.until + excused_s(self._starved(promise.made), limit_s)
 
-    def _tell(self, promise: _Promise, now: float) -> None:
+    def _tell(self, promise: Promise, now: float) -> None:
         limit, starved = promise.until - promise.made, self._starved(promise.made)
         waited = f", {starved:.1f} of them for a core" if starved > 0.1 else ""
         self._broken(f"{promise.text} within {limit:.1f} s; it has been {now - promise.made:.1f} s{waited}")

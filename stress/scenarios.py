@@ -15,6 +15,7 @@ from .troubles.lines import Losses, SlowLines
 from .troubles.masters import MasterKills
 from .troubles.stops import Stops
 from .troubles.storms import Storms
+from .troubles.trainers import Trainers
 from .troubles.trouble import Trouble
 from .windows import Limits
 
@@ -98,10 +99,17 @@ SCENARIOS: dict[str, Scenario] = {
         limits=_MIDDLE,
         storms=True,
     ),
+    "training": Scenario(
+        "beside the peers, DiLoCo trainers with checkpoints and coded snapshots are stopped and killed, also "
+        "with their keepers",
+        "one shared state after each window; states come back as they were, bit for bit; no keeper is left",
+        (Trainers,),
+        limits=_MIDDLE,
+    ),
     "everything": Scenario(
         "all of the above at once, on an emulated network",
         "the same, 20 s later at most",
-        (Stops, Cuts, SlowLines, Losses, MasterKills, FullDisk, ClockJumps, Storms),
+        (Stops, Cuts, SlowLines, Losses, MasterKills, FullDisk, ClockJumps, Storms, Trainers),
         kills_per_s=0.5,
         network=(2.0, 500.0),
         limits=_SMALL,

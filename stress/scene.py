@@ -19,7 +19,7 @@ from .master_seat import MasterSeat
 from .processes import Child, Fleet, dump_stacks
 from .records import Record, Writer
 from .report import Report
-from .starvation import Starvation, excused_s
+from .starvation import EXCUSED_TIMES, Starvation, excused_s
 
 Stage = Literal["joining", "member", "gone", "left"]
 PeerMain = Callable[[str, Writer, int], None]  # address of the master, writer, lifeline
@@ -31,7 +31,11 @@ EXCUSED_S = 6.0
 
 
 class Hang(Exception):
-    """Some peer makes no progress: the run cannot go on."""
+    """Some peer makes no progress: the run cannot go on. `at`: when that was seen."""
+
+    def __init__(self, at: float) -> None:
+        super().__init__(at)
+        self.at = at
 
 
 @dataclass(eq=False)
@@ -85,11 +89,14 @@ class Scene:
         self.hang_s = hang_s
         self.recovery = Recovery()
         self.joins = Joins()
-        self.starvation = Starvation()
+        self.starvation = Starvation(60.0 + (1 + EXCUSED_TIMES) * hang_s)
         self.actors: list[Actor] = []
         self.island_of: dict[int, str] = {}
         self.actor_of: dict[int, Actor] = {}
+        self.member_since: dict[int, float] = {}
         self._trouble: dict[str, float] = {}  # island -> when one of its ranks last went or was stopped
+        self.overlooked: set[int] = set()  # and whose are not, for now: what they hold is no measure
+        self.watched: dict[int, str] = {}  # others whose memory and descriptors are looked at: names by pid
         self.timeline: list[tuple[float, str]] = []
         self._names = 0
         self._exit = ExitStack()
@@ -129,6 +136,10 @@ class Scene:
     def _timeline_text(self) -> str:
         begin = self.began
         return "\n".join(f"{(at - begin) * 1e3:8.0f} ms  {text}" for at, text in sorted(self.timeline))
+
+    @property
+    def master_address(self) -> str:
+        return self._master.address
 
     @property
     def master_away(self) -> bool:
@@ -300,6 +311,7 @@ class Scene:
         if actor.island is not None:
             self.island_of[actor.peer] = actor.island
         self.actor_of[actor.peer] = actor
+        self.member_since[actor.peer] = record["t"]
         self.joins.member(record["t"], record["connect_s"])
 
     def _note_gone(self, actor: Actor, record: Record) -> None:
@@ -330,7 +342,8 @@ class Scene:
         living = [child for child in self.fleet.children if child.alive and not child.stopped]
         members = sum(actor.stage == "member" for actor in self.actors)
         self.starvation.look((child.pid for child in living), now)
-        self.history.look({child.pid: child.name for child in living}, members, now)
+        seen = {child.pid: child.name for child in living if child.pid not in self.overlooked}
+        self.history.look(seen | self.watched, members, now)
         for actor in self.actors:
             if (
                 actor.child.stopped
@@ -345,7 +358,7 @@ class Scene:
             starved = self.starvation.since(actor.progress)
             if silent > self.hang_s + excused_s(starved, self.hang_s):
                 self._report_hang(actor, now)
-                raise Hang
+                raise Hang(now)
 
     def _report_hang(self, actor: Actor, now: float) -> None:
         living = [a.child for a in self.actors if a.child.alive and not a.child.stopped]

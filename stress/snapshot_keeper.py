@@ -66,7 +66,8 @@ class Striker:
             self._order.unlink()
             if float(seconds) == 0:
                 self._strike(what)
-            threading.Timer(float(seconds), self._strike, (what,)).start()
+            else:
+                threading.Timer(float(seconds), self._strike, (what,)).start()
 
     def _strike(self, what: str) -> None:
         if what in ("trainer", "both"):

@@ -25,13 +25,14 @@ from .processes import Fleet, dump_stacks
 from .records import Writer
 from .report import Report
 from .snapshot_place import Place, Task
-from .snapshot_strikes import SECONDS_MAX, Blow, Strike, drawn, every_phase
+from .snapshot_strikes import Blow, Strike, drawn, every_phase
 
 ELEMENTS = 1 << 20  # of int32
 PACE_S = 0.05
 CODE_S = 20.0
 STEPS = 10_000  # a trainer whose state is gone begins so far beyond all before
 TICK_S = 0.02
+LOOK_S = 1.0  # for who is stopped
 REACH_S = 3.0  # so long a moment may take to come
 END_S = 20.0
 # Twelve processes on few cores are silent at times; who is killed is known by its connections, at once.
@@ -91,7 +92,7 @@ class _Run:
         self._master = MasterSeat(fleet, House(), None)
         self._places = [Place(number) for number in range(plan.peers)]
         self._patterns = self._starts = 0
-        self._what = "start"
+        self._what, self._looked = "start", 0.0
         self._longest: dict[str, float] = {}
 
     def all(self) -> None:
@@ -206,11 +207,6 @@ class _Run:
                 self._report.more["moments_struck"] = self._report.more.get("moments_struck", 0) + 1
             order.unlink(missing_ok=True)
             place.ordered = False
-        if any(place.struck for place in self._places):
-            self._pause(2 * SECONDS_MAX)  # one that was under way
-            for pid in _keepers(self._sockets):
-                if _state(pid) == "T":
-                    os.kill(pid, signal.SIGCONT)
 
     # --- Waiting.
 
@@ -229,7 +225,12 @@ class _Run:
             place.struck = place.may_be_gone = False
 
     def _replace_late(self, places: list[Place]) -> None:
-        """Who was killed by a blow that came late."""
+        """Who was killed, or stopped, by a blow that came late."""
+        if time.monotonic() > self._looked + LOOK_S:
+            self._looked = time.monotonic()
+            for pid in _keepers(self._sockets):
+                if _state(pid) == "T":
+                    os.kill(pid, signal.SIGCONT)
         for place in places:
             if not place.alive and place.struck:
                 self._start(place)
@@ -249,11 +250,12 @@ class _Run:
 
     def _came(self) -> None:
         """All that were started have said what they found; after that it may be as slow as it is."""
-        self._until(lambda: all(one.came or not one.alive for one in self._places), "trainers to come back")
-        for place in self._places:
-            if not place.alive:  # its keeper struck it, too
-                self._start(place)
-        self._until(lambda: all(one.came for one in self._places), "trainers to come back")
+
+        def came() -> bool:
+            self._replace_late(self._places)
+            return all(one.came for one in self._places)
+
+        self._until(came, "trainers to come back")
 
     def _until(self, true: Callable[[], bool], what: str) -> None:
         begun = time.monotonic()

@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 
 EVERY_S = 0.5
-KEPT_S = 60.0
 EXCUSED_TIMES = 3.0  # however busy the machine is, there is an end to it
 
 
@@ -18,9 +17,11 @@ def excused_s(starved_s: float, limit_s: float) -> float:
 
 
 class Starvation:
-    """Of all processes that are shown to it, by the kernel's own count, summed over the threads of each."""
+    """Of all processes that are shown to it, by the kernel's own count, summed over the threads of each.
+    `kept_s`: it is asked about no longer time."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept_s: float = 60.0) -> None:
+        self._kept_s = kept_s
         self._times: list[float] = []
         self._waits: list[dict[int, float]] = []  # by process, since it was started
 
@@ -29,7 +30,7 @@ class Starvation:
             return
         self._times.append(now)
         self._waits.append({pid: waited_s(pid) for pid in pids})
-        while now - self._times[0] > KEPT_S:
+        while now - self._times[0] > self._kept_s:
             del self._times[0], self._waits[0]
 
     def since(self, t: float) -> float:

@@ -39,7 +39,14 @@ class CheckedState:
     def synchronize(self, comm: pccl.Communicator, *, spoil: bool = False) -> tuple[pccl.SyncInfo, list[str]]:
         """What came of it, and what is wrong with it. `spoil`: afterwards some bits are."""
         before = self._state.revision
-        info = comm.sync_shared_state(self._state)
+        try:
+            info = comm.sync_shared_state(self._state)
+        except pccl.MismatchError:
+            if not self._state.torn:
+                raise
+            self.lost()  # who had the content died while they gave it: all begin anew
+            before = self._state.revision
+            info = comm.sync_shared_state(self._state)
         if spoil:
             self._tensors["weights"][7] += 1
         faults = []

@@ -234,7 +234,8 @@ class Checkpointer:
 
     def prepare(self, state: Any) -> None:
         """Makes the pool, all its pages, and the plan of this state's file, before the training begins: else
-        the first save does that on its way. Takes up to half a second for each GiB."""
+        the first save does that on its way. Takes up to half a second for each GiB; in a new virtual machine,
+        whose host gives memory when it is first touched, five."""
         self._open_only()
         state = self._states.of(state)
         self._pool.of(self._states.content(state, state.take(self._level.world)), warm=True)

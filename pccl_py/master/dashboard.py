@@ -62,9 +62,11 @@ class Dashboard:
 
     @property
     def url(self) -> str:
+        """For a browser, and for `python -m pccl_py top`."""
         return f"http://{self.address}/"
 
     def close(self) -> None:
+        """Answers nobody any more; may be called again. The master goes on."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()

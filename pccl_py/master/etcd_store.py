@@ -158,6 +158,8 @@ class EtcdStore:
     # ---- the store, on the master's thread ----
 
     def load(self) -> list[bytes]:
+        """One record of each run under this prefix, as the master wrote it. Raises ConnectError where etcd is
+        silent, DamagedError for answers that are none."""
         records: list[bytes] = []
         start, end = self._runs, self._runs[:-1] + bytes([self._runs[-1] + 1])
         while len(records) < RUNS_MAX:
@@ -196,6 +198,7 @@ class EtcdStore:
         return self._lost or "its lease ran out before its view could be kept"
 
     def forget(self, run_name: str) -> None:
+        """Removes the record of a run that is over, if it is still ours. Raises as load() does."""
         key = self._key(run_name)
         delete: Object = {"request_delete_range": {"key": text64(key)}}
         self._transaction(self._ours(key), delete, [], self._deadline())

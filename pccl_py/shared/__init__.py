@@ -49,12 +49,16 @@ def empty(shape: Shape, dtype: Any = "float32", *, like: Like | None = None) -> 
 
 
 def zeros(shape: Shape, dtype: Any = "float32", *, like: Like | None = None) -> Tensor:
-    """As empty(), filled with zeros."""
+    """As empty(), filled with zeros. Raises UsageError and MemoryError as empty() does."""
     return empty(shape, dtype, like=like)  # the kernel's memory is zeroed, and never used twice
 
 
 def share(tensor: Tensor) -> Tensor:
-    """A copy of a host tensor or array, of the same shape and dtype, as empty() makes them."""
+    """A copy of a host tensor or array, of the same shape and dtype, as empty() makes them, without gradient.
+
+    Raises UsageError for anything else, or a dtype that is no plain bytes;
+    MemoryError.
+    """
     if is_torch(tensor):
         copy = empty(tuple(tensor.shape), tensor.dtype)
         copy.copy_(tensor.detach())

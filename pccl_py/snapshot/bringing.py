@@ -30,11 +30,15 @@ logger = logging.getLogger("pccl_py.keeper")
 
 
 class Bringing:
-    """`hopeless`: trainers whose snapshot came here with wrong bytes, or found no room."""
+    """hopeless    trainers whose snapshot came here with wrong bytes, or found no room
+    doubts      one has just come with wrong bytes: whoever gave them shall look at what it holds
+    """
 
     def __init__(self, coding: Coding) -> None:
         self._coding = coding
         self.hopeless: set[str] = set()
+        self.doubts = False
+        self._doubted: set[Lane] = set()
 
     def rescue(self, comm: Communicator, work: Rescue, said: list[Standing]) -> None:
         known = self._coding.known
@@ -102,11 +106,19 @@ class Bringing:
                 self._coding.calls.ask(lambda: self._coding.protection.adopt(lane, kept, words))
                 logger.info("step %d of trainer %r is here now", lane.step, lane.trainer)
         except (DamagedError, SnapshotError, Refusal) as error:
-            logger.warning("trainer %r cannot be brought back: %s", lane.trainer, error)
-            self.hopeless.add(lane.trainer)
+            self._failed(lane, error)
         finally:
             if fd >= 0:
                 os.close(fd)
+
+    def _failed(self, lane: Lane, error: Exception) -> None:
+        """Damaged bytes are asked for once more, of those whose part is whole."""
+        logger.warning("trainer %r cannot be brought back: %s", lane.trainer, error)
+        if isinstance(error, DamagedError) and lane not in self._doubted:
+            self._doubted.add(lane)
+            self.doubts = True
+        else:
+            self.hopeless.add(lane.trainer)
 
     def _room(self, count: int) -> int:
         """Populated memory as trainers' buffers are; -1: there is none."""
@@ -162,8 +174,7 @@ class Bringing:
             kept, fd = fd, -1
             self._coding.calls.ask(lambda: self._coding.protection.adopt(lane, kept, words))
         except (DamagedError, SnapshotError, Refusal) as error:
-            logger.warning("trainer %r cannot be brought back: %s", lane.trainer, error)
-            self.hopeless.add(lane.trainer)
+            self._failed(lane, error)
         finally:
             if fd >= 0:
                 os.close(fd)

@@ -10,20 +10,22 @@ import logging
 import time
 from contextlib import suppress
 
-from ..errors import NoSnapshotError, UsageError
+from ..errors import DamagedError, NoSnapshotError, ProtocolError, UsageError
 from . import memory, messages, native
 from .keeper_client import Keeper, KeeperLost, Kept
 from .messages import SLOTS
+from .verified import Verified
 
 logger = logging.getLogger("pccl_py")
 
 TRIES = 3  # to attach to keepers that die at once
+LOOK_S = 0.2  # for an answer, where nothing was ever coded
 TURN_S = 5.0  # of a wait for the keeper, which may take several
 
 
 class Buffers:
-    """`keeper`: its name; `protect`: how it joins the run, None: it stays by itself. `code_s`: so long what
-    an earlier trainer has left is waited for to be coded, before anything is written beside it."""
+    """`keeper`: its name; `protect`: how it joins the run, None: it stays by itself. `code_s`: so long
+    it waits for what an earlier trainer left to be coded, before anything is written beside it."""
 
     def __init__(
         self,
@@ -44,8 +46,9 @@ class Buffers:
 
     def beside(self, trainer: str) -> Buffers:
         """Another trainer's, at the same keeper."""
-        waits = (self._orphan_s, self._timeout_s)
-        return Buffers(self.run, trainer, self.name, *waits, self._protect, self._code_s)
+        return Buffers(
+            self.run, trainer, self.name, self._orphan_s, self._timeout_s, self._protect, self._code_s
+        )
 
     @property
     def protected(self) -> bool:
@@ -205,10 +208,10 @@ class Buffers:
         return "there is no keeper"
 
     def look(self) -> None:
-        """What is coded and how many losses that survives now. Returns at once."""
-        if self.keeper is not None and self.coded is not None and self.coded.step >= 0:
+        """What is coded and how many losses that survives now. Returns soon."""
+        if self._protect is not None and self.keeper is not None and self.kept:
             with suppress(KeeperLost):
-                self.coded = self.keeper.await_coded(0, TURN_S)
+                self.coded = self.keeper.await_coded(0, LOOK_S)
 
     def fetch(self, timeout_s: float) -> None:
         """What was lost with its keeper is brought here. Raises NoSnapshotError."""
@@ -233,6 +236,18 @@ class Buffers:
         keeper.close()
         self.attach()
         return bool(self.kept)
+
+    def replace_damaged(self, timeout_s: float) -> None:
+        """A newest snapshot whose bytes are wrong is given up, with all before it, for what other keepers
+        bring back. Raises NoSnapshotError."""
+        if not self.kept:
+            return
+        try:
+            Verified(self.kept[0]).close()
+        except (DamagedError, ProtocolError) as error:
+            logger.warning("%s: other keepers are asked for it", error)
+            self.forget(-1)
+            self.fetch(timeout_s)
 
     def forget(self, after: int) -> None:
         self.attach()

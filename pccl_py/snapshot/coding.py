@@ -68,7 +68,7 @@ class Coding:
             return False
         self.known, self.share = generation, share
         self._rooms.count()
-        self.mapped.keep_only(share.data)
+        self.mapped.keep_only(share.data, self.calls.ask(self.protection.files))
         steps = {trainer: lane.step for trainer, (_, lane) in generation.places().items()}
         losses = generation.losses()
         self.calls.ask(lambda: self.protection.complete(steps, losses))
@@ -87,12 +87,19 @@ class Coding:
             data.append(self.mapped.view(held))
             tables[lane.trainer] = held.table
         m = 0 if found is None else generation.code(found[0])[1]
+        sizes = [(m, generation.width(lane)) for lane in range(generation.lanes)]
         try:
-            parities = self._rooms.take([(m, generation.width(lane)) for lane in range(generation.lanes)])
-        except OSError as error:
-            logger.warning("there is no memory for parities: %s", error.strerror)
+            parities = self._rooms.take(sizes)
+        except OSError:
+            self._blame(sum(rows * width for rows, width in sizes), m)
             return None
         return Share(generation, lanes, data, parities, tables)
+
+    def _blame(self, needed: int, m: int) -> None:
+        """Trainers are told why nothing is coded."""
+        why = memory.exhausted(needed, memory.available(), f"what {m} parities take beside those before")
+        logger.warning("%s", why)
+        self.calls.later(lambda: self.protection.blame(why))
 
     def expect(self, said: Sequence[Standing]) -> bool:
         """Makes memory for parities of snapshots as large as the trainers' buffers here, by steps; whether

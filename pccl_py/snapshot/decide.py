@@ -93,14 +93,17 @@ def _lost(
     for trainer, (place, lane) in sorted(known.places().items()):
         if trainer in held or trainer in given_up:
             continue
-        if known.rescue(place, present, 0) is not None:
-            owner = wants.get(trainer, _roomiest(said))
+        owner = wants.get(trainer, _roomiest(said, known, place))
+        if owner is not None and known.rescue(place, present, 0) is not None:
             return Rescue(place, lane, owner)
     return None
 
 
-def _roomiest(said: Sequence[Standing]) -> int:
-    return min(range(len(said)), key=lambda rank: (sum(one.bytes for one in said[rank].held), rank))
+def _roomiest(said: Sequence[Standing], known: Generation, place: Place) -> int | None:
+    """But the one that had it: if it is there, then what it has is worth nothing, and in the way."""
+    home = known.groups[place.group].shares[place.slot].keeper
+    others = [rank for rank, one in enumerate(said) if one.keeper != home]
+    return min(others, key=lambda rank: (sum(one.bytes for one in said[rank].held), rank), default=None)
 
 
 def _wanted(

@@ -24,6 +24,15 @@ class Refusal(Exception):
         self.answer = messages.Refused(code, text[: limits.TEXT_CHARS_MAX], needed, available)
 
 
+FileKey = tuple[int, int]
+
+
+def file_key(fd: int) -> FileKey:
+    """The same for all descriptors of one memory."""
+    facts = os.fstat(fd)
+    return facts.st_dev, facts.st_ino
+
+
 @dataclass(slots=True)
 class _Buffer:
     """`fd` -1: no memory. `table` -1: nothing complete."""
@@ -61,6 +70,11 @@ class Holding:
         return sum(buffer.capacity for buffer in self._buffers)
 
     @property
+    def files(self) -> set[FileKey]:
+        """Of its buffers."""
+        return {file_key(buffer.fd) for buffer in self._buffers if buffer.fd >= 0}
+
+    @property
     def capacity(self) -> int:
         """Of the larger buffer."""
         return max(buffer.capacity for buffer in self._buffers)
@@ -94,11 +108,14 @@ class Holding:
         return told, [self.control.fd, *buffers, *tables]
 
     def adopt(self, handed: messages.Slot, buffer: int, table: int) -> None:
-        """A snapshot that its trainer kept when a keeper died. Takes both descriptors. Raises Refusal."""
-        if self.newest is not None or self._buffers[0].fd >= 0:
+        """A snapshot that its trainer kept when a keeper died, or that others brought back; buffers without
+        one give way. Takes both descriptors. Raises Refusal."""
+        if self.newest is not None:
             os.close(buffer)
             os.close(table)
             return  # this keeper has what it has
+        for one in self._buffers:
+            one.close()
         capacity = memory.size_of(buffer)
         self._buffers[0] = _Buffer(buffer, capacity, -1, handed.step)
         if capacity < 0 or capacity % limits.BUFFER_UNIT or handed.state != "complete" or handed.step < 0:

@@ -21,6 +21,7 @@ from .decide import Encode, Gone, Move, Rescue, Work, attached, decide, needless
 from .generation import decode as decode_generation
 from .protection import Protection
 from .rounds import from_one, to_all
+from .scrub import Scrub
 from .standing import Standing, Word
 
 logger = logging.getLogger("pccl_py.keeper")
@@ -39,6 +40,7 @@ class RunMember:
         self._over, self._news = threading.Event(), threading.Event()
         self._coding = Coding(name, said, protection, calls)
         self._bringing = Bringing(self._coding)
+        self._scrub = Scrub(self._coding)
         self._name = name
         self._freed: set[str] = set()
         self._elsewhere: set[str] = set()  # trainers that were attached to others in the last round
@@ -63,10 +65,7 @@ class RunMember:
                 self._over.wait(JOIN_AGAIN_S)
 
     def _blame(self, why: str) -> None:
-        def note() -> None:
-            self._protection.fault = why[:1000]
-
-        self._calls.later(note)
+        self._calls.later(lambda: self._protection.blame(why))
 
     def _as_member(self) -> None:
         said = self._said
@@ -108,11 +107,17 @@ class RunMember:
         self._share_what_is_known(comm, said)
         self._drop_needless(said)
         self._tell_losses(said)
+        if any(one.doubts for one in said):
+            self._bringing.doubts = False
+            self._scrub.all()
+            return 0.0
         work = decide(said, self._coding.known)
         if work is not None:
             if not isinstance(work, Encode):
                 logger.info("%s, of %d keepers", work, len(said))
             self._do(comm, work, said)
+        else:
+            self._scrub.some()
         comm.update_topology()
         if work is None:
             return AT_ONCE if self._coding.expect(said) else IDLE_S
@@ -149,6 +154,7 @@ class RunMember:
             tuple(Word(name) for name in sorted(freed)),
             0 if coding.known is None else coding.known.number,
             coding.intact(),
+            self._bringing.doubts,
         )
 
     def _share_what_is_known(self, comm: Communicator, said: list[Standing]) -> None:

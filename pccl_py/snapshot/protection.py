@@ -11,7 +11,7 @@ from typing import Protocol
 
 from . import limits, memory, messages
 from .generation import Lane
-from .holding import Holding, Refusal
+from .holding import FileKey, Holding, Refusal
 from .standing import Held
 
 Answer = Callable[[messages.Message], None]
@@ -59,6 +59,7 @@ class Protection:
     emptied: bool = False  # the last that was here is freed
     _waiting: dict[str, _Waiting] = field(default_factory=dict)
     _unheeded: set[tuple[str, int]] = field(default_factory=set)
+    _spoilt: set[tuple[str, int]] = field(default_factory=set)  # snapshots whose bytes are damaged here
 
     # --- What trainers say.
 
@@ -87,6 +88,10 @@ class Protection:
     def gone(self, trainer: str) -> None:
         """Its connection is."""
         self._waiting.pop(trainer, None)
+        holding = self.holdings.get(trainer)
+        newest = None if holding is None else holding.newest
+        if newest is not None and (trainer, newest.step) in self._spoilt:
+            self._drop(trainer)  # who comes is to get what the others have
 
     # --- What the member asks.
 
@@ -94,7 +99,7 @@ class Protection:
         found, attached = [], self.attached()
         for trainer, holding in self.holdings.items():
             one = holding.newest
-            if one is not None and (trainer, one.step) not in self._unheeded:
+            if one is not None and (trainer, one.step) not in self._unheeded | self._spoilt:
                 age = max(int((time.time() - one.time) * 1000), 0)
                 lane = (trainer, one.step, one.bytes, one.table_bytes, one.crc32)
                 found.append(Held(*lane, trainer in attached, age))
@@ -107,6 +112,10 @@ class Protection:
             if one.step is None and self.holdings[trainer].newest is None
         ]
 
+    def files(self) -> set[FileKey]:
+        """Of the trainers' buffers."""
+        return {key for holding in self.holdings.values() for key in holding.files}
+
     def capacities(self) -> list[int]:
         """Of each trainer's buffers, as far as they are there."""
         return [size for size in (one.capacity for one in self.holdings.values()) if size]
@@ -116,14 +125,14 @@ class Protection:
         return all(
             lane.trainer in self.holdings
             and self.holdings[lane.trainer].slot_of(lane.step) >= 0
-            and (lane.trainer, lane.step) not in self._unheeded
+            and (lane.trainer, lane.step) not in self._unheeded | self._spoilt
             for lane in lanes
         )
 
     def memory(self, lane: Lane) -> Memory | None:
         holding = self.holdings.get(lane.trainer)
         slot = -1 if holding is None else holding.slot_of(lane.step)
-        if holding is None or slot < 0:
+        if holding is None or slot < 0 or (lane.trainer, lane.step) in self._spoilt:
             return None
         fd, capacity = holding.buffer(slot)
         return Memory(os.dup(fd), capacity, holding.table(slot))
@@ -137,6 +146,9 @@ class Protection:
                 raise Refusal("wrong", "this keeper has as many trainers as it may have")
             holding = Holding(lane.trainer)
             holding.gone_since, holding.orphan_s = time.monotonic(), self.orphan_s
+        if holding.newest is not None:
+            os.close(fd)
+            raise Refusal("wrong", "this keeper has a snapshot of that trainer")
         capacity = memory.size_of(fd)
         slot = messages.Slot("complete", capacity, lane.step, lane.bytes, len(table), lane.crc32)
         holding.adopt(slot, fd, memory.sealed_copy("pccl-table", table))
@@ -147,8 +159,19 @@ class Protection:
         """Copies that are for nobody: their trainers have freed theirs, or go on elsewhere."""
         for trainer in (*over, *elsewhere):
             if trainer not in self.attached() and trainer in self.holdings:
-                self.holdings.pop(trainer).close()
+                self._drop(trainer)
         self.emptied |= bool(over) and not self.holdings
+
+    def spoil(self, lane: Lane) -> None:
+        """Its bytes are damaged. A trainer that is there goes on, and takes its next one."""
+        if lane.trainer in self.attached():
+            self._spoilt.add((lane.trainer, lane.step))
+        else:
+            self._drop(lane.trainer)
+
+    def _drop(self, trainer: str) -> None:
+        self.holdings.pop(trainer).close()
+        self._spoilt = {one for one in self._spoilt if one[0] != trainer}
 
     def refuse(self, trainer: str, code: str, why: str) -> None:
         """What its trainer wants cannot be had."""
@@ -160,7 +183,12 @@ class Protection:
     def complete(self, steps: dict[str, int], losses: int) -> None:
         self.coded, self.losses, self.fault = steps, losses, ""
         self._unheeded = {one for one in self._unheeded if one[1] > steps.get(one[0], -1)}
+        self._spoilt = {one for one in self._spoilt if one[1] >= steps.get(one[0], -1)}
         self.look()
+
+    def blame(self, why: str) -> None:
+        """For what trainers wait in vain."""
+        self.fault = why[: limits.TEXT_CHARS_MAX]
 
     def tell(self, losses: int) -> None:
         self.losses = losses

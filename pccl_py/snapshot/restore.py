@@ -41,6 +41,7 @@ class Restore:
         self._where = f"the keeper of run {buffers.run!r}, trainer {buffers.trainer!r},"
         self._coordination, self._timeout_s = coordination, timeout_s
         self._number, self._round, self._why = number, 0, why
+        self.skipped: list[tuple[int, str]] = []  # steps whose bytes are wrong at some rank
         self._several = Several(buffers, buffers.beside, coordination, self._exchange, connect, fetch_s)
 
     @property
@@ -57,9 +58,9 @@ class Restore:
         together = Told(told)
         common = set.intersection(*(set(one["steps"]) for one in told))
         candidates = sorted((one for one in common if step in ("latest", one)), reverse=True)
-        skipped: list[tuple[int, str]] = []
+        skipped = self.skipped
         if candidates and together.names in ([], [one["trainer"] for one in told]):
-            found = self._own(state, candidates, fit, skipped)
+            found = self._own(state, candidates, fit)
             if found is not None:
                 return found
         if together.names and not skipped:
@@ -68,9 +69,7 @@ class Restore:
             raise NoSnapshotError("; ".join(together.lacking))
         raise NoSnapshotError(_nothing(self._where, step, sorted(self._kept), skipped))
 
-    def _own(
-        self, state: TrainState, candidates: list[int], fit: Fit, skipped: list[tuple[int, str]]
-    ) -> LoadInfo | None:
+    def _own(self, state: TrainState, candidates: list[int], fit: Fit) -> LoadInfo | None:
         """Each rank from its own snapshot. None: one of them has not all that it needs."""
         begun = time.perf_counter()
         for candidate in candidates:
@@ -87,11 +86,11 @@ class Restore:
                     manifest, targets = planned
                     count = _copy(verified.data, manifest, targets)
                     targets.take()
-                    return self._info(candidate, count, begun, targets, skipped)
+                    return self._info(candidate, count, begun, targets)
             finally:
                 if verified is not None:
                     verified.close()
-            skipped.append((candidate, "; ".join(one["why"] for one in said if one["why"])))
+            self.skipped.append((candidate, "; ".join(one["why"] for one in said if one["why"])))
         return None
 
     def _planned(
@@ -117,12 +116,12 @@ class Restore:
         except (DamagedError, ProtocolError) as error:
             return None, str(error)
 
-    def _info(
-        self, step: int, count: int, begun: float, targets: Targets, skipped: list[tuple[int, str]]
-    ) -> LoadInfo:
+    def _info(self, step: int, count: int, begun: float, targets: Targets) -> LoadInfo:
         seconds = time.perf_counter() - begun
         missing = (*targets.missing, *targets.begun)
-        return LoadInfo(step, self._where, count, seconds, missing, tuple(targets.unexpected), tuple(skipped))
+        return LoadInfo(
+            step, self._where, count, seconds, missing, tuple(targets.unexpected), tuple(self.skipped)
+        )
 
 
 def _copy(data: memoryview, manifest: Manifest, targets: Targets) -> int:

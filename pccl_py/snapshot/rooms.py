@@ -3,6 +3,7 @@ needed where that can be foreseen: a first touch while it is coded costs several
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from collections.abc import Sequence
@@ -91,6 +92,8 @@ class Rooms:
         for room in self._free:
             room.close()
         self._free = []
+        if count > memory.available():  # pages are only had one by one: the first ones would come
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         return Room(memory.whole_units(count))
 
     def count(self) -> None:

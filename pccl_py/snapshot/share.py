@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .generation import Generation, Lane
+from .holding import FileKey, file_key
 from .protection import Memory
 
 Bytes = npt.NDArray[np.uint8]
@@ -19,13 +20,12 @@ class Mapped:
     """Buffers of trainers, mapped for reading: kept from one generation to the next."""
 
     def __init__(self) -> None:
-        self._views: dict[tuple[int, int], Bytes] = {}
+        self._views: dict[FileKey, Bytes] = {}
 
     def view(self, memory: Memory) -> Bytes:
         """Takes the descriptor."""
         try:
-            facts = os.fstat(memory.fd)
-            key = (facts.st_dev, facts.st_ino)
+            key = file_key(memory.fd)
             if key not in self._views:
                 flags = mmap.MAP_SHARED | mmap.MAP_POPULATE  # else each page costs as much as its coding
                 mapped = mmap.mmap(memory.fd, memory.capacity, flags, mmap.PROT_READ)
@@ -34,10 +34,11 @@ class Mapped:
         finally:
             os.close(memory.fd)
 
-    def keep_only(self, views: list[Bytes]) -> None:
-        """Others give back their memory."""
+    def keep_only(self, views: list[Bytes], files: set[FileKey]) -> None:
+        """Others give back their memory. `files`: buffers that trainers still have, which come again: mapping
+        one for each snapshot would cost as much as to code it."""
         wanted = {id(view) for view in views}
-        self._views = {key: view for key, view in self._views.items() if id(view) in wanted}
+        self._views = {key: view for key, view in self._views.items() if id(view) in wanted or key in files}
 
 
 @dataclass(slots=True)

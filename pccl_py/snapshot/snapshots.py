@@ -343,15 +343,24 @@ class Snapshots:
         self._behind.settle(self._timeout_s)
         why = ""
         try:
-            self._buffers.attach(start=self._coded)
-            if self._coded and not self._buffers.kept:
-                self._buffers.fetch(self._code_s)
+            self._reach()
         except NoSnapshotError as error:
             if self._world.size == 1:
                 raise
             why = str(error)  # the others hear of it
+        state, fit = as_state(state), Fit(strict, parts, mapping)
+        one = self._restoring(why)
+        try:
+            info = self._read(one, state, step, fit)
+        except NoSnapshotError as error:
+            if not (self._coded and one.skipped):
+                raise
+            return self._from_others(state, step, fit, error)
+        return self._from_others(state, step, fit, info) if self._coded and one.skipped else info
+
+    def _restoring(self, why: str) -> Restore:
         self._restores += 1
-        one = Restore(
+        return Restore(
             self._buffers,
             self._coordination,
             self._restores,
@@ -360,10 +369,33 @@ class Snapshots:
             self._connect,
             why,
         )
+
+    def _read(self, one: Restore, state: TrainState, step: int | str, fit: Fit) -> LoadInfo:
         try:
-            return one.into(as_state(state), step, Fit(strict, parts, mapping))
+            return one.into(state, step, fit)
         finally:
             self._strangers += one.opened
+
+    def _from_others(
+        self, state: TrainState, step: int | str, fit: Fit, found: LoadInfo | NoSnapshotError
+    ) -> LoadInfo:
+        """What is damaged here counts as lost, and other keepers bring it back; else it stays at `found`."""
+        why = ""
+        try:
+            self._buffers.replace_damaged(self._code_s)
+        except NoSnapshotError as error:
+            why = str(error)
+        try:
+            return self._read(self._restoring(why), state, step, fit)
+        except NoSnapshotError:
+            if isinstance(found, LoadInfo):
+                return found
+            raise
+
+    def _reach(self) -> None:
+        self._buffers.attach(start=self._coded)
+        if self._coded and not self._buffers.kept:
+            self._buffers.fetch(self._code_s)
 
     load = restore  # as a source of `resume`
 
@@ -376,6 +408,15 @@ class Snapshots:
     def latest(self) -> int | None:
         """The newest complete step; None: there is none."""
         return max(self.steps(), default=None)
+
+    def reachable(self) -> int | None:
+        """The step that restore() would find: the newest complete one of this host's keeper, else what the
+        others can bring back, which is brought here now. None: there is none."""
+        self._open_only()
+        self._behind.settle(self._timeout_s)
+        with suppress(NoSnapshotError):
+            self._reach()
+        return max((one.step for one in self._buffers.kept), default=None)
 
     def forget(self, after: int) -> None:
         """Gives up snapshots of steps beyond `after`: for a run that goes on from an older one."""

@@ -14,8 +14,8 @@ STANDING_BYTES_MAX = 256 << 10
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The newest snapshot of a trainer. `attached`: the trainer is there. `home`: it was, here; else it is
-    kept for whoever comes. `age_ms`: since it is complete here."""
+    """The newest snapshot of a trainer. `attached`: the trainer is there; else it is kept for whoever comes.
+    `age_ms`: since it is complete here."""
 
     trainer: str = bounded.name()
     step: int = bounded.taken()
@@ -45,6 +45,7 @@ class Standing:
     freed       trainers that nobody wants anything of
     known       the newest generation that it has heard of
     intact      the one whose share of data and parities is whole here; 0: none
+    doubts      what was brought here has wrong bytes: all look at what they gave
     """
 
     keeper: str = bounded.name()
@@ -56,6 +57,7 @@ class Standing:
     freed: tuple[Word, ...] = bounded.listed(Word, limits.TRAINERS_MAX)
     known: int = bounded.whole(0, 1 << 53)
     intact: int = bounded.whole(0, 1 << 53)
+    doubts: bool = bounded.flag()
 
     def encode(self) -> bytes:
         return bounded_json.dumps(asdict(self))

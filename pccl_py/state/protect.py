@@ -60,10 +60,12 @@ class Run:
         return self
 
     def _sources(self) -> list[Any]:
-        """Memory first, unless what is on the disk is of a later step."""
+        """Memory first, unless what is on the disk is of a later step: that of a lost host, which the others
+        bring back, may be of any."""
         if self._snapshots is None or self._checkpoints is None:
             return [self._snapshots, self._checkpoints]
-        here, there = self._snapshots.latest(), self._checkpoints.latest()
+        there = self._checkpoints.latest()
+        here = None if there is None else self._snapshots.reachable()
         if here is not None and there is not None and there > here:
             return [self._checkpoints, self._snapshots]
         return [self._snapshots, self._checkpoints]

@@ -17,11 +17,13 @@ class Cuts(Trouble):
 
     def plan(self) -> Callable[[], None]:
         order, kind = self.order(), self.draw.random()
+        if self.first():
+            kind = 0.0  # however short a run: somebody is cut off for so long that the others go on without
         lasts_s = 0.3 + 4.2 * self.draw.random()
         if kind < 0.45:
-            return lambda: self._isolate(order, LIMIT_S + 0.6 + lasts_s / 3)
+            return lambda: self.take(order, lambda actor: self._isolate(actor, LIMIT_S + 0.6 + lasts_s / 3))
         if kind < 0.65:
-            return lambda: self._isolate(order, 0.1 + lasts_s / 4)
+            return lambda: self.take(order, lambda actor: self._isolate(actor, 0.1 + lasts_s / 4))
         return lambda: self._cut_link(order[0], order[1], lasts_s, one_way=kind < 0.85)
 
     @property
@@ -30,10 +32,7 @@ class Cuts(Trouble):
         assert isinstance(house, Network)
         return house
 
-    def _isolate(self, order: list[int], lasts_s: float) -> None:
-        actor = self.victim(order)
-        if actor is None:
-            return
+    def _isolate(self, actor: Actor, lasts_s: float) -> None:
         self.happened(f"{actor.child.name} is cut off for {lasts_s:.2f} s")
         self._house.net.isolate(actor.place)
         self.run.scene.cut_off(actor)

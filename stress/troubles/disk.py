@@ -7,17 +7,20 @@ is room, steps are saved again.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 from ..checkpoint_savers import prepare
 from ..disk_saver import run_saver
 from ..processes import Child
+from ..promises import Promise
 from ..records import Record
 from ..small_disk import SmallDisk
 from .trouble import Run, Trouble
 
 SIZE = 24 << 20  # seven steps of a saver; it keeps two
 FILLED_EVERY_S = 0.02
+LOOK_S = 0.1
 TOLD_S, SAVED_S, LOADED_S = 6.0, 10.0, 20.0
 
 
@@ -32,7 +35,9 @@ class FullDisk(Trouble):
         self._root = self._disk.folder / "run"
         self._saver: Child | None = None
         self._durable = -1
-        self._full = self._over = False
+        self._full = self._busy = self._over = False
+        self._due: deque[Callable[[], None]] = deque()  # while one disk is full, another cannot be
+        self._asked: list[Promise] = []
         self.saved = self.unsaved = self.loads = self.kills = 0
 
     def begin(self, began: float, seconds: float) -> None:
@@ -46,7 +51,9 @@ class FullDisk(Trouble):
     def plan(self) -> Callable[[], None]:
         lasts_s, room = 2.5 + 1.5 * self.draw.random(), self.draw.choice((0, 0, 1 << 20, 4 << 20))
         killed = self.draw.random() < 0.5
-        return lambda: self._fill(lasts_s, room, killed)
+        if self.first():
+            room, killed = 0, False  # however short a run: who cannot save has to say so
+        return lambda: self._queue(lambda: self._fill(lasts_s, room, killed))
 
     # ---- what happens ----
 
@@ -58,17 +65,35 @@ class FullDisk(Trouble):
         )
         self._promise("has loaded what was there", LOADED_S, "loaded")
 
+    def _queue(self, fill: Callable[[], None]) -> None:
+        """Each is carried out, however slow the machine: the next one begins when all that is to come of the
+        one before has come of it."""
+        self._due.append(fill)
+        if not self._busy:
+            self._next()
+
+    def _next(self) -> None:
+        self._busy = bool(self._due)
+        if self._due:
+            self._due.popleft()()
+
     def _fill(self, lasts_s: float, room: int, killed: bool) -> None:
-        if self._full:
-            return
         self._full = True
         self.happened(f"the disk is full but {room >> 20} MiB, for {lasts_s:.1f} s")
         self._keep_full(room)
-        if room == 0:
-            self._promise("says that the disk is full", TOLD_S, "unsaved")
-        self.later(lasts_s, lambda: self._free(killed))
         if killed:
             self.later(lasts_s / 2, self._kill)
+        elif room == 0:
+            self._promise("says that the disk is full", TOLD_S, "unsaved")
+        self.later(lasts_s, lambda: self._when_settled(lambda: self._free(killed)))
+
+    def _when_settled(self, then: Callable[[], None]) -> None:
+        """Once no promise of savers is open any more. Until then they are neither killed nor given room."""
+        self._asked = [promise for promise in self._asked if self.run.promises.awaits(promise)]
+        if self._asked:
+            self.later(LOOK_S, lambda: self._when_settled(then))
+        else:
+            then()
 
     def _keep_full(self, room: int) -> None:
         """Savers retire old steps, which makes room."""
@@ -89,6 +114,7 @@ class FullDisk(Trouble):
         if not killed:
             took = self.measured("durable_after_room_ms")
             self._promise("has saved a step since there is room", SAVED_S, "durable", took_ms=took)
+        self.later(LOOK_S, lambda: self._when_settled(self._next))
 
     def _promise(
         self,
@@ -107,7 +133,8 @@ class FullDisk(Trouble):
             return not saver.alive or saver.killed_at is not None
 
         now = time.monotonic()
-        self.run.promises.make(f"{saver.name} {text}", now, within_s, kept, void=void, took_ms=took_ms)
+        text = f"{saver.name} {text}"
+        self._asked.append(self.run.promises.make(text, now, within_s, kept, void=void, took_ms=took_ms))
 
     # ---- what savers say ----
 

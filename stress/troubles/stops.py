@@ -19,13 +19,10 @@ class Stops(Trouble):
         long, order = self.draw.random() < 0.5, self.order()
         low, high = LONG_S if long else SHORT_S
         lasts_s = low + (high - low) * self.draw.random()
-        return lambda: self._stop(order, lasts_s)
+        return lambda: self.take(order, lambda actor: self._stop(actor, lasts_s))
 
-    def _stop(self, order: list[int], lasts_s: float) -> None:
+    def _stop(self, actor: Actor, lasts_s: float) -> None:
         scene = self.run.scene
-        actor = self.victim(order)
-        if actor is None:
-            return
         self.happened(f"{actor.child.name} is stopped for {lasts_s:.2f} s")
         scene.stop(actor)
         long = lasts_s > LIMIT_S

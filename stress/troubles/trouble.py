@@ -14,6 +14,7 @@ from ..scene import Actor, Scene
 from ..timetable import Timetable
 
 LIMIT_S = 2.0  # of heartbeats, by default: who is silent for so long is lost
+TAKEN_S, LOOK_S = 30.0, 0.1  # so long a victim is waited for, and looked for so often
 AGAIN_S = 12.0  # from when nothing keeps it from coming back until a peer that was evicted is a member
 
 
@@ -42,13 +43,14 @@ class Trouble:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.draw = random.Random(f"{run.seed} {self.name}")
-        self.count = 0
+        self.count = self._planned = 0
         self.samples: dict[str, list[float]] = {}
 
     def begin(self, began: float, seconds: float) -> None:
         """Notes all that will happen. Every draw is made here, whatever the run does."""
         for at_s in self._times(seconds):
             self.run.timetable.at(began + at_s, self.plan())
+            self._planned += 1
 
     def plan(self) -> Callable[[], None]:
         """One of them, drawn; called when it is due."""
@@ -56,6 +58,11 @@ class Trouble:
 
     def end(self) -> None:
         """Everything is as before; the peers leave now."""
+
+    @property
+    def over(self) -> bool:
+        """After end(): nothing of it goes on; asked until it is so."""
+        return True
 
     def close(self) -> None:
         """After the run, whatever became of it."""
@@ -71,6 +78,10 @@ class Trouble:
         self.count += 1
         self.run.scene.happened(text, sort=self.name)
 
+    def first(self) -> bool:
+        """Whether it is the first that is planned."""
+        return self._planned == 0
+
     def order(self) -> list[int]:
         """Places in a random order."""
         return self.draw.sample(range(self.run.places), self.run.places)
@@ -83,12 +94,24 @@ class Trouble:
                     return actor
         return None
 
+    def take(self, order: list[int], then: Callable[[Actor], None]) -> None:
+        """Calls `then` with the victim, as soon as there is one: after other troubles, or on a busy machine,
+        all may be down for a while."""
+        self._take(order, then, time.monotonic() + TAKEN_S)
+
+    def _take(self, order: list[int], then: Callable[[Actor], None], gives_up: float) -> None:
+        actor = self.victim(order)
+        if actor is not None:
+            then(actor)
+        elif time.monotonic() < gives_up:
+            self.later(LOOK_S, lambda: self._take(order, then, gives_up))
+
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         self.run.timetable.at(time.monotonic() + seconds, action)
 
     def _times(self, seconds: float) -> Iterator[float]:
-        at_s = min(1.0, seconds / 4) + self.draw.random() * self.every_s / 2
-        while at_s < max(seconds - 1.0, seconds / 2):
+        at_s = min(min(1.0, seconds / 4) + self.draw.random() * self.every_s / 2, seconds / 2)  # one at least
+        while at_s <= max(seconds - 1.0, seconds / 2):
             yield at_s
             at_s += self.every_s * (0.5 + self.draw.random())
 
@@ -116,10 +139,11 @@ class Trouble:
             )
 
     def comes_back(self, actor: Actor, why: str, took_ms: list[float] | None = None) -> None:
-        """It has been evicted, or will learn of it: it is a member again, and has a result."""
+        """It has been evicted, or will learn of it: it is a member again, and has a result. One that ends by
+        itself does not come back."""
 
         def void() -> bool:
-            return not actor.child.alive or actor.child.killed_at is not None or actor.leaving
+            return actor.child.killed_at is not None or actor.leaving
 
         now = time.monotonic()
         text = f"{actor.child.name} is a member again {why}"

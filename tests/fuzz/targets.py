@@ -11,8 +11,9 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from http.client import HTTPException
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,8 +32,9 @@ from pccl_py.checkpoint.manifest import Manifest, Piece, Shard, Tensor
 from pccl_py.checkpoint.rank_record import RankRecord
 from pccl_py.distributed import objects
 from pccl_py.errors import DamagedError, ProtocolError, StateError, VersionError
-from pccl_py.master import etcd_answers, etcd_gateway
-from pccl_py.snapshot import channel, messages, table
+from pccl_py.master import dashboard, etcd_answers, etcd_gateway
+from pccl_py.observe import trace_format
+from pccl_py.snapshot import channel, generation, messages, standing, table
 from pccl_py.snapshot import limits as snapshot_limits
 from pccl_py.values import bounded_json, tagged_decode, tagged_encode
 
@@ -185,6 +187,74 @@ def _greeting(data: bytes) -> None:
     same(int(data.split()[1]), snapshot_limits.PROTOCOL)
 
 
+def _standing(data: bytes) -> None:
+    found = standing.decode(data)
+    same(standing.decode(found.encode()), found)
+    assert all(held.lane.trainer == held.trainer for held in found.held)
+
+
+def _generation(data: bytes) -> None:
+    """And what every keeper asks it, before it codes anything."""
+    found = generation.decode(data)
+    same(generation.decode(found.encode()), found)
+    assert 0 <= found.losses() <= generation.KEEPERS_MAX
+    for number, group in enumerate(found.groups):
+        k, m = found.code(number)
+        assert k >= 1 and m >= 0 and k + m == len(group.shares)
+        assert len(found.parity_rows(number, 0)) == m
+    for keeper in found.keepers:
+        at = found.share_of(keeper)
+        assert at is not None and at[2].keeper == keeper
+    assert all(found.width(lane) % generation.WIDTH_UNIT == 0 for lane in range(found.lanes))
+    assert len(found.places()) == sum(len(one.lanes) for group in found.groups for one in group.shares)
+
+
+# ---- what a browser may say ----
+
+
+class _Caller:
+    """The socket of one that has said all it will."""
+
+    def __init__(self, said: bytes) -> None:
+        self._said, self.heard = said, b""
+
+    def makefile(self, mode: str, buffering: int) -> BytesIO:
+        return BytesIO(self._said)
+
+    def sendall(self, data: bytes | memoryview) -> None:
+        self.heard += bytes(data)
+
+    def settimeout(self, seconds: float) -> None:
+        pass
+
+    def setsockopt(self, *option: int) -> None:
+        pass
+
+
+class _Page:
+    """In place of the server. Who gets an answer has asked a local name."""
+
+    check_host = True
+
+    def report(self) -> dict[str, Any]:
+        return {"runs": {}, "events": []}
+
+
+def _dashboard(data: bytes) -> None:
+    caller = _Caller(data)
+    dashboard._Request(caller, ("127.0.0.1", 1), _Page())  # type: ignore[arg-type]
+    given = caller.heard
+    assert b"Traceback" not in given and len(given) < 1 << 20
+    if b" 200 OK\r\n" in given:
+        text = data.lower()
+        assert any(name in text for name in (b"localhost", b"127.", b"::1", b"0:0:0:0:0:0:0:1")), given[:200]
+        assert b"get" in text or b"head" in text
+
+
+def _trace(data: bytes) -> None:
+    trace_format.decode(data)
+
+
 def _objects(data: bytes) -> None:
     objects.decode(data)
 
@@ -212,7 +282,26 @@ _MESSAGES = [
     messages.Complete(0, 3, 100, 7),
     messages.Summary("run", "keeper", 5, (_TRAINER,)),
     messages.Refused("memory", "why", 5, 4),
+    messages.Protect("host:1", "key", True, False, "run", "", "", "rack 7", 2, 1000),
+    messages.Coded(5, 2, "why"),
 ]
+_HELD = standing.Held("t", 5, 100, 50, 7, True, 9)
+_WORDS = (standing.Word("t"),)
+_STANDING = standing.Standing("k", "rack 7", 2, (_HELD,), _WORDS, _WORDS, _WORDS, 4, 4, False)
+_SHARES = [generation.Share(f"k{at}", f"d{at}", (replace(_HELD.lane, trainer=f"t{at}"),)) for at in range(3)]
+_GENERATION = generation.arranged(4, 1, _SHARES, (generation.Missed("t9", "why"),))
+_ASKED = [
+    b"GET / HTTP/1.1\r\nHost: localhost:48149\r\n\r\n",
+    b"GET /status.json?x HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",
+    b"HEAD /metrics HTTP/1.0\r\nHost: [::1]:80\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nxx",
+]
+_DUMP = trace_format.HEADER.pack(
+    trace_format.MAGIC, 192, 64, 4096, 2, 10**18, 1, 2, 3, b"host", b"island"
+) + b"".join(
+    trace_format.ENTRY.pack(n, 10**9 * n, kind, 1, 1, 0, 1, 2, 0, 0, 2, 0, 64, 1)
+    for n, kind in ((1, 1), (2, 9))
+)
 _HEADER = b'{"__metadata__":{"a":"b"},"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}'
 
 TARGETS: dict[str, Target] = {
@@ -232,6 +321,10 @@ TARGETS: dict[str, Target] = {
     "hello": Target(_hello, (), [b'["a",["a","b"]]', b'["a",5]']),
     "journal": Target(_journal, (), [json.dumps(asdict(_PROGRESS)).encode()]),
     "keeper": Target(_keeper, (ProtocolError,), [messages.encode(message) for message in _MESSAGES]),
+    "standing": Target(_standing, (ProtocolError,), [_STANDING.encode()]),
+    "generation": Target(_generation, (ProtocolError,), [_GENERATION.encode()]),
+    "trace": Target(_trace, (trace_format.TraceError,), [_DUMP]),
+    "dashboard": Target(_dashboard, (), _ASKED),
     "greeting": Target(_greeting, (ProtocolError, VersionError), [channel.greeting()]),
     "objects": Target(
         _objects, (ProtocolError,), [objects.encode({"a": [1, 2.5, "x", b"y", (None, True)], 5: -7})]

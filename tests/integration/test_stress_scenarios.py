@@ -18,7 +18,7 @@ nightly = pytest.mark.nightly
 SOUND: list[Any] = [
     "master_kill",
     *(pytest.param(name, marks=nightly) for name in ("stop", "partition", "slow_link", "loss", "disk_full")),
-    *(pytest.param(name, marks=nightly) for name in ("clock_jump", "join_storm", "everything")),
+    *(pytest.param(name, marks=nightly) for name in ("clock_jump", "join_storm", "training", "everything")),
 ]
 
 # Scenario, what is done on purpose, minutes, what must be found.
@@ -34,6 +34,9 @@ PLANTED: list[Any] = [
     pytest.param("clock_jump", "clock", 0.2, "broken_promises", marks=nightly),
     pytest.param("clock_jump", "leak", 0.4, "leaks", marks=nightly),
     pytest.param("join_storm", "door", 0.1, "broken_promises", marks=nightly),
+    pytest.param("training", "drift", 0.2, "wrong_values", marks=nightly),
+    pytest.param("training", "stale", 0.3, "wrong_values", marks=nightly),
+    pytest.param("training", "orphan", 0.2, "leaks", marks=nightly),
     pytest.param("everything", "hang", 0.2, "hangs", marks=nightly),
 ]
 

@@ -407,3 +407,61 @@ def test_what_was_saved_does_not_live_longer_for_it(tmp_path: Path, kind: str) -
             saver.close()
         gc.collect()
         assert memory.expired()
+
+
+def grown(model: torch.nn.Linear, optimizer: torch.optim.Optimizer, how: str) -> None:
+    """The weight gets a row more, and with it what the optimizer keeps for it."""
+    wider = torch.cat([model.weight.detach(), torch.full((1, 3), 9.0)])
+    kept = optimizer.state.pop(model.weight)
+    if how == "data":
+        model.weight.data = wider
+    else:
+        model.weight = torch.nn.Parameter(wider)
+        optimizer.param_groups[0]["params"][0] = model.weight
+    moments = {name: torch.full((len(wider), 3), 2.0) for name in ("exp_avg", "exp_avg_sq")}
+    optimizer.state[model.weight] = {"step": kept["step"], **moments}
+
+
+@pytest.mark.parametrize("how", ["data", "parameter"])
+def test_a_state_that_changes_its_shape_between_saves_is_saved_as_it_is(tmp_path: Path, how: str) -> None:
+    model = torch.nn.Linear(3, 2, bias=False)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    state = {"model": model, "inner": optimizer}
+    before = model.weight.detach().clone()
+    with pccl.Checkpointer(tmp_path, keep=9) as saver:
+        saver.save(1, state)
+        saver.save(2, state)  # what is known of it holds
+        fence.before_write()
+        grown(model, optimizer, how)
+        saver.save(3, state)
+        saver.wait()
+    for step, rows in ((1, 2), (2, 2), (3, 3)):
+        other = torch.nn.Linear(3, rows, bias=False)
+        moments = torch.optim.AdamW(other.parameters())
+        loaded(tmp_path, {"model": other, "inner": moments}, step=step)
+        assert torch.equal(other.weight, model.weight if rows == 3 else before)
+        average = moments.state[other.weight]["exp_avg"]
+        assert average.shape == (rows, 3) and bool((average == 2).all()) is (rows == 3)
+    with pytest.raises(StateError, match=r"model/weight is F32\[2, 3\] here and F32\[3, 3\]"):
+        loaded(tmp_path, {"model": torch.nn.Linear(3, 2, bias=False)}, step=3)
+
+
+def test_tensors_that_are_dropped_after_the_call_are_saved_all_the_same(tmp_path: Path) -> None:
+    weight = torch.nn.Parameter(torch.arange(float(LARGE)))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    state: Any = {"model": torch.nn.ParameterDict({"w": weight}), "inner": optimizer}
+    with pccl.Checkpointer(tmp_path, pool_bytes=32 << 20) as saver:
+        saver._disk = _core.InjectedDisk("pwrite * delay 300")  # half of it has to wait for that
+        saver.save(1, state)
+        copied, _, total = saver.progress()
+        assert copied < total
+        del weight, optimizer, state
+        gc.collect()
+        noise = [torch.full((LARGE,), -1.0) for _ in range(2)]  # takes memory that was free
+        saver.wait()
+    del noise
+    blank = torch.nn.ParameterDict({"w": torch.nn.Parameter(torch.zeros(LARGE))})
+    loaded(tmp_path, {"model": blank}, parts=["model"])
+    assert torch.equal(blank["w"], torch.arange(float(LARGE)))

@@ -179,3 +179,31 @@ def test_windows_draw_every_algorithm_alike_on_all_peers() -> None:
     algorithms = {"auto", "ring", "direct", "exchange", "two-level"}
     assert {operation.algorithm for operation in drawn} == algorithms
     assert drawn == [operation for n in range(50) for operation in plan_window(3, n, Limits()).operations]
+
+
+def test_a_run_that_begins_again_counts_its_peers_anew() -> None:
+    """Peers 1 and 2 were killed, the run was over, and the peers 1 and 2 of the next one are others."""
+    since = {1: 10.0, 2: 10.0}
+    ledger = Ledger(lambda peer: since[peer])
+    assert ledger.commit(KEY, 1, (1, 2), 99, 11.0, everybody_lives) == []
+    assert ledger.commit(KEY, 2, (1, 2), 99, 11.1, everybody_lives) == []
+    since[1] = 20.0
+    assert "twice" in ledger.commit(KEY, 1, (1, 2), 98, 21.0, everybody_lives)[0]  # peer 2 is still there
+    since[2] = 20.0
+    ledger = Ledger(lambda peer: since[peer])
+    since[1] = since[2] = 10.0
+    assert ledger.commit(KEY, 1, (1, 2), 99, 11.0, everybody_lives) == []
+    since[1] = since[2] = 20.0
+    assert ledger.commit(KEY, 1, (1, 2), 98, 21.0, everybody_lives) == []
+    assert ledger.commit(KEY, 2, (1, 2), 98, 21.1, everybody_lives) == []
+    assert "twice" in ledger.commit(KEY, 2, (1, 2), 98, 21.2, everybody_lives)[0]
+
+
+def test_a_result_that_a_peer_of_the_run_before_lacks_is_no_fault() -> None:
+    since = {1: 10.0, 2: 10.0}
+    ledger = Ledger(lambda peer: since[peer])
+    ledger.commit(KEY, 1, (1, 2), 99, 11.0, everybody_lives)
+    since[2] = 20.0
+    assert ledger.close(30.0, lambda peer: None, lambda peer: peer == 2) == []
+    ledger.commit(KEY, 1, (1, 2), 99, 31.0, everybody_lives)
+    assert "never by [2]" in ledger.close(40.0, lambda peer: None, lambda peer: peer == 2)[0]

@@ -88,6 +88,17 @@ def test_starvation_is_what_the_kernel_counts() -> None:
     assert 0 <= waited_s(os.getpid()) < 1e4 and waited_s(1 << 22) == 0.0
 
 
+def test_starvation_is_remembered_for_as_long_as_it_excuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that had no core for 85 s had excuses for 60 of them only."""
+    monkeypatch.setattr("stress.starvation.waited_s", lambda pid: waited[0])
+    waited = [0.0]
+    starvation = Starvation(kept_s=200.0)
+    for second in range(160):
+        waited[0] = float(second)
+        starvation.look([1], float(second))
+    assert starvation.since(9.0) == 150.0
+
+
 def test_a_timetable_keeps_order() -> None:
     done: list[str] = []
     timetable = Timetable()

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -36,11 +36,19 @@ def master() -> Iterator[Master]:
 
 def kill_host(process: subprocess.Popen[str], keeper: str) -> None:
     """The trainer and its keeper, at once."""
+    kill_hosts({keeper: process})
+
+
+def kill_hosts(victims: Mapping[str, subprocess.Popen[str]]) -> None:
+    """By their keepers, which stand still before the first one is dead: nothing is repaired in between."""
     found = [ask.summary(path) for path in ask.sockets()]
-    (pid,) = [one.pid for one in found if one is not None and one.keeper == keeper]
-    process.kill()
-    os.kill(pid, signal.SIGKILL)
-    process.wait()
+    keepers = [one.pid for one in found if one is not None and one.keeper in victims]
+    assert len(keepers) == len(victims)
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in (*keepers, *(process.pid for process in victims.values())):
+            os.kill(pid, number)
+    for process in victims.values():
+        process.wait()
 
 
 @pytest.mark.deadline(120)
@@ -99,8 +107,7 @@ def test_more_losses_than_parities_are_told(master: Master, spawn: Callable[...,
     for victim in victims:
         take_coded(first, 0, first.newest_step + 1, COUNT)
         assert victim.stdout.readline()
-    for number, victim in zip((1, 2), victims, strict=True):
-        kill_host(victim, f"k{number}")
+    kill_hosts(dict(zip(("k1", "k2"), victims, strict=True)))
     successor = coded_buffers("run", master.address, 2, 1, keeper="new")
     successor.attach()
     with pytest.raises(NoSnapshotError, match=r"trainer 't2' is gone: any 2 of the 3 keepers of its code"):

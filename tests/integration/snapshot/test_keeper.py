@@ -145,7 +145,7 @@ def test_two_trainers_and_two_runs_on_one_host(capsys: pytest.CaptureFixture[str
     assert "attached" in capsys.readouterr().err
     several[2].close(free=False)
     assert cli(["snapshots", "free", "b", "--json"]) == 0
-    assert f'"bytes": {2 * limits.BUFFER_UNIT}' in capsys.readouterr().out
+    assert f'"bytes": {2 * memory.whole_units(plan_of(COUNT).file_bytes)}' in capsys.readouterr().out
     for held in several[:2]:
         held.close(free=True)
     gone()
@@ -180,7 +180,7 @@ def test_a_state_that_grows() -> None:
     take(held, 2, values(2, large))
     assert check(held, 2, large) == 2
     held.prepare(plan_of(large).file_bytes)
-    assert held.memory_bytes == 2 * (32 << 20)
+    assert held.memory_bytes == 2 * memory.whole_units(plan_of(large).file_bytes)
     take(held, 3, values(3, large))
     assert check(held, 3, large) == 3
     held.close(free=True)

@@ -58,7 +58,8 @@ def test_two_of_four_hosts_are_lost_and_the_other_two_go_on(
     again = gang(2)
     firsts = [lines(rank, lambda line: "source" in line)[0] for rank in again]
     for number, first in enumerate(firsts):
-        assert first["source"] == "snapshot" and coded <= first["step"] <= max(said) + 1
+        assert first["source"] == "snapshot", first["why"]
+        assert coded <= first["step"] <= max(said) + 1
         assert first["at"] == first["step"] and first["bits"] == said.get(first["step"], first["bits"])
         assert "'3'" in first["why"], number
     assert firsts[0]["step"] == firsts[1]["step"] and firsts[0]["bits"] == firsts[1]["bits"]

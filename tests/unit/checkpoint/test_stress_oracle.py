@@ -18,7 +18,7 @@ import torch.distributed.checkpoint as theirs
 from pccl_py.cli import main
 from stress.checkpoint_savers import ELEMENTS, TENSORS
 from stress.conversion_oracle import exports, faults_in, newest, value
-from stress.progress import signs_of, threads_of, works
+from stress.progress import WORK_S, signs_of, threads_of, works
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
@@ -134,3 +134,32 @@ def test_who_works_and_who_sleeps_can_be_told() -> None:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     assert threads_of(child) == "no such process"
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel does not count waits")
+def test_who_has_no_core_is_not_taken_for_one_who_hangs() -> None:
+    """On a busy machine a saver of low priority had 50 ms in a minute, and was called hung."""
+    core = min(os.sched_getaffinity(0))
+    children = []
+    for greedy in (True, False):
+        child = os.fork()
+        if child == 0:
+            os.sched_setaffinity(0, {core})
+            if not greedy:
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            while True:
+                pass
+        children.append(child)
+    try:
+        time.sleep(0.2)
+        before = signs_of(children[1])
+        until = time.monotonic() + 20
+        while (now := signs_of(children[1])).starved_s - before.starved_s < WORK_S:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert now.cpu_s - before.cpu_s < WORK_S  # by that alone it would be asleep
+        assert now.calls == before.calls and works(before, now)
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)

@@ -15,7 +15,7 @@ def held(trainer: str, step: int, *, attached: bool = True, age_ms: int = 0) -> 
 
 def says(keeper: str, *snapshots: Held, known: int = 0, intact: int = 0, **more: Any) -> Standing:
     words = {name: tuple(Word(one) for one in more.get(name, ())) for name in ("wants", "hopeless", "freed")}
-    one = Standing(keeper, keeper, 1, snapshots, **words, known=known, intact=intact)
+    one = Standing(keeper, keeper, 1, snapshots, **words, known=known, intact=intact, doubts=False)
     assert decode(one.encode()) == one
     return one
 

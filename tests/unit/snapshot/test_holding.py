@@ -197,3 +197,12 @@ def test_no_snapshot_is_of_no_step(kind: messages.Message) -> None:
     assert b'"step":-1' in data
     with pytest.raises(ProtocolError, match="step"):
         messages.decode(data)
+
+
+def test_what_comes_back_takes_the_place_of_empty_buffers(holding: Holding) -> None:
+    """They were made before anybody asked for what had been lost."""
+    table = memory.sealed_copy("test", b"table")
+    handed = messages.Slot("complete", limits.BUFFER_UNIT, 7, 100, 5, zlib.crc32(b"table"))
+    holding.adopt(handed, memory.make("test", limits.BUFFER_UNIT), table)
+    assert holding.newest is not None and holding.newest.step == 7
+    assert holding.memory_bytes == limits.BUFFER_UNIT

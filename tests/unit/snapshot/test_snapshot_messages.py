@@ -21,6 +21,7 @@ count = st.integers(0, limits.BUFFER_BYTES_MAX)
 number = st.integers(0, 1)
 crc = st.integers(0, 2**32 - 1)
 name = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=limits.NAME_CHARS_MAX)
+text = st.text(max_size=100)
 slot = st.builds(
     messages.Slot,
     state=st.sampled_from(messages.STATES),
@@ -39,6 +40,26 @@ MESSAGES = st.one_of(
     st.builds(messages.Begin, slot=number, step=taken),
     st.builds(messages.Complete, slot=number, step=taken, bytes=count, crc32=crc),
     st.builds(messages.Forget, step=step),
+    st.builds(
+        messages.Protect,
+        master=text,
+        secret_file=text,
+        encrypt=st.booleans(),
+        insecure=st.booleans(),
+        run_name=text,
+        listen=text,
+        advertise=text,
+        domain=name,
+        parity=st.integers(1, 255),
+        rate=count,
+    ),
+    st.builds(messages.AwaitCoded, step=taken, seconds=st.floats(0, 1e6)),
+    st.builds(messages.Coded, step=step, losses=st.integers(0, 255), fault=text),
+    st.builds(messages.Fetch, seconds=st.floats(0, 1e6)),
+    st.builds(messages.Fetched, step=step),
+    st.builds(
+        messages.Refused, code=st.sampled_from(["gone", "none"]), text=text, needed=count, available=count
+    ),
     st.builds(messages.Detach, free=st.booleans()),
     st.builds(messages.Free, force=st.booleans()),
     st.just(messages.AskSummary()),
