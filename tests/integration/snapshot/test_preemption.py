@@ -120,8 +120,12 @@ def test_who_ends_no_step_is_ended_in_time_and_a_second_signal_at_once(spawn: Sp
 import sys, time, torch, pccl_py as pccl
 weight = torch.nn.Parameter(torch.ones(3))
 inner = torch.optim.SGD([weight], lr=0.1)
-with pccl.protect(pccl.TrainState(model={"w": weight}, inner=inner), sigterm_s=float(sys.argv[1])):
+state = pccl.TrainState(model={"w": weight}, inner=inner)
+with pccl.protect(state, sigterm_s=float(sys.argv[1])) as run:
     print("in", flush=True)
+    while not run._preemption.asked:
+        time.sleep(0.01)
+    print("heard", flush=True)
     time.sleep(60)
 """
     late = spawn("-c", source, "0.3")
@@ -130,6 +134,7 @@ with pccl.protect(pccl.TrainState(model={"w": weight}, inner=inner), sigterm_s=f
         assert process.stdout.readline() == "in\n"
         process.send_signal(signal.SIGTERM)
     assert late.wait(20) == STATUS
+    assert twice.stdout.readline() == "heard\n"  # else two signals may come as one
     assert twice.poll() is None
     twice.send_signal(signal.SIGTERM)
     assert twice.wait(20) == -signal.SIGTERM
