@@ -6,7 +6,7 @@ successor takes up what it left; troubles/trainers.py judges what all of them sa
     step      step, digest                     its own state after that step, before anybody saves it
     window    number, digest, losses           the shared state; how many keepers may be lost now
     durable   step                             of its checkpoints
-    left                                       it was told to (SIGTERM)
+    left                                       it was told that the run is over (by the file OVER)
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 from .records import Writer
 
 SYNC_EVERY, SNAPSHOT_EVERY, CHECKPOINT_EVERY = 4, 6, 15
+OVER = "over"  # SIGTERM would be a preemption: its keeper would wait for a successor
 PAUSE_S = 0.03  # between two steps
 ELEMENTS = 4000
 
@@ -70,7 +71,6 @@ class Trainer:
         import torch
 
         self._task, self._out = task, out
-        self._leaving = False
         torch.manual_seed(1)  # all begin alike
         self._weight = torch.nn.Parameter(torch.randn(ELEMENTS))
         self._model = torch.nn.ParameterDict({"weight": self._weight})
@@ -80,11 +80,10 @@ class Trainer:
         logging.basicConfig(
             stream=sys.stderr, level=logging.INFO, format="%(relativeCreated)8d ms  %(message)s"
         )
-        signal.signal(signal.SIGTERM, self._on_term)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def run(self) -> None:
-        """Until it is told to leave."""
+        """Until the run is over."""
         import pccl_py as pccl
 
         task, name = self._task, str(self._task.number)
@@ -102,7 +101,7 @@ class Trainer:
             )  # fmt: skip
             with pccl.protect(state, comm, snapshots=keep, checkpoints=saver) as self._run:
                 self._tell_resumed()
-                while not self._leaving:
+                while not (task.folder / OVER).exists():
                     self._step(outer, keep, saver)
                 if task.sabotage == "orphan":
                     raise SystemExit("sabotage: its keeper is not told that all is over")
@@ -159,6 +158,3 @@ class Trainer:
         for held in self._inner.state.values():
             found.update(held["momentum_buffer"].numpy().tobytes())
         return found.hexdigest()[:32]
-
-    def _on_term(self, *_: Any) -> None:
-        self._leaving = True

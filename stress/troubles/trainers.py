@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import clock
-from ..diloco_trainer import Trainer, TrainerTask, prepare
+from ..diloco_trainer import OVER, Trainer, TrainerTask, prepare
 from ..processes import Child
 from ..promises import Promise
 from ..records import Record, Writer
@@ -205,11 +205,10 @@ class Trainers(Trouble):
 
     def end(self) -> None:
         self._over_at = time.monotonic() + LEFT_S
+        (self.run.scene.fleet.folder / self._named / OVER).touch()
         for seat in self._seats:
-            if seat.child is not None and seat.child.alive and seat.child.killed_at is None:
-                if seat.child.stopped:
-                    self.run.scene.fleet.resume(seat.child)
-                self.run.scene.fleet.ask_to_leave(seat.child)
+            if seat.child is not None and seat.child.alive and seat.child.stopped:
+                self.run.scene.fleet.resume(seat.child)
 
     @property
     def over(self) -> bool:
