@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
+
 from ..checkpoint.coordination import Coordination
 from ..checkpoint.stats import LoadInfo
 from ..checkpoint.targets import Fit
@@ -27,7 +30,7 @@ class Restoring:
     ) -> None:
         self._buffers, self._coordination, self._connect = buffers, coordination, connect
         self._timeout_s, self._code_s, self._coded = timeout_s, code_s, coded
-        self._restores = 0
+        self._restores = self._looks = 0
         self._strangers: list[Buffers] = []  # of trainers that are no ranks now: freed after the next
 
     def reach(self) -> None:
@@ -35,6 +38,20 @@ class Restoring:
         self._buffers.attach(start=self._coded)
         if self._coded and not self._buffers.kept:
             self._buffers.fetch(self._code_s)
+
+    def is_older_than(self, durable: int | None) -> bool:
+        """Whether the newest step that all ranks hold is; the same on all of them. Those that have no
+        snapshot, or no checkpoint, had no part in it."""
+        with suppress(NoSnapshotError):
+            self.reach()
+        mine = {"steps": [one.step for one in self._buffers.kept], "durable": durable}
+        self._looks += 1
+        said = self._coordination.exchange(f"older/{self._looks}", json.dumps(mine).encode(), self._timeout_s)
+        told = [json.loads(words) for words in said]
+        held = [set(one["steps"]) for one in told if one["steps"]]
+        newest = max(set.intersection(*held), default=None) if held else None
+        on_disk = min((one["durable"] for one in told if one["durable"] is not None), default=None)
+        return newest is not None and on_disk is not None and bool(newest < on_disk)
 
     def into(self, state: TrainState, step: int | str, fit: Fit) -> LoadInfo:
         """Raises NoSnapshotError, StateError."""

@@ -352,14 +352,12 @@ class Snapshots:
         """The newest complete step; None: there is none."""
         return max(self.steps(), default=None)
 
-    def reachable(self) -> int | None:
-        """The step that restore() would find: the newest complete one of this host's keeper, else what the
-        others can bring back, which is brought here now. None: there is none."""
+    def is_older_than(self, durable: int | None) -> bool:
+        """Whether restore() would find an older step than `durable`, the newest checkpoint's that this rank sees
+        (None: there is none). All ranks call it, and hear the same. What others can bring back comes now."""
         self._open_only()
         self._behind.settle(self._timeout_s)
-        with suppress(NoSnapshotError):
-            self._restoring.reach()
-        return max((one.step for one in self._buffers.kept), default=None)
+        return self._restoring.is_older_than(durable)
 
     def forget(self, after: int) -> None:
         """Gives up snapshots of steps beyond `after`: for a run that goes on from an older one."""

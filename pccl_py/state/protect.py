@@ -64,9 +64,7 @@ class Run:
         bring back, may be of any."""
         if self._snapshots is None or self._checkpoints is None:
             return [self._snapshots, self._checkpoints]
-        there = self._checkpoints.latest()
-        here = None if there is None else self._snapshots.reachable()
-        if here is not None and there is not None and there > here:
+        if self._snapshots.is_older_than(self._checkpoints.latest()):
             return [self._checkpoints, self._snapshots]
         return [self._snapshots, self._checkpoints]
 

@@ -20,8 +20,8 @@ class Snapshots:
     def latest(self) -> None:
         return None
 
-    def reachable(self) -> int | None:
-        return self.coded
+    def is_older_than(self, durable: int | None) -> bool:
+        return self.coded is not None and durable is not None and self.coded < durable
 
 
 class Checkpoints:
