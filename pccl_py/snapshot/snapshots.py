@@ -353,8 +353,8 @@ class Snapshots:
         return max(self.steps(), default=None)
 
     def is_older_than(self, durable: int | None) -> bool:
-        """Whether restore() would find an older step than `durable`, the newest checkpoint's that this rank sees
-        (None: there is none). All ranks call it, and hear the same. What others can bring back comes now."""
+        """Whether restore() would find an older step than `durable`, of the newest checkpoint that this rank
+        sees (None: none). All ranks call it, and hear the same. What others can bring back comes now."""
         self._open_only()
         self._behind.settle(self._timeout_s)
         return self._restoring.is_older_than(durable)
