@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -163,3 +165,28 @@ def test_who_has_no_core_is_not_taken_for_one_who_hangs() -> None:
         for child in children:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+
+
+CONVERSION = """
+import os, sys
+from pathlib import Path
+from stress.checkpoint_savers import Task, prepare
+from stress.checkpoint_conversions import Conversions
+from stress.conversion_oracle import faults_in
+prepare("convert")
+before = set(sys.modules)
+root = Path(sys.argv[1])
+Conversions(Task(root, os.pipe()[1], 1, None, False))._convert(1)
+assert not faults_in(root)
+print(*(set(sys.modules) - before), file=sys.stderr)
+"""
+
+
+def test_a_saver_that_converts_finds_torch_imported(tmp_path: Path) -> None:
+    """Before the forks, not in each: on a busy machine that took longer than a silence may be."""
+    command = [sys.executable, "-W", "ignore", "-c", CONVERSION, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found = done.stderr.split()
+    assert len(found) < 60, found  # some small ones that torch asks for at its first use; it were 709
+    assert not {name.partition(".")[0] for name in found} & {"sympy", "pccl_py", "safetensors"}
