@@ -47,7 +47,8 @@ def test_what_a_process_holds() -> None:
     with ExitStack() as held:
         for _ in range(5):
             held.enter_context(open(os.devnull))
-        ballast = held.enter_context(mmap.mmap(-1, 64 << 20))  # the heap may have as much that was freed
+        # Not of the heap, which may have as much that was freed.
+        ballast = held.enter_context(mmap.mmap(-1, 64 << 20, mmap.MAP_PRIVATE))
         ballast.write(b"x" * len(ballast))
         after = sample(os.getpid(), 1.0)
     assert before is not None and after is not None
