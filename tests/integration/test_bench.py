@@ -74,6 +74,7 @@ def test_all_reduce_alone() -> None:
 
 
 @needs_torch
+@pytest.mark.nightly
 @pytest.mark.deadline(150)
 def test_snapshot_coded() -> None:
     found = bench("snapshot", "--size", "8M", "--repeats", "1", "--parts", "coded")

@@ -89,7 +89,6 @@ TRAPPED = {"quantize", "reduce"}  # within a reduction, for sure
 PHASES = [
     ("diloco", "reduce"),
     ("diloco", "commit"),
-    ("diloco", "model"),
     ("int8", "counts"),
     ("int8", "quantize"),
     ("async", "overlap"),
@@ -97,6 +96,7 @@ PHASES = [
 ]
 AT_NIGHT = [
     ("diloco", "outer"),
+    ("diloco", "model"),
     ("int8", "reduce"),
     ("int8", "commit"),
     ("int8", "outer"),
@@ -146,9 +146,9 @@ def test_killed_in_each_phase(spawn: Spawn, master: Master, kind: str, phase: st
     ("kind", "late"),
     [
         ("int8", ()),
-        ("streaming int4", ()),
         ("int8", ("--interrupt-late",)),
-        ("diloco", ("--interrupt-late",)),
+        pytest.param("streaming int4", (), marks=pytest.mark.nightly),
+        pytest.param("diloco", ("--interrupt-late",), marks=pytest.mark.nightly),
     ],
 )
 def test_interrupted_in_a_reduction(spawn: Spawn, master: Master, kind: str, late: tuple[str, ...]) -> None:

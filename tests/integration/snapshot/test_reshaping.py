@@ -76,6 +76,7 @@ def test_two_of_four_hosts_are_lost_and_the_other_two_go_on(
     assert firsts[0]["bits"] == wanted[firsts[0]["step"]]
 
 
+@pytest.mark.nightly
 @pytest.mark.deadline(300)
 def test_ranks_of_one_host_become_more_and_fewer(master: Master, spawn: Spawn, tmp_path: Path) -> None:
     def gang(store: str, world: int, steps: int) -> list[list[dict[str, Any]]]:
