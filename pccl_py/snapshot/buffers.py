@@ -233,6 +233,8 @@ class Buffers:
         except KeeperLost:
             pass
         keeper, self.keeper = self.keeper, None
+        for slot in range(SLOTS):  # what was empty has made room for what comes
+            self._unmap(slot)
         keeper.close()
         self.attach()
         return bool(self.kept)

@@ -61,9 +61,11 @@ class Rooms:
         """Makes a part of what lanes with so many bytes of parities will need; whether something is left."""
         wanted = [size for size in sizes if size for _ in range(GENERATIONS)]
         have = sorted(room.bytes for room in (*self._used, *self._free))
-        for room in self._free:
-            if room.fill():
+        try:
+            if any(room.fill() for room in self._free):
                 return True
+        except OSError:  # it is needed by somebody else
+            return False
         lacking = [size for size in wanted if not _take_from(have, size)]
         if not lacking or sum(lacking) > memory.available():
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ class Snapshots:
         named = run or getattr(comm, "run_name", "") or "run"
         protect = protect_by(comm, parity, domain, rate_limit) if parity else None
         self._code_s, self._coded = code_s, bool(parity)
-        self._trainers: tuple[str, ...] = ()
+        self._trainers: tuple[str, ...] | None = None  # of all ranks, once they were asked
         self._fault = ""
         self._buffers = Buffers(
             named, trainer or _trainer(self._world), keeper, orphan_s, timeout_s, protect, code_s
@@ -125,6 +126,7 @@ class Snapshots:
         self._restoring = Restoring(
             self._buffers, self._coordination, connect, timeout_s, code_s, self._coded
         )
+        self._preparing = threading.Lock()  # buffers between a look for one and the first copy into it
         self._behind = Behind(self._look_after_keeper)
         self._known = KnownStates()
         self._count = 0  # bytes of the last state
@@ -149,11 +151,23 @@ class Snapshots:
         if type(step) is not int or not 0 <= step <= limits.STEP_MAX:
             raise UsageError(f"step {step!r}: a whole number, 0 or more")
         due = self._flushes.due(step, last)
+        with self._preparing:
+            pending = self._begun(step, state, due, begun)
+        if pending is None:
+            return False
+        pending.blocked_s = time.perf_counter() - begun
+        self._behind.do(
+            Job(f"the snapshot of step {step}", lambda: self._finish(pending), pending.staged.fail)
+        )
+        return True
+
+    def _begun(self, step: int, state: Any, due: bool, begun: float) -> _Pending | None:
+        """None: skipped."""
         try:
             self._behind.raise_fault()
             if self._on_busy == "skip" and not due and self._is_busy():
                 self._skipped += 1
-                return False
+                return None
             self._behind.wait(self._timeout_s)
             state = self._known.of(state)
             taken = state.take(self._world)
@@ -165,11 +179,7 @@ class Snapshots:
                 self._flushes.refuse(step, error)
             raise
         self._start(pending, due)
-        pending.blocked_s = time.perf_counter() - begun
-        self._behind.do(
-            Job(f"the snapshot of step {step}", lambda: self._finish(pending), pending.staged.fail)
-        )
-        return True
+        return pending
 
     def _is_busy(self) -> bool:
         fd = self._buffers.spare_fd
@@ -228,7 +238,7 @@ class Snapshots:
                 content,
                 (job.block_crcs, job.region_crcs),
             )
-            table = encode(Table(self._world.size, BLOCK_BYTES, record, self._names(pending.step)))
+            table = encode(Table(self._world.size, BLOCK_BYTES, record, self._names()))
             self._buffers.complete(pending.slot, pending.step, size, table)
         except BaseException as error:
             self._failed += 1
@@ -244,16 +254,16 @@ class Snapshots:
         if not self._fault:
             self._restoring.close_strangers(free=True)
 
-    def _names(self, step: int) -> tuple[str, ...]:
+    def _names(self) -> tuple[str, ...]:
         """Of the trainers of all ranks, for those who restore with another number of them."""
-        if not self._trainers:
+        if self._trainers is None:  # once: others may have all names where one waited in vain
             name, limit = self._buffers.trainer.encode(), min(self._timeout_s, NAMES_S)
             try:
-                said = self._coordination.exchange(f"names/{step}", name, limit)
+                said = self._coordination.exchange("names", name, limit)
+                self._trainers = tuple(word.decode() for word in said)
             except CheckpointError as error:
-                logger.warning("a snapshot that these ranks alone can restore: %s", error)
-                return ()
-            self._trainers = tuple(word.decode() for word in said)
+                logger.warning("snapshots that these ranks alone can restore: %s", error)
+                self._trainers = ()
         return self._trainers
 
     def _make_buffers(self) -> None:
@@ -266,9 +276,13 @@ class Snapshots:
     def _look_after_keeper(self) -> bool:
         """Behind the training, while there is nothing to do. A dead keeper's successor gets what it held."""
         if self._buffers.is_lost():
-            self._buffers.reattach()
-            if self._count:
-                self._buffers.prepare(self._count)
+            if self._preparing.acquire(blocking=False):  # else a take has its buffers in hand
+                try:
+                    self._buffers.reattach()
+                    if self._count:
+                        self._buffers.prepare(self._count)
+                finally:
+                    self._preparing.release()
         else:
             self._buffers.look()
         return True

@@ -16,6 +16,7 @@ from typing import Any
 
 logger = logging.getLogger("pccl_py")
 LEFT_S = 20.0
+JOIN_S = 5.0  # it has nothing left to do
 STATUS = 128 + signal.SIGTERM  # of a process that ends by it, politely
 
 
@@ -33,6 +34,7 @@ class Preemption:
         self._begun = self._passed_on = False
         self._over = threading.Event()
         self._reads = self._writes = -1
+        self._thread: threading.Thread | None = None
 
     @property
     def asked(self) -> bool:
@@ -59,14 +61,16 @@ class Preemption:
             return
         self._former = former
         self._reads, self._writes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        threading.Thread(target=self._watch, name="pccl-preemption", daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, name="pccl-preemption", daemon=True)
+        self._thread.start()
         self._begun = True
         signal.signal(signal.SIGTERM, self._heard)
 
     def _heard(self, number: int, frame: Any) -> None:
         """Takes no lock: whatever the training does may hold it."""
-        if os.getpid() != self._process or self.asked:  # a forked child; somebody without patience
-            if not self._passed_on:
+        child = os.getpid() != self._process
+        if child or self.asked or not self._begun:  # or somebody without patience
+            if child or not self._passed_on or callable(self._former):  # else it is about to end politely
                 self._at_once(frame)
             return
         self._asked_at = time.monotonic()
@@ -91,9 +95,9 @@ class Preemption:
 
     def pass_on(self) -> None:
         """The handler before has its turn; where that is the system's, SystemExit."""
-        self._over.set()
         if not self.asked or self._passed_on:
             return
+        self._over.set()
         self._passed_on = True
         if callable(self._former):
             self._former(signal.SIGTERM, None)
@@ -110,3 +114,8 @@ class Preemption:
         # Methods of one object are equal, not identical.
         if signal.getsignal(signal.SIGTERM) == self._heard:
             signal.signal(signal.SIGTERM, self._former)
+        if self._thread is not None:
+            self._thread.join(JOIN_S)
+            if not self._thread.is_alive():
+                os.close(self._reads)
+                os.close(self._writes)
