@@ -31,7 +31,8 @@ class Restoring:
         self._buffers, self._coordination, self._connect = buffers, coordination, connect
         self._timeout_s, self._code_s, self._coded = timeout_s, code_s, coded
         self._restores = self._looks = 0
-        self._strangers: list[Buffers] = []  # of trainers that are no ranks now: freed after the next
+        self._strangers: list[Buffers] = []  # of trainers that are no ranks now
+        self._since = 0  # snapshots that this rank took since it read theirs
 
     def reach(self) -> None:
         """Attaches to the keeper, which has the others' help where it has nothing. Raises NoSnapshotError."""
@@ -88,6 +89,7 @@ class Restoring:
             return one.into(state, step, fit)
         finally:
             self._strangers += one.opened
+            self._since = 0
 
     def _from_others(
         self, state: TrainState, step: int | str, fit: Fit, found: LoadInfo | NoSnapshotError
@@ -104,6 +106,13 @@ class Restoring:
             if isinstance(found, LoadInfo):
                 return found
             raise
+
+    def taken(self) -> None:
+        """A new snapshot is complete here. After the second one all ranks have their first, since each waits
+        for it before its next: what was of other ranks is of no use then."""
+        self._since += 1
+        if self._since > 1:
+            self.close_strangers(free=True)
 
     def close_strangers(self, *, free: bool) -> None:
         while self._strangers:

@@ -69,6 +69,14 @@ def own_words(trainer: str, kept: Sequence[Kept], why: str) -> dict[str, Any]:
     }
 
 
+def uncovered(tables: Sequence[Table]) -> list[str]:
+    """Which of the ranks that took a snapshot together are not among these: others take one, and are killed
+    before all of them have a new one, while the older one is of more ranks."""
+    world = max((table.world for table in tables), default=0)
+    lacking = sorted(set(range(world)) - {table.record.rank for table in tables})
+    return [f"ranks {lacking} of the {world} that took it are not in memory"] if lacking else []
+
+
 class Several:
     """`own`: this rank's buffers; `beside`: makes those of another trainer's, at the same keeper. `connect`:
     a Communicator of these ranks alone, by a name; None: there is no run to meet in. `opened`: buffers of
@@ -100,6 +108,7 @@ class Several:
             with ExitStack() as open_ones:
                 verified, fault = self._verified(mine, candidate, told, has, open_ones)
                 tables, faults = self._tables(verified, fault)
+                faults = faults or uncovered([table for _, table in tables.values()])
                 if faults:
                     skipped.append((candidate, "; ".join(faults)))
                     continue

@@ -252,7 +252,7 @@ class Snapshots:
         if self._coded:  # the other buffer is needed until this one is coded
             self._fault = self._buffers.await_coded(pending.step, self._code_s)
         if not self._fault:
-            self._restoring.close_strangers(free=True)
+            self._restoring.taken()
 
     def _names(self) -> tuple[str, ...]:
         """Of the trainers of all ranks, for those who restore with another number of them."""
