@@ -287,6 +287,7 @@ def _request(
         channel.send(connection, message, fds)
         answer, given = channel.receive(connection)
     except TimeoutError:
+        connection.close()  # what comes late would be taken for the answer to the next request
         raise KeeperLost("the keeper does not answer") from None
     except OSError as error:
         raise KeeperLost(f"the keeper is gone: {error}") from None
