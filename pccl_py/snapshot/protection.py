@@ -163,8 +163,10 @@ class Protection:
         self.emptied |= bool(over) and not self.holdings
 
     def spoil(self, lane: Lane) -> None:
-        """Its bytes are damaged. A trainer that is there goes on, and takes its next one."""
-        if lane.trainer in self.attached():
+        """Its bytes are damaged. A trainer that is there goes on, and takes its next one; what is newer than
+        that is sound."""
+        newest = self.holdings[lane.trainer].newest
+        if lane.trainer in self.attached() or (newest is not None and newest.step > lane.step):
             self._spoilt.add((lane.trainer, lane.step))
         else:
             self._drop(lane.trainer)

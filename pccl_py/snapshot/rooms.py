@@ -60,17 +60,28 @@ class Rooms:
     def expect(self, sizes: Sequence[int]) -> bool:
         """Makes a part of what lanes with so many bytes of parities will need; whether something is left."""
         wanted = [size for size in sizes if size for _ in range(GENERATIONS)]
-        have = sorted(room.bytes for room in (*self._used, *self._free))
+        have = sorted(room.bytes for room in (*self._used, *self._taken, *self._free))
         try:
             if any(room.fill() for room in self._free):
                 return True
         except OSError:  # it is needed by somebody else
             return False
         lacking = [size for size in wanted if not _take_from(have, size)]
-        if not lacking or sum(lacking) > memory.available():
+        if not lacking:
+            return False
+        self._give_up(have)
+        if sum(lacking) > memory.available():
             return False
         self._free.append(Room(lacking[0]))
         return True
+
+    def _give_up(self, useless: list[int]) -> None:
+        """Those that are free and too small: snapshots have grown, or there are fewer keepers."""
+        for room in list(self._free):
+            if room.bytes in useless:
+                useless.remove(room.bytes)
+                self._free.remove(room)
+                room.close()
 
     def take(self, sizes: Sequence[tuple[int, int]]) -> list[Bytes]:
         """For the next generation: rows and their width, by lane. What was taken before and does not count

@@ -75,3 +75,18 @@ def test_parts_are_made_one_after_the_other() -> None:
 def test_where_there_is_no_memory_nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda: 3 * MIB)
     assert not Rooms().expect([2 * MIB])  # two of them are needed
+
+
+def test_what_is_too_small_for_what_comes_is_given_back() -> None:
+    """As the state grows, or there are fewer keepers, each width once had two rooms of its own."""
+    rooms = Rooms()
+    for size in (2, 4, 6, 8):
+        made(rooms, [size * MIB])
+        rooms.take([(1, size * MIB)])
+        rooms.count()
+    made(rooms, [8 * MIB])
+    assert sum(room.bytes for room in (*rooms._used, *rooms._free)) <= 2 * 8 * MIB + 6 * MIB
+    rooms.take([(1, 8 * MIB)])  # and was not counted: the others said no
+    before = len(rooms._used) + len(rooms._taken) + len(rooms._free)
+    made(rooms, [8 * MIB])
+    assert len(rooms._used) + len(rooms._taken) + len(rooms._free) == before
