@@ -21,17 +21,34 @@ class Hosts:
 
     def __init__(self, crew: Crew, place: str, transport: str) -> None:
         self._crew, self._place, self._transport = crew, place, transport
+        self._trainers: list[Worker] = []
 
     def start(self, number: int, host: int | str) -> Worker:
-        return self._crew.start(
+        trainer = self._crew.start(
             f"trainer {number}", partial(CodedTrainer, host, number, self._place, self._transport)
         )
+        self._trainers.append(trainer)
+        return trainer
 
     def kill(self, trainer: Worker) -> None:
         """With its keeper, at the same moment."""
         keeper = trainer.call("keeper")
         os.kill(keeper, signal.SIGKILL)
+        self._end(trainer)
+
+    def _end(self, trainer: Worker) -> None:
+        self._trainers.remove(trainer)
         self._crew.end(trainer)
+
+    def end(self) -> None:
+        """Trainers first: they would replace a keeper that is killed, and hand it their snapshots."""
+        for trainer in list(self._trainers):
+            self._end(trainer)
+        for socket in ask.sockets():
+            with suppress(PcclError, OSError):
+                told = ask.summary(socket)
+                if told is not None:
+                    os.kill(told.pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -40,14 +57,11 @@ def hosts(crew: Crew, transport: str) -> Iterator[Hosts]:
     place = tempfile.mkdtemp(prefix="pb-")  # short: a socket's path is
     before = os.environ.get("XDG_RUNTIME_DIR")
     os.environ["XDG_RUNTIME_DIR"] = place
+    all_of_them = Hosts(crew, place, transport)
     try:
-        yield Hosts(crew, place, transport)
+        yield all_of_them
     finally:
-        for socket in ask.sockets():
-            with suppress(PcclError, OSError):
-                told = ask.summary(socket)
-                if told is not None:
-                    os.kill(told.pid, signal.SIGKILL)
+        all_of_them.end()
         if before is None:
             del os.environ["XDG_RUNTIME_DIR"]
         else:
