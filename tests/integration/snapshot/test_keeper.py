@@ -215,12 +215,14 @@ def test_a_keeper_of_another_version() -> None:
         def greet() -> None:
             connection, _ = listener.accept()
             with connection:
-                connection.send(b"pccl-keeper 2")
+                connection.send(b"pccl-keeper %d" % (limits.PROTOCOL + 1))
                 connection.recv(100)
 
         thread = threading.Thread(target=greet)
         thread.start()
-        with pytest.raises(VersionError, match="version 2 of the protocol.*snapshots free"):
+        with pytest.raises(
+            VersionError, match=rf"version {limits.PROTOCOL + 1} of the protocol.*snapshots free"
+        ):
             buffers("run").attach()
         thread.join()
 

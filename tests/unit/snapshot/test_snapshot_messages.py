@@ -152,7 +152,7 @@ def test_something_else_at_the_socket(data: bytes) -> None:
 
 def test_another_version_is_told_apart() -> None:
     channel.check_greeting(channel.greeting(), "it")
-    with pytest.raises(VersionError, match="version 99 .* release 1.*snapshots free"):
+    with pytest.raises(VersionError, match=rf"version 99 .* release {limits.PROTOCOL}:.*snapshots free"):
         channel.check_greeting(b"pccl-keeper 99", "it")
 
 
