@@ -59,6 +59,6 @@ def of_process_group() -> LastStep:
     try:
         store = store.clone()  # a connection that no other thread waits on
     except (AttributeError, RuntimeError, NotImplementedError):
-        pass
+        pass  # some kinds of stores cannot be: then the group's own, where a look may wait for its turn
     _made += 1
     return LastStep(store, str(_made))

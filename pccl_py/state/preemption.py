@@ -55,9 +55,9 @@ class Preemption:
     def begin(self) -> None:
         former = signal.getsignal(signal.SIGTERM)
         main = threading.current_thread() is threading.main_thread()
-        if (
-            self._within_s is None or former is None or not main
-        ):  # None: a handler that is no function of ours
+        if self._within_s is None or not main:
+            return
+        if former is None:  # a handler of C, which nobody could give its turn
             return
         self._former = former
         self._reads, self._writes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
