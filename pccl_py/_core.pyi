@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 import typing_extensions
-__all__: list[str] = ['Completions', 'DTYPES', 'Disk', 'InjectedDisk', 'Master', 'MemoryCapture', 'Operation', 'Peer', 'QUANTIZATIONS', 'ReadStats', 'ReedSolomon', 'SaveReceipt', 'ShardSave', 'ShardWriter', 'StagingPool', 'StateOperation', 'Stripes', 'TensorMemory', 'Timing', 'code_groups', 'copy_crc32c', 'crc32', 'crc32_combine', 'crc32c', 'crc32c_combine', 'decode_into', 'encode_into', 'galois_encode', 'galois_levels', 'galois_multiply_add', 'instruction_sets', 'libssl_name', 'name_libssl', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'read_verified', 'reduce', 'rs_coefficient', 'shared_bytes']
+__all__: list[str] = ['Completions', 'DTYPES', 'Disk', 'Glimpses', 'InjectedDisk', 'Master', 'MemoryCapture', 'Operation', 'Peer', 'Prefetch', 'QUANTIZATIONS', 'ReadStats', 'ReedSolomon', 'SaveReceipt', 'ShardSave', 'ShardWriter', 'StagingPool', 'StateOperation', 'Stripes', 'TensorMemory', 'Timing', 'code_groups', 'copy_crc32c', 'crc32', 'crc32_combine', 'crc32c', 'crc32c_combine', 'decode_into', 'encode_into', 'galois_encode', 'galois_levels', 'galois_multiply_add', 'instruction_sets', 'libssl_name', 'name_libssl', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'read_verified', 'reduce', 'rs_coefficient', 'shared_bytes']
 class Timing:
     def __init__(self) -> None:
         ...
@@ -442,6 +442,35 @@ class MemoryCapture:
     @property
     def staged(self) -> bool:
         ...
+class Prefetch:
+    """
+    Asks for memory that is about to be read in many places.
+    """
+    def __init__(self, places: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]]) -> None:
+        """
+        Addresses and bytes; any, for none is read.
+        """
+    def begin(self) -> None:
+        """
+        Returns at once; the caches are filled meanwhile.
+        """
+    @property
+    def lines(self) -> int:
+        """
+        Cache lines that begin() asks for.
+        """
+class Glimpses:
+    """
+    A few bytes of each of many tensors.
+    """
+    def __init__(self, places: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]]) -> None:
+        """
+        Addresses and bytes: memory that somebody holds.
+        """
+    def take(self, first: typing.SupportsInt | typing.SupportsIndex, last: typing.SupportsInt | typing.SupportsIndex) -> bytes:
+        """
+        Of places [first, last), one after the other.
+        """
 class ReedSolomon:
     def __init__(self, k: typing.SupportsInt | typing.SupportsIndex, m: typing.SupportsInt | typing.SupportsIndex, level: str = '') -> None:
         ...

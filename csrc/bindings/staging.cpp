@@ -1,9 +1,11 @@
 // Staging and saving of checkpoints: the pool, one save, and CRC-32.
 #include <unistd.h>
 
+#include "base/prefetch.hpp"
 #include "bindings/capture.hpp"
 #include "kernels/crc32.hpp"
 #include "runtime/shard_save.hpp"
+#include "staging/glimpses.hpp"
 
 namespace pccl::bindings {
 
@@ -200,6 +202,43 @@ void bind_save(py::module_& module) {
            "Also after the save has ended: the slab is not used again before.");
 }
 
+using Places = std::vector<std::pair<std::uint64_t, std::uint64_t>>;
+
+void bind_prefetch(py::module_& module) {
+  py::class_<Prefetch>(module, "Prefetch", "Asks for memory that is about to be read in many places.")
+      .def(py::init([](const Places& places) {
+             Prefetch prefetch;
+             for (const auto& [address, bytes] : places) prefetch.add(address, bytes);
+             return prefetch;
+           }),
+           py::arg("places"), "Addresses and bytes; any, for none is read.")
+      .def("begin", &Prefetch::begin, "Returns at once; the caches are filled meanwhile.")
+      .def_property_readonly("lines", &Prefetch::lines, "Cache lines that begin() asks for.");
+}
+
+py::bytes take(const staging::Glimpses& glimpses, std::size_t first, std::size_t last) {
+  if (first > last || last > glimpses.size())
+    throw py::index_error("places " + std::to_string(first) + " to " + std::to_string(last) + " of " +
+                          std::to_string(glimpses.size()));
+  const std::size_t bytes = glimpses.bytes(first, last);
+  auto taken =
+      py::reinterpret_steal<py::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(bytes)));
+  if (!taken) throw py::error_already_set();
+  glimpses.take(first, last, PyBytes_AS_STRING(taken.ptr()));
+  return taken;
+}
+
+void bind_glimpses(py::module_& module) {
+  py::class_<staging::Glimpses>(module, "Glimpses", "A few bytes of each of many tensors.")
+      .def(py::init([](const Places& places) {
+             std::vector<staging::Glimpses::Place> all;
+             for (const auto& [address, bytes] : places) all.push_back({address, bytes});
+             return staging::Glimpses(std::move(all));
+           }),
+           py::arg("places"), "Addresses and bytes: memory that somebody holds.")
+      .def("take", &take, py::arg("first"), py::arg("last"), "Of places [first, last), one after the other.");
+}
+
 }  // namespace
 
 void bind_staging(py::module_& module) {
@@ -207,6 +246,8 @@ void bind_staging(py::module_& module) {
   bind_receipt(module);
   bind_save(module);
   bind_memory_capture(module);
+  bind_prefetch(module);
+  bind_glimpses(module);
   module.def("crc32", &crc32, py::arg("buffer"), py::arg("crc") = 0, "As zlib.crc32, without the GIL.");
   module.def("crc32_combine", &kernels::crc32_combine, py::arg("a"), py::arg("b"), py::arg("bytes_b"),
              "Of a and b together, from the CRCs of both and the bytes of b.");

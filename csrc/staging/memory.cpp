@@ -75,21 +75,21 @@ std::size_t huge_bytes(const std::byte* data, std::size_t bytes) {
   return sum;
 }
 
-// What MADV_POPULATE_WRITE does, where the kernel lacks it. Content stays.
-void touch(std::byte* data, std::size_t bytes) {
-  for (std::size_t at = 0; at < bytes; at += page_bytes) {
-    auto* const page = reinterpret_cast<volatile unsigned char*>(data + at);
-    *page = *page;
-  }
+// These bytes have memory when this returns. An errno, or 0.
+int give_pages(std::byte* data, std::size_t bytes) {
+  if (::madvise(data, bytes, MADV_POPULATE_WRITE) == 0) return 0;
+  if (errno != EINVAL && errno != ENOSYS) return errno;
+  touch_pages(data, bytes);
+  return 0;
 }
 
 }  // namespace
 
-int give_pages(std::byte* data, std::size_t bytes) {
-  if (::madvise(data, bytes, MADV_POPULATE_WRITE) == 0) return 0;
-  if (errno != EINVAL && errno != ENOSYS) return errno;
-  touch(data, bytes);
-  return 0;
+void touch_pages(std::byte* data, std::size_t bytes) {
+  for (std::size_t at = 0; at < bytes; at += page_bytes) {
+    auto* const page = reinterpret_cast<volatile unsigned char*>(data + at);
+    *page = *page;
+  }
 }
 
 WarmMemory::WarmMemory(std::byte* data, std::size_t bytes) : data_(data), bytes_(bytes), process_(getpid()) {}

@@ -11,8 +11,11 @@
 
 namespace pccl::staging {
 
-// These bytes, whole pages, have memory when this returns; what they hold stays. An errno, or 0.
-int give_pages(std::byte* data, std::size_t bytes);
+// These bytes of private memory, whole pages, have memory when this returns; what they hold stays. For
+// threads of low priority: MADV_POPULATE_WRITE would keep the lock of the process's mappings while it makes
+// them, and such a thread may be off its core for long with it; then a training step that maps memory stands
+// still. A page that is touched takes the lock of its own mapping alone (Linux 6.4), and for itself.
+void touch_pages(std::byte* data, std::size_t bytes);
 
 class WarmMemory {
  public:

@@ -10,9 +10,6 @@ namespace pccl::staging {
 namespace {
 
 // In place they count as there: waiting for another slab would be of no use.
-// At a time: for so long nobody else in the process maps memory.
-constexpr std::size_t warmed_at_once = std::size_t{2} << 20;
-
 bool has_pages(const PoolOptions& options) { return options.populate || options.fd >= 0 || options.in_place; }
 
 }  // namespace
@@ -66,14 +63,15 @@ void StagingPool::warm() {
   if (!ours()) return;
   yield_to_others("pccl-warm");
   Lock lock(monitor_.mutex);
-  while (std::byte* const slab = pick_fresh()) {
+  for (;;) {
+    // The first save has the memory's bandwidth, and takes slabs that have pages again and again.
+    while (warms_ && !wants_.empty()) monitor_.news.wait(lock);
+    std::byte* const slab = pick_fresh();
+    if (slab == nullptr) return;
     lock.unlock();
-    int error = 0;
-    for (std::size_t at = 0; at < slab_bytes_ && error == 0; at += warmed_at_once)
-      error = give_pages(slab + at, std::min(warmed_at_once, slab_bytes_ - at));
+    touch_pages(slab, slab_bytes_);
     lock.lock();
     give(slab);
-    if (error != 0) return;
   }
 }
 
@@ -81,6 +79,7 @@ void StagingPool::stop_warming() {
   if (!ours()) return;
   const Lock lock(monitor_.mutex);
   warms_ = false;
+  monitor_.notify();
 }
 
 Error StagingPool::close() {

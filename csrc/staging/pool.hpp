@@ -42,8 +42,8 @@ class StagingPool {
   bool in_place() const { return in_place_; }
   bool ours() const { return monitor_.ours(); }  // false in a forked child, which has no such memory
   // Gives pages to slabs that nobody has used, one after the other, on the calling thread, which yields to
-  // others from then on. Returns when there is none left, at stop_warming(), and where memory is short: then
-  // copies find out.
+  // others from then on; it waits while captures want slabs. Returns when there is none left, and
+  // at stop_warming().
   void warm();
   void stop_warming();
   // Unmaps it. An error while slabs are in use.

@@ -212,7 +212,7 @@ class Checkpointer:
             hook(optimizer)
         taken = state.take(self._level.world)
         if not self._settings.lazy:
-            taken.owners.clear()
+            taken = taken.at_once()
         content = self._states.content(state, taken)
         pool = self._pool.of(content)
         path, recycle = self._level.begin(step)

@@ -5,9 +5,8 @@ does not count (`.data`, numpy views, memory shared with others) are seen by the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ctypes import c_char
-from typing import Any
 
+from . import native
 from .pieces import Piece
 
 BYTES = 16  # at the begin and in the middle: what trains changes all of a tensor
@@ -23,21 +22,22 @@ class Glimpses:
             for index, piece in enumerate(pieces)
             if piece.owner is not None and not piece.copied and piece.rows.device.type == "cpu"
         ]
-        # Views of that memory, which are cheaper to read than an address is.
-        self._places: dict[int, tuple[int, Any, Any]] = {}
+        self.places: list[tuple[int, int]] = []  # addresses and bytes of what is looked at
+        self._seen: dict[int, tuple[int, int, slice]] = {}  # by piece: address, first place, what was taken
+        taken = 0
         for size, index in sorted(lazy, reverse=True)[:PIECES_MAX]:
             address, count = pieces[index].rows.data_ptr(), min(size, BYTES)
             if count:
-                few = c_char * count
-                middle = few.from_address(address + (size - count) // 2)
-                self._places[index] = (address, few.from_address(address), middle)
+                self._seen[index] = (address, len(self.places), slice(taken, taken + 2 * count))
+                self.places += [(address, count), (address + (size - count) // 2, count)]
+                taken += 2 * count
+        self._all = native.Glimpses(self.places)
 
-    def take(self) -> dict[int, tuple[bytes, bytes]]:
-        return {index: (first.raw, middle.raw) for index, (_, first, middle) in self._places.items()}
+    def take(self) -> bytes:
+        return self._all.take(0, len(self.places))
 
-    def differs(self, index: int, piece: Piece, before: dict[int, tuple[bytes, bytes]]) -> bool:
-        place = self._places.get(index)
-        if place is None:
+    def differs(self, index: int, piece: Piece, before: bytes) -> bool:
+        if (seen := self._seen.get(index)) is None:
             return False
-        address, first, middle = place
-        return piece.rows.data_ptr() != address or (first.raw, middle.raw) != before[index]
+        address, place, taken = seen
+        return piece.rows.data_ptr() != address or self._all.take(place, place + 2) != before[taken]

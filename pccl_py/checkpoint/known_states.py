@@ -19,6 +19,12 @@ class KnownStates:
 
     def of(self, state: Any) -> TrainState:
         """The same TrainState for a dict of the same parts: it knows what it has found in them."""
+        known = self._found(state)
+        if (plans := self._plans.get(known)) is not None:
+            plans.fetch()
+        return known
+
+    def _found(self, state: Any) -> TrainState:
         if not isinstance(state, dict):
             return as_state(state)
         if (

@@ -8,8 +8,10 @@ from ..logs import tie
 tie(_core)
 
 Disk = _core.Disk
+Glimpses = _core.Glimpses
 InjectedDisk = _core.InjectedDisk
 MemoryCapture = _core.MemoryCapture
+Prefetch = _core.Prefetch
 SaveReceipt = _core.SaveReceipt
 ShardSave = _core.ShardSave
 ShardWriter = _core.ShardWriter

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, field
 from operator import attrgetter
 
-from ..state.boxed import Boxed
+from ..state.objects import Place, places_of
 from ..state.train_state import Taken
-from . import safetensors_header
+from . import native, safetensors_header
 from .foreign import foreign
 from .glimpse import Glimpses
 from .pieces import Alias, Piece, pieces_of
@@ -28,8 +29,10 @@ class ShardContent:
     foreign: list[int] = field(init=False)  # those that the core cannot read
     owned: dict[int | None, list[int]] = field(init=False)  # by owner
     uncounted: bool = field(init=False)  # of some pieces torch counts no writes
+    objects: InitVar[Sequence[Place]] = ()  # of the state's own tensors
+    fetch: native.Prefetch = field(init=False)  # what the next save of it looks at
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, objects: Sequence[Place]) -> None:
         owned: dict[int | None, list[int]] = defaultdict(list)
         for index, piece in enumerate(self.pieces):
             owned[piece.owner].append(index)
@@ -37,6 +40,8 @@ class ShardContent:
         object.__setattr__(self, "foreign", foreign(self.pieces))
         object.__setattr__(self, "owned", dict(owned))
         object.__setattr__(self, "uncounted", any(one.rows.is_inference() for one in self.pieces))
+        looked_at = [place for one in self.pieces for place in places_of(one.rows)]
+        object.__setattr__(self, "fetch", native.Prefetch([*objects, *looked_at, *self.glimpses.places]))
 
     def versions(self) -> list[int]:
         """Torch counts writes; an alarm only: numpy views and `.data` pass it unnoticed."""
@@ -49,26 +54,32 @@ class ShardPlans:
     """Keeps the last plan of one state. Called on the thread that saves a state, never in the background."""
 
     def __init__(self) -> None:
-        self._boxes: list[Boxed] = []
-        self._owners: dict[str, int] = {}
+        self._taken: Taken | None = None
         self._content: ShardContent | None = None
+
+    def fetch(self) -> None:
+        """Before the state is looked at again: its objects are far apart, and training had the caches."""
+        if self._content is not None:
+            self._content.fetch.begin()
 
     def content(self, taken: Taken) -> ShardContent:
         content = self._content
         if content is None or not self._same(taken):
             pieces, aliases = pieces_of(taken)
             entries = [(piece.name, piece.dtype, piece.shape, piece.rows.nbytes) for piece in pieces]
-            content = ShardContent(pieces, aliases, safetensors_header.plan(entries), Glimpses(pieces))
-            self._boxes, self._owners = list(taken.boxes.values()), dict(taken.owners)
+            content = ShardContent(
+                pieces, aliases, safetensors_header.plan(entries), Glimpses(pieces), taken.objects
+            )
+            self._taken = taken
             # A piece that was copied is of one moment: such a state is planned anew each time.
             self._content = None if any(piece.copied for piece in pieces) else content
         return content
 
     def _same(self, taken: Taken) -> bool:
-        """Boxes are the same objects where the state found the same memory under the same name."""
-        boxes = self._boxes
+        """Boxes and owners are the same objects where the state found the same memory by the same names."""
+        before = self._taken
         return (
-            len(boxes) == len(taken.boxes)
-            and all(now is before for now, before in zip(taken.boxes.values(), boxes, strict=True))
-            and taken.owners == self._owners
+            before is not None
+            and taken.boxes is before.boxes
+            and (taken.owners is before.owners or taken.owners == before.owners)
         )

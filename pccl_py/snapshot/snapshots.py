@@ -172,7 +172,7 @@ class Snapshots:
             state = self._known.of(state)
             taken = state.take(self._world)
             if not self._lazy:
-                taken.owners.clear()
+                taken = taken.at_once()
             pending = self._prepared(step, state, taken, begun)
         except BaseException as error:
             if due:

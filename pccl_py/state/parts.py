@@ -155,18 +155,33 @@ class PlainPart(_WholePart):
             self.held[:] = tree
 
 
+def _has_device() -> bool:
+    return torch.cuda.is_available() and bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
 class RandomPart(_WholePart):
     """The random number generators of Python, numpy and torch, of the host and of the current CUDA device."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Tensor] = {}  # in one place, or each save would plan its file anew
+
+    def halves(self) -> tuple[str, ...]:
+        """Each by itself: who trains draws from one of them, and the words of the others stay."""
+        return ("python", "numpy", "torch", *(("cuda",) if _has_device() else ()))
 
     def tree(self) -> dict[str, Any]:
         words: dict[str, Any] = {
             "python": random.getstate(),
             "numpy": np.random.get_state(legacy=True),
-            "torch": torch.get_rng_state(),
+            "torch": self._keep("torch", torch.get_rng_state()),
         }
-        if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            words["cuda"] = torch.cuda.get_rng_state()
+        if _has_device():
+            words["cuda"] = self._keep("cuda", torch.cuda.get_rng_state())
         return words
+
+    def _keep(self, name: str, now: Tensor) -> Tensor:
+        kept = self._kept.setdefault(name, now)
+        return kept if kept is now else kept.copy_(now)
 
     def blank(self, path: tuple[Any, ...], dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor | None:
         return torch.empty(shape, dtype=dtype)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from ..values import names, tagged
 from .boxed import Boxed, World, boxed, local_of
 from .fingerprint import Fingerprint
 from .look import Look
+from .objects import Place, places_of
 from .owners import NOBODY, Written, extent, owners_of
 from .parts import AnyPart, ModulePart, OptimizerPart, RandomPart, part_of
 
@@ -27,12 +28,21 @@ class Taken:
 
     shared     plain values of the parts that all ranks have alike, by part
     private    those of this rank's own
+
+    objects    where the objects of the tensors are, addresses and bytes: the next walk looks at them
+
+    `boxes` and `owners` are the same objects as long as nothing of them has changed; nobody changes those.
     """
 
-    boxes: dict[str, Boxed]
-    owners: dict[str, int]
+    boxes: Mapping[str, Boxed]
+    owners: Mapping[str, int]
     shared: dict[str, Any] = field(default_factory=dict)
     private: dict[str, Any] = field(default_factory=dict)
+    objects: Sequence[Place] = ()
+
+    def at_once(self) -> Taken:
+        """The same, as if anybody might write all of it."""
+        return replace(self, owners={})
 
 
 class TrainState:
@@ -65,6 +75,8 @@ class TrainState:
         self._private = PRIVATE | frozenset(private)
         self._frozen = frozenset(frozen)
         self._walked: dict[tuple[str, ...], _Walked] = {}
+        self._boxes: dict[str, Boxed] = {}  # of all that was walked
+        self._objects: list[Place] = []
         self._owners: dict[str, int] | None = None  # and the parameters, by id, for which that holds
         self._stepped: list[int] = []
         if unknown := set(private) - set(self._parts):
@@ -95,19 +107,27 @@ class TrainState:
 
     def take(self, world: World) -> Taken:
         """Everything, without copying a tensor. Raises StateError, with the path of what cannot be saved."""
-        taken = Taken({}, {})
         before, self._walked = self._walked, {}
-        unchanged = True
+        shared: dict[str, Any] = {}
+        private: dict[str, Any] = {}
         for name, part in self._parts.items():
             root = (f"@{world.rank}", name) if self.is_private(name) else (name,)
             found = _walked(part, root, world, before)
-            for path, walked in found.items():
-                unchanged = unchanged and (walked is before.get(path) or not walked.boxes)
-                taken.boxes.update(walked.boxes)
             self._walked |= found
             words = {path[len(root) :]: walked.words for path, walked in found.items()}
             whole = words.get((), {key[0]: half for key, half in words.items() if key})
-            (taken.private if self.is_private(name) else taken.shared)[name] = whole
+            (private if self.is_private(name) else shared)[name] = whole
+        unchanged = self._walked.keys() == before.keys() and all(
+            walked.boxes is before[path].boxes for path, walked in self._walked.items()
+        )
+        if not unchanged:
+            self._boxes, self._objects = {}, []
+            for walked in self._walked.values():
+                self._boxes |= walked.boxes
+                self._objects += walked.objects
+        return Taken(self._boxes, self._owners_now(unchanged), shared, private, self._objects)
+
+    def _owners_now(self, unchanged: bool) -> dict[str, int]:
         stepped = [
             id(parameter)
             for optimizer in self.optimizers()
@@ -115,9 +135,8 @@ class TrainState:
             for parameter in group["params"]
         ] + [id(parameter) for parameter in self._frozen_parameters()]
         if not unchanged or self._owners is None or self._stepped != stepped:
-            self._owners, self._stepped = self._find_owners(taken.boxes), stepped
-        taken.owners.update(self._owners)
-        return taken
+            self._owners, self._stepped = self._find_owners(self._boxes), stepped
+        return self._owners
 
     def _frozen_parameters(self) -> list[Tensor]:
         modules = [self._parts[name].module for name in sorted(self._frozen)]  # type: ignore[union-attr]
@@ -143,6 +162,7 @@ class _Walked:
     fingerprint: Fingerprint | None
     world: World
     boxes: dict[str, Boxed]
+    objects: list[Place]
     words: Any
 
 
@@ -168,7 +188,7 @@ def _walked(
             if walked.fingerprint is not None and walked.fingerprint.matches(half_of(half)):
                 found[path] = walked
                 continue
-        found[path] = _walk(half_of(half), path, world, part.look(half))
+        found[path] = _walk(half_of(half), path, world, part.look(half), walked)
     return found
 
 
@@ -178,9 +198,12 @@ def _check_name(name: str) -> None:
     names.join((name,))
 
 
-def _walk(tree: Any, path: tuple[str, ...], world: World, look: Look | None) -> _Walked:
+def _walk(
+    tree: Any, path: tuple[str, ...], world: World, look: Look | None, before: _Walked | None
+) -> _Walked:
     private = path[0].startswith("@")
     boxes: dict[str, Boxed] = {}
+    objects: list[Place] = []
 
     def note(where: tuple[str | int, ...], value: Any) -> str | None:
         if not isinstance(value, Tensor):
@@ -189,10 +212,18 @@ def _walk(tree: Any, path: tuple[str, ...], world: World, look: Look | None) -> 
         if name in boxes:
             raise StateError(f"two tensors have the name {name}: a key 1 and a key '1'? Rename one")
         boxes[name] = boxed(value, name, world, private=private)
+        objects.extend(places_of(value))
         return name
 
     words = tagged.encode(tree, path=path, tensor=note)
-    return _Walked(look, Fingerprint(tree) if look is None else None, world, boxes, words)
+    if before is not None and _same_boxes(boxes, before.boxes):
+        boxes = before.boxes
+    return _Walked(look, Fingerprint(tree) if look is None else None, world, boxes, objects, words)
+
+
+def _same_boxes(now: dict[str, Boxed], before: dict[str, Boxed]) -> bool:
+    """The same memory, laid out alike, under the same names: only plain values beside it have changed."""
+    return list(now) == list(before) and all(map(Boxed.same_as, now.values(), before.values()))
 
 
 def as_state(state: Any) -> TrainState:

@@ -155,6 +155,37 @@ TEST(a_pool_that_ends_is_not_warmed_further) {
   std::thread([&] { pool->warm(); }).join();
 }
 
+TEST(pages_wait_while_a_save_wants_slabs) {
+  const auto pool = make_fresh_pool(40);
+  staging::StagingPool::Ticket ticket = 0;
+  {
+    const Lock lock(Monitor::here().mutex);
+    ticket = pool->enter(3);
+  }
+  std::thread warming([&] { pool->warm(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  CHECK_EQ(pages_there(*pool), 0);
+  {
+    const Lock lock(Monitor::here().mutex);
+    pool->leave(ticket);
+  }
+  warming.join();
+  CHECK_EQ(pages_there(*pool), pool->bytes() / 4096);
+}
+
+TEST(a_pool_that_ends_does_not_wait_for_a_save_to_give_pages) {
+  const auto pool = make_fresh_pool(4);
+  {
+    const Lock lock(Monitor::here().mutex);
+    pool->enter(3);
+  }
+  std::thread warming([&] { pool->warm(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  pool->stop_warming();
+  warming.join();
+  CHECK_EQ(pages_there(*pool), 0);
+}
+
 TEST(slabs_are_taken_while_others_get_their_pages) {
   const auto pool = make_fresh_pool(200);
   const auto sink = std::make_shared<MemorySink>(MemorySink::Mode::at_once);

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from pccl_py.checkpoint.shard_plans import ShardPlans
 from pccl_py.state import TrainState
-from pccl_py.state.boxed import World
+from pccl_py.state.boxed import World, boxed
 from pccl_py.state.look import GroupsLook, ModuleLook, StateLook
 
 ALONE = World(0, 1)
@@ -169,3 +172,60 @@ def test_a_state_that_looks_alike_is_not_asked_for_its_state_dict(monkeypatch: p
     second = state.take(ALONE)
     assert all(second.boxes[name] is box for name, box in first.boxes.items())
     assert second.shared == first.shared and second.owners == first.owners
+
+
+def test_draws_of_random_numbers_leave_the_rest_as_it_was() -> None:
+    """They change with each step, of which the plan of a file knows nothing: it stays."""
+    module = network()
+    state = TrainState(model=module, inner=stepped(module))
+    first = state.take(ALONE)
+    torch.rand(3)
+    random.random()
+    np.random.rand()
+    second = state.take(ALONE)
+    assert second.boxes is first.boxes and second.owners is first.owners and second.objects is first.objects
+    assert torch.equal(second.boxes["@0/rng/torch"].tensor, torch.get_rng_state())
+    words, before = second.private["rng"], first.private["rng"]
+    assert words["torch"] == before["torch"]  # a name
+    assert words["python"] != before["python"] and words["numpy"] != before["numpy"]
+
+
+def test_a_state_without_a_tensor_more_is_planned_once() -> None:
+    module = network()
+    optimizer = stepped(module)
+    state, plans = TrainState(model=module, inner=optimizer), ShardPlans()
+    first = plans.content(state.take(ALONE))
+    optimizer.step()
+    optimizer.param_groups[0]["lr"] = 0.5
+    torch.rand(3)
+    assert plans.content(state.take(ALONE)) is first
+    module[0].weight.data = torch.zeros(3, 3)
+    second = plans.content(state.take(ALONE))
+    assert second is not first
+    place = {piece.name: place for piece, place in zip(second.pieces, second.places, strict=True)}
+    assert place["model/0.weight"] == (module[0].weight.data_ptr(), 36)
+    module[1].register_buffer("more", torch.zeros(2))
+    assert "model/1.more" in {piece.name for piece in plans.content(state.take(ALONE)).pieces}
+
+
+def test_taken_at_once_nobody_owns_anything_and_the_state_forgets_nothing() -> None:
+    module = network()
+    state = TrainState(model=module, inner=stepped(module))
+    taken = state.take(ALONE)
+    assert taken.owners and taken.at_once().owners == {}
+    assert taken.at_once().boxes is taken.boxes
+    assert state.take(ALONE).owners == taken.owners != {}
+
+
+@pytest.mark.parametrize("change", ["memory", "shape", "dtype", "strides", "nothing"])
+def test_the_same_memory_laid_out_alike_is_the_same_box(change: str) -> None:
+    held = torch.arange(12.0).reshape(3, 4)
+    other = {
+        "memory": held.clone(),
+        "shape": held.reshape(4, 3),
+        "dtype": held.view(torch.int32),
+        "strides": held.as_strided((3, 4), (1, 3)),
+        "nothing": held.view(3, 4),
+    }[change]
+    one, two = (boxed(tensor, "w", ALONE, private=False) for tensor in (held, other))
+    assert one.same_as(two) == (change == "nothing")
