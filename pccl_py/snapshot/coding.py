@@ -36,6 +36,8 @@ class Coding:
         self.mapped = Mapped()
         self.seconds = 0.0  # that the last one took
         self._rooms = Rooms()
+        # Rooms that keepers and buffers like these need: most rounds are like the one before.
+        self._expected: tuple[Sequence[object], Sequence[int], list[int]] = ((), (), [])
 
     def intact(self) -> int:
         """The number of the generation whose share is whole here, 0: none. On the loop."""
@@ -101,20 +103,26 @@ class Coding:
         logger.warning("%s", why)
         self.calls.later(lambda: self.protection.blame(why))
 
-    def expect(self, said: Sequence[Standing]) -> bool:
-        """Makes memory for parities of snapshots as large as the trainers' buffers here, by steps; whether
-        something is left to do."""
-        capacities = self.calls.ask(self.protection.capacities)
+    def expect(self, said: Sequence[Standing], capacities: Sequence[int]) -> bool:
+        """Makes memory for parities of snapshots as large as the trainers' buffers here (`capacities`), by
+        steps; whether something is left to do."""
+        group = [(one.keeper, one.domain, one.parity) for one in said]
+        if (group, capacities) != self._expected[:2]:
+            self._expected = (group, capacities, self._rooms_for(said, capacities))
+        sizes = self._expected[2]
+        return bool(sizes) and self._rooms.expect(sizes)
+
+    def _rooms_for(self, said: Sequence[Standing], capacities: Sequence[int]) -> list[int]:
         lanes = tuple(Lane(str(at), 0, size, 0, 0) for at, size in enumerate(capacities))
         shares = [Given(one.keeper, one.domain, lanes) for one in said]
         if not lanes or len(said) < 2:
-            return False
+            return []
         generation = arranged(1, max(one.parity for one in said), shares)
         found = generation.share_of(self.name)
         assert found is not None
         m = generation.code(found[0])[1]
         sizes = (m * generation.width(lane) for lane in range(generation.lanes))
-        return self._rooms.expect([memory.whole_units(size) for size in sizes if size])
+        return [memory.whole_units(size) for size in sizes if size]
 
     def _exchange_tables(self, comm: Communicator, share: Share, ranks: Mapping[str, int]) -> None:
         """All get those of all: a lost trainer's is nowhere else."""
