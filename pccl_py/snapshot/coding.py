@@ -18,7 +18,7 @@ from .generation import Generation, Lane, arranged
 from .generation import Share as Given
 from .protection import Protection
 from .rooms import Rooms
-from .rounds import all_say_yes, to_all
+from .rounds import all_say_yes, known_from_all
 from .share import Bytes, Mapped, Share
 from .standing import Standing
 
@@ -59,9 +59,8 @@ class Coding:
         changed then."""
         begun = time.perf_counter()
         share = self._prepared(generation)
-        if not all_say_yes(comm, share is not None) or share is None:
+        if not self._exchange_tables(comm, generation, share, ranks) or share is None:
             return False
-        self._exchange_tables(comm, share, ranks)
         for lane in range(generation.lanes):
             self._code_lane(comm, share, lane, ranks)
         lanes = share.lanes
@@ -124,19 +123,28 @@ class Coding:
         sizes = (m * generation.width(lane) for lane in range(generation.lanes))
         return [memory.whole_units(size) for size in sizes if size]
 
-    def _exchange_tables(self, comm: Communicator, share: Share, ranks: Mapping[str, int]) -> None:
-        """All get those of all: a lost trainer's is nowhere else."""
-        mine = b"".join(share.tables[lane.trainer] for lane in share.lanes)
-        by_rank = to_all(comm, mine, limits.TABLE_BYTES_MAX)
-        for group in share.generation.groups:
+    def _exchange_tables(
+        self, comm: Communicator, generation: Generation, share: Share | None, ranks: Mapping[str, int]
+    ) -> bool:
+        """All get those of all: a lost trainer's is nowhere else. False: somebody (`share` None: this one)
+        is not ready. How many bytes come of whom is known, so one exchange does for both."""
+        sizes = [0] * len(ranks)
+        for group in generation.groups:
             for one in group.shares:
-                words = by_rank[ranks[one.keeper]]
-                if len(words) != sum(lane.table_bytes for lane in one.lanes):
-                    raise ProtocolError(f"the tables of keeper {one.keeper} are not what it said")
-                at = 0
+                sizes[ranks[one.keeper]] = sum(lane.table_bytes for lane in one.lanes)
+        if max(sizes) > limits.TABLE_BYTES_MAX:
+            raise ProtocolError(f"a keeper has tables of {max(sizes)} bytes, more than there may be")
+        mine = None if share is None else b"".join(share.tables[lane.trainer] for lane in share.lanes)
+        by_rank = known_from_all(comm, mine, sizes)
+        if by_rank is None or share is None:
+            return False
+        for group in generation.groups:
+            for one in group.shares:
+                words, at = by_rank[ranks[one.keeper]], 0
                 for lane in one.lanes:
                     share.tables[lane.trainer] = words[at : at + lane.table_bytes]
                     at += lane.table_bytes
+        return True
 
     def _code_lane(self, comm: Communicator, share: Share, lane: int, ranks: Mapping[str, int]) -> None:
         generation = share.generation

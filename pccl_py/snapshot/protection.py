@@ -12,7 +12,7 @@ from typing import Protocol
 from . import limits, memory, messages
 from .generation import Lane
 from .holding import FileKey, Holding, Refusal
-from .standing import AGE_MS_MAX, Held
+from .standing import AGE_MS_MAX, AGE_MS_STEP, Held
 
 Answer = Callable[[messages.Message], None]
 
@@ -102,6 +102,7 @@ class Protection:
             one = holding.newest
             if one is not None and (trainer, one.step) not in self._unheeded | self._spoilt:
                 age = min(max(int((time.time() - one.time) * 1000), 0), AGE_MS_MAX)
+                age -= age % AGE_MS_STEP
                 lane = (trainer, one.step, one.bytes, one.table_bytes, one.crc32)
                 found.append(Held(*lane, trainer in attached, age))
         return found

@@ -10,13 +10,14 @@ from . import bounded, limits
 from .generation import Lane
 
 STANDING_BYTES_MAX = 256 << 10
-AGE_MS_MAX = 2000  # what is older is old: so words of keepers with nothing to do stay the same
+# What is older is old, and to say more is of no use: so the words of most rounds are those of the one before.
+AGE_MS_MAX, AGE_MS_STEP = 2000, 500
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
     """The newest snapshot of a trainer. `attached`: the trainer is there; else it is kept for whoever comes.
-    `age_ms`: since it is complete here, AGE_MS_MAX at most."""
+    `age_ms`: since it is complete here, in AGE_MS_STEP, AGE_MS_MAX at most."""
 
     trainer: str = bounded.name()
     step: int = bounded.taken()

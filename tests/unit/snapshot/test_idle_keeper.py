@@ -36,9 +36,9 @@ def test_words_of_a_snapshot_that_is_old_stay_the_same(monkeypatch: pytest.Monke
     one, clock = keeper_with(Record(1, 100, 10, 7, 1000.0)), SimpleNamespace(time=1000.0)
     monkeypatch.setattr(protection, "time", SimpleNamespace(time=lambda: clock.time))
     ages = []
-    for clock.time in (1000.0, 1001.0, 1060.0, 1060.1):
+    for clock.time in (1000.0, 1000.1, 1001.2, 1001.4, 1060.0, 1060.1):
         ages.append(one.held()[0].age_ms)
-    assert ages == [0, 1000, standing.AGE_MS_MAX, standing.AGE_MS_MAX]
+    assert ages == [0, 0, 1000, 1000, standing.AGE_MS_MAX, standing.AGE_MS_MAX]
 
 
 def test_words_like_those_before_are_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
