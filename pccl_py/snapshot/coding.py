@@ -18,7 +18,7 @@ from .generation import Generation, Lane, arranged
 from .generation import Share as Given
 from .protection import Protection
 from .rooms import Rooms
-from .rounds import all_say_yes, to_all
+from .rounds import all_say_yes, known_from_all
 from .share import Bytes, Mapped, Share
 from .standing import Standing
 
@@ -36,6 +36,8 @@ class Coding:
         self.mapped = Mapped()
         self.seconds = 0.0  # that the last one took
         self._rooms = Rooms()
+        # Rooms that keepers and buffers like these need: most rounds are like the one before.
+        self._expected: tuple[Sequence[object], Sequence[int], list[int]] = ((), (), [])
 
     def intact(self) -> int:
         """The number of the generation whose share is whole here, 0: none. On the loop."""
@@ -57,9 +59,8 @@ class Coding:
         changed then."""
         begun = time.perf_counter()
         share = self._prepared(generation)
-        if not all_say_yes(comm, share is not None) or share is None:
+        if not self._exchange_tables(comm, generation, share, ranks) or share is None:
             return False
-        self._exchange_tables(comm, share, ranks)
         for lane in range(generation.lanes):
             self._code_lane(comm, share, lane, ranks)
         lanes = share.lanes
@@ -101,34 +102,49 @@ class Coding:
         logger.warning("%s", why)
         self.calls.later(lambda: self.protection.blame(why))
 
-    def expect(self, said: Sequence[Standing]) -> bool:
-        """Makes memory for parities of snapshots as large as the trainers' buffers here, by steps; whether
-        something is left to do."""
-        capacities = self.calls.ask(self.protection.capacities)
+    def expect(self, said: Sequence[Standing], capacities: Sequence[int]) -> bool:
+        """Makes memory for parities of snapshots as large as the trainers' buffers here (`capacities`), by
+        steps; whether something is left to do."""
+        group = [(one.keeper, one.domain, one.parity) for one in said]
+        if (group, capacities) != self._expected[:2]:
+            self._expected = (group, capacities, self._rooms_for(said, capacities))
+        sizes = self._expected[2]
+        return bool(sizes) and self._rooms.expect(sizes)
+
+    def _rooms_for(self, said: Sequence[Standing], capacities: Sequence[int]) -> list[int]:
         lanes = tuple(Lane(str(at), 0, size, 0, 0) for at, size in enumerate(capacities))
         shares = [Given(one.keeper, one.domain, lanes) for one in said]
         if not lanes or len(said) < 2:
-            return False
+            return []
         generation = arranged(1, max(one.parity for one in said), shares)
         found = generation.share_of(self.name)
         assert found is not None
         m = generation.code(found[0])[1]
         sizes = (m * generation.width(lane) for lane in range(generation.lanes))
-        return self._rooms.expect([memory.whole_units(size) for size in sizes if size])
+        return [memory.whole_units(size) for size in sizes if size]
 
-    def _exchange_tables(self, comm: Communicator, share: Share, ranks: Mapping[str, int]) -> None:
-        """All get those of all: a lost trainer's is nowhere else."""
-        mine = b"".join(share.tables[lane.trainer] for lane in share.lanes)
-        by_rank = to_all(comm, mine, limits.TABLE_BYTES_MAX)
-        for group in share.generation.groups:
+    def _exchange_tables(
+        self, comm: Communicator, generation: Generation, share: Share | None, ranks: Mapping[str, int]
+    ) -> bool:
+        """All get those of all: a lost trainer's is nowhere else. False: somebody (`share` None: this one)
+        is not ready. How many bytes come of whom is known, so one exchange does for both."""
+        sizes = [0] * len(ranks)
+        for group in generation.groups:
             for one in group.shares:
-                words = by_rank[ranks[one.keeper]]
-                if len(words) != sum(lane.table_bytes for lane in one.lanes):
-                    raise ProtocolError(f"the tables of keeper {one.keeper} are not what it said")
-                at = 0
+                sizes[ranks[one.keeper]] = sum(lane.table_bytes for lane in one.lanes)
+        if max(sizes) > limits.TABLE_BYTES_MAX:
+            raise ProtocolError(f"a keeper has tables of {max(sizes)} bytes, more than there may be")
+        mine = None if share is None else b"".join(share.tables[lane.trainer] for lane in share.lanes)
+        by_rank = known_from_all(comm, mine, sizes)
+        if by_rank is None or share is None:
+            return False
+        for group in generation.groups:
+            for one in group.shares:
+                words, at = by_rank[ranks[one.keeper]], 0
                 for lane in one.lanes:
                     share.tables[lane.trainer] = words[at : at + lane.table_bytes]
                     at += lane.table_bytes
+        return True
 
     def _code_lane(self, comm: Communicator, share: Share, lane: int, ranks: Mapping[str, int]) -> None:
         generation = share.generation

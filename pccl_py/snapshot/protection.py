@@ -12,7 +12,7 @@ from typing import Protocol
 from . import limits, memory, messages
 from .generation import Lane
 from .holding import FileKey, Holding, Refusal
-from .standing import Held
+from .standing import AGE_MS_MAX, AGE_MS_STEP, Held
 
 Answer = Callable[[messages.Message], None]
 
@@ -73,7 +73,8 @@ class Protection:
         if said.seconds == 0 and self.coded.get(trainer, -1) < said.step:
             self._unheeded.add((trainer, said.step))
         self._waiting[trainer] = _Waiting(said.step, time.monotonic() + said.seconds, answer)
-        self._wake()
+        if self.coded.get(trainer, -1) < said.step:  # else nobody has anything to do
+            self._wake()
         self.look()
 
     def fetch(self, trainer: str, said: messages.Fetch, answer: Answer) -> None:
@@ -100,7 +101,8 @@ class Protection:
         for trainer, holding in self.holdings.items():
             one = holding.newest
             if one is not None and (trainer, one.step) not in self._unheeded | self._spoilt:
-                age = max(int((time.time() - one.time) * 1000), 0)
+                age = min(max(int((time.time() - one.time) * 1000), 0), AGE_MS_MAX)
+                age -= age % AGE_MS_STEP
                 lane = (trainer, one.step, one.bytes, one.table_bytes, one.crc32)
                 found.append(Held(*lane, trainer in attached, age))
         return found
