@@ -1,7 +1,8 @@
 """Coding a generation, and what this keeper holds of the newest one. On the member's thread.
 
-In two steps: parities are made beside those of the generation before; only when all keepers say that theirs
-are placed, and that what they are made of was not written over meanwhile, do they count.
+First all find out what they have alike: that is not coded. Then in two steps: parities are made beside those
+of the generation before; only when all keepers say that theirs are placed, and that what they are made of was
+not written over meanwhile, do they count.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ..communicator import Communicator
 from ..errors import ProtocolError
-from . import limits, memory, messages
+from . import identical, limits, memory, messages
 from .calls import Calls
-from .generation import Generation, Lane, arranged
+from .generation import Area, Generation, Identical, Lane, Range, arranged
 from .generation import Share as Given
+from .identical import Checksums
 from .protection import Protection
 from .rooms import Rooms
 from .rounds import all_say_yes, to_all
@@ -59,7 +62,12 @@ class Coding:
         share = self._prepared(generation)
         if not all_say_yes(comm, share is not None) or share is None:
             return False
-        self._exchange_tables(comm, share, ranks)
+        checksums = self._exchange_tables(comm, share, ranks)
+        generation = share.generation = replace(
+            generation, identical=self._identical(comm, share, checksums, ranks)
+        )
+        if not all_say_yes(comm, self._make_room(share)):
+            return False
         for lane in range(generation.lanes):
             self._code_lane(comm, share, lane, ranks)
         lanes = share.lanes
@@ -69,9 +77,11 @@ class Coding:
         self.known, self.share = generation, share
         self._rooms.count()
         self.mapped.keep_only(share.data, self.calls.ask(self.protection.files))
-        steps = {trainer: lane.step for trainer, (_, lane) in generation.places().items()}
+        places = generation.places()
+        steps = {trainer: lane.step for trainer, (_, lane) in places.items()}
+        identical = {trainer: generation.identical_bytes(at.lane) for trainer, (at, _) in places.items()}
         losses = generation.losses()
-        self.calls.ask(lambda: self.protection.complete(steps, losses))
+        self.calls.ask(lambda: self.protection.complete(steps, losses, identical))
         self.seconds = time.perf_counter() - begun
         return True
 
@@ -86,14 +96,20 @@ class Coding:
                 return None
             data.append(self.mapped.view(held))
             tables[lane.trainer] = held.table
+        return Share(generation, lanes, data, [], tables)
+
+    def _make_room(self, share: Share) -> bool:
+        """For parities."""
+        generation = share.generation
+        found = generation.share_of(self.name)
         m = 0 if found is None else generation.code(found[0])[1]
         sizes = [(m, generation.width(lane)) for lane in range(generation.lanes)]
         try:
-            parities = self._rooms.take(sizes)
+            share.parities = self._rooms.take(sizes)
         except OSError:
             self._blame(sum(rows * width for rows, width in sizes), m)
-            return None
-        return Share(generation, lanes, data, parities, tables)
+            return False
+        return True
 
     def _blame(self, needed: int, m: int) -> None:
         """Trainers are told why nothing is coded."""
@@ -102,59 +118,108 @@ class Coding:
         self.calls.later(lambda: self.protection.blame(why))
 
     def expect(self, said: Sequence[Standing]) -> bool:
-        """Makes memory for parities of snapshots as large as the trainers' buffers here, by steps; whether
-        something is left to do."""
+        """Makes memory for parities, by steps; whether something is left to do. As many as last time, where
+        nothing has changed; else of snapshots as large as the trainers' buffers here."""
         capacities = self.calls.ask(self.protection.capacities)
+        share = self.share
+        if share is not None and self._is_as_before(share, said, capacities):
+            return self._rooms.expect(self._sizes(share.generation), exactly=True)
         lanes = tuple(Lane(str(at), 0, size, 0, 0) for at, size in enumerate(capacities))
         shares = [Given(one.keeper, one.domain, lanes) for one in said]
         if not lanes or len(said) < 2:
             return False
-        generation = arranged(1, max(one.parity for one in said), shares)
+        return self._rooms.expect(self._sizes(arranged(1, max(one.parity for one in said), shares)))
+
+    @staticmethod
+    def _is_as_before(share: Share, said: Sequence[Standing], capacities: Sequence[int]) -> bool:
+        """The same keepers, and buffers as its snapshots need."""
+        needed = sorted(memory.whole_units(lane.bytes) for lane in share.lanes)
+        return sorted(capacities) == needed and share.generation.keepers == {one.keeper for one in said}
+
+    def _sizes(self, generation: Generation) -> list[int]:
+        """Of this keeper's parities, by lane."""
         found = generation.share_of(self.name)
         assert found is not None
         m = generation.code(found[0])[1]
         sizes = (m * generation.width(lane) for lane in range(generation.lanes))
-        return self._rooms.expect([memory.whole_units(size) for size in sizes if size])
+        return [memory.whole_units(size) for size in sizes if size]
 
-    def _exchange_tables(self, comm: Communicator, share: Share, ranks: Mapping[str, int]) -> None:
-        """All get those of all: a lost trainer's is nowhere else."""
-        mine = b"".join(share.tables[lane.trainer] for lane in share.lanes)
-        by_rank = to_all(comm, mine, limits.TABLE_BYTES_MAX)
+    def _exchange_tables(
+        self, comm: Communicator, share: Share, ranks: Mapping[str, int]
+    ) -> dict[str, list[Checksums]]:
+        """All get those of all, since a lost trainer's is nowhere else, and the checksums in them, by keeper
+        and lane."""
+        tables = [share.tables[lane.trainer] for lane in share.lanes]
+        sums = [identical.own_words(lane, words) for lane, words in zip(share.lanes, tables, strict=True)]
+        by_rank = to_all(comm, b"".join(tables + sums), limits.TABLE_BYTES_MAX)
+        checksums = {}
         for group in share.generation.groups:
             for one in group.shares:
                 words = by_rank[ranks[one.keeper]]
-                if len(words) != sum(lane.table_bytes for lane in one.lanes):
+                if len(words) < sum(lane.table_bytes for lane in one.lanes):
                     raise ProtocolError(f"the tables of keeper {one.keeper} are not what it said")
                 at = 0
                 for lane in one.lanes:
                     share.tables[lane.trainer] = words[at : at + lane.table_bytes]
                     at += lane.table_bytes
+                checksums[one.keeper] = identical.checksums(one.lanes, words[at:])
+        return checksums
+
+    def _identical(
+        self,
+        comm: Communicator,
+        share: Share,
+        checksums: Mapping[str, Sequence[Checksums]],
+        ranks: Mapping[str, int],
+    ) -> tuple[Identical, ...]:
+        """Of lanes that all keepers have: else what is identical could be lost with fewer of them than what
+        is coded."""
+        every = min(len(lanes) for lanes in checksums.values())
+        of_lanes = [[lanes[lane] for lanes in checksums.values()] for lane in range(every)]
+        blocks = [identical.candidates(sums) for sums in of_lanes]
+        if not any(map(len, blocks)):
+            return ()
+        mine = [
+            identical.digests(share.data[lane], of_lanes[lane][0].block_bytes, blocks[lane])
+            for lane in range(every)
+        ]
+        told = to_all(comm, b"".join(mine), limits.TABLE_BYTES_MAX, OPERATION_S)
+        found, at = [], 0
+        for sums, numbers in zip(of_lanes, blocks, strict=True):
+            end = at + identical.DIGEST_BYTES * len(numbers)
+            shortest = min(one.bytes for one in sums)
+            words = [one[at:end] for one in told]
+            found.append(Identical(identical.ranges(words, numbers, sums[0].block_bytes, shortest)))
+            at = end
+        return tuple(found)
 
     def _code_lane(self, comm: Communicator, share: Share, lane: int, ranks: Mapping[str, int]) -> None:
         generation = share.generation
-        width = generation.width(lane)
-        sums = generation.parities(lane, ranks)
-        if not sums or not width:
-            return
         found = generation.share_of(self.name)
         assert found is not None
         group, slot, _ = found
         k, m = generation.code(group)
-        blocks = share.blocks(lane, k)[:k]
-        rows = generation.parity_rows(group, slot)
-        comm.coded_reduce_scatter(
-            blocks if m else [],
-            [share.parities[lane][row] for row in rows],
-            sums,
-            block_bytes=width,
-            rate_limit=self.said.rate or None,
-            timeout=OPERATION_S,
-        )
+        sums, rows = generation.parities(lane, ranks), generation.parity_rows(group, slot)
+        for area in generation.areas(lane) if sums else []:
+            blocks, parities = share.blocks(lane, k, area), share.rows(lane, area)
+            comm.coded_reduce_scatter(
+                blocks[:k] if m else [],
+                [parities[row] for row in rows],
+                sums,
+                block_bytes=area.width,
+                rate_limit=self.said.rate or None,
+                timeout=OPERATION_S,
+            )
 
-    def blocks_of(self, lane: int, group: int) -> list[Bytes]:
-        """What this keeper gives to bring back a snapshot of that lane and group."""
+    def blocks_of(self, lane: int, group: int, area: Area) -> list[Bytes]:
+        """What this keeper gives to bring back an area of a snapshot of that lane and group."""
         share = self.share
         found = None if share is None else share.generation.share_of(self.name)
         if share is None or found is None or found[0] != group:
             return []
-        return share.blocks(lane, share.generation.code(group)[0])
+        return share.blocks(lane, share.generation.code(group)[0], area)
+
+    def bytes_of(self, lane: int, part: Range) -> Bytes:
+        """Of this keeper's own snapshot of that lane."""
+        assert self.share is not None
+        return self.share.data[lane][part.first : part.last]

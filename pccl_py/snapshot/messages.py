@@ -162,11 +162,13 @@ class AwaitCoded:
 @dataclass(frozen=True, slots=True)
 class Coded:
     """`step`: the newest that is coded, -1: none. `losses`: hosts that may be lost now. `fault`: what keeps
-    this keeper from it, empty: nothing but time."""
+    this keeper from it, empty: nothing but time. `identical`: bytes of it that all keepers have, bit for bit,
+    and that needed no code."""
 
     step: int = bounded.step()
-    losses: int = bounded.whole(0, 255)
+    losses: int = bounded.whole(0, limits.LOSSES_MAX)
     fault: str = bounded.text()
+    identical: int = bounded.byte_count()
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ class Protection:
     options: messages.Protect | None = None
     member: Member | None = None
     coded: dict[str, int] = field(default_factory=dict)
+    identical: dict[str, int] = field(default_factory=dict)
     losses: int = 0
     fault: str = ""
     freed: set[str] = field(default_factory=set)
@@ -182,8 +183,9 @@ class Protection:
             del self._waiting[trainer]
             one.answer(messages.Refused(code, why[: limits.TEXT_CHARS_MAX], 0, 0))
 
-    def complete(self, steps: dict[str, int], losses: int) -> None:
-        self.coded, self.losses, self.fault = steps, losses, ""
+    def complete(self, steps: dict[str, int], losses: int, identical: dict[str, int]) -> None:
+        """`identical`: bytes of each trainer's snapshot that all have, and that are not coded."""
+        self.coded, self.losses, self.fault, self.identical = steps, losses, "", identical
         self._unheeded = {one for one in self._unheeded if one[1] > steps.get(one[0], -1)}
         self._spoilt = {one for one in self._spoilt if one[1] >= steps.get(one[0], -1)}
         self.look()
@@ -214,4 +216,5 @@ class Protection:
         coded = self.coded.get(trainer, -1)
         if coded < one.step and now < one.until:
             return None
-        return messages.Coded(coded, self.losses, self.fault[: limits.TEXT_CHARS_MAX])
+        losses, fault = min(self.losses, limits.LOSSES_MAX), self.fault[: limits.TEXT_CHARS_MAX]
+        return messages.Coded(coded, losses, fault, self.identical.get(trainer, 0))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from .generation import Generation, Lane
+from .generation import Area, Generation, Lane
 from .holding import FileKey, file_key
 from .protection import Memory
 
@@ -43,8 +43,8 @@ class Mapped:
 
 @dataclass(slots=True)
 class Share:
-    """`data`: by lane, each lane's buffer; `parities`: by lane, `rows` of one width each; `tables`: of all
-    trainers of the generation."""
+    """`data`: by lane, each lane's buffer; `parities`: by lane, rows of one width each, once there is room;
+    `tables`: of all trainers of the generation."""
 
     generation: Generation
     lanes: tuple[Lane, ...]
@@ -52,12 +52,15 @@ class Share:
     parities: list[Bytes]
     tables: dict[str, bytes] = field(default_factory=dict)
 
-    def blocks(self, lane: int, k: int) -> list[Bytes]:
+    def blocks(self, lane: int, k: int, area: Area) -> list[Bytes]:
         """The k blocks of data, of which the last ones may be short or empty, then the parities."""
-        width = self.generation.width(lane)
         if lane < len(self.lanes):
-            data = self.data[lane][: self.lanes[lane].bytes]
+            data = self.data[lane][area.first : min(area.last, self.lanes[lane].bytes)]
         else:
             data = np.empty(0, np.uint8)
-        cut = [data[width * number : width * (number + 1)] for number in range(k)]
-        return cut + list(self.parities[lane])
+        cut = [data[area.width * number : area.width * (number + 1)] for number in range(k)]
+        return cut + self.rows(lane, area)
+
+    def rows(self, lane: int, area: Area) -> list[Bytes]:
+        """The parities of an area."""
+        return [row[area.at : area.at + area.width] for row in self.parities[lane]]

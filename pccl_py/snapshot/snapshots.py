@@ -387,6 +387,7 @@ class Snapshots:
             age_s=age,
             losses=0 if coded is None else coded.losses,
             coded=None if coded is None or coded.step < 0 else coded.step,
+            identical=0 if coded is None else coded.identical,
             fault=self._fault,
             bytes=kept[0].bytes if kept else 0,
             memory_bytes=self._buffers.memory_bytes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from ..errors import DamagedError, ProtocolError
 from ..values import bounded_json
@@ -10,6 +10,7 @@ from . import bounded, limits
 from .generation import Lane
 
 STANDING_BYTES_MAX = 256 << 10
+_PROTOCOL = bounded.whole(limits.PROTOCOL, limits.PROTOCOL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Standing:
     known       the newest generation that it has heard of
     intact      the one whose share of data and parities is whole here; 0: none
     doubts      what was brought here has wrong bytes: all look at what they gave
+    protocol    of what keepers do in a round: who does something else is told, not waited for
     """
 
     keeper: str = bounded.name()
@@ -58,6 +60,7 @@ class Standing:
     known: int = bounded.whole(0, 1 << 53)
     intact: int = bounded.whole(0, 1 << 53)
     doubts: bool = bounded.flag()
+    protocol: int = field(default=limits.PROTOCOL, metadata=_PROTOCOL.metadata)
 
     def encode(self) -> bytes:
         return bounded_json.dumps(asdict(self))
