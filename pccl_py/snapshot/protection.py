@@ -11,7 +11,7 @@ from typing import Protocol
 
 from . import limits, memory, messages
 from .generation import Lane
-from .holding import FileKey, Holding, Refusal
+from .holding import FileKey, Holding, Refusal, file_key
 from .standing import Held
 
 Answer = Callable[[messages.Message], None]
@@ -41,6 +41,9 @@ class Member(Protocol):
     def stop(self) -> None: ...
     def wake(self) -> None:
         """There is something new to tell the others."""
+
+    def unmap(self, file: FileKey) -> None:
+        """A trainer's buffer is given up."""
 
 
 @dataclass(slots=True)
@@ -85,6 +88,11 @@ class Protection:
     def _wake(self) -> None:
         if self.member is not None:
             self.member.wake()
+
+    def given_up(self, fd: int) -> None:
+        """A buffer is replaced by a larger one: what the member has mapped of it would be there beside it."""
+        if self.member is not None and fd >= 0:
+            self.member.unmap(file_key(fd))
 
     def gone(self, trainer: str) -> None:
         """Its connection is."""

@@ -291,6 +291,7 @@ class Server:
         if said.slot == holding.control.committed() or connection.filling:
             raise Refusal("wrong", "one buffer at a time is made, and not for the newest snapshot's")
         wanted = memory.whole_units(said.bytes)
+        self._protection.given_up(fd)
         holding.place(said.slot, -1, 0)  # the one that is too small is freed first
         self._populating.expect(wanted, f"a buffer of {wanted >> 20} MiB")
         self._populating.start(

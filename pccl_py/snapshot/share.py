@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,20 +18,25 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class Mapped:
-    """Buffers of trainers, mapped for reading: kept from one generation to the next."""
+    """Buffers of trainers, mapped for reading: kept from one generation to the next. From any thread."""
 
     def __init__(self) -> None:
         self._views: dict[FileKey, Bytes] = {}
+        self._lock = threading.Lock()
 
     def view(self, memory: Memory) -> Bytes:
         """Takes the descriptor."""
         try:
             key = file_key(memory.fd)
-            if key not in self._views:
+            with self._lock:
+                view = self._views.get(key)
+            if view is None:
                 flags = mmap.MAP_SHARED | mmap.MAP_POPULATE  # else each page costs as much as its coding
                 mapped = mmap.mmap(memory.fd, memory.capacity, flags, mmap.PROT_READ)
-                self._views[key] = np.frombuffer(mapped, np.uint8)
-            return self._views[key]
+                view = np.frombuffer(mapped, np.uint8)
+                with self._lock:
+                    self._views[key] = view
+            return view
         finally:
             os.close(memory.fd)
 
@@ -38,7 +44,15 @@ class Mapped:
         """Others give back their memory. `files`: buffers that trainers still have, which come again: mapping
         one for each snapshot would cost as much as to code it."""
         wanted = {id(view) for view in views}
-        self._views = {key: view for key, view in self._views.items() if id(view) in wanted or key in files}
+        with self._lock:
+            self._views = {
+                key: view for key, view in self._views.items() if id(view) in wanted or key in files
+            }
+
+    def forget(self, file: FileKey) -> None:
+        """A buffer that its trainer gives up: its memory is free at once, unless it is coded now."""
+        with self._lock:
+            self._views.pop(file, None)
 
 
 @dataclass(slots=True)

@@ -196,6 +196,7 @@ class Snapshots:
         if step <= self._buffers.newest_step:
             raise SnapshotError(older(step, self._buffers.newest_step))
         keeper, slot, pool = spare
+        self._flushes.keep_only(keeper.buffers)
         self._flushes.await_free(keeper.buffers[slot], self._timeout_s)
         for optimizer in state.optimizers():
             hook(optimizer)
