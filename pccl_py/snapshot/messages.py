@@ -107,9 +107,11 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Of snapshots after `step`."""
+    """Of snapshots after `step`. `again`: others shall bring the newest back, since what is here is damaged;
+    else nobody wants them."""
 
     step: int = bounded.step()
+    again: bool = bounded.flag()
 
 
 @dataclass(frozen=True, slots=True)

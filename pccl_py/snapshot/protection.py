@@ -94,6 +94,13 @@ class Protection:
         if self.member is not None and fd >= 0:
             self.member.unmap(file_key(fd))
 
+    def forgotten(self, trainer: str) -> None:
+        """Its newest snapshots are given up, by itself: others do not bring them back. Where there is an
+        older one, that is coded anew."""
+        if self.holdings[trainer].newest is None:
+            self.freed.add(trainer)
+        self._wake()
+
     def gone(self, trainer: str) -> None:
         """Its connection is."""
         self._waiting.pop(trainer, None)

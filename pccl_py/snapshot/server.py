@@ -204,6 +204,8 @@ class Server:
                 self._complete(connection, holding, message, fds)
             case messages.Forget():
                 holding.forget(message.step)
+                if not message.again:
+                    self._protection.forgotten(holding.trainer)
                 self._send(connection, messages.Forgotten(holding.control.committed()))
 
     def _of_protection(
@@ -336,6 +338,7 @@ class Server:
             raise Refusal("wrong", "a complete snapshot comes with its table")
         table = fds.pop()
         holding.complete(said, table)
+        self._protection.freed.discard(holding.trainer)
         self._send(connection, messages.Completed(said.slot, said.step))
 
     def _detach(self, connection: Connection, free: bool) -> None:

@@ -39,7 +39,7 @@ MESSAGES = st.one_of(
     st.builds(messages.Reserve, slot=number, bytes=count),
     st.builds(messages.Begin, slot=number, step=taken),
     st.builds(messages.Complete, slot=number, step=taken, bytes=count, crc32=crc),
-    st.builds(messages.Forget, step=step),
+    st.builds(messages.Forget, step=step, again=st.booleans()),
     st.builds(
         messages.Protect,
         master=text,
