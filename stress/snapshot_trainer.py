@@ -1,5 +1,5 @@
 """A trainer of `stress snapshots`, until it is killed: its state is known bits of its number and its step,
-each step is a snapshot, and what it finds after a start must be one of them.
+beside some that all have alike; each step is a snapshot, and what it finds after a start must be one of them.
 
     attached                            its Snapshots are there, and it asks for what was taken before
     restored  step, text                empty text: every bit is right
@@ -32,6 +32,11 @@ class _Joined:
         self.run_name = RUN
 
 
+def frozen(elements: int) -> torch.Tensor:
+    """The same at all places and steps: it is not coded."""
+    return torch.arange(elements, dtype=torch.int32).mul_(2654435).bitwise_xor_(0x5A5A5A5A)
+
+
 def fill(tensor: torch.Tensor, place: int, step: int) -> None:
     torch.arange(tensor.numel(), dtype=torch.int32, out=tensor)
     tensor.mul_(2 * step + 1).add_(7919 * place)
@@ -46,10 +51,12 @@ def train(task: Task, writer: Writer) -> None:
         domain=f"d{name}", code_s=task.code_s, timeout_s=4 * task.code_s, orphan_s=120,
     )  # fmt: skip
     tensor = torch.zeros(task.elements, dtype=torch.int32)
-    state = pccl.TrainState(rng=False, w={"w": tensor})
+    alike = frozen(task.elements)
+    state = pccl.TrainState(rng=False, w={"w": tensor, "frozen": alike})
     over = _asked_to_end()
     writer.say("attached")
-    step = _restored(task, writer, keep, state, tensor)
+    alike.zero_()
+    step = _restored(task, writer, keep, state, tensor, alike)
     while not over:
         step += 1
         fill(tensor, task.place, step)
@@ -69,19 +76,25 @@ def _asked_to_end() -> list[int]:
 
 
 def _restored(
-    task: Task, writer: Writer, keep: pccl.Snapshots, state: pccl.TrainState, tensor: torch.Tensor
+    task: Task,
+    writer: Writer,
+    keep: pccl.Snapshots,
+    state: pccl.TrainState,
+    tensor: torch.Tensor,
+    alike: torch.Tensor,
 ) -> int:
     begun = time.monotonic()
     try:
         step = keep.restore(state).step
     except pccl.NoSnapshotError as error:
         writer.say("gone", text=str(error)[:1500])
+        alike.copy_(frozen(task.elements))
         return task.first
     assert step is not None
     wanted = torch.empty_like(tensor)
     fill(wanted, task.place, step)
-    wrong = int((wanted != tensor).sum())
-    text = f"{wrong} of {tensor.numel()} elements are wrong" if wrong else ""
+    wrong = int((wanted != tensor).sum()) + int((frozen(task.elements) != alike).sum())
+    text = f"{wrong} of {2 * tensor.numel()} elements are wrong" if wrong else ""
     writer.say("restored", step=step, text=text, s=time.monotonic() - begun)
     return step
 

@@ -26,10 +26,11 @@ from .records import Writer
 from .report import Report
 from .snapshot_place import Place, Task
 from .snapshot_strikes import Blow, Strike, drawn, every_phase
+from .starvation import Patience
 
 ELEMENTS = 1 << 20  # of int32
 PACE_S = 0.05
-CODE_S = 20.0
+CODE_S = 60.0  # the hang is found before; a busy machine needs that long to import torch
 STEPS = 10_000  # a trainer whose state is gone begins so far beyond all before
 TICK_S = 0.02
 LOOK_S = 1.0  # for who is stopped
@@ -94,6 +95,7 @@ class _Run:
         self._patterns = self._starts = 0
         self._what, self._looked = "start", 0.0
         self._longest: dict[str, float] = {}
+        self._patience = Patience(2 * plan.hang_s, self._pids)
 
     def all(self) -> None:
         for place in self._places:
@@ -259,10 +261,12 @@ class _Run:
 
     def _until(self, true: Callable[[], bool], what: str) -> None:
         begun = time.monotonic()
+        self._patience.begin(begun)
         while not true():
             self._poll(TICK_S)
-            if time.monotonic() - begun > 2 * self._plan.hang_s:
-                self._report.hang(f"{self._what}: waiting for {what}\n{self._stacks()}")
+            if self._patience.is_over(time.monotonic()):
+                starved = f"of which processes had no core for {self._patience.starved_s:.0f} s at most"
+                self._report.hang(f"{self._what}: waiting for {what}, {starved}\n{self._stacks()}")
                 raise Stuck
         spent = time.monotonic() - begun
         if spent > self._longest.get(what, 0.0):
@@ -304,6 +308,11 @@ class _Run:
 
         place.child = self._fleet.start(f"trainer{place.number}-{self._starts}", main)
         self._write(f"{place.keeper_name}.pid", str(place.child.pid))
+
+    def _pids(self) -> Iterable[int]:
+        """Of trainers and keepers."""
+        yield from (one.child.pid for one in self._places if one.alive and one.child)
+        yield from _keepers(self._sockets)
 
     def _stacks(self) -> str:
         for place in self._places:

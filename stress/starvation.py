@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,6 +39,28 @@ class Starvation:
             return 0.0
         before = self._waits[max(0, bisect_right(self._times, t) - 1)]
         return max((after - before.get(pid, 0.0) for pid, after in self._waits[-1].items()), default=0.0)
+
+
+class Patience:
+    """With waits that are to end within `limit_s`, one after the other, for processes that `pids` names: one
+    is over only when they would have had the cores for it."""
+
+    def __init__(self, limit_s: float, pids: Callable[[], Iterable[int]]) -> None:
+        self._limit_s, self._pids = limit_s, pids
+        self._starvation, self._begun = Starvation(), 0.0
+
+    def begin(self, now: float) -> None:
+        self._starvation, self._begun = Starvation((1 + EXCUSED_TIMES) * self._limit_s + EVERY_S), now
+        self._starvation.look(self._pids(), now)
+
+    @property
+    def starved_s(self) -> float:
+        """Of the process that waited longest for a core meanwhile."""
+        return self._starvation.since(self._begun)
+
+    def is_over(self, now: float) -> bool:
+        self._starvation.look(self._pids(), now)
+        return now - self._begun > self._limit_s + excused_s(self.starved_s, self._limit_s)
 
 
 def waited_s(pid: int) -> float:

@@ -9,17 +9,18 @@ import logging
 import mmap
 import os
 import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..coded_calls import CodedSum, CodedTerm
 from ..communicator import Communicator
-from ..erasure.reed_solomon import ReedSolomon
 from ..errors import DamagedError, SnapshotError
 from . import memory, table
 from .coding import OPERATION_S, Coding
 from .decide import Move, Rescue
-from .generation import Generation, Lane, Place
+from .generation import Generation, Lane
 from .holding import Refusal
 from .rounds import all_say_yes, from_one
 from .share import Bytes
@@ -27,6 +28,22 @@ from .standing import Standing
 from .verified import damaged_blocks
 
 logger = logging.getLogger("pccl_py.keeper")
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """`count` blocks of `width` bytes, for the bytes of a snapshot from `first` on: `sums` of what all have,
+    of which `blocks` are this keeper's."""
+
+    first: int
+    width: int
+    count: int
+    sums: list[CodedSum]
+    blocks: list[Bytes]
+
+    def rows_of(self, target: Bytes) -> list[Bytes]:
+        end = self.first + self.width * self.count
+        return list(target[self.first : end].reshape(self.count, self.width))
 
 
 class Bringing:
@@ -43,20 +60,37 @@ class Bringing:
     def rescue(self, comm: Communicator, work: Rescue, said: list[Standing]) -> None:
         known = self._coding.known
         assert known is not None
-        place, lane = work.place, work.lane
+        lane = work.lane
         present = {one.keeper: rank for rank, one in enumerate(said) if one.intact == known.number}
-        sums = known.rescue(place, present, work.owner)
-        assert sums is not None
         share = self._coding.share
         words = None if share is None else share.tables.get(lane.trainer)
-        blocks = self._coding.blocks_of(place.lane, place.group)
-        if comm.rank == work.owner and self._alone(sums, work.owner):
-            self._keep(lane, self._decoded_here(known, place, sums, blocks), words or b"")
-            return
-        if self._alone(sums, work.owner):
-            return
-        width, k = known.width(place.lane), known.code(place.group)[0]
-        self._bring(comm, lane, work.owner, sums, blocks, width, k, min(present.values()), words)
+        streams = self._coded(known, work, present) + self._identical(known, work, present, comm.rank)
+        self._bring(comm, lane, work.owner, streams, min(present.values()), words)
+
+    def _coded(self, known: Generation, work: Rescue, present: Mapping[str, int]) -> list[Stream]:
+        """The areas, rising: what one writes beyond its end, as its last block is filled up with zeros, comes
+        to lie where another one follows, or what is identical, or at the end of all."""
+        place = work.place
+        areas = known.coded_areas(place, work.lane)
+        sums = known.rescue(place, present, work.owner) if areas else []
+        assert sums is not None
+        k = known.code(place.group)[0]
+        blocks = [self._coding.blocks_of(place.lane, place.group, area) for area in areas]
+        return [Stream(area.first, area.width, k, sums, own) for area, own in zip(areas, blocks, strict=True)]
+
+    def _identical(
+        self, known: Generation, work: Rescue, present: Mapping[str, int], rank: int
+    ) -> list[Stream]:
+        """Each range from one that has it, in turns; from the owner itself, if it does."""
+        lane, owner = work.place.lane, work.owner
+        holders = known.holders(work.place, present)
+        streams = []
+        for at, part in enumerate(known.identical_of(lane)):
+            source = owner if owner in holders else holders[at % len(holders)]
+            blocks = [self._coding.bytes_of(lane, part)] if rank == source else []
+            sums = [CodedSum(owner, (CodedTerm(source, 0, 1),))]
+            streams.append(Stream(part.first, part.last - part.first, 1, sums, blocks))
+        return streams
 
     def move(self, comm: Communicator, work: Move) -> None:
         lane = work.lane
@@ -70,35 +104,29 @@ class Bringing:
         if not all_say_yes(comm, comm.rank != work.source or words is not None):
             return
         sums = [CodedSum(work.owner, (CodedTerm(work.source, 0, 1),))]
-        self._bring(comm, lane, work.owner, sums, blocks, lane.bytes, 1, work.source, words)
+        self._bring(comm, lane, work.owner, [Stream(0, lane.bytes, 1, sums, blocks)], work.source, words)
 
     def _bring(
         self,
         comm: Communicator,
         lane: Lane,
         owner: int,
-        sums: list[CodedSum],
-        blocks: list[Bytes],
-        width: int,
-        count: int,
+        streams: Sequence[Stream],
         told_by: int,
         words: bytes | None,
     ) -> None:
         """All take part; the owner has it then, or calls it hopeless."""
-        fd = self._room(width * count) if comm.rank == owner else -1
+        size = max([lane.bytes, *(one.first + one.width * one.count for one in streams)])
+        fd = self._room(size) if comm.rank == owner else -1
         try:
             if comm.rank == owner and fd < 0:
                 self.hopeless.add(lane.trainer)
             if not all_say_yes(comm, comm.rank != owner or fd >= 0):
                 return
             words = from_one(comm, told_by, words, lane.table_bytes)
-            target = np.frombuffer(mmap.mmap(fd, width * count), np.uint8) if fd >= 0 and width else None
-            if width:
-                out = [] if target is None else list(target.reshape(count, width))
-                limit = self._coding.said.rate or None
-                comm.coded_reduce_scatter(
-                    blocks, out, sums, block_bytes=width, rate_limit=limit, timeout=OPERATION_S
-                )
+            target = np.frombuffer(mmap.mmap(fd, size), np.uint8) if fd >= 0 and size else None
+            for one in streams:
+                self._receive(comm, one, owner, [] if target is None else one.rows_of(target))
             if fd >= 0:
                 whole = np.empty(0, np.uint8) if target is None else target
                 self._check(lane, whole, words)
@@ -110,6 +138,21 @@ class Bringing:
         finally:
             if fd >= 0:
                 os.close(fd)
+
+    def _receive(self, comm: Communicator, one: Stream, owner: int, out: list[Bytes]) -> None:
+        if not one.width:
+            return
+        if not all(term.rank == owner for total in one.sums for term in total.terms):
+            limit = self._coding.said.rate or None
+            comm.coded_reduce_scatter(
+                one.blocks, out, one.sums, block_bytes=one.width, rate_limit=limit, timeout=OPERATION_S
+            )
+            return
+        for row, total in zip(out, one.sums, strict=True) if out else []:
+            (term,) = total.terms  # of a code in which any one block is enough: all coefficients are 1
+            block = one.blocks[term.block]
+            row[: len(block)] = block
+            row[len(block) :] = 0
 
     def _failed(self, lane: Lane, error: Exception) -> None:
         """Damaged bytes are asked for once more, of those whose part is whole."""
@@ -144,37 +187,3 @@ class Bringing:
         wrong = damaged_blocks(whole.data[: lane.bytes], described.crcs, described.block_bytes)
         if wrong:
             raise DamagedError(f"{what} has {len(wrong)} blocks with wrong checksums")
-
-    @staticmethod
-    def _alone(sums: list[CodedSum], owner: int) -> bool:
-        return all(term.rank == owner for one in sums for term in one.terms)
-
-    @staticmethod
-    def _decoded_here(known: Generation, place: Place, sums: list[CodedSum], blocks: list[Bytes]) -> Bytes:
-        """Where this keeper alone is left of a group of which any one is enough."""
-        k, m = known.code(place.group)
-        width = known.width(place.lane)
-        (term,) = sums[0].terms
-        whole = np.zeros(width, np.uint8)
-        source = np.zeros(width, np.uint8)
-        source[: len(blocks[term.block])] = blocks[term.block]
-        shards: list[Bytes | None] = [None] * (k + m)
-        shards[0], shards[term.block] = whole, source
-        ReedSolomon(k, m).decode(shards, [term.block])
-        return whole
-
-    def _keep(self, lane: Lane, whole: Bytes, words: bytes) -> None:
-        fd = self._room(whole.nbytes)
-        try:
-            if fd < 0:
-                raise SnapshotError("there is no memory for it")
-            self._check(lane, whole, words)
-            with mmap.mmap(fd, memory.size_of(fd)) as mapped:
-                mapped[: whole.nbytes] = whole.tobytes()
-            kept, fd = fd, -1
-            self._coding.calls.ask(lambda: self._coding.protection.adopt(lane, kept, words))
-        except (DamagedError, SnapshotError, Refusal) as error:
-            self._failed(lane, error)
-        finally:
-            if fd >= 0:
-                os.close(fd)

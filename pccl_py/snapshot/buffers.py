@@ -248,13 +248,14 @@ class Buffers:
             Verified(self.kept[0]).close()
         except (DamagedError, ProtocolError) as error:
             logger.warning("%s: other keepers are asked for it", error)
-            self.forget(-1)
+            self.forget(-1, again=True)
             self.fetch(timeout_s)
 
-    def forget(self, after: int) -> None:
+    def forget(self, after: int, *, again: bool = False) -> None:
+        """`again`: other keepers may bring back what was newest."""
         self.attach()
         assert self.keeper is not None
-        self.keeper.forget(after)
+        self.keeper.forget(after, again=again)
 
     def is_lost(self) -> bool:
         return self.keeper is not None and not self.keeper.alive

@@ -94,7 +94,7 @@ def _lost(
         if trainer in held or trainer in given_up:
             continue
         owner = wants.get(trainer, _roomiest(said, known, place))
-        if owner is not None and known.rescue(place, present, 0) is not None:
+        if owner is not None and known.can_rescue(place, lane, present):
             return Rescue(place, lane, owner)
     return None
 

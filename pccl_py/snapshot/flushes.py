@@ -74,14 +74,23 @@ class Flushes:
         return made
 
     def _map(self, fd: int, buffers: Sequence[int]) -> Bytes:
-        """Others than these give back their memory."""
         inode = os.fstat(fd).st_ino
         if inode not in self._mapped:
-            held = {os.fstat(one).st_ino for one in buffers if one >= 0}
-            self._mapped = {key: one for key, one in self._mapped.items() if key in held}
+            self.keep_only(buffers)
             mapped = mmap.mmap(fd, os.fstat(fd).st_size, mmap.MAP_SHARED, mmap.PROT_READ)
             self._mapped[inode] = np.frombuffer(mapped, np.uint8)
         return self._mapped[inode]
+
+    def keep_only(self, buffers: Sequence[int]) -> None:
+        """Others than these, which larger ones have replaced, give back their memory, once the disk has what
+        lies in them."""
+        if not self._mapped and not self._under_way:
+            return
+        held = {os.fstat(one).st_ino for one in buffers if one >= 0}
+        self._mapped = {key: one for key, one in self._mapped.items() if key in held}
+        self._under_way = {
+            key: one for key, one in self._under_way.items() if key in held or not one.wait_free(0)
+        }
 
     def refuse(self, step: int, error: BaseException) -> None:
         """This rank has no snapshot of a step that is due; the others hear of it."""

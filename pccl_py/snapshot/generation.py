@@ -2,14 +2,15 @@
 Pure, and the same at all keepers of a run.
 
 Each keeper has a slot in a code group. The trainers of a keeper are its lanes: lane 0 of all keepers is coded
-together, then lane 1. A snapshot is cut into k = n - m blocks of `width` bytes, the last ones filled up with
-zeros; rotated stripes give each keeper m parities, of that width too, of others' blocks.
+together, then lane 1. What all snapshots of a lane have alike is left out; each area between is cut into k =
+n - m blocks of its `width`, the last ones filled up with zeros; rotated stripes give each keeper m parities,
+of that width too, of others' blocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from ..coded_calls import CodedSum, CodedTerm
 from ..erasure.placement import Stripes, code_groups
@@ -67,13 +68,42 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Range:
+    """Bytes [first, last) of all snapshots of a lane."""
+
+    first: int = bounded.byte_count()
+    last: int = bounded.byte_count()
+
+
+@dataclass(frozen=True, slots=True)
+class Identical:
+    """What all snapshots of a lane have, bit for bit: ranges apart from each other, rising."""
+
+    ranges: tuple[Range, ...] = bounded.listed(Range, limits.RANGES_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Bytes [first, last) that are coded. `at`: where its part of a parity of the lane begins."""
+
+    first: int
+    last: int
+    width: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
-    """`number` rises; `parity`: as asked for, less where a group has no more than that many keepers."""
+    """`number` rises; `parity`: as asked for, less where a group has no more than that many keepers.
+    `identical`: by lane; of the lanes behind nothing is."""
 
     number: int = bounded.whole(1, 1 << 53)
     parity: int = bounded.whole(0, 255)
     groups: tuple[Group, ...] = bounded.listed(Group, KEEPERS_MAX)
     missed: tuple[Missed, ...] = bounded.listed(Missed, KEEPERS_MAX)
+    identical: tuple[Identical, ...] = field(
+        default=(), metadata={"of": Identical, "most": limits.TRAINERS_MAX}
+    )
 
     def encode(self) -> bytes:
         return bounded_json.dumps(asdict(self))
@@ -109,15 +139,37 @@ class Generation:
         m = min(self.parity, n - 1)
         return n - m, m
 
+    def identical_of(self, lane: int) -> tuple[Range, ...]:
+        return self.identical[lane].ranges if lane < len(self.identical) else ()
+
+    def identical_bytes(self, lane: int) -> int:
+        return sum(one.last - one.first for one in self.identical_of(lane))
+
+    def areas(self, lane: int) -> list[Area]:
+        """What is coded of that lane, in all groups."""
+        lengths = self._lengths(lane)
+        longest = max((length for length, _ in lengths), default=0)
+        found, first, at = [], 0, 0
+        for one in (*self.identical_of(lane), Range(longest, longest)):
+            widest = max((-(-(min(length, one.first) - first) // k) for length, k in lengths), default=0)
+            width = -(-max(widest, 0) // WIDTH_UNIT) * WIDTH_UNIT
+            if width:
+                found.append(Area(first, one.first, width, at))
+            first, at = one.last, at + width
+        return found
+
     def width(self, lane: int) -> int:
-        """Bytes of a block of that lane, in all groups."""
-        widest = 0
-        for number, group in enumerate(self.groups):
-            k, _ = self.code(number)
-            for share in group.shares:
-                if lane < len(share.lanes):
-                    widest = max(widest, -(-share.lanes[lane].bytes // k))
-        return -(-widest // WIDTH_UNIT) * WIDTH_UNIT
+        """Bytes of a parity of that lane."""
+        return sum(area.width for area in self.areas(lane))
+
+    def _lengths(self, lane: int) -> list[tuple[int, int]]:
+        """Of the snapshots of that lane, each with the k of its group."""
+        return [
+            (share.lanes[lane].bytes, self.code(number)[0])
+            for number, group in enumerate(self.groups)
+            for share in group.shares
+            if lane < len(share.lanes)
+        ]
 
     def parities(self, lane: int, ranks: Mapping[str, int]) -> list[CodedSum]:
         """Of all groups, for one operation. A keeper's outputs come in the order of `parity_rows`."""
@@ -153,11 +205,30 @@ class Generation:
             if stripes.slot_of(stripe, stripes.k + row) == slot
         ]
 
+    def coded_areas(self, place: Place, lane: Lane) -> list[Area]:
+        """Of that snapshot."""
+        return [area for area in self.areas(place.lane) if area.first < lane.bytes]
+
+    def holders(self, place: Place, present: Mapping[str, int]) -> list[int]:
+        """Ranks of keepers that have what is identical in a lost snapshot."""
+        lost = self.groups[place.group].shares[place.slot].keeper
+        return [
+            present[share.keeper]
+            for group in self.groups
+            for share in group.shares
+            if share.keeper in present and share.keeper != lost and place.lane < len(share.lanes)
+        ]
+
+    def can_rescue(self, place: Place, lane: Lane, present: Mapping[str, int]) -> bool:
+        if self.identical_of(place.lane) and not self.coded_areas(place, lane):
+            return bool(self.holders(place, present))
+        return self.rescue(place, present, 0) is not None
+
     def rescue(
         self, place: Place, present: Mapping[str, int], owner: int, first: int = 0
     ) -> list[CodedSum] | None:
-        """The blocks of a lost snapshot for the keeper with rank `owner`, in their order, from those of
-        `present` (rank by keeper), each of which gives its k blocks of data and its m parities.
+        """The blocks of an area of a lost snapshot for the keeper with rank `owner`, in their order, from
+        those of `present` (rank by keeper), each of which gives its k blocks of data and its m parities.
 
         None: they are too few.
         """
@@ -182,8 +253,11 @@ class Generation:
     def losses(self, missing: Collection[str] = ()) -> int:
         """Failure domains that may be lost at once, whichever they are, without losing a snapshot, where the
         shares of these keepers are lost already."""
-        least = KEEPERS_MAX
+        left = {share.domain for g in self.groups for share in g.shares if share.keeper not in missing}
+        least = min(max(len(left) - 1, 0), KEEPERS_MAX)
         for number, group in enumerate(self.groups):
+            if self._all_is_identical(group):
+                continue
             _, m = self.code(number)
             counts: dict[str, int] = {}
             lost = tolerated = 0
@@ -198,7 +272,11 @@ class Generation:
                     break
                 tolerated += 1
             least = min(least, tolerated)
-        return least if self.groups else 0
+        return least
+
+    def _all_is_identical(self, group: Group) -> bool:
+        lanes = [one for share in group.shares for one in enumerate(share.lanes)]
+        return bool(lanes) and all(self.identical_bytes(at) >= lane.bytes > 0 for at, lane in lanes)
 
     def _rs(self, group: int) -> ReedSolomon:
         return ReedSolomon(*self.code(group))
@@ -228,4 +306,17 @@ def decode(data: bytes) -> Generation:
         bounded.refuse("a keeper or a trainer is coded twice")
     if any(not 0 < len(group.shares) <= 256 for group in found.groups):
         bounded.refuse("a code group has no keepers, or more than 256")
+    _check_identical(found)
     return found
+
+
+def _check_identical(found: Generation) -> None:
+    """All keepers have it, and it lies within the bytes of each."""
+    shares = [share for group in found.groups for share in group.shares]
+    for lane, one in enumerate(found.identical):
+        if one.ranges and any(lane >= len(share.lanes) for share in shares):
+            bounded.refuse("bytes are identical in snapshots that are not there")
+        ends = [0] + [end for part in one.ranges for end in (part.first, part.last)]
+        shortest = min((share.lanes[lane].bytes for share in shares), default=0) if one.ranges else 0
+        if ends != sorted(ends) or any(part.first == part.last for part in one.ranges) or ends[-1] > shortest:
+            bounded.refuse("ranges of identical bytes overlap, or lie beyond the snapshots")

@@ -228,9 +228,9 @@ class Keeper:
         self.kept.insert(0, kept)
         return kept
 
-    def forget(self, after: int) -> None:
-        """Snapshots of steps beyond `after` are gone."""
-        self._ask(messages.Forget(after), messages.Forgotten)
+    def forget(self, after: int, *, again: bool = False) -> None:
+        """Snapshots of steps beyond `after` are gone. `again`: here alone."""
+        self._ask(messages.Forget(after, again), messages.Forgotten)
         for kept in list(self.kept):
             if kept.step > after:
                 self._drop_kept(kept.slot)

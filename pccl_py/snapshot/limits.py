@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..values import limits as checkpoint
 
-PROTOCOL = 2  # of greeting, messages, control page and table; another one is refused
+PROTOCOL = 3  # of greeting, messages, control page and table; another one is refused
 MESSAGE_BYTES_MAX = 64 << 10  # what tables are too long for goes through memory of its own
 FDS_MAX = 5  # of a message: the control page, two buffers and their tables
 NAME_CHARS_MAX = 64  # of a run, a trainer, a keeper
@@ -15,7 +15,11 @@ BUFFER_UNIT = 2 << 20  # a small slab of the staging engine, and a huge page: wh
 LARGE_UNIT = 16 << 20  # one that is quick for the staging engine: of buffers that it is a small part of
 LARGE_FROM = 2 << 30
 TABLE_BYTES_MAX = checkpoint.MANIFEST_BYTES_MAX
+RANGES_MAX = (
+    64  # of a snapshot, that all have alike: what lies between two is coded by an operation of its own
+)
 STEP_MAX = checkpoint.STEP_MAX
+LOSSES_MAX = 255  # that a trainer is told of: of replicas all but one may go
 TEXT_CHARS_MAX = 2000  # of a refusal
 ORPHAN_S_MAX = 30 * 86_400.0
 GREETING_S = 5.0  # a connection that says nothing for so long is closed

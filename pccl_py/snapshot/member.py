@@ -20,6 +20,7 @@ from .calls import Calls
 from .coding import Coding
 from .decide import Encode, Gone, Move, Rescue, Work, attached, decide, needless
 from .generation import decode as decode_generation
+from .holding import FileKey
 from .protection import Protection
 from .rounds import from_one, to_all
 from .scrub import Scrub
@@ -67,6 +68,9 @@ class RunMember:
 
     def wake(self) -> None:
         self._news.set()
+
+    def unmap(self, file: FileKey) -> None:
+        self._coding.mapped.forget(file)
 
     def _run(self) -> None:
         while not self._over.is_set():

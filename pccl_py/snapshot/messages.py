@@ -107,9 +107,11 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Of snapshots after `step`."""
+    """Of snapshots after `step`. `again`: others shall bring the newest back, since what is here is damaged;
+    else nobody wants them."""
 
     step: int = bounded.step()
+    again: bool = bounded.flag()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +164,13 @@ class AwaitCoded:
 @dataclass(frozen=True, slots=True)
 class Coded:
     """`step`: the newest that is coded, -1: none. `losses`: hosts that may be lost now. `fault`: what keeps
-    this keeper from it, empty: nothing but time."""
+    this keeper from it, empty: nothing but time. `identical`: bytes of it that all keepers have, bit for bit,
+    and that needed no code."""
 
     step: int = bounded.step()
-    losses: int = bounded.whole(0, 255)
+    losses: int = bounded.whole(0, limits.LOSSES_MAX)
     fault: str = bounded.text()
+    identical: int = bounded.byte_count()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from . import limits, memory, messages
 from .generation import Lane
-from .holding import FileKey, Holding, Refusal
+from .holding import FileKey, Holding, Refusal, file_key
 from .standing import AGE_MS_MAX, AGE_MS_STEP, Held
 
 Answer = Callable[[messages.Message], None]
@@ -42,6 +42,9 @@ class Member(Protocol):
     def wake(self) -> None:
         """There is something new to tell the others."""
 
+    def unmap(self, file: FileKey) -> None:
+        """A trainer's buffer is given up."""
+
 
 @dataclass(slots=True)
 class Protection:
@@ -53,6 +56,7 @@ class Protection:
     options: messages.Protect | None = None
     member: Member | None = None
     coded: dict[str, int] = field(default_factory=dict)
+    identical: dict[str, int] = field(default_factory=dict)
     losses: int = 0
     fault: str = ""
     freed: set[str] = field(default_factory=set)
@@ -85,6 +89,18 @@ class Protection:
     def _wake(self) -> None:
         if self.member is not None:
             self.member.wake()
+
+    def given_up(self, fd: int) -> None:
+        """A buffer is replaced by a larger one: what the member has mapped of it would be there beside it."""
+        if self.member is not None and fd >= 0:
+            self.member.unmap(file_key(fd))
+
+    def forgotten(self, trainer: str) -> None:
+        """Its newest snapshots are given up, by itself: others do not bring them back. Where there is an
+        older one, that is coded anew."""
+        if self.holdings[trainer].newest is None:
+            self.freed.add(trainer)
+        self._wake()
 
     def gone(self, trainer: str) -> None:
         """Its connection is."""
@@ -184,8 +200,9 @@ class Protection:
             del self._waiting[trainer]
             one.answer(messages.Refused(code, why[: limits.TEXT_CHARS_MAX], 0, 0))
 
-    def complete(self, steps: dict[str, int], losses: int) -> None:
-        self.coded, self.losses, self.fault = steps, losses, ""
+    def complete(self, steps: dict[str, int], losses: int, identical: dict[str, int]) -> None:
+        """`identical`: bytes of each trainer's snapshot that all have, and that are not coded."""
+        self.coded, self.losses, self.fault, self.identical = steps, losses, "", identical
         self._unheeded = {one for one in self._unheeded if one[1] > steps.get(one[0], -1)}
         self._spoilt = {one for one in self._spoilt if one[1] >= steps.get(one[0], -1)}
         self.look()
@@ -216,4 +233,5 @@ class Protection:
         coded = self.coded.get(trainer, -1)
         if coded < one.step and now < one.until:
             return None
-        return messages.Coded(coded, self.losses, self.fault[: limits.TEXT_CHARS_MAX])
+        losses, fault = min(self.losses, limits.LOSSES_MAX), self.fault[: limits.TEXT_CHARS_MAX]
+        return messages.Coded(coded, losses, fault, self.identical.get(trainer, 0))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -11,7 +13,7 @@ from ..checkpoint.coordination import Coordination
 from ..checkpoint.manifest import Manifest
 from ..checkpoint.stats import LoadInfo
 from ..checkpoint.targets import Fit, Targets
-from ..errors import DamagedError, NoSnapshotError, ProtocolError, StateError
+from ..errors import NoSnapshotError, PcclError, StateError
 from ..state.train_state import TrainState
 from .buffers import Buffers
 from .copying import is_whole, parts, raw_of
@@ -76,11 +78,14 @@ class Restore:
             verified, why = self._verified(candidate)
             try:
                 planned, fault = self._planned(state, verified, candidate, fit)
-                words = {"why": why, "whole": planned is not None or fault is not None}
+                words = {
+                    "why": why,
+                    "whole": planned is not None,
+                    "fault": "" if fault is None else str(fault),
+                }
                 said = [json.loads(text) for text in self._exchange(json.dumps(words).encode())]
                 if verified is not None and not any(one["why"] for one in said):
-                    if fault is not None:
-                        raise fault
+                    _raise_first(fault, said)
                     if planned is None or not all(one["whole"] for one in said):
                         return None
                     manifest, targets = planned
@@ -95,14 +100,14 @@ class Restore:
 
     def _planned(
         self, state: TrainState, verified: Verified | None, step: int, fit: Fit
-    ) -> tuple[tuple[Manifest, Targets] | None, StateError | None]:
+    ) -> tuple[tuple[Manifest, Targets] | None, PcclError | None]:
         """None, None: this trainer's snapshot has a part alone of what it needs now."""
         if verified is None:
             return None, None
         manifest = verified.table.manifest(step, 0.0, "memory")
         try:
             targets = fit.targets(state, manifest, self._coordination.world, f"the snapshot of step {step}")
-        except StateError as error:
+        except PcclError as error:
             return None, error
         return ((manifest, targets) if is_whole(manifest, targets) else None), None
 
@@ -113,7 +118,7 @@ class Restore:
     def _verified(self, step: int) -> tuple[Verified | None, str]:
         try:
             return Verified(self._kept[step]), ""
-        except (DamagedError, ProtocolError) as error:
+        except (PcclError, OSError) as error:
             return None, str(error)
 
     def _info(self, step: int, count: int, begun: float, targets: Targets) -> LoadInfo:
@@ -130,6 +135,15 @@ def _copy(data: memoryview, manifest: Manifest, targets: Targets) -> int:
         for part in parts(manifest, targets):
             part.fill(raw_of(data, part.offset, part.bytes))
     return sum(box.tensor.nbytes for places in targets.boxes.values() for box in places)
+
+
+def _raise_first(own: PcclError | None, said: Sequence[Mapping[str, Any]]) -> None:
+    """What does not fit on one rank is raised on all: none of them is filled alone."""
+    if own is not None:
+        raise own
+    for rank, one in enumerate(said):
+        if one["fault"]:
+            raise StateError(f"rank {rank}: {one['fault']}")
 
 
 def _nothing(where: str, step: int | str, kept: list[int], skipped: list[tuple[int, str]]) -> str:

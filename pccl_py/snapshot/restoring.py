@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 
 from ..checkpoint.coordination import Coordination
 from ..checkpoint.stats import LoadInfo
 from ..checkpoint.targets import Fit
-from ..errors import NoSnapshotError
+from ..errors import NoSnapshotError, PcclError, SnapshotError
 from ..state.train_state import TrainState
 from .buffers import Buffers
 from .restore import Restore
@@ -43,34 +42,46 @@ class Restoring:
     def is_older_than(self, durable: int | None) -> bool:
         """Whether the newest step that all ranks hold is; the same on all of them. Those that have no
         snapshot, or no checkpoint, had no part in it."""
-        with suppress(NoSnapshotError):
-            self.reach()
-        mine = {"steps": [one.step for one in self._buffers.kept], "durable": durable}
+        fault = self._reached()
+        failed = "" if fault is None or isinstance(fault, NoSnapshotError) else str(fault)
+        mine = {"steps": [one.step for one in self._buffers.kept], "durable": durable, "failed": failed}
         self._looks += 1
         said = self._coordination.exchange(f"older/{self._looks}", json.dumps(mine).encode(), self._timeout_s)
         told = [json.loads(words) for words in said]
+        if fault is not None and failed:
+            raise fault
+        for rank, one in enumerate(told):
+            if one["failed"]:
+                raise SnapshotError(f"rank {rank}: {one['failed']}")
         held = [set(one["steps"]) for one in told if one["steps"]]
         newest = max(set.intersection(*held), default=None) if held else None
         on_disk = min((one["durable"] for one in told if one["durable"] is not None), default=None)
         return newest is not None and on_disk is not None and bool(newest < on_disk)
 
     def into(self, state: TrainState, step: int | str, fit: Fit) -> LoadInfo:
-        """Raises NoSnapshotError, StateError."""
-        why = ""
-        try:
-            self.reach()
-        except NoSnapshotError as error:
-            if self._coordination.world.size == 1:
-                raise
-            why = str(error)  # the others hear of it
-        one = self._restore(why)
+        """Raises NoSnapshotError, StateError, and on the rank where it happened what else there was: the
+        others hear of it at once."""
+        fault = self._reached()
+        if fault is not None and self._coordination.world.size == 1:
+            raise fault
+        one = self._restore("" if fault is None else str(fault))
         try:
             info = self._read(one, state, step, fit)
         except NoSnapshotError as error:
+            if fault is not None and not isinstance(fault, NoSnapshotError):
+                raise fault from error
             if not (self._coded and one.skipped):
                 raise
             return self._from_others(state, step, fit, error)
         return self._from_others(state, step, fit, info) if self._coded and one.skipped else info
+
+    def _reached(self) -> Exception | None:
+        """Why not."""
+        try:
+            self.reach()
+        except (PcclError, OSError) as error:
+            return error
+        return None
 
     def _restore(self, why: str) -> Restore:
         self._restores += 1
@@ -98,7 +109,7 @@ class Restoring:
         why = ""
         try:
             self._buffers.replace_damaged(self._code_s)
-        except NoSnapshotError as error:
+        except (PcclError, OSError) as error:
             why = str(error)
         try:
             return self._read(self._restore(why), state, step, fit)

@@ -4,6 +4,7 @@ needed where that can be foreseen: a first touch while it is coded costs several
 from __future__ import annotations
 
 import errno
+import math
 import mmap
 import os
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from . import limits, memory
 
 Bytes = npt.NDArray[np.uint8]
 GENERATIONS = 2
+TOO_LARGE_TIMES = 2  # what is needed; less is not worth new pages
 
 
 class Room:
@@ -57,8 +59,9 @@ class Rooms:
         self._taken: list[Room] = []  # by the one that is coded
         self._free: list[Room] = []
 
-    def expect(self, sizes: Sequence[int]) -> bool:
-        """Makes a part of what lanes with so many bytes of parities will need; whether something is left."""
+    def expect(self, sizes: Sequence[int], *, exactly: bool = False) -> bool:
+        """Makes a part of what lanes with so many bytes of parities will need; whether something is left.
+        `exactly`: they need no more, and what is much larger, or too many, is given up."""
         wanted = [size for size in sizes if size for _ in range(GENERATIONS)]
         have = sorted(room.bytes for room in (*self._used, *self._taken, *self._free))
         try:
@@ -66,17 +69,20 @@ class Rooms:
                 return True
         except OSError:  # it is needed by somebody else
             return False
-        lacking = [size for size in wanted if not _take_from(have, size)]
+        most = TOO_LARGE_TIMES if exactly else math.inf
+        lacking = [size for size in wanted if not _take_from(have, size, most * size)]
+        if lacking or exactly:
+            self._give_up(have)
         if not lacking:
             return False
-        self._give_up(have)
         if sum(lacking) > memory.available():
             return False
         self._free.append(Room(lacking[0]))
         return True
 
     def _give_up(self, useless: list[int]) -> None:
-        """Those that are free and too small: snapshots have grown, or there are fewer keepers."""
+        """Those that are free and too small, as snapshots have grown, or there are fewer keepers; or too
+        large, as more of them is identical."""
         for room in list(self._free):
             if room.bytes in useless:
                 useless.remove(room.bytes)
@@ -90,14 +96,19 @@ class Rooms:
         self._taken = []
         rows = []
         for count, width in sizes:
+            if not count * width:
+                rows.append(np.empty((count, 0), np.uint8))
+                continue
             room = self._fitting(count * width)
             self._taken.append(room)
             rows.append(room.rows(count, width))
         return rows
 
     def _fitting(self, count: int) -> Room:
-        """Of those that are free, the smallest; where there is none, they give way to a new one."""
-        fitting = [room for room in self._free if room.bytes >= count]
+        """Of those that are free, the smallest; where there is none, or all are much too large, as more of
+        the snapshots is identical now, they give way to a new one."""
+        most = TOO_LARGE_TIMES * memory.whole_units(count)
+        fitting = [room for room in self._free if count <= room.bytes <= most]
         if fitting:
             room = min(fitting, key=lambda one: one.bytes)
             self._free.remove(room)
@@ -115,10 +126,10 @@ class Rooms:
         self._used, self._taken = self._taken, []
 
 
-def _take_from(have: list[int], size: int) -> bool:
-    """The smallest that suffices, out of the list."""
+def _take_from(have: list[int], size: int, most: float) -> bool:
+    """The smallest that suffices, out of the list, unless it has more than `most`."""
     for at, there in enumerate(have):
-        if there >= size:
+        if size <= there <= most:
             del have[at]
             return True
     return False

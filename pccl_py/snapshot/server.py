@@ -204,6 +204,8 @@ class Server:
                 self._complete(connection, holding, message, fds)
             case messages.Forget():
                 holding.forget(message.step)
+                if not message.again:
+                    self._protection.forgotten(holding.trainer)
                 self._send(connection, messages.Forgotten(holding.control.committed()))
 
     def _of_protection(
@@ -291,6 +293,7 @@ class Server:
         if said.slot == holding.control.committed() or connection.filling:
             raise Refusal("wrong", "one buffer at a time is made, and not for the newest snapshot's")
         wanted = memory.whole_units(said.bytes)
+        self._protection.given_up(fd)
         holding.place(said.slot, -1, 0)  # the one that is too small is freed first
         self._populating.expect(wanted, f"a buffer of {wanted >> 20} MiB")
         self._populating.start(
@@ -335,6 +338,7 @@ class Server:
             raise Refusal("wrong", "a complete snapshot comes with its table")
         table = fds.pop()
         holding.complete(said, table)
+        self._protection.freed.discard(holding.trainer)
         self._send(connection, messages.Completed(said.slot, said.step))
 
     def _detach(self, connection: Connection, free: bool) -> None:

@@ -57,7 +57,7 @@ def own_words(trainer: str, kept: Sequence[Kept], why: str) -> dict[str, Any]:
             names = list(table.trainers) if len(table.trainers) == table.world else []
             if not names and table.world == 1:
                 names = [trainer]
-        except CheckpointError as error:
+        except (PcclError, OSError) as error:
             why = why or str(error)
     steps = sorted(one.step for one in kept)
     return {
@@ -132,7 +132,7 @@ class Several:
             if (holders or [number % self._world.size])[0] == self._world.rank:
                 try:
                     mine[name] = self._fetched(name)
-                except PcclError as error:
+                except (PcclError, OSError) as error:
                     whys.append(str(error))
         return mine, whys
 
@@ -175,7 +175,7 @@ class Several:
                 kept = next(one for one in mine[name] if one.step == step)
                 try:
                     found[name] = open_ones.enter_context(Verified(kept))
-                except PcclError as error:
+                except (PcclError, OSError) as error:
                     return found, f"trainer {name!r}: {error}"
         return found, ""
 

@@ -196,6 +196,7 @@ class Snapshots:
         if step <= self._buffers.newest_step:
             raise SnapshotError(older(step, self._buffers.newest_step))
         keeper, slot, pool = spare
+        self._flushes.keep_only(keeper.buffers)
         self._flushes.await_free(keeper.buffers[slot], self._timeout_s)
         for optimizer in state.optimizers():
             hook(optimizer)
@@ -387,6 +388,7 @@ class Snapshots:
             age_s=age,
             losses=0 if coded is None else coded.losses,
             coded=None if coded is None or coded.step < 0 else coded.step,
+            identical=0 if coded is None else coded.identical,
             fault=self._fault,
             bytes=kept[0].bytes if kept else 0,
             memory_bytes=self._buffers.memory_bytes,

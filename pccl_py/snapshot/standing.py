@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import DamagedError, ProtocolError
 from ..values import bounded_json
@@ -12,6 +12,7 @@ from .generation import Lane
 STANDING_BYTES_MAX = 256 << 10
 # What is older is old, and to say more is of no use: so the words of most rounds are those of the one before.
 AGE_MS_MAX, AGE_MS_STEP = 2000, 500
+_PROTOCOL = bounded.whole(limits.PROTOCOL, limits.PROTOCOL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Standing:
     known       the newest generation that it has heard of
     intact      the one whose share of data and parities is whole here; 0: none
     doubts      what was brought here has wrong bytes: all look at what they gave
+    protocol    of what keepers do in a round: who does something else is told, not waited for
     """
 
     keeper: str = bounded.name()
@@ -60,6 +62,7 @@ class Standing:
     known: int = bounded.whole(0, 1 << 53)
     intact: int = bounded.whole(0, 1 << 53)
     doubts: bool = bounded.flag()
+    protocol: int = field(default=limits.PROTOCOL, metadata=_PROTOCOL.metadata)
 
     def encode(self) -> bytes:
         value: dict[str, bounded_json.Json] = {name: getattr(self, name) for name in self.__slots__}

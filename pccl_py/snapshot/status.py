@@ -27,6 +27,8 @@ class SnapshotStatus:
     step        of the newest complete snapshot, None: there is none;    age_s: since it was completed here
     losses      hosts (failure domains) that may be lost at once without losing the newest coded one
     coded       the newest step that others could bring back; None: there is none, or no parity
+    identical   bytes of that one that every host has, bit for bit: they need no code, and survive any losses
+                but that of all
     fault       why that is not the newest complete one; empty: it is, or will be soon
     bytes       of that snapshot;    memory_bytes: that the keeper holds for this trainer
     taken, skipped, failed    since this object was made
@@ -37,6 +39,7 @@ class SnapshotStatus:
     age_s: float | None
     losses: int
     coded: int | None
+    identical: int
     fault: str
     bytes: int
     memory_bytes: int

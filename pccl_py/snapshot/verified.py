@@ -6,6 +6,7 @@ import mmap
 import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -42,9 +43,11 @@ class Verified:
             )
 
     def close(self) -> None:
-        self.data.release()
-        if self._mapped is not None:
-            self._mapped.close()
+        """Where somebody still looks at the bytes, as the trace of an error does, they go with that."""
+        with suppress(BufferError):
+            self.data.release()
+            if self._mapped is not None:
+                self._mapped.close()
 
     def __enter__(self) -> Self:
         return self

@@ -34,7 +34,7 @@ from pccl_py.distributed import objects
 from pccl_py.errors import DamagedError, ProtocolError, StateError, VersionError
 from pccl_py.master import dashboard, etcd_answers, etcd_gateway
 from pccl_py.observe import trace_format
-from pccl_py.snapshot import channel, generation, messages, standing, table
+from pccl_py.snapshot import channel, generation, identical, messages, standing, table
 from pccl_py.snapshot import limits as snapshot_limits
 from pccl_py.values import bounded_json, tagged_decode, tagged_encode
 
@@ -206,7 +206,19 @@ def _generation(data: bytes) -> None:
         at = found.share_of(keeper)
         assert at is not None and at[2].keeper == keeper
     assert all(found.width(lane) % generation.WIDTH_UNIT == 0 for lane in range(found.lanes))
+    for lane in range(found.lanes):
+        ends = [end for area in found.areas(lane) for end in (area.first, area.last)]
+        assert ends == sorted(ends) and found.identical_bytes(lane) >= 0
     assert len(found.places()) == sum(len(one.lanes) for group in found.groups for one in group.shares)
+
+
+def _checksums(data: bytes) -> None:
+    """Of two lanes; then which of their blocks may be the same."""
+    lanes = (replace(_HELD.lane, bytes=5000), replace(_HELD.lane, trainer="u"))
+    found = identical.checksums(lanes, data)
+    assert [one.bytes for one in found] == [5000, 100]
+    assert len(identical.candidates([found[0], found[0]])) == len(found[0].crcs)
+    assert len(identical.candidates(found)) <= 1
 
 
 # ---- what a browser may say ----
@@ -283,13 +295,16 @@ _MESSAGES = [
     messages.Summary("run", "keeper", 5, (_TRAINER,)),
     messages.Refused("memory", "why", 5, 4),
     messages.Protect("host:1", "key", True, False, "run", "", "", "rack 7", 2, 1000),
-    messages.Coded(5, 2, "why"),
+    messages.Coded(5, 2, "why", 4096),
 ]
 _HELD = standing.Held("t", 5, 100, 50, 7, True, 9)
 _WORDS = (standing.Word("t"),)
 _STANDING = standing.Standing("k", "rack 7", 2, (_HELD,), _WORDS, _WORDS, _WORDS, 4, 4, False)
 _SHARES = [generation.Share(f"k{at}", f"d{at}", (replace(_HELD.lane, trainer=f"t{at}"),)) for at in range(3)]
-_GENERATION = generation.arranged(4, 1, _SHARES, (generation.Missed("t9", "why"),))
+_GENERATION = replace(
+    generation.arranged(4, 1, _SHARES, (generation.Missed("t9", "why"),)),
+    identical=(generation.Identical((generation.Range(0, 64),)),),
+)
 _ASKED = [
     b"GET / HTTP/1.1\r\nHost: localhost:48149\r\n\r\n",
     b"GET /status.json?x HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",
@@ -323,6 +338,7 @@ TARGETS: dict[str, Target] = {
     "keeper": Target(_keeper, (ProtocolError,), [messages.encode(message) for message in _MESSAGES]),
     "standing": Target(_standing, (ProtocolError,), [_STANDING.encode()]),
     "generation": Target(_generation, (ProtocolError,), [_GENERATION.encode()]),
+    "checksums": Target(_checksums, (ProtocolError,), [struct.pack("<I2II", 4096, 1, 2, 0)]),
     "trace": Target(_trace, (trace_format.TraceError,), [_DUMP]),
     "dashboard": Target(_dashboard, (), _ASKED),
     "greeting": Target(_greeting, (ProtocolError, VersionError), [channel.greeting()]),

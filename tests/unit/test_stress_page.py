@@ -16,7 +16,7 @@ from stress.page import page
 from stress.promises import Promises
 from stress.report import FAULTS, Report
 from stress.resources import MIB, Life, Sample, sample
-from stress.starvation import Starvation, waited_s
+from stress.starvation import EXCUSED_TIMES, Patience, Starvation, waited_s
 from stress.timetable import Timetable
 
 
@@ -101,6 +101,23 @@ def test_starvation_is_remembered_for_as_long_as_it_excuses(monkeypatch: pytest.
         waited[0] = float(second)
         starvation.look([1], float(second))
     assert starvation.since(9.0) == 150.0
+
+
+def test_a_wait_is_over_later_where_others_have_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A soak at nice 10 beside compilers was called a hang after 40 s, of which it had cores for few."""
+    waited = {1: 5.0, 2: 7.0}
+    monkeypatch.setattr("stress.starvation.waited_s", lambda pid: waited[pid])
+    patience = Patience(40.0, lambda: [1, 2])
+    patience.begin(100.0)
+    assert not patience.is_over(139.0) and patience.is_over(141.0)
+    waited[2] = 37.0
+    assert not patience.is_over(169.0) and patience.is_over(171.0)
+    waited[2] = 1e6
+    assert not patience.is_over(140.0 + EXCUSED_TIMES * 40 - 1) and patience.is_over(
+        141.0 + EXCUSED_TIMES * 40
+    )
+    patience.begin(400.0)
+    assert patience.is_over(441.0), "what they waited before is no excuse now"
 
 
 def test_a_timetable_keeps_order() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +12,17 @@ import pytest
 
 pytest.importorskip("torch")
 
-from pccl_py.errors import CheckpointError, NoSnapshotError
+import torch
+
+from pccl_py.checkpoint.targets import Fit
+from pccl_py.errors import CheckpointError, NoSnapshotError, SnapshotError, StateError
+from pccl_py.snapshot.keeper_client import KeeperLost
+from pccl_py.snapshot.restore import Restore
 from pccl_py.snapshot.restoring import Restoring
 from pccl_py.snapshot.several import uncovered
 from pccl_py.snapshot.snapshots import Snapshots
+from pccl_py.state.boxed import World
+from pccl_py.state.train_state import TrainState
 from tests.threads import in_threads
 
 
@@ -33,16 +41,24 @@ class Table:
             self.barrier.wait()
             return found
 
-        return SimpleNamespace(exchange=exchange)
+        return SimpleNamespace(exchange=exchange, world=World(rank, len(self.said), (rank,)))
 
 
 class Buffers:
-    def __init__(self, steps: tuple[int, ...]) -> None:
+    run = trainer = "0"
+
+    def __init__(self, steps: tuple[int, ...], fault: Exception | None = None) -> None:
         self.kept = [SimpleNamespace(step=step) for step in steps]
+        self._fault = fault
 
     def attach(self, *, start: bool) -> None:
+        if self._fault is not None:
+            raise self._fault
         if not self.kept:
             raise NoSnapshotError("nothing is here")
+
+    def beside(self, trainer: str) -> Any:
+        return self
 
 
 @pytest.mark.parametrize(
@@ -67,6 +83,44 @@ def test_ranks_answer_alike(
     ]
     answers = in_threads([partial(ranks[rank].is_older_than, durable[rank]) for rank in range(2)], 20)
     assert answers == [older, older]
+
+
+@pytest.mark.parametrize("fault", [OSError("no descriptors"), KeeperLost("the keeper is gone")])
+def test_what_happens_to_one_rank_is_told_to_the_others_at_once(fault: Exception) -> None:
+    """They waited `timeout_s` for it."""
+    table = Table(2)
+    held = (Buffers(()), Buffers((), fault))
+    ranks: list[Any] = [
+        Restoring(held[rank], table.of(rank), None, 10.0, 10.0, False)  # type: ignore[arg-type]
+        for rank in range(2)
+    ]
+
+    def caught(act: Callable[[], object]) -> Exception:
+        with pytest.raises(Exception) as found:
+            act()
+        return found.value
+
+    first, second = in_threads([partial(caught, partial(one.is_older_than, 5)) for one in ranks], 20)
+    assert type(first) is SnapshotError and f"rank 1: {fault}" in str(first) and second is fault
+    state = TrainState(rng=False, w={"w": torch.zeros(1)})
+    acts = [partial(caught, partial(one.into, state, "latest", Fit(True, None, None))) for one in ranks]
+    first, second = in_threads(acts, 20)
+    assert type(first) is NoSnapshotError and f"rank 1: {fault}" in str(first) and second is fault
+
+
+def test_what_does_not_fit_on_one_rank_is_raised_on_all() -> None:
+    """The others were filled, and waited for it in what they did next."""
+    table = Table(2)
+    faults: list[StateError | None] = [None, StateError("w has another shape")]
+
+    def restore(rank: int) -> None:
+        one = Restore(Buffers((5,)), table.of(rank), 1, 10.0, 10.0, None)  # type: ignore[arg-type]
+        one._verified = lambda step: (SimpleNamespace(close=lambda: None), "")  # type: ignore[method-assign, assignment, return-value]
+        one._planned = lambda *_: (None if faults[rank] else ("manifest", "targets"), faults[rank])  # type: ignore[method-assign, assignment, return-value]
+        with pytest.raises(StateError, match="w has another shape" if rank else "rank 1: w has another"):
+            one._own(None, [5], None)  # type: ignore[arg-type]
+
+    in_threads([partial(restore, rank) for rank in range(2)], 20)
 
 
 def table(rank: int, world: int) -> Any:

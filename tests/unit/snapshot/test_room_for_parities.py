@@ -19,8 +19,9 @@ def test_parities_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, protection = Calls(), Protection({}, set, 60.0)
     coding = Coding("k0", SAID, protection, calls)
     monkeypatch.setattr(memory, "available", lambda: 100 << 20)
-    assert coding._prepared(generation) is None
+    share = coding._prepared(generation)
+    assert share is not None and not coding._make_room(share)
     calls.run()
     assert "needs 200 MiB of shared memory, and 100 MiB can be had" in protection.fault
     monkeypatch.setattr(memory, "available", lambda: 200 << 20)
-    assert coding._prepared(generation) is not None
+    assert coding._make_room(share)

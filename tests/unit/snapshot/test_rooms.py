@@ -77,6 +77,25 @@ def test_where_there_is_no_memory_nothing_is_made(monkeypatch: pytest.MonkeyPatc
     assert not Rooms().expect([2 * MIB])  # two of them are needed
 
 
+def test_what_is_much_too_large_is_given_back() -> None:
+    """Where more is identical, and is not coded: at once where nothing counts that lies in it."""
+    rooms = Rooms()
+    made(rooms, [12 * MIB])
+    (whole,) = rooms.take([(1, 12 * MIB)])
+    rooms.count()
+    (part,) = rooms.take([(1, MIB)])
+    rooms.count()
+    assert whole.size == 12 * MIB and part.size == MIB
+    assert sum(room.bytes for room in (*rooms._used, *rooms._free)) == 2 * MIB + 12 * MIB
+    while rooms.expect([2 * MIB], exactly=True):
+        pass
+    assert sum(room.bytes for room in (*rooms._used, *rooms._free)) == 2 * 2 * MIB
+    (nothing,) = rooms.take([(1, 0)])
+    rooms.count()
+    assert nothing.shape == (1, 0) and not rooms.expect([], exactly=True)
+    assert not rooms._used and not rooms._free
+
+
 def test_what_is_too_small_for_what_comes_is_given_back() -> None:
     """As the state grows, or there are fewer keepers, each width once had two rooms of its own."""
     rooms = Rooms()

@@ -39,7 +39,7 @@ MESSAGES = st.one_of(
     st.builds(messages.Reserve, slot=number, bytes=count),
     st.builds(messages.Begin, slot=number, step=taken),
     st.builds(messages.Complete, slot=number, step=taken, bytes=count, crc32=crc),
-    st.builds(messages.Forget, step=step),
+    st.builds(messages.Forget, step=step, again=st.booleans()),
     st.builds(
         messages.Protect,
         master=text,
@@ -54,7 +54,7 @@ MESSAGES = st.one_of(
         rate=count,
     ),
     st.builds(messages.AwaitCoded, step=taken, seconds=st.floats(0, 1e6)),
-    st.builds(messages.Coded, step=step, losses=st.integers(0, 255), fault=text),
+    st.builds(messages.Coded, step=step, losses=st.integers(0, 255), fault=text, identical=count),
     st.builds(messages.Fetch, seconds=st.floats(0, 1e6)),
     st.builds(messages.Fetched, step=step),
     st.builds(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -37,7 +38,11 @@ def generations(draw: st.DrawFn) -> generation.Generation:
         generation.Share(keeper, keeper, tuple(lanes[at :: len(keepers)]))
         for at, keeper in enumerate(keepers)
     ]
-    return generation.arranged(draw(st.integers(1, 1 << 53)), draw(st.integers(0, 255)), shares)
+    made = generation.arranged(draw(st.integers(1, 1 << 53)), draw(st.integers(0, 255)), shares)
+    shortest = min((share.lanes[0].bytes if share.lanes else 0) for share in shares)
+    ends = sorted(draw(st.lists(st.integers(0, shortest), max_size=8, unique=True)))
+    ranges = tuple(map(generation.Range, ends[::2], ends[1::2]))
+    return replace(made, identical=(generation.Identical(ranges),)) if ranges else made
 
 
 @calm
@@ -69,7 +74,11 @@ def generation_or_refused(data: bytes) -> None:
         return
     assert generation.decode(found.encode()) == found
     found.losses()
-    found.places()
+    for trainer, (place, lane) in found.places().items():
+        areas = found.coded_areas(place, lane)
+        width = sum(min(area.last, lane.bytes) - area.first for area in areas)
+        inside = [one for one in found.identical_of(place.lane) if one.first < lane.bytes]
+        assert width + sum(one.last - one.first for one in inside) == lane.bytes, trainer
 
 
 @calm
