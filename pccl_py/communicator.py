@@ -361,8 +361,8 @@ class Communicator(Collectives, CodedCalls, Observed):
         tag        names the call, as of an operation: other threads may then have operations in flight
 
         Sets `state.revision` to the elected one. On an error, the tensors may hold a mixture of old and
-        elected chunks (`state.torn`), which is never offered to others; call it again. No thread may change
-        them meanwhile.
+        elected chunks (`state.torn`), which is never offered to others, or all of the elected ones, with
+        their revision; call it again. No thread may change them meanwhile.
         """
         if not isinstance(state, SharedState):
             raise UsageError(f"the state is a {type(state).__qualname__}: pass SharedState({{name: tensor}})")
@@ -377,8 +377,8 @@ class Communicator(Collectives, CodedCalls, Observed):
         try:
             info = sync.run()
         finally:
+            state.revision = sync.revision  # of what it holds now
             state.torn = sync.torn
-        state.revision = info.revision
         return info
 
     def __repr__(self) -> str:

@@ -89,7 +89,8 @@ class StateSync:
     """`run()` returns what was committed, or raises what ended it.
 
     On an error the tensors of this peer may hold a mixture of old and elected chunks: `torn` says so. A torn
-    peer only receives, also in its next synchronization: a mixture must never be elected.
+    peer only receives, also in its next synchronization: a mixture must never be elected. What has come
+    whole is the elected revision from that moment on, whoever is left to commit it: `revision`.
 
     blank   the tensors hold nothing of worth: they are not hashed, only received
     """
@@ -108,7 +109,7 @@ class StateSync:
         self._blank = blank
         self._operation = operation
         self._entries = entries
-        self._offered = revision
+        self.revision = revision
         self._strategy = strategy
         self._elected = revision
         self._hashed = blank  # digests of nothing differ from all that there are
@@ -135,8 +136,8 @@ class StateSync:
         try:
             outcome = self._follow()
         except BaseException:
-            self._note_torn()
             self._cancel()
+            self._keep()
             raise
         return self._done(*outcome)
 
@@ -165,6 +166,16 @@ class StateSync:
     def _note_torn(self) -> None:
         self.torn |= bool(self._changed and self._stale)
 
+    def _keep(self) -> None:
+        """After an error: what is whole stays, copies too, so that all tensors are of one revision."""
+        self._note_torn()
+        if not self.torn:
+            self._write_back()
+
+    def _write_back(self) -> None:
+        for index in self._changed:
+            self._entries[index].host.write_back()
+
     def _on_start(self, attempt: int) -> None:
         self._note_torn()
         self._begin()
@@ -177,7 +188,7 @@ class StateSync:
             offers.append((entry.name, host.code, host.count, entry.root()))
             serve.append((host.address, host.bytes, digests, len(entry.digests)))
         strategy = RECEIVE_ONLY if self.torn or self._blank else self._strategy
-        self._operation.offer(self._offered, strategy, offers, serve, (self._entries, self._buffers))
+        self._operation.offer(self.revision, strategy, offers, serve, (self._entries, self._buffers))
 
     def _on_elected(self, revision: int, plan: Sequence[tuple[int, bytes, Sequence[int]]]) -> None:
         self._elected = revision
@@ -220,10 +231,9 @@ class StateSync:
         seconds: float,
     ) -> SyncInfo:
         if code != 0:
-            self._note_torn()
+            self._keep()
             raise from_code(code, readable(text))
-        for index in self._changed:
-            self._entries[index].host.write_back()
+        self._write_back()
         donors, peers = tuple(sorted(self._donors)), tuple(contributors)
         return SyncInfo(sent, received, self._elected, donors, peers, seconds, attempts, waiting)
 
@@ -374,4 +384,5 @@ class StateSync:
     def _vote_if_complete(self) -> None:
         if not self._stale:
             self.torn = False
+            self.revision = self._elected
             self._operation.complete()

@@ -18,6 +18,7 @@ from .processes import Child
 from .promises import Promises
 from .records import Record, Writer
 from .report import Report
+from .revisions import Revisions
 from .scene import Actor, Hang, Scene
 from .timetable import Timetable
 from .troubles.trouble import Trouble
@@ -96,6 +97,7 @@ class Churn:
         self.promises = Promises(scene.report.broken, plan.patience, scene.starvation.since)
         self.seed, self.sabotage, self.places = plan.seed, plan.sabotage, plan.islands
         self._ledger = Ledger(lambda peer: scene.member_since.get(peer, 0.0))
+        self._revisions = Revisions()
         self._faults = [] if plan.calm else plan_faults(plan.seed, plan.seconds, plan.kills, plan.islands + 1)
         self._armed: list[_Armed] = []
         self._postponed: deque[Fault] = deque()  # kills: too few would have been left
@@ -296,11 +298,14 @@ class Churn:
             faults = self._ledger.commit(
                 key, actor.peer, contributors, record["digest"], record["t"], self._is_gone
             )
-            self._wrong(faults)
+            self._wrong(faults + self._revisions.synced(actor.peer, record))
+        elif what == "kept":
+            self._revisions.kept(record["revision"])
         elif what == "failed" and not record["error"].startswith(
             ("Evicted", "OutcomeUnknown", "ClosedError")
         ):
-            self._wrong(self._ledger.fail(self._key(actor, record), actor.peer, record["t"]))
+            key = self._key(actor, record)
+            self._wrong(self._ledger.fail(key, actor.peer, record["t"], self._is_gone))
         elif what == "start":
             self._note_start(actor, record["t"])
 

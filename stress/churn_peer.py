@@ -99,10 +99,13 @@ class ChurnPeer(Peer):
             contributors=list(info.contributors),
             digest=self._state.digest(),
             attempts=info.attempts,
+            before=self._state.before,
+            revision=info.revision,
         )
 
     def evicted(self) -> None:
         self._state.lost()
+        self.out.say("kept", revision=self._state.revision)
         if self._options.sabotage == "ghost":
             time.sleep(3600)
 

@@ -28,7 +28,7 @@ class _Entry:
     digest: int = 0
     committed_by: dict[int, float] = field(default_factory=dict)  # and since when each was a member
     last: float = 0.0
-    failed_by: set[int] = field(default_factory=set)
+    failed_by: dict[int, float] = field(default_factory=dict)
 
 
 # Peer -> its island, or None while that is not known.
@@ -56,10 +56,7 @@ class Ledger:
         is_gone: Callable[[int], bool],
     ) -> list[str]:
         """`is_gone`: a peer that is in the run no more."""
-        entry = self._entries.setdefault(key, _Entry(now))
-        others = entry.committed_by.keys().isdisjoint(contributors) or self._since(peer) > entry.last
-        if others and all(is_gone(p) or self._since(p) != t for p, t in entry.committed_by.items()):
-            entry = self._entries[key] = _Entry(now)  # all are gone, and the run has begun again
+        entry = self._entry(key, peer, now, is_gone, contributors)
         faults = []
         if peer in entry.committed_by:
             faults.append(f"{key}: committed twice by peer {peer}")
@@ -72,17 +69,35 @@ class Ledger:
             faults.append(f"{key}: peer {peer} has other bits than peers {sorted(entry.committed_by)}")
         if entry.failed_by:
             faults.append(f"{key}: committed by peer {peer}, but failed at peers {sorted(entry.failed_by)}")
-        entry.committed_by[peer], entry.last = self._since(peer), now
+        entry.committed_by[peer], entry.last = self._since(peer), max(entry.last, now)
         entry.contributors, entry.digest = contributors, digest
         return faults
 
-    def fail(self, key: Key, peer: int, now: float) -> list[str]:
+    def fail(self, key: Key, peer: int, now: float, is_gone: Callable[[int], bool]) -> list[str]:
         """Only of failures that every peer must see: not of evictions."""
-        entry = self._entries.setdefault(key, _Entry(now))
-        entry.failed_by.add(peer)
+        entry = self._entry(key, peer, now, is_gone)
+        entry.failed_by[peer], entry.last = self._since(peer), max(entry.last, now)
         if entry.committed_by:
             return [f"{key}: failed at peer {peer}, but committed by peers {sorted(entry.committed_by)}"]
         return []
+
+    def _entry(
+        self,
+        key: Key,
+        peer: int,
+        now: float,
+        is_gone: Callable[[int], bool],
+        contributors: tuple[int, ...] | None = None,
+    ) -> _Entry:
+        """A new one where all that had a part in the old one are gone, and the run has begun again."""
+        entry = self._entries.setdefault(key, _Entry(now))
+        seen = entry.committed_by | entry.failed_by
+        others = contributors is not None and seen.keys().isdisjoint(contributors)
+        if not seen or not (others or self._since(peer) > entry.last):
+            return entry
+        if all(is_gone(p) or self._since(p) != t for p, t in seen.items()):
+            entry = self._entries[key] = _Entry(now)
+        return entry
 
     def close(self, before: float, islands: IslandOf, must_have: Callable[[int], bool]) -> list[str]:
         """Forgets operations first heard of before that time. `must_have`: the peer has been well all

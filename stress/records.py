@@ -9,6 +9,7 @@ Every record has `what` and `t`, seconds of CLOCK_MONOTONIC, which all processes
     start     window                    the operations of a window are about to be posted
     commit    key, contributors, digest, attempts    an all-reduce succeeded, and its values are right
     synced    key, contributors, digest    the shared state is in sync, its content is right
+    kept      revision                     of it, by a peer that the run went on without
     failed    key, error                an all-reduce failed, as it may; its inputs are intact
     wrong     key, text                 a value, a guard or an input is not what it must be
     gone      error                     the run went on without it; it comes back

@@ -49,7 +49,7 @@ std::pair<std::uint64_t, PeerId> newest(const std::map<PeerId, StateOffer>& offe
 // What one island offers: a content for each group that it has a rank in, taken as a whole or not at all.
 struct Candidate {
   std::map<std::uint32_t, PeerId> ranks;  // by group
-  std::uint64_t revision = 0;             // of its oldest rank
+  std::uint64_t revision = 0;
   PeerId first = no_peer;
   std::size_t alike = 0;  // candidates with the same revision, groups and content
   bool eligible = true;
@@ -73,9 +73,10 @@ std::vector<Candidate> candidates_of(const OffersByGroup& all, const IslandOf& i
       const auto island = island_of(peer);
       auto& candidate = found[{island, seen[island]++}];
       const bool first = candidate.ranks.empty();
-      candidate.revision = first ? offer.revision : std::min(candidate.revision, offer.revision);
+      if (first) candidate.revision = offer.revision;
       candidate.first = first ? peer : std::min(candidate.first, peer);
-      candidate.eligible &= may_win(offer, offers);
+      // Ranks of two revisions: one was given the newer content, and who gave it died before the other was.
+      candidate.eligible &= may_win(offer, offers) && offer.revision == candidate.revision;
       candidate.ranks[group] = peer;
     }
   }
@@ -149,8 +150,10 @@ Result<std::map<std::uint32_t, Election>> elect_islands(const OffersByGroup& all
       if (!elected.contains(group))
         elected.emplace(group, of_winner(peer, candidate.revision, all.at(group)));
   if (elected.size() == all.size()) return elected;
-  return Error{ErrorCode::mismatch,
-               "sync_shared_state: no island has the whole content: in each, some rank is receive_only"};
+  return Error{
+      ErrorCode::mismatch,
+      "sync_shared_state: no island has the whole content: in each, some rank is receive_only, or of "
+      "another revision than its siblings"};
 }
 
 Result<Election> elect(const std::map<PeerId, StateOffer>& offers) {

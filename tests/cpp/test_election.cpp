@@ -178,7 +178,7 @@ TEST(an_island_wins_in_all_groups_or_in_none) {
   CHECK_EQ(elected->at(1).winner, 11);
 }
 
-TEST(an_island_is_as_old_as_its_oldest_rank) {
+TEST(an_island_whose_ranks_are_of_two_revisions_does_not_win) {
   auto elected = elect_islands(
       {{0, {{1, offer(9, 1, 1)}, {2, offer(6, 2, 2)}}}, {1, {{11, offer(5, 3, 3)}, {12, offer(6, 4, 4)}}}},
       by_parity);
@@ -187,6 +187,12 @@ TEST(an_island_is_as_old_as_its_oldest_rank) {
   CHECK_EQ(elected->at(1).winner, 12);
   CHECK_EQ(elected->at(0).revision, 6);
   CHECK_EQ(elected->at(1).revision, 6);
+  // Both took the content of revision 9 in group 0, and then the island that had it was gone.
+  elected = elect_islands(
+      {{0, {{1, offer(9, 1, 1)}, {2, offer(9, 1, 1)}}}, {1, {{11, offer(0, 3, 3)}, {12, offer(0, 3, 3)}}}},
+      by_parity);
+  REQUIRE(!elected);
+  CHECK(elected.error().text.find("no island has the whole content") != std::string::npos);
 }
 
 TEST(popularity_is_that_of_whole_islands) {

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pccl_py import Cancelled, ProtocolError, SharedState, SyncInfo, hashing, state_sync
+from pccl_py import Cancelled, Evicted, ProtocolError, SharedState, SyncInfo, hashing, state_sync
 from pccl_py.hashing import memory
 from pccl_py.state_sync import StateSync
 from tests.threads import in_threads
@@ -321,6 +321,48 @@ def test_a_new_view_resumes_instead_of_starting_over() -> None:
     assert again <= state_sync.REQUESTS_PER_DONOR
     # With some chunks fetched and others not, it holds a mixture: it must not offer that to anybody.
     assert (2, 2, state_sync.RECEIVE_ONLY) in core.strategies and (2, 1, 1) in core.strategies
+
+
+def test_what_came_whole_is_offered_as_the_revision_that_it_is() -> None:
+    """The donor goes when peer 2 has everything, and before the commit: nobody else holds revision 9."""
+    good = counting(3)
+    tensors = [{"a": good.copy()}, {"a": good + 1}]
+    core = Core(2)
+    vote, offered = core.vote, []
+
+    def lose_the_donor(peer: int) -> None:
+        if peer == 1 or core.attempt > 1:
+            return vote(peer)
+        core.operations[1].put("done", 12, "killed", [], 0, 1, 0, 0, 0.5)
+        del core.operations[1]
+        core.new_view()
+        return None
+
+    offer = core.offer
+    core.vote = lose_the_donor  # type: ignore[method-assign]
+    core.offer = lambda peer, what, strategy: (offered.append(what[0]), offer(peer, what, strategy))[1]  # type: ignore[method-assign]
+    lost, info = synchronize([SharedState(t, r) for t, r in zip(tensors, (9, 0), strict=True)], core)
+    assert isinstance(lost, Evicted) and isinstance(info, SyncInfo), info
+    assert (info.revision, info.attempts, offered[-1]) == (9, 2, 9)
+    assert np.array_equal(tensors[1]["a"], good)
+
+
+def test_what_came_whole_stays_with_its_revision_though_it_failed_then() -> None:
+    """All tensors of it: dense ones, which were written in place, and others, of which there is a copy."""
+    base = np.zeros((8, 64), np.uint8)
+    other, dense = {"a": np.ones((8, 32), np.uint8), "b": counting(2)}, counting(2) + 5
+    core = Core(2)
+    core.vote = lambda peer: core.finish(8, "time is over") if peer == 2 else None  # type: ignore[method-assign]
+    states = [SharedState(other, 9), SharedState({"a": base[:, ::2], "b": dense}, 0)]
+    syncs = [StateSync(core.operations[n + 1], s.entries(), s.revision, 1) for n, s in enumerate(states)]
+
+    def run(sync: StateSync) -> None:
+        with pytest.raises(TimeoutError):
+            sync.run()
+
+    in_threads([partial(run, sync) for sync in syncs], 30)
+    assert (syncs[1].revision, syncs[1].torn) == (9, False)
+    assert np.all(base[:, ::2] == 1) and not base[:, 1::2].any() and np.array_equal(dense, counting(2))
 
 
 def test_copies_are_written_back_where_something_changed() -> None:

@@ -13,6 +13,7 @@ from stress.latency import Joins, Recovery, summary
 from stress.ledger import Key, Ledger
 from stress.memory import Array, Guarded
 from stress.oracles import Kind, Name
+from stress.revisions import Revisions
 from stress.windows import FLOATS, INTEGERS, Limits, plan_window
 
 NAME = Name(window=7, slot=2, retry=1, tensor=0)
@@ -124,11 +125,38 @@ def test_peers_that_disagree_are_seen() -> None:
     assert ledger.commit(KEY, 2, (1, 2), 99, 0.0, everybody_lives) == []
     assert "twice" in ledger.commit(KEY, 2, (1, 2), 99, 0.0, everybody_lives)[0]
     assert "contributors" in ledger.commit(KEY, 3, (1, 2, 3), 99, 0.0, everybody_lives)[0]
-    assert "committed by" in ledger.fail(KEY, 4, 0.0)[0]
+    assert "committed by" in ledger.fail(KEY, 4, 0.0, everybody_lives)[0]
 
     other = KEY._replace(slot=1)
     assert ledger.commit(other, 1, (1, 2), 99, 0.0, everybody_lives) == []
     assert "other bits" in ledger.commit(other, 2, (1, 2), 98, 0.0, everybody_lives)[0]
+
+
+def test_a_result_of_what_failed_elsewhere_is_seen() -> None:
+    ledger = Ledger()
+    assert ledger.fail(KEY, 1, 0.0, everybody_lives) == []
+    assert "but failed at peers [1]" in ledger.commit(KEY, 2, (1, 2), 99, 0.1, everybody_lives)[0]
+
+
+def test_a_failure_in_a_run_that_begins_again_is_of_another_operation() -> None:
+    since = {1: 10.0, 2: 10.0}
+    ledger = Ledger(lambda peer: since[peer])
+    assert ledger.commit(KEY, 1, (1, 2), 99, 11.0, everybody_lives) == []
+    since[1] = since[2] = 20.0
+    assert ledger.fail(KEY, 2, 21.0, everybody_lives) == []
+    assert "but failed" in ledger.commit(KEY, 1, (1, 2), 99, 21.1, everybody_lives)[0]
+
+
+def test_a_member_is_told_its_own_revision_or_what_an_evicted_one_had() -> None:
+    revisions = Revisions()
+
+    def told(before: int | None, revision: int) -> list[str]:
+        return revisions.synced(1, {"before": before, "revision": revision, "key": [1, -1, "group", 0]})
+
+    assert told(None, 9) == told(3, 3) == []
+    assert "a member of revision 3, was told revision 9" in told(3, 9)[0]
+    revisions.kept(9)
+    assert told(3, 9) == [] and told(3, 8) and told(10, 9)
 
 
 def test_a_result_that_a_contributor_never_got_is_seen() -> None:
