@@ -59,7 +59,7 @@ def test_words_like_those_before_are_not_read_again(monkeypatch: pytest.MonkeyPa
 def test_a_trainer_that_asks_how_safe_it_is_wakes_nobody() -> None:
     one, waking, said = keeper_with(Record(3, 100, 10, 7, 1000.0)), Waking(), []
     one.member = waking
-    one.complete({"t": 3}, 1)
+    one.complete({"t": 3}, 1, {})
     one.await_coded("t", messages.AwaitCoded(3, 5.0), said.append)
     assert [type(answer) for answer in said] == [messages.Coded] and not waking.woken
     one.await_coded("t", messages.AwaitCoded(4, 5.0), said.append)
