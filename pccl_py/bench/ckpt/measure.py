@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from .. import raw_disk
 from ..plot import Bar
 from ..report import titles
 from ..units import GIB, bytes_text
@@ -34,12 +33,16 @@ HEAD = titles(
 )
 
 
+_NOT_TOLD = ("ratios", "right", "raw_write_s", "raw_read_s")  # or elsewhere
+
+
 @dataclass(frozen=True, slots=True)
 class CkptRow:
     """Medians over the saves after the first; `first_lost_s` of that one. Times in seconds.
 
     lost_s    what the training lost by one save: the call, and what its steps took longer until it was
               durable
+    raw_write_s, raw_read_s    a plain O_DIRECT writer and reader of as many bytes, in turns; 0: none
     each_s    some iterations with a save of each, until the last is durable; `plain_s`: as many without
     ratios    for each other method: how many times ours is sooner or cheaper (only in the row of "ours")
     """
@@ -57,10 +60,12 @@ class CkptRow:
     each_s: float
     plain_s: float
     right: bool
+    raw_write_s: float = 0.0
+    raw_read_s: float = 0.0
     ratios: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        words = {name: getattr(self, name) for name in self.__slots__ if name not in ("ratios", "right")}
+        words = {name: getattr(self, name) for name in self.__slots__ if name not in _NOT_TOLD}
         return {"bench": "ckpt", **words, **self.ratios, "right": self.right}
 
     def head(self) -> str:
@@ -88,7 +93,7 @@ class CkptRow:
 
 @dataclass(frozen=True, slots=True)
 class RawRow:
-    """A plain O_DIRECT writer and reader of as many bytes: what the disk does."""
+    """A plain O_DIRECT writer and reader of as many bytes, in turns with ours: what the disk does."""
 
     bytes: int
     write_s: float
@@ -132,8 +137,7 @@ def measure(
                     row = _one(method, size, cores, repeats, Path(place))
                 rows[method] = row if method != "ours" else _with_ratios(row, rows)
                 yield rows[method]
-            with tempfile.TemporaryDirectory(prefix="pccl-ckpt-", dir=folder) as place:
-                yield _raw(rows["ours"], repeats, Path(place))
+            yield _raw(rows["ours"])
 
 
 def _one(method: str, size: int, threads: int, repeats: int, folder: Path) -> CkptRow:
@@ -171,7 +175,13 @@ def _one(method: str, size: int, threads: int, repeats: int, folder: Path) -> Ck
         last["each_s"],
         last["plain_s"],
         last["right"],
+        _median(last["raw_writes"]),
+        _median(last["raw_reads"]),
     )
+
+
+def _median(seconds: list[float]) -> float:
+    return statistics.median(seconds) if seconds else 0.0
 
 
 def _with_ratios(row: CkptRow, rows: dict[str, CkptRow]) -> CkptRow:
@@ -198,15 +208,6 @@ def _with_ratios(row: CkptRow, rows: dict[str, CkptRow]) -> CkptRow:
     return CkptRow(**{name: getattr(row, name) for name in row.__slots__ if name != "ratios"}, ratios=ratios)
 
 
-def _raw(ours: CkptRow, repeats: int, folder: Path) -> RawRow:
-    written, read = [], []
-    path = folder / "raw"
-    for number in range(repeats + 1):
-        write_s = raw_disk.write(path, ours.bytes // 4096 * 4096)
-        raw_disk.forget(path)
-        read_s = raw_disk.read(path)
-        if number:
-            written.append(write_s)
-            read.append(read_s)
-    write_s, read_s = statistics.median(written), statistics.median(read)
+def _raw(ours: CkptRow) -> RawRow:
+    write_s, read_s = ours.raw_write_s, ours.raw_read_s
     return RawRow(ours.bytes, write_s, read_s, write_s / ours.durable_s, read_s / ours.load_s)

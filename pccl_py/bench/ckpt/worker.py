@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from .. import raw_disk
 from .savers import Saver, saver
 from .state import Training, state_of, tensors_of
 
@@ -20,6 +21,7 @@ WARM_STEPS = 20
 BASE_SECONDS = 1.5
 ITERATIONS = 6
 DISK_BYTES_PER_S = 2e9
+BESIDE_RAW = "ours"  # the method that is compared with what the disk can do
 
 
 class PeakMemory:
@@ -54,6 +56,24 @@ def drop_caches(folder: Path) -> None:
             os.close(file)
 
 
+class RawTurns:
+    """A plain O_DIRECT writer and reader of as many bytes, in turns with ours: the speed of many a disk is
+    another one a minute later. The first write makes the file, and does not count."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path, self._size = path, size // 4096 * 4096
+        self.writes: list[float] = []
+        self.reads: list[float] = []
+        raw_disk.write(path, self._size)
+
+    def write(self) -> None:
+        self.writes.append(raw_disk.write(self._path, self._size))
+
+    def read(self) -> None:
+        raw_disk.forget(self._path)
+        self.reads.append(raw_disk.read(self._path))
+
+
 def base_step(training: Training) -> float:
     """The mean step of the training alone."""
     steps = [training.step() for _ in range(WARM_STEPS)]
@@ -69,12 +89,20 @@ def main(method: str, size: int, threads: int, repeats: int, folder: Path) -> No
     training = Training()
     alone = base_step(training)
     memory = PeakMemory()
-    ours = saver(method, folder, model, optimizer)
+    total = sum(tensor.nbytes for tensor in tensors_of(model, optimizer).values())
+    saves = folder / "saves"
+    saves.mkdir()
+    ours = saver(method, saves, model, optimizer)
+    raw: RawTurns | None = None
     for number in range(repeats + 1):  # the first is printed apart: nothing is warm yet
         base = base_step(training)
         if number == 0:  # what a saver does behind the training when it is made is no base
             base = min(base, alone)
         print(json.dumps(measured_save(ours, training, number, base)), flush=True)
+        if raw is not None:
+            raw.write()
+        elif method == BESIDE_RAW:
+            raw = RawTurns(folder / "raw", total)
     each_s, plain_s = iterations(ours, training, repeats + 1, size)
     extra = memory.extra()
     before = {name: tensor.clone() for name, tensor in tensors_of(model, optimizer).items()}
@@ -87,9 +115,10 @@ def main(method: str, size: int, threads: int, repeats: int, folder: Path) -> No
         begun = time.perf_counter()
         ours.load()
         loads.append(time.perf_counter() - begun)
+        if raw is not None:
+            raw.read()
     after = tensors_of(model, optimizer)
     right = all(torch.equal(after[name], value) for name, value in before.items())
-    total = sum(tensor.nbytes for tensor in before.values())
     ours.close()
     print(
         json.dumps(
@@ -100,6 +129,8 @@ def main(method: str, size: int, threads: int, repeats: int, folder: Path) -> No
                 "bytes": total,
                 "each_s": each_s,
                 "plain_s": plain_s,
+                "raw_writes": [] if raw is None else raw.writes,
+                "raw_reads": [] if raw is None else raw.reads,
             }
         )
     )
