@@ -122,10 +122,14 @@ def test_status_says_how_much_is_identical(master: Master) -> None:
     )
     told: dict[int, pccl.SnapshotStatus] = {}
 
+    def seeded() -> torch.nn.Linear:
+        torch.manual_seed(0)  # of the process: two threads would draw in turns
+        return torch.nn.Linear(1000, 1024)
+
+    models = [seeded() for _ in range(2)]
+
     def train(number: int) -> None:
-        torch.manual_seed(0)
-        name = f"k{number}"
-        model = torch.nn.Linear(1000, 1024)
+        name, model = f"k{number}", models[number]
         with pccl.Snapshots(
             joined, parity=1, run="run", trainer=f"t{number}", keeper=name, domain=name
         ) as keep:
