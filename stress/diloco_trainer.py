@@ -118,7 +118,10 @@ class Trainer:
                     run_name=self._task.run,
                     insecure=self._task.insecure,
                 )
-            except pccl.RefusedError as error:  # its predecessor may not be out yet
+            except (
+                pccl.RefusedError,
+                pccl.ConnectError,
+            ) as error:  # its predecessor is there, its way is cut
                 self._out.say("refused", why=str(error)[:600])
                 time.sleep(0.05)
 

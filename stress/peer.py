@@ -124,7 +124,7 @@ class Peer:
             try:
                 self._enter(enter)
                 break
-            except pccl.RefusedError as error:
+            except (pccl.RefusedError, pccl.ConnectError) as error:  # or its way to the master is cut
                 self.out.say("refused", why=str(error)[:600])
                 time.sleep(_AGAIN_S)
         self._fresh = True

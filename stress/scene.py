@@ -342,8 +342,9 @@ class Scene:
         living = [child for child in self.fleet.children if child.alive and not child.stopped]
         members = sum(actor.stage == "member" for actor in self.actors)
         self.starvation.look((child.pid for child in living), now)
-        seen = {child.pid: child.name for child in living if child.pid not in self.overlooked}
-        self.history.look(seen | self.watched, members, now)
+        there = {child.pid: child.name for child in living} | self.watched
+        seen = {pid: name for pid, name in there.items() if pid not in self.overlooked}
+        self.history.look(seen, members, now)
         for actor in self.actors:
             if (
                 actor.child.stopped

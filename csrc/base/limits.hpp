@@ -16,6 +16,8 @@ inline constexpr std::size_t members_max = 1 << 16;
 // Peers that are gone and whose reason is still told, and how long it may be: some hundred KiB in all.
 inline constexpr std::size_t departures_max = 1 << 10;
 inline constexpr std::size_t reason_bytes_max = 512;
+// What went wrong in a run, kept for a page that shows the newest of it.
+inline constexpr std::size_t failures_kept_max = 50;
 // Names in one line for people; the rest is a number.
 inline constexpr std::size_t names_told_max = 4;
 // Operations that one peer may have open: each costs memory at the master.

@@ -116,6 +116,10 @@ py::dict of_run(const RunReport& r) {
   all["links"] = links;
   all["operations"] = operations;
   all["operations_open"] = r.operations_open;
+  py::list failures;
+  for (const auto& f : r.failures)
+    failures.append(py::make_tuple(double(f.age) * 1e-9, name(f.kind), f.text));
+  all["recent_failures"] = failures;
   return all;
 }
 

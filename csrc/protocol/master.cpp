@@ -151,7 +151,7 @@ void Master::check_silence(Instant now) {
   // The door first: where all members are gone, those at the door begin anew.
   for (const auto peer : waiting_at_door)
     drop_from_door(peer, "peer " + std::to_string(peer) + " was silent at the door", ErrorCode::evicted);
-  if (!gone.empty()) remove(gone, why, ErrorCode::evicted, now);
+  if (!gone.empty()) lose(gone, why, RecentFailure::Kind::evicted, now);
 }
 
 void Master::broadcast_pulse() {

@@ -171,8 +171,11 @@ class Master {
   // views
   void new_view(std::vector<Member> members, const std::string& why, Instant now);
   void remove(const std::set<std::string>& islands, const std::string& why, ErrorCode code, Instant now);
+  void lose(const std::set<std::string>& islands, const std::string& why, RecentFailure::Kind kind,
+            Instant now, ErrorCode code = ErrorCode::evicted);
   void evict(PeerId peer, const std::string& why, Instant now);
   void same_members(const std::string& why, Instant now);
+  void begin_anew(const std::string& why, Instant now);
   bool has_complained(PeerId peer) const;
   bool complains_too_often(PeerId peer, PeerId about, Instant now);
   void judge_links(Instant now);
@@ -205,16 +208,16 @@ class Master {
 
   // operations
   OpenOperation* open(const OpKey& key, PeerId by, Instant now);
-  void elect_state(const OpKey& key, OpenOperation& operation, std::uint32_t group, PeerId peer);
+  void elect_state(const OpKey& key, OpenOperation& operation, std::uint32_t group, PeerId peer, Instant now);
   std::size_t offers_of(PeerId peer) const;
   bool all_done(const OpKey& key, const OpenOperation& operation) const;
-  void fail(const OpKey& key, ErrorCode code, const std::string& text);
+  void fail(const OpKey& key, ErrorCode code, const std::string& text, Instant now);
   void publish(Verdict verdict);
   void send_verdict(PeerId peer, ConnectionId c, const Record& record, std::uint64_t minimum);
   bool has_verdict(const OpKey& key) const { return recorded_.contains(key); }
   void forget(std::uint64_t minimum);
   std::uint64_t minimum_seen() const;
-  bool same_call(const OpKey& key, OpenOperation& operation, PeerId peer, Call call);
+  bool same_call(const OpKey& key, OpenOperation& operation, PeerId peer, Call call, Instant now);
   void answer_askers(Instant now);
   std::vector<Hindrance> hindrances(const OpKey& key, const OpenOperation& operation, Instant now) const;
   void note_hindrances(const OpKey& key, OpenOperation& operation, std::vector<Hindrance> found);
@@ -223,7 +226,7 @@ class Master {
   bool is_posted(PeerId peer, const OpKey& key) const;
   void note_blocked(PeerId peer);
   std::string who_is_missing(const OpKey& key) const;
-  void find_deadlock();
+  void find_deadlock(Instant now);
   void judge_deadlines(Instant now);
   void note_duration(Duration took);
   Duration adaptive_deadline() const;
@@ -313,6 +316,7 @@ class Master {
   std::string door_said_;                              // the last one
   Departures departures_;
   Tally tally_;
+  RecentFailures failures_;
   MasterEffects effects_;
   MasterEffects held_back_;  // rule [4] switched off: commits that leave after the view
 };

@@ -84,7 +84,7 @@ void Master::judge_stragglers(Instant now) {
     }
     if (blamed == 0 || 2 * blamed >= operation.voters) continue;
     why.resize(why.size() - 2);
-    return remove(islands, why, ErrorCode::evicted, now);  // and the operations of this view with it
+    return lose(islands, why, RecentFailure::Kind::evicted, now);  // and the operations of this view with it
   }
 }
 

@@ -57,7 +57,8 @@ bool Master::all_done(const OpKey& key, const OpenOperation& operation) const {
   return operation.done.complete(living);
 }
 
-void Master::fail(const OpKey& key, ErrorCode code, const std::string& text) {
+void Master::fail(const OpKey& key, ErrorCode code, const std::string& text, Instant now) {
+  failures_.note(RecentFailure::Kind::failed, now, describe(key) + ": " + text);
   publish({key, view_.id, code, 0, false, {}, text});
 }
 
@@ -114,7 +115,7 @@ void Master::on(ConnectionId, PeerId peer, const Abandon& m, Instant now) {
   if (phase_ != Phase::serving || !member(peer) || has_verdict(m.key)) return;  // the verdict is on its way
   if (!index_.concerns(m.key, peer)) return evict(peer, "it abandoned another group's operation", now);
   if (m.code == ErrorCode::none) return evict(peer, "it abandoned an operation without a reason", now);
-  fail(m.key, m.code, m.code == ErrorCode::timeout ? m.text + who_is_missing(m.key) : m.text);
+  fail(m.key, m.code, m.code == ErrorCode::timeout ? m.text + who_is_missing(m.key) : m.text, now);
 }
 
 std::string Master::who_is_missing(const OpKey& key) const {
@@ -136,7 +137,7 @@ void Master::on(ConnectionId, PeerId peer, const StateOffer& m, Instant now) {
   auto* opened = open(m.key, peer, now);
   if (opened == nullptr) return;
   auto& operation = *opened;
-  if (!same_call(m.key, operation, peer, Call::sync_state)) return;
+  if (!same_call(m.key, operation, peer, Call::sync_state, now)) return;
   auto& offers = operation.offers[m.group];
   if (!offers.contains(peer) && offers_of(peer) >= limits::offers_open_max)
     return evict(peer, "it offers too many shared states at once", now);
@@ -147,13 +148,14 @@ void Master::on(ConnectionId, PeerId peer, const StateOffer& m, Instant now) {
   if (auto outsiders = outsiders_of(offers); !outsiders.peers.empty()) {
     std::set<std::string> islands;
     for (const auto outsider : outsiders.peers) islands.insert(index_.find(outsider)->island);
-    return remove(islands, outsiders.why, ErrorCode::mismatch, now);
+    return lose(islands, outsiders.why, RecentFailure::Kind::evicted, now, ErrorCode::mismatch);
   }
-  elect_state(m.key, operation, m.group, peer);
+  elect_state(m.key, operation, m.group, peer, now);
 }
 
 // A run-wide one waits for the offers of all groups: the winner is one island in all of them.
-void Master::elect_state(const OpKey& key, OpenOperation& operation, std::uint32_t group, PeerId peer) {
+void Master::elect_state(const OpKey& key, OpenOperation& operation, std::uint32_t group, PeerId peer,
+                         Instant now) {
   OffersByGroup offers;
   if (key.scope == Scope::run) {
     for (const auto& [each, members] : index_.groups())
@@ -163,7 +165,7 @@ void Master::elect_state(const OpKey& key, OpenOperation& operation, std::uint32
     offers[group] = operation.offers[group];
   }
   auto elected = elect_islands(offers, [&](PeerId each) { return index_.find(each)->island; });
-  if (!elected) return fail(key, elected.error().code, elected.error().text);
+  if (!elected) return fail(key, elected.error().code, elected.error().text, now);
   for (const auto& [each, election] : *elected) {
     const StatePlan plan{view_.id, key, election.revision, election.entries};
     if (operation.elected.insert(each).second)
@@ -185,7 +187,7 @@ void Master::on(ConnectionId, PeerId peer, const Waiting& m, Instant now) {
   std::erase_if(state.waiting->calls, [&](const WaitingFor& call) { return has_verdict(call.key); });
   note_blocked(peer);
   answer_waiting(peer, *state.waiting, now);
-  if (member(peer)) find_deadlock();
+  if (member(peer)) find_deadlock(now);
 }
 
 bool Master::is_posted(PeerId peer, const OpKey& key) const {
@@ -205,13 +207,14 @@ void Master::note_blocked(PeerId peer) {
 }
 
 // Data tells most differences apart; what moves no data to this peer would wait for ever.
-bool Master::same_call(const OpKey& key, OpenOperation& operation, PeerId peer, Call call) {
+bool Master::same_call(const OpKey& key, OpenOperation& operation, PeerId peer, Call call, Instant now) {
   if (!operation.called) operation.called = {peer, call};
   const auto [first, other] = *operation.called;
   if (other == call) return true;
   fail(key, ErrorCode::mismatch,
        "peer " + std::to_string(first) + " calls " + name(other) + ", peer " + std::to_string(peer) +
-           " calls " + name(call) + " as " + describe(key));
+           " calls " + name(call) + " as " + describe(key),
+       now);
   return false;
 }
 
@@ -220,7 +223,7 @@ void Master::answer_waiting(PeerId peer, const Waiting& m, Instant now) {
     auto* opened = open(call.key, peer, now);
     if (opened == nullptr) return;  // `m` went with the peer
     auto& operation = *opened;
-    if (!same_call(call.key, operation, peer, call.call)) return;  // and with the verdict
+    if (!same_call(call.key, operation, peer, call.call, now)) return;  // and with the verdict
     if (!operation.absent) {
       const auto whom = index_.concerned(call.key);
       operation.absent.emplace(whom.begin(), whom.end());
@@ -240,7 +243,7 @@ void Master::answer_waiting(PeerId peer, const Waiting& m, Instant now) {
 }
 
 // Every peer waits, no thread of any can start something else, and nothing that they wait for can complete.
-void Master::find_deadlock() {
+void Master::find_deadlock(Instant now) {
   if (blocked_.size() < index_.all().size()) return;
   for (const auto& [key, operation] : operations_)
     if (operation.absent && operation.absent->empty()) return;  // all have come to it: it takes its time
@@ -265,7 +268,7 @@ void Master::find_deadlock() {
   if (open.empty() || std::any_of(open.begin(), open.end(), can_meet)) return;
   const auto text =
       "these calls can never meet: " + picture + "; all peers must make the same calls in the same order";
-  for (const auto& key : open) fail(key, ErrorCode::order, text);
+  for (const auto& key : open) fail(key, ErrorCode::order, text, now);
   for (const auto peer : std::set(at_boundary_)) fail_boundary(peer, ErrorCode::order, text);
 }
 
@@ -297,7 +300,7 @@ void Master::judge_deadlines(Instant now) {
                       std::to_string(adaptive_deadline() / millisecond) + " ms after all had started it";
     if (operation.done.empty() || late.empty()) {
       const auto copy = key;  // nobody is ahead of anybody: try again rather than blame one
-      return same_members(describe(copy) + " made no progress", now);
+      return begin_anew(describe(copy) + " made no progress", now);
     }
     return evict(late.back(), text, now);
   }

@@ -21,6 +21,8 @@ RunReport Master::report(Instant now) const {
   for (const auto& [group, peers] : index_.groups()) found.rings[group] = ring_of(group);
   report_links(found);
   report_operations(found, now);
+  for (const auto& f : failures_.all())
+    found.failures.insert(found.failures.begin(), {f.kind, now - f.at, f.text});
   return found;
 }
 

@@ -90,13 +90,26 @@ void Master::remove(const std::set<std::string>& islands, const std::string& why
   form_first_view(now);
 }
 
+// Not of their own will.
+void Master::lose(const std::set<std::string>& islands, const std::string& why, RecentFailure::Kind kind,
+                  Instant now, ErrorCode code) {
+  failures_.note(kind, now, why);
+  remove(islands, why, code, now);
+}
+
 void Master::evict(PeerId peer, const std::string& why, Instant now) {
   const auto text = "peer " + std::to_string(peer) + " was evicted: " + why;
-  if (const auto* m = index_.find(peer)) return remove({m->island}, text, ErrorCode::evicted, now);
+  if (const auto* m = index_.find(peer)) return lose({m->island}, text, RecentFailure::Kind::evicted, now);
   drop_from_door(peer, text);
 }
 
 void Master::same_members(const std::string& why, Instant now) { new_view(view_.members, why, now); }
+
+// Whatever was in flight, though nobody is gone.
+void Master::begin_anew(const std::string& why, Instant now) {
+  failures_.note(RecentFailure::Kind::begun_anew, now, why);
+  same_members(why, now);
+}
 
 void Master::on(ConnectionId, PeerId peer, const Leave&, Instant now) {
   if (const auto* m = index_.find(peer))
@@ -132,7 +145,7 @@ bool Master::complains_too_often(PeerId peer, PeerId about, Instant now) {
 void Master::on(ConnectionId, PeerId peer, const Broken& m, Instant now) {
   if (!member(peer) || m.view != view_.id || complains_too_often(peer, no_peer, now)) return;
   for (auto& [key, operation] : operations_) operation.done.withdraw(peer);
-  same_members(describe(m.key) + " broke at peer " + std::to_string(peer) + ": " + m.why, now);
+  begin_anew(describe(m.key) + " broke at peer " + std::to_string(peer) + ": " + m.why, now);
 }
 
 void Master::on(ConnectionId, PeerId peer, const LinkLost& m, Instant now) {
@@ -164,7 +177,7 @@ void Master::judge_links(Instant now) {
       why += (why.empty() ? "" : "; ") + ("peer " + std::to_string(pair.second)) +
              " is gone (its connections broke: " + suspicion.why + ")";
   }
-  if (!dead.empty()) return remove(dead, why, ErrorCode::evicted, now);
+  if (!dead.empty()) return lose(dead, why, RecentFailure::Kind::gone, now);
   if (now < judge_at_ || suspicions_.empty()) return;
   judge_at_ = never;
   // A suspect whose control connection is down is probably dead too, but may come back: check_silence
@@ -180,7 +193,7 @@ void Master::judge_links(Instant now) {
     reports += (reports.empty() ? "" : "; ") + ("the link between peers " + std::to_string(pair.first)) +
                " and " + std::to_string(pair.second) + " broke: " + suspicion.why;
   }
-  if (broken.empty()) return same_members(reports, now);
+  if (broken.empty()) return begin_anew(reports, now);
   const auto worst = std::max_element(broken.begin(), broken.end(), [](const auto& a, const auto& b) {
     return a.second != b.second ? a.second < b.second : a.first < b.first;
   });
@@ -198,7 +211,7 @@ void Master::on(ConnectionId, PeerId peer, const EnterBoundary& m, Instant now) 
   if (m.withdraw) return fail_boundary(peer, ErrorCode::cancelled, "withdrawn");
   state.boundary = m;
   note_blocked(peer);
-  find_deadlock();
+  find_deadlock(now);
   try_pass_boundary(now);
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/clock.hpp"
 #include "protocol/link_matrix.hpp"
+#include "protocol/recent_failures.hpp"
 #include "wire/values.hpp"
 
 namespace pccl {
@@ -36,6 +37,12 @@ struct OperationReport {
   std::vector<Hindrance> hindrances;
 };
 
+struct FailureReport {
+  RecentFailure::Kind kind;
+  Duration age = 0;
+  std::string text;
+};
+
 struct RunLink {
   PeerId from = no_peer, to = no_peer;
   Link link;
@@ -53,6 +60,7 @@ struct RunReport {
   std::vector<RunLink> links;                          // that were measured: at most links_shown_max
   std::vector<OperationReport> operations;             // the oldest first: at most operations_shown_max
   std::size_t operations_open = 0;
+  std::vector<FailureReport> failures;  // the newest first
 
   static constexpr std::size_t links_shown_max = 1 << 12, operations_shown_max = 64;
 };

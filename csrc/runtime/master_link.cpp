@@ -36,9 +36,20 @@ void MasterLink::say_back() {
 void MasterLink::tick(Instant now) {
   if (now >= notice_at_) say_missing(now);
   if (connection_ == nullptr && !stopped_ && now >= dial_at_) dial(now);
-  if (connection_ != nullptr && now >= handshake_by_)
-    connection_->close(
-        {ErrorCode::connect, "connected, but no answer came to our greeting: is this the port of a master?"});
+  if (connection_ != nullptr && now >= handshake_by_) {
+    unanswered_ = !connected() || addresses_.size() > 1;
+    connection_->close(no_answer());
+  }
+}
+
+bool MasterLink::connected() const { return net::remote_address(connection_->fd()).family() != 0; }
+
+Error MasterLink::no_answer() const {
+  return {ErrorCode::connect,
+          connection_->remote() + (connected() ? ": connected, but no answer came to our greeting: is this "
+                                                 "the port of a master?"
+                                               : ": no answer; is the address right, and does a firewall let "
+                                                 "this through?")};
 }
 
 void MasterLink::dial(Instant now) {
@@ -88,8 +99,10 @@ void MasterLink::on_closed(net::Connection& c, const Error& why) {
     notice_at_ = missing_since_ + first_notice;
     return owner_.master_down(why);
   }
+  // A way that is cut may be there again, and behind another address somebody may answer.
+  const bool unanswered = std::exchange(unanswered_, false);
   const bool hopeless = why.code == ErrorCode::authentication || why.code == ErrorCode::version ||
-                        (why.code == ErrorCode::connect && c.system_error() == 0);
+                        (why.code == ErrorCode::connect && c.system_error() == 0 && !unanswered);
   owner_.master_unreachable(Error(last_failure_), hopeless);
 }
 
@@ -97,12 +110,7 @@ void MasterLink::on_closed(net::Connection& c, const Error& why) {
 Error MasterLink::obstacle() const {
   if (ready_) return {};
   if (last_failure_ || connection_ == nullptr) return last_failure_;
-  const bool connected = net::remote_address(connection_->fd()).family() != 0;
-  return {ErrorCode::connect,
-          connection_->remote() + (connected ? ": connected, but no answer came to our greeting: is this the "
-                                               "port of a master?"
-                                             : ": no answer; is the address right, and does a firewall let "
-                                               "this through?")};
+  return no_answer();
 }
 
 void MasterLink::send(const ToMaster& message) {

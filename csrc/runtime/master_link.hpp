@@ -58,6 +58,8 @@ class MasterLink : public net::Connection::Handler {
   void dial(Instant now);
   void say_missing(Instant now);
   void say_back();
+  bool connected() const;  // our side of connection_
+  Error no_answer() const;
 
   Hub& hub_;
   Owner& owner_;
@@ -67,7 +69,8 @@ class MasterLink : public net::Connection::Handler {
   std::size_t next_address_ = 0;
   net::Connection* connection_ = nullptr;
   bool ready_ = false, stopped_ = false;
-  Error last_failure_;  // of a dial, or of the connection
+  bool unanswered_ = false;  // the dial that ends: it may go better the next time
+  Error last_failure_;       // of a dial, or of the connection
   Instant dial_at_ = 0, handshake_by_ = never;
   Instant missing_since_ = never, notice_at_ = never;  // the master that was there once
   std::string missing_from_;                           // the time of day

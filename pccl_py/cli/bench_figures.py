@@ -7,7 +7,22 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from ..bench import ddp, heal, join, kill, master, memory, optim, pause, plot, scale, snapshot, sync, topology
+from ..bench import (
+    dashboard,
+    ddp,
+    heal,
+    join,
+    kill,
+    master,
+    memory,
+    optim,
+    pause,
+    plot,
+    scale,
+    snapshot,
+    sync,
+    topology,
+)
 from ..bench.group import GLOO, Group
 from ..bench.report import Figure, print_figures
 from ..bench.transports import TRANSPORTS
@@ -65,6 +80,9 @@ def add_all(benches: Any) -> None:
     arguments.count(bench, "--repeats", 1000, "calls")
     bench = _add(benches, "pause", "SIGSTOP of one of 3 peers", lambda args: pause.measure(args.repeats))
     arguments.count(bench, "--repeats", 3, "times")
+    about = "kill -9 of one of 3 peers, until a browser shows it on the master's page"
+    bench = _add(benches, "dashboard", about, lambda args: dashboard.measure(args.kills))
+    arguments.count(bench, "--kills", 10, "in mid-operation, and as many of peers that do nothing")
     bench = _add(benches, "scale", "control cost against the number of peers, real ones on loopback", _scale)
     bench.add_argument(
         "--peers", type=parsed(_crowds), default="25,50,100", metavar="LIST", help="default 25,50,100"

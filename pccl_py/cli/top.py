@@ -15,7 +15,7 @@ from . import tables
 from .numbers import parsed
 
 URL = "http://127.0.0.1:48149"
-EVENTS_SHOWN = 8
+EVENTS_SHOWN, FAILURES_SHOWN = 8, 4
 REPORT_BYTES_MAX = 64 << 20
 
 
@@ -97,6 +97,8 @@ def text(report: dict[str, Any]) -> str:
             lines.append(f"ring of group {group}: " + " -> ".join(map(str, ring)))
         if run["operations"]:
             lines.append(tables.columns([OPERATION_HEAD, *map(_operation, run["operations"])]))
+        for age_s, kind, why in run["recent_failures"][:FAILURES_SHOWN]:
+            lines.append(f"{age_s:.0f} s ago, {kind}: {_plain(why)}")
         lines.append("")
     for at, of, what in report["events"][-EVENTS_SHOWN:]:
         clock = time.strftime("%H:%M:%S", time.localtime(at))

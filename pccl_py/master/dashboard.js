@@ -59,6 +59,10 @@ function link([from, to, bandwidth, rtt]) {
   return [`${from} → ${to}`, bandwidth ? `${bytes(bandwidth)}/s` : "", rtt ? seconds(rtt) : ""];
 }
 
+function failure([age_s, kind, text]) {
+  return [`${seconds(age_s)} ago`, element("td", kind, "bad"), text];
+}
+
 function operation(one) {
   const why = one.hindrances.map(([peer, , , text]) => `peer ${peer}: ${text}`).join("; ");
   return [`${one.call} ${one.name}`, seconds(one.age_s), `${one.done} of ${one.voters}`, one.absent.join(", "), element("td", why, "bad")];
@@ -73,6 +77,7 @@ function run(name, found, now) {
     ["Members", ["peer", "island", "group", "role", "host (process)", "state", "waits in", "figures"], found.members.map((one) => member(one, now))],
     ["Rings", ["group", "order"], rings],
     ["Links, as measured", ["link", "speed", "round trip"], found.links.map(link)],
+    ["Recent failures", ["when", "what", "why"], found.recent_failures.map(failure)],
     ["Operations in flight", ["call", "age", "done", "not come yet", "kept waiting by"], found.operations.map(operation)],
   ]) {
     if (rows.length) made.append(element("h3", title), table(head, rows));

@@ -106,7 +106,8 @@ class Master:
         a run: "view" (incarnation, number), "boundaries", "waiting", "phase" ("serving", "listening",
         "suspended"), "door", "commits", "failures", "views" and "removed" since this master began, "members",
         "rings" (peers by group), "links" ((from, to, bytes per second, round trip in s), 0: not measured),
-        "operations" (the first 64) and "operations_open". Times are seconds since 1970.
+        "operations" (the first 64) and "operations_open", "recent_failures": the newest 50, as (seconds ago,
+        "peer gone", "evicted", "begun anew" or "operation failed", text). Times are seconds since 1970.
         """
         found = self._core.report() if self._finalizer.alive else None
         if found is None:

@@ -110,7 +110,8 @@ class Trainers(Trouble):
         self._promise(seat.child, "is safe from the loss of a host", SAFE_S, losses=1)
 
     def _pids(self) -> set[int]:
-        return {seat.child.pid for seat in self._seats if seat.child is not None}
+        """Of trainers and keepers. Over far lines, each link to one of the others is 16 descriptors."""
+        return self._keepers | {seat.child.pid for seat in self._seats if seat.child is not None}
 
     def _promise(
         self, child: Child, text: str, within_s: float, losses: int = 0, took: list[float] | None = None
@@ -199,6 +200,7 @@ class Trainers(Trouble):
         seat.keeper = keeper
         if keeper:
             self._keepers.add(keeper)
+            self.run.scene.overlooked.add(keeper)
             self.run.scene.watched[keeper] = f"keeper of trainer {seat.number}"
 
     # ---- the end ----

@@ -96,6 +96,37 @@ def test_somebody_who_never_answers() -> None:
         assert time.monotonic() - begin < 5
 
 
+@contextmanager
+def dropped_dials() -> Iterator[str]:
+    """A port whose queue is full: the kernel drops who dials it, as a way that is cut does."""
+    with socket.socket() as server, socket.socket() as first, socket.socket() as second:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for waiting in (first, second):
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        time.sleep(0.1)
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.deadline(30)
+def test_a_way_that_is_cut_is_no_wrong_port() -> None:
+    with dropped_dials() as address:
+        with pytest.raises(
+            ConnectError, match="no answer; is the address right, and does a firewall"
+        ) as said:
+            Communicator(address, timeout=5)
+        assert address in str(said.value) and "connected" not in str(said.value)
+
+
+@pytest.mark.deadline(30)
+def test_behind_another_address_somebody_answers(master: Master) -> None:
+    """The first one is a master that is stopped: its port answers, and nobody else."""
+    with service(b"", hang_up=False) as silent:
+        with Communicator(f"{silent},{master.address}", timeout=10) as comm:
+            assert comm.world_size == 1
+
+
 def test_another_version(master: Master) -> None:
     """A master that says hello as ours does, but of a later version."""
     host, port = master.address.rsplit(":", 1)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pccl_py import Communicator, Config, ConnectError, Dashboard, Master, UsageError
+from pccl_py import Cancelled, Communicator, Config, ConnectError, Dashboard, Master, UsageError
 from pccl_py.cli import main, top
 from pccl_py.master.dashboard import AT_ONCE_MAX
 from tests.conftest import Spawn
@@ -133,6 +133,35 @@ def test_members_commits_and_a_kill_are_shown_within_a_second(
         found = until(dashboard, lambda found: len(found["runs"][""]["members"]) == 1, 1.0)
         assert found["runs"][""]["removed"] == 1
         assert any(f"peer {other}" in text for _, _, text in found["events"])
+        ((age_s, kind, why),) = found["runs"][""]["recent_failures"]
+        assert 0 <= age_s < 2 and kind == "peer gone" and f"peer {other} is gone" in why
+        assert f"0 s ago, peer gone: peer {other} is gone" in top.text(found)
+
+
+def test_evictions_and_operations_that_failed_are_shown_and_who_left_is_not(
+    master: Master, dashboard: Dashboard, spawn: Spawn
+) -> None:
+    source = PEER + (
+        "comm = Communicator(address, min_islands=2, config=config); say('in', comm.id); sys.stdin.readline()"
+    )
+    process = spawn("-c", source, master.address, stdin=subprocess.PIPE)
+    with Communicator(master.address, min_islands=2, config=QUICK) as comm:
+        other = int(expect(process, "in"))
+        work = comm.all_reduce(np.ones(3), tag=7, async_op=True)
+        work.cancel()
+        with pytest.raises(Cancelled):
+            work.wait(20)
+        os.kill(process.pid, signal.SIGSTOP)
+
+        def kinds(found: dict[str, Any]) -> list[str]:
+            return [kind for _, kind, _ in found["runs"][""]["recent_failures"]]
+
+        found = until(dashboard, lambda found: len(kinds(found)) == 2, 10)
+        assert kinds(found) == ["evicted", "operation failed"]  # the newest first
+        evicted, failed = (why for _, _, why in found["runs"][""]["recent_failures"])
+        assert f"peer {other} was silent" in evicted and "tag 7" in failed and "cancelled" in failed
+        process.kill()
+    assert kinds(until(dashboard, lambda found: not found["runs"][""]["members"], 5)) == kinds(found)
 
 
 def test_who_keeps_an_operation_waiting_is_shown(spawn: Spawn) -> None:

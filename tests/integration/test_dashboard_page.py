@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pccl_py import Communicator, Dashboard, Master
+from pccl_py.bench import dashboard as bench
 
 from .peers import QUICK
 
@@ -38,3 +39,11 @@ def test_a_browser_shows_members_commits_and_events(master: Master, tmp_path: Pa
     assert re.search(r'<span id="state" class="good">live</span>', page), page
     assert "&lt;img src=x onerror=alert(1)&gt;" in page and "<img" not in page
     assert re.search(r"members <b>1</b>", page) and "view 1 of 1 peers" in page
+
+
+@pytest.mark.deadline(120)
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_the_live_page_shows_a_kill_within_a_second_and_names_it() -> None:
+    found = {figure.figure: figure for figure in bench.measure(1)}
+    assert len(found) == 4 and all(figure.right for figure in found.values())
+    assert all(figure.reached for figure in found.values()), found
