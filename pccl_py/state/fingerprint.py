@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -25,6 +26,7 @@ _TOLD: tuple[Callable[[Any], Any], ...] = (
     Tensor.is_contiguous,
     attrgetter("dtype"),
 )
+_ARRAY_BYTES_MAX = 1 << 16  # of arrays that are compared: they may be written in place, so a copy is held
 _COMPARED_ONE_BY_ONE_MAX = 64  # longer lists of plain values are compared as a whole
 
 
@@ -80,6 +82,8 @@ class _Leaves:
             self._add_list(kind, tree)
         elif kind in PLAIN:
             self.words.append(tree)
+        elif kind is np.ndarray and tree.nbytes <= _ARRAY_BYTES_MAX and not tree.dtype.hasobject:
+            self.words.append((kind, tree.dtype.str, tree.shape, tree.tobytes()))
         elif isinstance(tree, Tensor):
             self.others.append(tree)
             self.words.append(kind)

@@ -229,3 +229,15 @@ def test_the_same_memory_laid_out_alike_is_the_same_box(change: str) -> None:
     }[change]
     one, two = (boxed(tensor, "w", ALONE, private=False) for tensor in (held, other))
     assert one.same_as(two) == (change == "nothing")
+
+
+def test_an_array_that_is_written_in_place_is_told_anew() -> None:
+    held = {"weights": torch.zeros(2), "counts": np.arange(4)}
+    state = TrainState(more=held, rng=False)
+    first, second = state.take(ALONE), state.take(ALONE)
+    assert second.shared["more"] is first.shared["more"]
+    held["counts"][2] = 7
+    third = state.take(ALONE)
+    assert third.shared["more"] != first.shared["more"] and third.boxes is first.boxes
+    held["counts"] = held["counts"].reshape(2, 2)
+    assert state.take(ALONE).shared["more"] != third.shared["more"]

@@ -14,6 +14,7 @@ from torch import nn
 from ...checkpoint.checkpointer import Checkpointer
 from ...errors import UsageError
 from ...staging import fence
+from ...state import TrainState
 from .state import tensors_of
 
 
@@ -50,7 +51,7 @@ class Ours:
         size = sum(tensor.nbytes for tensor in tensors_of(model, optimizer).values())
         self.pool_bytes = int(size * share_of_state) + (32 << 20)
         self._saver = Checkpointer(folder, keep=1, pool_bytes=self.pool_bytes, process_group="alone")
-        self._state = {"model": model, "inner": optimizer}
+        self._state = TrainState(model=model, inner=optimizer)
 
     def prepare(self) -> None:
         self._saver.prepare(self._state)
