@@ -70,7 +70,8 @@ class Browser:
         )
         for fd in (asks, tells, *theirs):
             os.close(fd)
-        stack.callback(lambda: [os.close(fd) for fd in ours])
+        for fd in ours:
+            stack.callback(os.close, fd)
         stack.callback(process.wait)
         stack.callback(_kill_all, process.pid)
 
