@@ -50,7 +50,6 @@ class Browser:
 
     def _start(self, stack: ExitStack, command: list[str]) -> None:
         (asks, self._asks), (self._tells, tells) = os.pipe(), os.pipe()
-        ours = [self._asks, self._tells]
         theirs = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (asks, tells)]
         parent = os.getpid()
 
@@ -70,7 +69,7 @@ class Browser:
         )
         for fd in (asks, tells, *theirs):
             os.close(fd)
-        for fd in ours:
+        for fd in (self._asks, self._tells):
             stack.callback(os.close, fd)
         stack.callback(process.wait)
         stack.callback(_kill_all, process.pid)

@@ -15,11 +15,12 @@ from .tensors import fill, holds, sum_of, tile
 
 
 class WanMaster(MasterHost):
-    """In the namespace behind `path`, without a secret: nobody else is in this network."""
+    """In the namespace behind `path`; nobody else is in this network, so it takes no secret."""
 
-    def __init__(self, path: str, address: str, **settings: Any) -> None:
+    def __init__(self, path: str, address: str, secret_file: str | None = None, **settings: Any) -> None:
         namespace.enter_path(path)
-        super().__init__(None, listen=f"{address}:0", insecure=True, **settings)
+        listen, insecure = f"{address}:0", secret_file is None
+        super().__init__(None, listen=listen, insecure=insecure, secret_file=secret_file, **settings)
 
 
 class WanPeer(Peer):

@@ -10,6 +10,7 @@ from typing import Any
 from ..bench import (
     dashboard,
     ddp,
+    encryption,
     heal,
     join,
     kill,
@@ -83,6 +84,11 @@ def add_all(benches: Any) -> None:
     about = "kill -9 of one of 3 peers, until a browser shows it on the master's page"
     bench = _add(benches, "dashboard", about, lambda args: dashboard.measure(args.kills))
     arguments.count(bench, "--kills", 10, "in mid-operation, and as many of peers that do nothing")
+    bench = _add(
+        benches, "encryption", "what TLS costs over emulated lines of 1 Gbit/s; as root", _encryption
+    )
+    arguments.size(bench, encryption.SIZE)
+    arguments.count(bench, "--repeats", 15, "operations with, and as many without")
     bench = _add(benches, "scale", "control cost against the number of peers, real ones on loopback", _scale)
     bench.add_argument(
         "--peers", type=parsed(_crowds), default="25,50,100", metavar="LIST", help="default 25,50,100"
@@ -154,6 +160,10 @@ def _memory(args: argparse.Namespace) -> Iterable[Figure]:
 
 def _topology(args: argparse.Namespace) -> Iterable[Figure]:
     return topology.measure(args.peers, args.repeats)
+
+
+def _encryption(args: argparse.Namespace) -> Iterable[Figure]:
+    return encryption.measure(args.size, args.repeats)
 
 
 def _crowds(text: str) -> list[int]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from pccl_py.bench import wan_goals
+from pccl_py.bench import encryption, wan_goals
 from pccl_py.bench.wan_row import Options
 from stress.net import Emulator, EmulatorDied, NoEmulator
 from stress.net import build as building
@@ -355,6 +355,14 @@ def test_bench_wan_goals(monkeypatch: pytest.MonkeyPatch) -> None:
     for row in rows:
         assert row.record()["goal"] == row.options.goal
         assert row.line().split()[0] == "4096"
+
+
+@pytest.mark.deadline(90)
+def test_bench_encryption(emulated: None) -> None:
+    """In both runs values are right; no time is compared."""
+    (figure,) = encryption.measure(1 << 20, 2)
+    assert figure.right and figure.details["operations"] == 2
+    assert figure.value is not None and figure.details["encrypted_s"] > 0
 
 
 def test_bench_wan_without_the_tree(tmp_path: Path) -> None:
