@@ -22,6 +22,7 @@ std::vector<std::uint32_t> senders_of(const CodedSum& sum) {
 // Of the position's part in one sum: the receiver's steps are counted as it counts its own.
 struct Way {
   std::uint32_t segment = 0, owner = 0;
+  bool copies = false;  // the sum is a block as it is: it arrives where it belongs
   std::vector<std::uint32_t> senders{};
   std::vector<std::uint16_t> steps{};  // of each sender, then of the owner
 };
@@ -41,6 +42,7 @@ void add_reduce(Plan& plan, const Way& way, std::size_t place) {
   step.from = std::int32_t(way.senders[place - 1]);
   step.in = place == 1 ? Wire::element : Wire::accumulator;
   if (place == way.senders.size()) {
+    if (way.copies) step.merge = Merge::replace;
     step.write = step.finish = step.signals = true;
     step.to = {{way.senders[0], std::uint16_t(way.steps[0] + 1)}};
   } else {
@@ -103,7 +105,8 @@ Plan plan_coded_reduce(std::uint32_t position, std::uint32_t world, const CodedS
   Plan plan{position, world, {}, std::uint32_t(sums.size())};
   std::vector<std::uint16_t> counted(world);  // steps so far, by position
   for (std::uint32_t s = 0; s < sums.size(); ++s) {
-    Way way{s, sums[s].owner, senders_of(sums[s])};
+    const auto& terms = sums[s].terms;
+    Way way{s, sums[s].owner, terms.size() == 1 && terms[0].coefficient == 1, senders_of(sums[s])};
     for (std::size_t i = 0; i < way.senders.size(); ++i) {
       auto& count = counted[way.senders[i]];
       way.steps.push_back(count);

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from ..errors import ProtocolError
 from . import limits
 from .generation import KEEPERS_MAX, Generation, Lane, Missed, Place, Share, arranged
-from .standing import Held, Standing
+from .standing import AGE_MS_MAX, Held, Standing
 
-PATIENCE_MS = 2000  # a snapshot waits so long for those of other trainers
+PATIENCE_MS = AGE_MS_MAX  # a snapshot waits so long for those of other trainers
 
 
 @dataclass(frozen=True, slots=True)

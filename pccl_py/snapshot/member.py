@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import dataclass
 
 from ..communicator import Communicator
 from ..errors import CollectiveError, UsageError
@@ -24,6 +25,16 @@ from .protection import Protection
 from .rounds import from_one, to_all
 from .scrub import Scrub
 from .standing import Standing, Word
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """What this keeper knows of itself when a round begins. `losses`: as its trainers were told."""
+
+    standing: Standing
+    capacities: list[int]
+    losses: int
+
 
 logger = logging.getLogger("pccl_py.keeper")
 AT_ONCE = 0.0
@@ -43,6 +54,9 @@ class RunMember:
         self._bringing = Bringing(self._coding)
         self._scrub = Scrub(self._coding)
         self._name = name
+        self._spoken: tuple[Standing | None, bytes] = (None, b"")
+        self._heard: dict[bytes, Standing] = {}  # in the last round
+        self._was_heard = False  # what it said then
         self._freed: set[str] = set()
         self._elsewhere: set[str] = set()  # trainers that were attached to others in the last round
         self._thread = threading.Thread(target=self._run, name="pccl-keeper-member", daemon=True)
@@ -102,37 +116,50 @@ class RunMember:
 
     def _round(self, comm: Communicator) -> float:
         """What to wait before the next one."""
-        ask = self._calls.ask
-        mine = ask(self._standing)
-        said = [standing.decode(words) for words in to_all(comm, mine.encode(), standing.STANDING_BYTES_MAX)]
+        here = self._calls.ask(self._looked)
+        self._was_heard = False
+        said = self._hear(to_all(comm, self._words_of(here.standing), standing.STANDING_BYTES_MAX))
+        self._was_heard = True
         self._freed |= {word.name for one in said for word in one.freed}
         self._elsewhere = attached(one for one in said if one.keeper != self._name)
         self._freed -= attached(said)  # come again
         self._share_what_is_known(comm, said)
         self._drop_needless(said)
-        self._tell_losses(said)
+        self._tell_losses(said, here.losses)
         if any(one.doubts for one in said):
             self._bringing.doubts = False
             self._scrub.all()
             return 0.0
-        work = decide(said, self._coding.known)
+        work, coded = decide(said, self._coding.known), False
         if work is not None:
             if not isinstance(work, Encode):
                 logger.info("%s, of %d keepers", work, len(said))
-            self._do(comm, work, said)
+            coded = self._do(comm, work, said)
         else:
             self._scrub.some()
         comm.update_topology()
         if work is None:
-            return AT_ONCE if self._coding.expect(said) else IDLE_S
-        return AT_ONCE
+            return AT_ONCE if self._coding.expect(said, here.capacities) else IDLE_S
+        return IDLE_S if coded else AT_ONCE  # whoever has something new wakes
 
-    def _tell_losses(self, said: list[Standing]) -> None:
+    def _words_of(self, mine: Standing) -> bytes:
+        """As in the round before, where they are the same."""
+        if mine != self._spoken[0]:
+            self._spoken = (mine, mine.encode())
+        return self._spoken[1]
+
+    def _hear(self, words: list[bytes]) -> list[Standing]:
+        before = self._heard
+        self._heard = {one: before[one] if one in before else standing.decode(one) for one in words}
+        return [self._heard[one] for one in words]
+
+    def _tell_losses(self, said: list[Standing], told: int) -> None:
         """How many more the generation survives, now that some are gone or have lost their part."""
         known = self._coding.known
         if known is not None:
             losses = known.losses(known.keepers - {one.keeper for one in said if one.intact == known.number})
-            self._calls.later(lambda: self._protection.tell(losses))
+            if losses != told:
+                self._calls.later(lambda: self._protection.tell(losses))
 
     def _drop_needless(self, said: list[Standing]) -> None:
         rank = next(at for at, one in enumerate(said) if one.keeper == self._name)
@@ -142,8 +169,12 @@ class RunMember:
         if over or elsewhere:
             self._calls.ask(lambda: self._protection.drop(over, elsewhere))
 
-    def _standing(self) -> Standing:
+    def _looked(self) -> _Here:
         """On the loop."""
+        self._protection.round_begins(self._was_heard)
+        return _Here(self._standing(), self._protection.capacities(), self._protection.losses)
+
+    def _standing(self) -> Standing:
         protection, coding = self._protection, self._coding
         known = set() if coding.known is None else set(coding.known.places())
         protection.freed -= self._elsewhere  # what they take there is wanted, if they are lost
@@ -172,14 +203,15 @@ class RunMember:
         told = decode_generation(from_one(comm, rank, words, size))
         self._coding.learn(told)
 
-    def _do(self, comm: Communicator, work: Work, said: list[Standing]) -> None:
+    def _do(self, comm: Communicator, work: Work, said: list[Standing]) -> bool:
+        """Whether all that is new is coded now."""
         match work:
             case Encode():
                 ranks = {one.keeper: rank for rank, one in enumerate(said)}
                 if self._coding.encode(comm, work.generation, ranks):
                     self._bringing.hopeless.clear()
-                else:
-                    time.sleep(AGAIN_S)
+                    return True
+                time.sleep(AGAIN_S)
             case Rescue():
                 self._bringing.rescue(comm, work, said)
             case Move():
@@ -190,3 +222,4 @@ class RunMember:
                 self._calls.ask(lambda: self._protection.refuse(gone.trainer, code, gone.why))
             case Gone():
                 pass
+        return False

@@ -1,6 +1,8 @@
 """Whether what this keeper holds of the newest generation still has the bytes that it had: its trainers'
-snapshots by the checksums that they were taken with, parities by those of when they were made. On the
-member's thread, a little in each round with nothing else to do; all of it where something came out wrong.
+snapshots by the checksums that they were taken with, parities by those of the first time that they were read
+here. On the member's thread, a little in each round with nothing else to do, once a generation has lived for
+a while: one that the next snapshot replaces at once is not worth a core's time beside the training. All of it
+where something came out wrong.
 
 What is damaged counts as lost, and is brought back or made anew.
 """
@@ -9,6 +11,8 @@ from __future__ import annotations
 
 import logging
 import struct
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import DamagedError
@@ -19,38 +23,45 @@ from .share import Bytes, Share
 
 logger = logging.getLogger("pccl_py.keeper")
 PIECE_BYTES = 1 << 20  # of a parity, for each checksum
-ROUND_BYTES = 16 << 20  # 160 MB/s where there is nothing to do: 1 to 2 % of a core
+ROUND_BYTES = 8 << 20  # 80 MB/s where there is nothing to do: a core reads it in 1 ms of every 100
+SETTLED_S = 1.0  # a generation of that age may stay
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Piece:
-    """`lane`: of a snapshot; None: of a parity."""
+    """`lane`: of a snapshot; None: of a parity. `crc32` None: it was not read yet."""
 
     data: Bytes
-    crc32: int
+    crc32: int | None
     lane: Lane | None
 
-    @property
-    def right(self) -> bool:
-        return native.crc32(self.data.data) == self.crc32
+    def is_right(self) -> bool:
+        found = native.crc32(self.data.data)
+        if self.crc32 is None:
+            self.crc32 = found
+        return found == self.crc32
 
 
 class Scrub:
-    """`some` and `all` check what `Coding` holds now."""
+    """`some` and `all` check what `Coding` holds now. `now`: seconds, of a clock that is never set."""
 
-    def __init__(self, coding: Coding) -> None:
-        self._coding = coding
+    def __init__(self, coding: Coding, now: Callable[[], float] = time.monotonic) -> None:
+        self._coding, self._now = coding, now
         self._share: Share | None = None
-        self._pieces: list[_Piece] = []
+        self._since = 0.0  # when that share was first seen
+        self._pieces: list[_Piece] | None = None  # of that share; None: nobody has looked at it
         self._next = 0
 
     def some(self, count: int = ROUND_BYTES) -> None:
-        """The next pieces, of so many bytes."""
+        """The next pieces, of so many bytes, if the generation is old enough."""
         self._take()
-        while self._pieces and count > 0:
-            piece = self._pieces[self._next]
-            self._next = (self._next + 1) % len(self._pieces)
-            if not piece.right and self._damaged(piece):
+        if self._now() - self._since < SETTLED_S:
+            return
+        pieces = self._cut()
+        while pieces and count > 0:
+            piece = pieces[self._next]
+            self._next = (self._next + 1) % len(pieces)
+            if not piece.is_right() and self._damaged(piece):
                 return
             count -= max(piece.data.nbytes, 1)
             if self._next == 0:
@@ -59,25 +70,28 @@ class Scrub:
     def all(self) -> None:
         self._take()
         lost: set[Lane | None] = set()
-        for piece in self._pieces:
-            if piece.lane not in lost and not piece.right and self._damaged(piece):
+        for piece in self._cut():
+            if piece.lane not in lost and not piece.is_right() and self._damaged(piece):
                 lost.add(piece.lane)
 
     def _take(self) -> None:
-        """Of a new generation all checksums of its parities are made here, soon after they were."""
         share = self._coding.share
-        if share is self._share:
-            return
-        self._share, self._next = share, 0
-        self._pieces = [] if share is None else _of_snapshots(share) + _of_parities(share)
+        if share is not self._share:
+            self._share, self._pieces, self._next, self._since = share, None, 0, self._now()
+
+    def _cut(self) -> list[_Piece]:
+        """Parities come first: until one is read, nobody knows what it has to be."""
+        if self._pieces is None:
+            share = self._share
+            self._pieces = [] if share is None else _of_parities(share) + _of_snapshots(share)
+        return self._pieces
 
     def _damaged(self, piece: _Piece) -> bool:
         """False: it was written over, as it may be."""
         coding, lane, share = self._coding, piece.lane, self._share
         if lane is None:
             logger.warning("a parity here has another checksum than when it was made: it counts as lost")
-            coding.share = self._share = None
-            self._pieces = []
+            coding.share = self._share = self._pieces = None
             return True
         if not coding.calls.ask(lambda: share is not None and coding.protection.intact((lane,))):
             return False
@@ -109,4 +123,4 @@ def _of_parities(share: Share) -> list[_Piece]:
         for row in rows
         for at in range(0, row.nbytes, PIECE_BYTES)
     ]
-    return [_Piece(data, native.crc32(data.data), None) for data in cut]
+    return [_Piece(data, None, None) for data in cut]

@@ -132,6 +132,27 @@ TEST(a_sum_travels_once_past_each_contributor) {
   group.check_outputs();
 }
 
+// What goes through a slot is read and written once more: a mirror of a block is none of it, its window is.
+TEST(a_sum_of_one_block_as_it_is_arrives_in_its_output) {
+  for (std::uint64_t seed = 1; seed <= 50; ++seed) {
+    Rng rng(seed);
+    Group group{
+        std::make_shared<const CodedSums>(CodedSums{{0, {{1, 0, 1}}}, {1, {{0, 0, 1}}}, {0, {{1, 0, 2}}}}),
+        1 + rng.below(900)};
+    group.prepare(rng, 2, 1);
+    CHECK_EQ(group.run(rng), std::uint64_t{3} * group.block_bytes);
+    group.check_outputs();
+  }
+  const auto lands = [](std::uint8_t coefficient) {
+    const CodedSums sums{{0, {{1, 0, coefficient}}}};
+    Executor executor(plan_coded_reduce(0, 2, sums), Layout::of_blocks({{DType::uint8, 100}}, 1, 100),
+                      {false, true, false, UINT32_MAX});
+    return executor.land(1, 0, 0, 100).kind;
+  };
+  CHECK(lands(1) == Landing::Kind::output);
+  CHECK(lands(2) == Landing::Kind::slot);
+}
+
 TEST(tables_that_cannot_be) {
   const auto text = [](const CodedSums& sums) { return fault_of(sums, 3).text; };
   CHECK_EQ(text({{3, {{0, 0, 1}}}}), "sum 0 is for rank 3, who is not there");

@@ -14,7 +14,7 @@ from pccl_py.checkpoint.rank_record import RankRecord
 from pccl_py.snapshot import native
 from pccl_py.snapshot.generation import Generation, Lane, arranged
 from pccl_py.snapshot.generation import Share as Said
-from pccl_py.snapshot.scrub import PIECE_BYTES, Scrub
+from pccl_py.snapshot.scrub import PIECE_BYTES, SETTLED_S, Scrub
 from pccl_py.snapshot.share import Share
 from pccl_py.snapshot.table import Table, encode
 
@@ -51,7 +51,22 @@ def held() -> Any:
     coding: Any = SimpleNamespace(
         share=share, protection=Kept(), calls=SimpleNamespace(ask=lambda question: question())
     )
-    return SimpleNamespace(coding=coding, scrub=Scrub(coding), data=data, parities=parities, lane=lane)
+    clock = SimpleNamespace(now=0.0)
+    scrub = Scrub(coding, lambda: clock.now)
+    return SimpleNamespace(coding=coding, scrub=scrub, clock=clock, data=data, parities=parities, lane=lane)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes whose checksums were made, piece by piece."""
+    found, crc32 = [], native.crc32
+
+    def counted(data: Any) -> int:
+        found.append(len(data))
+        return crc32(data)
+
+    monkeypatch.setattr(native, "crc32", counted)
+    return found
 
 
 def test_a_bit_of_a_snapshot(held: Any) -> None:
@@ -84,11 +99,32 @@ def test_a_bit_of_a_parity(held: Any) -> None:
     held.scrub.all()
 
 
-def test_a_little_at_a_time_comes_to_all(held: Any) -> None:
+def test_a_little_at_a_time_comes_to_all(held: Any, read: list[int]) -> None:
+    """Each parity is read first of all: it is known from then on."""
     held.scrub.some(1)
+    held.clock.now = SETTLED_S
+    pieces = 3 + -(-BYTES // BLOCK)
+    for turn in range(pieces):
+        held.scrub.some(1)
+        assert len(read) == turn + 1 and read[-1] <= PIECE_BYTES
+    assert sum(read) == BYTES + held.parities.nbytes
     held.parities[0, -1] ^= 1
-    for _ in range(BYTES // BLOCK + 3):
+    for _ in range(3):
         assert held.coding.share is not None
         held.scrub.some(1)
-    held.scrub.some(1)
     assert held.coding.share is None
+
+
+def test_what_the_next_snapshot_replaces_at_once_costs_nothing(held: Any, read: list[int]) -> None:
+    """Neither its bytes nor its table, which takes milliseconds, is looked at: a training has the cores."""
+    words = held.coding.share.tables
+    for _ in range(4):
+        held.coding.share = Share(generation(held.lane), (held.lane,), [held.data], [held.parities], {})
+        held.scrub.some()
+        held.clock.now += SETTLED_S / 2
+        held.scrub.some()
+    assert not read
+    held.coding.share.tables = words
+    held.clock.now += SETTLED_S / 2
+    held.scrub.some()
+    assert sum(read) == BYTES + held.parities.nbytes
