@@ -13,21 +13,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..communicator import Communicator
-from ..errors import ProtocolError
-from . import identical, limits, memory, messages
+from . import agreeing, memory, messages
 from .calls import Calls
-from .generation import Area, Generation, Identical, Lane, Range, arranged
+from .generation import Area, Generation, Lane, Range, arranged
 from .generation import Share as Given
-from .identical import Checksums
 from .protection import Protection
 from .rooms import Rooms
-from .rounds import all_say_yes, to_all
+from .rounds import all_say_yes
 from .share import Bytes, Mapped, Share
 from .standing import Standing
 
 logger = logging.getLogger("pccl_py.keeper")
 OPERATION_S = 600.0
-READY = b"\1"  # before the words of a keeper that has what is to be coded
 
 
 class Coding:
@@ -41,7 +38,8 @@ class Coding:
         self.seconds = 0.0  # that the last one took
         self._rooms = Rooms()
         # Rooms that keepers and buffers like these need: most rounds are like the one before.
-        self._expected: tuple[object, list[int]] = (None, [])
+        self._expected: tuple[Sequence[object], Sequence[int], Share | None, list[int], bool]
+        self._expected = ((), (), None, [], False)
 
     def intact(self) -> int:
         """The number of the generation whose share is whole here, 0: none. On the loop."""
@@ -63,15 +61,15 @@ class Coding:
         changed then."""
         begun = time.perf_counter()
         share = self._prepared(generation)
-        by_rank = self._exchange_tables(comm, share)
-        if by_rank is None or share is None:
+        roomy = share is not None and self._is_roomy(share)
+        told = agreeing.exchanged(comm, generation, share, roomy, ranks)
+        if told is None or share is None:
             return False
-        checksums = self._checksums(share, by_rank, ranks)
-        generation = share.generation = replace(
-            generation, identical=self._identical(comm, share, checksums, ranks)
-        )
-        if not all_say_yes(comm, self._make_room(share)):
-            return False
+        identical = agreeing.identical_in(comm, share, told)
+        if identical or not told.all_are_roomy:
+            generation = share.generation = replace(generation, identical=identical)
+            if not all_say_yes(comm, self._make_room(share)):
+                return False
         for lane in range(generation.lanes):
             self._code_lane(comm, share, lane, ranks)
         lanes = share.lanes
@@ -83,9 +81,9 @@ class Coding:
         self.mapped.keep_only(share.data, self.calls.ask(self.protection.files))
         places = generation.places()
         steps = {trainer: lane.step for trainer, (_, lane) in places.items()}
-        identical = {trainer: generation.identical_bytes(at.lane) for trainer, (at, _) in places.items()}
+        alike = {trainer: generation.identical_bytes(at.lane) for trainer, (at, _) in places.items()}
         losses = generation.losses()
-        self.calls.ask(lambda: self.protection.complete(steps, losses, identical))
+        self.calls.ask(lambda: self.protection.complete(steps, losses, alike))
         self.seconds = time.perf_counter() - begun
         return True
 
@@ -102,7 +100,13 @@ class Coding:
             tables[lane.trainer] = held.table
         return Share(generation, lanes, data, [], tables)
 
-    def _make_room(self, share: Share) -> bool:
+    def _is_roomy(self, share: Share) -> bool:
+        """Has room for all parities already: not where it would be too much, since part of the last snapshots
+        was identical, or there may not be as much."""
+        before = self.known
+        return not (before is not None and before.identical) and self._make_room(share, blame=False)
+
+    def _make_room(self, share: Share, *, blame: bool = True) -> bool:
         """For parities."""
         generation = share.generation
         found = generation.share_of(self.name)
@@ -111,7 +115,8 @@ class Coding:
         try:
             share.parities = self._rooms.take(sizes)
         except OSError:
-            self._blame(sum(rows * width for rows, width in sizes), m)
+            if blame:
+                self._blame(sum(rows * width for rows, width in sizes), m)
             return False
         return True
 
@@ -124,30 +129,28 @@ class Coding:
     def expect(self, said: Sequence[Standing], capacities: Sequence[int]) -> bool:
         """Makes memory for parities, by steps; whether something is left to do. As many as last time, where
         nothing has changed; else of snapshots as large as the trainers' buffers here (`capacities`)."""
+        group = [(one.keeper, one.domain, one.parity) for one in said]
+        if (group, capacities) != self._expected[:2] or self.share is not self._expected[2]:
+            self._expected = (group, capacities, self.share, *self._rooms_for(said, capacities))
+        sizes, exactly = self._expected[3:]
+        return bool(sizes or exactly) and self._rooms.expect(sizes, exactly=exactly)
+
+    def _rooms_for(self, said: Sequence[Standing], capacities: Sequence[int]) -> tuple[list[int], bool]:
+        """Their sizes, and whether they are known."""
         share = self.share
-        exactly = share is not None and self._is_as_before(share, said, capacities)
-        number = share.generation.number if share is not None and exactly else 0
-        now = (number, [(one.keeper, one.domain, one.parity) for one in said], capacities)
-        if now != self._expected[0]:
-            known = share.generation if share is not None and exactly else self._foreseen(said, capacities)
-            self._expected = (now, [] if known is None else self._sizes(known))
-        sizes = self._expected[1]
-        return (bool(sizes) or exactly) and self._rooms.expect(sizes, exactly=exactly)
+        if share is not None and self._is_as_before(share, said, capacities):
+            return self._sizes(share.generation), True
+        lanes = tuple(Lane(str(at), 0, size, 0, 0) for at, size in enumerate(capacities))
+        shares = [Given(one.keeper, one.domain, lanes) for one in said]
+        if not lanes or len(said) < 2:
+            return [], False
+        return self._sizes(arranged(1, max(one.parity for one in said), shares)), False
 
     @staticmethod
     def _is_as_before(share: Share, said: Sequence[Standing], capacities: Sequence[int]) -> bool:
         """The same keepers, and buffers as its snapshots need."""
         needed = sorted(memory.whole_units(lane.bytes) for lane in share.lanes)
         return sorted(capacities) == needed and share.generation.keepers == {one.keeper for one in said}
-
-    @staticmethod
-    def _foreseen(said: Sequence[Standing], capacities: Sequence[int]) -> Generation | None:
-        """With snapshots as large as the buffers."""
-        lanes = tuple(Lane(str(at), 0, size, 0, 0) for at, size in enumerate(capacities))
-        shares = [Given(one.keeper, one.domain, lanes) for one in said]
-        if not lanes or len(said) < 2:
-            return None
-        return arranged(1, max(one.parity for one in said), shares)
 
     def _sizes(self, generation: Generation) -> list[int]:
         """Of this keeper's parities, by lane."""
@@ -156,61 +159,6 @@ class Coding:
         m = generation.code(found[0])[1]
         sizes = (m * generation.width(lane) for lane in range(generation.lanes))
         return [memory.whole_units(size) for size in sizes if size]
-
-    def _exchange_tables(self, comm: Communicator, share: Share | None) -> list[bytes] | None:
-        """All get those of all, since a lost trainer's is nowhere else, and the checksums in them, by rank.
-        None: somebody (`share` None: this one) is not ready. One exchange does for both."""
-        words = b""
-        if share is not None:
-            tables = [share.tables[lane.trainer] for lane in share.lanes]
-            sums = [identical.own_words(lane, words) for lane, words in zip(share.lanes, tables, strict=True)]
-            words = b"".join((READY, *tables, *sums))
-        by_rank = to_all(comm, words, limits.TABLE_BYTES_MAX)
-        return by_rank if all(said.startswith(READY) for said in by_rank) else None
-
-    def _checksums(
-        self, share: Share, by_rank: Sequence[bytes], ranks: Mapping[str, int]
-    ) -> dict[str, list[Checksums]]:
-        """By keeper and lane; the tables come to the share."""
-        checksums = {}
-        for group in share.generation.groups:
-            for one in group.shares:
-                words, at = by_rank[ranks[one.keeper]], len(READY)
-                if len(words) < at + sum(lane.table_bytes for lane in one.lanes):
-                    raise ProtocolError(f"the tables of keeper {one.keeper} are not what it said")
-                for lane in one.lanes:
-                    share.tables[lane.trainer] = words[at : at + lane.table_bytes]
-                    at += lane.table_bytes
-                checksums[one.keeper] = identical.checksums(one.lanes, words[at:])
-        return checksums
-
-    def _identical(
-        self,
-        comm: Communicator,
-        share: Share,
-        checksums: Mapping[str, Sequence[Checksums]],
-        ranks: Mapping[str, int],
-    ) -> tuple[Identical, ...]:
-        """Of lanes that all keepers have: else what is identical could be lost with fewer of them than what
-        is coded."""
-        every = min(len(lanes) for lanes in checksums.values())
-        of_lanes = [[lanes[lane] for lanes in checksums.values()] for lane in range(every)]
-        blocks = [identical.candidates(sums) for sums in of_lanes]
-        if not any(map(len, blocks)):
-            return ()
-        mine = [
-            identical.digests(share.data[lane], of_lanes[lane][0].block_bytes, blocks[lane])
-            for lane in range(every)
-        ]
-        told = to_all(comm, b"".join(mine), limits.TABLE_BYTES_MAX, OPERATION_S)
-        found, at = [], 0
-        for sums, numbers in zip(of_lanes, blocks, strict=True):
-            end = at + identical.DIGEST_BYTES * len(numbers)
-            shortest = min(one.bytes for one in sums)
-            words = [one[at:end] for one in told]
-            found.append(Identical(identical.ranges(words, numbers, sums[0].block_bytes, shortest)))
-            at = end
-        return tuple(found)
 
     def _code_lane(self, comm: Communicator, share: Share, lane: int, ranks: Mapping[str, int]) -> None:
         generation = share.generation

@@ -15,6 +15,7 @@ from .generation import KEEPERS_MAX, Generation, Lane, Missed, Place, Share, arr
 from .standing import AGE_MS_MAX, Held, Standing
 
 PATIENCE_MS = AGE_MS_MAX  # a snapshot waits so long for those of other trainers
+PAUSE_MS = 1000  # what was just brought back for nobody is soon wanted, if its host is replaced at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,8 @@ def _new(
     moved = known is None or known.keepers != {one.keeper for one in said} or not _whole(said, known)
     if not held or not (fresh or moved):
         return None
+    if not fresh and any(not one.attached and one.age_ms < PAUSE_MS for _, one in held.values()):
+        return None  # else its trainer would wait for the coding, which would begin anew with it
     if fresh and late and not moved and max(one.age_ms for one in fresh) < PATIENCE_MS:
         return None
     shares = []

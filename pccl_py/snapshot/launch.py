@@ -15,6 +15,7 @@ from . import channel, places
 MODULE = "pccl_py.snapshot.keeper"
 AGAIN_S = 3.0  # a keeper that was started and is not there after so long is started once more
 LOOK_S = 0.005
+_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 def connect(path: Path, timeout_s: float) -> socket.socket | None:
@@ -90,10 +91,12 @@ def _start(place: places.Place, run: str, keeper: str, orphan_s: float) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """This package is found where it was found here."""
+    """This package is found where it was found here. What a keeper needs of numpy is no linear algebra, whose
+    threads and buffers would cost it a tenth of its start."""
     here = str(Path(__file__).resolve().parents[2])
     before = os.environ.get("PYTHONPATH")
-    return os.environ | {"PYTHONPATH": here if not before else f"{here}{os.pathsep}{before}"}
+    path = here if not before else f"{here}{os.pathsep}{before}"
+    return os.environ | {"PYTHONPATH": path} | dict.fromkeys(_THREADS, "1")
 
 
 def _last_words(log: Path) -> str:

@@ -19,6 +19,7 @@ RANGES_MAX = (
     64  # of a snapshot, that all have alike: what lies between two is coded by an operation of its own
 )
 STEP_MAX = checkpoint.STEP_MAX
+FORGET_S = 5.0  # until other keepers know what a trainer gives up; without them it goes on then
 LOSSES_MAX = 255  # that a trainer is told of: of replicas all but one may go
 TEXT_CHARS_MAX = 2000  # of a refusal
 ORPHAN_S_MAX = 30 * 86_400.0

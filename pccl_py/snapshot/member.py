@@ -56,6 +56,7 @@ class RunMember:
         self._name = name
         self._spoken: tuple[Standing | None, bytes] = (None, b"")
         self._heard: dict[bytes, Standing] = {}  # in the last round
+        self._was_heard = False  # what it said then
         self._freed: set[str] = set()
         self._elsewhere: set[str] = set()  # trainers that were attached to others in the last round
         self._thread = threading.Thread(target=self._run, name="pccl-keeper-member", daemon=True)
@@ -116,7 +117,9 @@ class RunMember:
     def _round(self, comm: Communicator) -> float:
         """What to wait before the next one."""
         here = self._calls.ask(self._looked)
+        self._was_heard = False
         said = self._hear(to_all(comm, self._words_of(here.standing), standing.STANDING_BYTES_MAX))
+        self._was_heard = True
         self._freed |= {word.name for one in said for word in one.freed}
         self._elsewhere = attached(one for one in said if one.keeper != self._name)
         self._freed -= attached(said)  # come again
@@ -168,6 +171,7 @@ class RunMember:
 
     def _looked(self) -> _Here:
         """On the loop."""
+        self._protection.round_begins(self._was_heard)
         return _Here(self._standing(), self._protection.capacities(), self._protection.losses)
 
     def _standing(self) -> Standing:

@@ -35,6 +35,17 @@ class _Waiting:
     answer: Answer
 
 
+@dataclass(slots=True)
+class _Forgetting:
+    """Of steps beyond `after`. `said`: the others are told in this round; `heard`: they were."""
+
+    after: int
+    until: float
+    answer: Callable[[], None]
+    said: bool = False
+    heard: bool = False
+
+
 class Member(Protocol):
     """What joins the run."""
 
@@ -62,6 +73,7 @@ class Protection:
     freed: set[str] = field(default_factory=set)
     emptied: bool = False  # the last that was here is freed
     _waiting: dict[str, _Waiting] = field(default_factory=dict)
+    _forgetting: dict[str, _Forgetting] = field(default_factory=dict)
     _unheeded: set[tuple[str, int]] = field(default_factory=set)
     _spoilt: set[tuple[str, int]] = field(default_factory=set)  # snapshots whose bytes are damaged here
 
@@ -95,16 +107,29 @@ class Protection:
         if self.member is not None and fd >= 0:
             self.member.unmap(file_key(fd))
 
-    def forgotten(self, trainer: str) -> None:
-        """Its newest snapshots are given up, by itself: others do not bring them back. Where there is an
-        older one, that is coded anew."""
+    def forgotten(self, trainer: str, after: int, answer: Callable[[], None]) -> None:
+        """Steps beyond `after` are given up, by the trainer itself: others do not bring them back. Answered
+        when they have heard of it, and an older one that is here is coded in their place; or after a while.
+        """
         if self.holdings[trainer].newest is None:
             self.freed.add(trainer)
+        if self.member is None:
+            answer()
+            return
+        self._forgetting[trainer] = _Forgetting(after, time.monotonic() + limits.FORGET_S, answer)
         self._wake()
+
+    def round_begins(self, heard: bool) -> None:
+        """The member tells the others how all is here. `heard`: what it said in the last round they heard."""
+        for one in self._forgetting.values():
+            one.heard |= heard and one.said
+            one.said = True
+        self._look_at_forgetting(time.monotonic())
 
     def gone(self, trainer: str) -> None:
         """Its connection is."""
         self._waiting.pop(trainer, None)
+        self._forgetting.pop(trainer, None)
         holding = self.holdings.get(trainer)
         newest = None if holding is None else holding.newest
         if newest is not None and (trainer, newest.step) in self._spoilt:
@@ -223,6 +248,14 @@ class Protection:
             if message is not None:
                 del self._waiting[trainer]
                 one.answer(message)
+        self._look_at_forgetting(now)
+
+    def _look_at_forgetting(self, now: float) -> None:
+        for trainer, one in list(self._forgetting.items()):
+            replaced = self.holdings[trainer].newest is None or self.coded.get(trainer, -1) <= one.after
+            if (one.heard and replaced) or now > one.until:
+                del self._forgetting[trainer]
+                one.answer()
 
     def _answer_to(self, trainer: str, one: _Waiting, now: float) -> messages.Message | None:
         if one.step is None:

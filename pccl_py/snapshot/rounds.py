@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,16 @@ def to_all(comm: Communicator, words: bytes, most: int, timeout: float = TIMEOUT
         return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
     first = _LENGTH.size
     return [row[first : first + length].tobytes() for row, length in zip(rows, lengths, strict=True)]
+
+
+def known_from_all(comm: Communicator, words: bytes | None, sizes: Sequence[int]) -> list[bytes] | None:
+    """Words of all by rank, of whose `sizes` all know. None: one of them said None, or has others."""
+    ready = words is not None and len(words) == sizes[comm.rank]
+    said = b"\1" + words if ready and words is not None else b"\0"
+    rows = _gathered(comm, said, 1 + max(sizes), TIMEOUT_S)
+    if not rows[:, 0].all():
+        return None
+    return [row[1 : 1 + size].tobytes() for row, size in zip(rows, sizes, strict=True)]
 
 
 def _gathered(comm: Communicator, words: bytes, size: int, timeout: float) -> Bytes:

@@ -203,10 +203,17 @@ class Server:
             case messages.Complete():
                 self._complete(connection, holding, message, fds)
             case messages.Forget():
-                holding.forget(message.step)
-                if not message.again:
-                    self._protection.forgotten(holding.trainer)
-                self._send(connection, messages.Forgotten(holding.control.committed()))
+                self._forget(connection, holding, message)
+
+    def _forget(self, connection: Connection, holding: Holding, said: messages.Forget) -> None:
+        def answer() -> None:
+            self._send(connection, messages.Forgotten(holding.control.committed()))
+
+        holding.forget(said.step)
+        if said.again:
+            answer()
+        else:
+            self._protection.forgotten(holding.trainer, said.step, answer)
 
     def _of_protection(
         self, connection: Connection, message: messages.Protect | messages.AwaitCoded | messages.Fetch

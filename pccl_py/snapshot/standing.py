@@ -10,9 +10,9 @@ from . import bounded, limits
 from .generation import Lane
 
 STANDING_BYTES_MAX = 256 << 10
+_PROTOCOL = bounded.whole(limits.PROTOCOL, limits.PROTOCOL)
 # What is older is old, and to say more is of no use: so the words of most rounds are those of the one before.
 AGE_MS_MAX, AGE_MS_STEP = 2000, 500
-_PROTOCOL = bounded.whole(limits.PROTOCOL, limits.PROTOCOL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,11 @@ The buffer is a shard file of checkpoints, byte for byte, so that one reader doe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from ..checkpoint import manifest_body, rank_record
 from ..checkpoint.manifest import Manifest
@@ -20,6 +23,9 @@ from ..errors import DamagedError
 from ..values import bounded_json, limits
 from . import bounded
 
+_SHARD = re.compile(
+    rb'\{"rank":\d+,"shard":\{"file":"[^"]*","bytes":\d+,"data_offset":\d+,"crc32":"([0-9a-f]*)"'
+)
 _HEAD_BYTES_MAX = 8 << 20  # with the names of all ranks
 
 
@@ -56,6 +62,17 @@ def encode(table: Table) -> bytes:
     words = {"world": table.world, "trainers": list(table.trainers), "block_bytes": table.block_bytes}
     head = bounded_json.dumps(words)
     return head + b"\n" + rank_record.encode_record(table.record)
+
+
+def checksums(data: bytes, block_bytes: int) -> bytes | None:
+    """Of the blocks, as Table.crcs, by a glance at where `encode` writes them: to read a whole table takes
+    long where there are many tensors. None: they are of other blocks, or not there. Whoever uses them looks
+    at the bytes themselves."""
+    head = data.find(b"\n") + 1
+    found = _SHARD.match(data, head)
+    if not data[:head].endswith(b',"block_bytes":%d}\n' % block_bytes) or found is None or len(found[1]) % 8:
+        return None
+    return np.frombuffer(bytes.fromhex(found[1].decode()), ">u4").astype("<u4").tobytes()
 
 
 def decode(data: bytes, what: str) -> Table:

@@ -61,6 +61,23 @@ def test_what_is_lost_comes_back_before_anything_new() -> None:
         assert isinstance(decide([first, left[1]], known), Encode)
 
 
+def test_who_comes_at_once_for_what_was_brought_back_does_not_wait_for_a_coding() -> None:
+    """Which would be of keepers that are not the ones of the run any more."""
+    known = coded(5, 5, 5)
+
+    def left(age_ms: int, *, step: int = 5) -> list[Standing]:
+        rescued = held("t2", 5, attached=False, age_ms=age_ms)
+        return [
+            says("k0", held("t0", step, age_ms=9000), rescued, known=1, intact=1),
+            says("k1", held("t1", step, age_ms=9000), known=1, intact=1),
+        ]
+
+    assert decide(left(500), known) is None
+    assert isinstance(decide([*left(500), says("new", known=1, wants=["t2"])], known), Move)
+    assert isinstance(decide(left(1000), known), Encode)
+    assert isinstance(decide(left(500, step=6), known), Encode)  # the training goes on
+
+
 def test_more_losses_than_parities() -> None:
     known = coded(5, 5, 5, 5)
     said = [says(f"k{at}", held(f"t{at}", 5), known=1, intact=1) for at in (0, 1)]
@@ -114,7 +131,7 @@ def test_what_a_trainer_gave_up_itself_is_not_brought_back() -> None:
     """It went back to step 5, and was killed before that was coded."""
     known = coded(6, 6, 6)
     said = [says(f"k{at}", held(f"t{at}", 6), known=1, intact=1) for at in (0, 1)]
-    said.append(says("k2", held("t2", 5, attached=False), known=1))
+    said.append(says("k2", held("t2", 5, attached=False, age_ms=1000), known=1))
     work = decide(said, known)
     assert isinstance(work, Encode) and work.generation.places()["t2"][1].step == 5
     assert needless(said, 2, set(), set(), known) == ([], [])

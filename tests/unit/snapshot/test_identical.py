@@ -3,16 +3,18 @@ left."""
 
 from __future__ import annotations
 
-import struct
 from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 
+from pccl_py.checkpoint.boxes import Box
+from pccl_py.checkpoint.manifest import Piece, Shard, Tensor
+from pccl_py.checkpoint.rank_record import RankRecord
 from pccl_py.errors import ProtocolError
 from pccl_py.snapshot import generation as gen
-from pccl_py.snapshot import identical, limits
+from pccl_py.snapshot import identical, limits, table
 from pccl_py.snapshot.generation import Generation, Identical, Lane, Range, arranged
 from pccl_py.snapshot.generation import Share as Given
 from pccl_py.snapshot.identical import Checksums
@@ -20,11 +22,11 @@ from pccl_py.snapshot.share import Share
 
 from .test_generation import summed
 
-BLOCK = 4096
+BLOCK = identical.BLOCK_BYTES
 
 
-def sums(count: int, *crcs: int, block: int = BLOCK) -> Checksums:
-    return Checksums(count, block, np.array(crcs, np.uint32))
+def sums(count: int, *crcs: int) -> Checksums:
+    return Checksums(count, np.array(crcs, np.uint32) if crcs else None)
 
 
 def found(*of_all: Checksums) -> list[int]:
@@ -37,8 +39,7 @@ def test_blocks_that_may_be_identical() -> None:
     assert found(sums(2 * BLOCK + 5, 1, 2, 3), sums(2 * BLOCK + 6, 1, 2, 3)) == [0, 1], "other bytes"
     assert found(sums(2 * BLOCK, 1, 2), sums(3 * BLOCK, 1, 2, 3)) == [0, 1]
     assert found(sums(BLOCK, 1)) == [], "nobody else has it"
-    assert found(sums(BLOCK, 1), sums(BLOCK, 1, block=2 * BLOCK)) == []
-    assert found(sums(BLOCK, 1), sums(BLOCK, block=0)) == [], "a table that nobody can read"
+    assert found(sums(BLOCK, 1), sums(BLOCK)) == found(sums(BLOCK), sums(BLOCK)) == [], "not known"
 
 
 def test_equal_checksums_are_not_enough() -> None:
@@ -47,32 +48,46 @@ def test_equal_checksums_are_not_enough() -> None:
     second = first.copy()
     second[BLOCK] ^= 1
     blocks = np.arange(3)
-    told = [identical.digests(data, BLOCK, blocks) for data in (first, second, first)]
-    assert identical.ranges(told, blocks, BLOCK, 3 * BLOCK) == (Range(0, BLOCK), Range(2 * BLOCK, 3 * BLOCK))
-    assert identical.ranges(told[::2], blocks, BLOCK, 3 * BLOCK - 7) == (Range(0, 3 * BLOCK - 7),)
+    told = [identical.digests(data, blocks) for data in (first, second, first)]
+    assert identical.ranges(told, blocks, 3 * BLOCK) == (Range(0, BLOCK), Range(2 * BLOCK, 3 * BLOCK))
+    assert identical.ranges(told[::2], blocks, 3 * BLOCK - 7) == (Range(0, 3 * BLOCK - 7),)
     with pytest.raises(ProtocolError):
-        identical.ranges([told[0], told[1][1:]], blocks, BLOCK, 3 * BLOCK)
+        identical.ranges([told[0], told[1][1:]], blocks, 3 * BLOCK)
 
 
 def test_of_many_ranges_the_longest_are_left_out() -> None:
-    numbers = np.array([*range(0, 400, 2), 401])
+    numbers = np.array([*range(0, 400, 2), 399])
     words = bytes(identical.DIGEST_BYTES * len(numbers))
-    made = identical.ranges([words, words], numbers, BLOCK, 402 * BLOCK)
+    made = identical.ranges([words, words], numbers, 400 * BLOCK)
     assert len(made) == limits.RANGES_MAX and made == tuple(sorted(made, key=lambda one: one.first))
-    assert made[-1].first != made[-1].last and all(one.last - one.first == BLOCK for one in made)
-    longer = np.array([*range(0, 400, 2), 399])
-    assert Range(398 * BLOCK, 400 * BLOCK) in identical.ranges([words, words], longer, BLOCK, 400 * BLOCK)
+    assert made[-1] == Range(398 * BLOCK, 400 * BLOCK)
 
 
 def test_words_of_anybody() -> None:
     lanes = (Lane("a", 1, BLOCK + 1, 1, 0), Lane("b", 1, 5, 1, 0))
-    head = struct.pack("<I", BLOCK)
-    right = head + b"abcdefgh" + struct.pack("<I", 0)
-    assert [len(one.crcs) for one in identical.checksums(lanes, right)] == [2, 0]
-    for wrong in (b"", right[:-1], right + b"x", head + b"abcd", struct.pack("<I", 5) + right[4:]):
+    right = b"\1abcdefgh" + bytes(5)
+    first, second = identical.checksums(lanes, right)
+    assert first.crcs is not None and first.crcs.tobytes() == b"abcdefgh" and second.crcs is None
+    for wrong in (b"", right[:-1], right + b"x"):
         with pytest.raises(ProtocolError):
             identical.checksums(lanes, wrong)
-    assert identical.own_words(lanes[0], b"no table") == struct.pack("<I", 0)
+    assert identical.own_words(lanes[0], b"no table") == bytes(9)
+
+
+def test_a_glance_at_a_table() -> None:
+    crcs = bytes(range(8))
+    shard = Shard("shard-00000-of-00001.safetensors", BLOCK + 1, 8, crcs)
+    record = RankRecord(0, shard, {"w": Tensor("U8", (4,), (Piece(0, 8, Box((0,), (4,)), 5),))})
+    words = table.encode(table.Table(2, BLOCK, record, ("a", "b")))
+    assert table.decode(words, "it").crcs == table.checksums(words, BLOCK) == crcs
+    assert identical.own_words(Lane("a", 1, BLOCK + 1, 1, 0), words) == b"\1" + crcs
+    assert identical.own_words(Lane("a", 1, BLOCK, 1, 0), words) == bytes(5), "of another size"
+    assert table.checksums(words, 2 * BLOCK) is None
+    assert table.checksums(words.replace(b'"shard"', b'"other"'), BLOCK) is None
+    assert table.checksums(table.encode(table.Table(1, BLOCK, RankRecord(0))), BLOCK) is None
+    for end in range(len(words) - 1):
+        cut = table.checksums(words[:end], BLOCK)
+        assert cut is None or cut == crcs
 
 
 def made_of(sizes: list[int], parity: int, *parts: tuple[int, int]) -> Generation:

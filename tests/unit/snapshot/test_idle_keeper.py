@@ -26,6 +26,8 @@ class Waking:
 
     def stop(self) -> None: ...
 
+    def unmap(self, file: object) -> None: ...
+
 
 def keeper_with(record: Record) -> Protection:
     holding: Any = SimpleNamespace(newest=record)
