@@ -222,3 +222,8 @@ def from_code(code: int, text: str) -> PcclError:
     if kind is None:
         return InternalError(f"error code {code}, which this release does not know: {text}")
     return kind(text)
+
+
+def in_words(error: BaseException) -> str:
+    """What it says; where it says nothing, what it is: others take no words for no error."""
+    return str(error) or type(error).__name__

@@ -173,8 +173,10 @@ class StateSync:
             self._write_back()
 
     def _write_back(self) -> None:
+        torn, self.torn = self.torn, True  # an error on the way leaves tensors of two revisions
         for index in self._changed:
             self._entries[index].host.write_back()
+        self.torn = torn
 
     def _on_start(self, attempt: int) -> None:
         self._note_torn()

@@ -43,6 +43,11 @@ template <class F> auto without_gil(F f) {
   return f();
 }
 
+// Words of peers, and words that were cut off anywhere: what is no UTF-8 is replaced.
+inline py::str readable(const std::string& text) {
+  return py::str(py::bytes(text).attr("decode")("utf-8", "replace"));
+}
+
 inline constexpr Duration signal_check = 100 * millisecond;
 
 inline Duration duration_of(double seconds) {

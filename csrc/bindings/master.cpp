@@ -67,14 +67,14 @@ py::dict of_member(const MemberReport& m) {
   one["island"] = m.member.island;
   one["group"] = m.member.group;
   one["role"] = m.member.role == Role::keeper ? "keeper" : "trainer";
-  one["host"] = m.host_name;
+  one["host"] = readable(m.host_name);
   one["process"] = m.process;
   one["silent_s"] = double(m.silent) * 1e-9;
   one["connected"] = m.connected;
   py::dict figures;
   for (const auto& f : m.figures)
     if (const auto value = std::bit_cast<double>(f.bits); std::isfinite(value))
-      figures[py::str(py::bytes(f.name).attr("decode")("utf-8", "replace"))] = value;
+      figures[readable(f.name)] = value;
   one["figures"] = figures;
   one["waits_in"] = m.waits_in ? name(*m.waits_in) : "";
   return one;
@@ -83,14 +83,14 @@ py::dict of_member(const MemberReport& m) {
 py::dict of_operation(const OperationReport& o) {
   py::dict one;
   one["call"] = o.call ? name(*o.call) : "";
-  one["name"] = describe(o.key);
+  one["name"] = readable(describe(o.key));
   one["age_s"] = double(o.age) * 1e-9;
   one["done"] = o.done;
   one["voters"] = o.voters;
   one["absent"] = o.absent;
   py::list hindrances;
   for (const auto& h : o.hindrances)
-    hindrances.append(py::make_tuple(h.peer, name(h.trouble), h.other, in_words(h)));
+    hindrances.append(py::make_tuple(h.peer, name(h.trouble), h.other, readable(in_words(h))));
   one["hindrances"] = hindrances;
   return one;
 }
@@ -118,7 +118,7 @@ py::dict of_run(const RunReport& r) {
   all["operations_open"] = r.operations_open;
   py::list failures;
   for (const auto& f : r.failures)
-    failures.append(py::make_tuple(double(f.age) * 1e-9, name(f.kind), f.text));
+    failures.append(py::make_tuple(double(f.age) * 1e-9, name(f.kind), readable(f.text)));
   all["recent_failures"] = failures;
   return all;
 }
@@ -128,9 +128,10 @@ py::object report(const MasterRuntime& self) {
   const auto found = without_gil([&] { return self.report(second); });
   if (!found) return py::none();
   py::dict all, runs;
-  for (const auto& [name, run] : found->runs) runs[py::str(name)] = of_run(run);
+  for (const auto& [name, run] : found->runs) runs[readable(name)] = of_run(run);
   py::list events;
-  for (const auto& e : found->events) events.append(py::make_tuple(double(e.wall_ms) * 1e-3, e.run, e.text));
+  for (const auto& e : found->events)
+    events.append(py::make_tuple(double(e.wall_ms) * 1e-3, readable(e.run), readable(e.text)));
   all["runs"] = runs;
   all["events"] = events;
   all["events_written"] = found->events_written;

@@ -74,6 +74,7 @@ class Protection:
     emptied: bool = False  # the last that was here is freed
     _waiting: dict[str, _Waiting] = field(default_factory=dict)
     _forgetting: dict[str, _Forgetting] = field(default_factory=dict)
+    _given_up: dict[str, int] = field(default_factory=dict)  # after which step, since what is coded was coded
     _unheeded: set[tuple[str, int]] = field(default_factory=set)
     _spoilt: set[tuple[str, int]] = field(default_factory=set)  # snapshots whose bytes are damaged here
 
@@ -86,12 +87,17 @@ class Protection:
             self.options, self.member = said, start(said)
 
     def await_coded(self, trainer: str, said: messages.AwaitCoded, answer: Answer) -> None:
-        if said.seconds == 0 and self.coded.get(trainer, -1) < said.step:
+        if said.seconds == 0 and self._coded(trainer) < said.step:
             self._unheeded.add((trainer, said.step))
         self._waiting[trainer] = _Waiting(said.step, time.monotonic() + said.seconds, answer)
-        if self.coded.get(trainer, -1) < said.step:  # else nobody has anything to do
+        if self._coded(trainer) < said.step:  # else nobody has anything to do
             self._wake()
         self.look()
+
+    def _coded(self, trainer: str) -> int:
+        """The step of the trainer that is coded, -1: none that it has not given up since."""
+        coded = self.coded.get(trainer, -1)
+        return -1 if coded > self._given_up.get(trainer, coded) else coded
 
     def fetch(self, trainer: str, said: messages.Fetch, answer: Answer) -> None:
         self._waiting[trainer] = _Waiting(None, time.monotonic() + said.seconds, answer)
@@ -111,6 +117,8 @@ class Protection:
         """Steps beyond `after` are given up, by the trainer itself: others do not bring them back. Answered
         when they have heard of it, and an older one that is here is coded in their place; or after a while.
         """
+        self._given_up[trainer] = after
+        self._unheeded = {one for one in self._unheeded if one[0] != trainer or one[1] <= after}
         if self.holdings[trainer].newest is None:
             self.freed.add(trainer)
         if self.member is None:
@@ -228,6 +236,7 @@ class Protection:
     def complete(self, steps: dict[str, int], losses: int, identical: dict[str, int]) -> None:
         """`identical`: bytes of each trainer's snapshot that all have, and that are not coded."""
         self.coded, self.losses, self.fault, self.identical = steps, losses, "", identical
+        self._given_up.clear()
         self._unheeded = {one for one in self._unheeded if one[1] > steps.get(one[0], -1)}
         self._spoilt = {one for one in self._spoilt if one[1] >= steps.get(one[0], -1)}
         self.look()
@@ -263,7 +272,7 @@ class Protection:
             if newest is None and now < one.until:
                 return None
             return messages.Fetched(-1 if newest is None else newest.step)
-        coded = self.coded.get(trainer, -1)
+        coded = self._coded(trainer)
         if coded < one.step and now < one.until:
             return None
         losses, fault = min(self.losses, limits.LOSSES_MAX), self.fault[: limits.TEXT_CHARS_MAX]

@@ -13,7 +13,7 @@ from ..checkpoint.coordination import Coordination
 from ..checkpoint.manifest import Manifest
 from ..checkpoint.stats import LoadInfo
 from ..checkpoint.targets import Fit, Targets
-from ..errors import NoSnapshotError, PcclError, StateError
+from ..errors import NoSnapshotError, PcclError, StateError, in_words
 from ..state.train_state import TrainState
 from .buffers import Buffers
 from .copying import is_whole, parts, raw_of
@@ -119,7 +119,7 @@ class Restore:
         try:
             return Verified(self._kept[step]), ""
         except (PcclError, OSError) as error:
-            return None, str(error)
+            return None, in_words(error)
 
     def _info(self, step: int, count: int, begun: float, targets: Targets) -> LoadInfo:
         seconds = time.perf_counter() - begun

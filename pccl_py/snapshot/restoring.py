@@ -7,7 +7,7 @@ import json
 from ..checkpoint.coordination import Coordination
 from ..checkpoint.stats import LoadInfo
 from ..checkpoint.targets import Fit
-from ..errors import NoSnapshotError, PcclError, SnapshotError
+from ..errors import NoSnapshotError, PcclError, SnapshotError, in_words
 from ..state.train_state import TrainState
 from .buffers import Buffers
 from .restore import Restore
@@ -43,7 +43,7 @@ class Restoring:
         """Whether the newest step that all ranks hold is; the same on all of them. Those that have no
         snapshot, or no checkpoint, had no part in it."""
         fault = self._reached()
-        failed = "" if fault is None or isinstance(fault, NoSnapshotError) else str(fault)
+        failed = "" if fault is None or isinstance(fault, NoSnapshotError) else in_words(fault)
         mine = {"steps": [one.step for one in self._buffers.kept], "durable": durable, "failed": failed}
         self._looks += 1
         said = self._coordination.exchange(f"older/{self._looks}", json.dumps(mine).encode(), self._timeout_s)
@@ -64,7 +64,7 @@ class Restoring:
         fault = self._reached()
         if fault is not None and self._coordination.world.size == 1:
             raise fault
-        one = self._restore("" if fault is None else str(fault))
+        one = self._restore("" if fault is None else in_words(fault))
         try:
             info = self._read(one, state, step, fit)
         except NoSnapshotError as error:
@@ -110,7 +110,7 @@ class Restoring:
         try:
             self._buffers.replace_damaged(self._code_s)
         except (PcclError, OSError) as error:
-            why = str(error)
+            why = in_words(error)
         try:
             return self._read(self._restore(why), state, step, fit)
         except NoSnapshotError:

@@ -68,9 +68,10 @@ class Scrub:
                 return
 
     def all(self) -> None:
+        """Snapshots first: where a parity is damaged, too, the share does not count any more."""
         self._take()
         lost: set[Lane | None] = set()
-        for piece in self._cut():
+        for piece in sorted(self._cut(), key=lambda one: one.lane is None):
             if piece.lane not in lost and not piece.is_right() and self._damaged(piece):
                 lost.add(piece.lane)
 

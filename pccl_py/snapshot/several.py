@@ -21,7 +21,7 @@ from ..checkpoint.manifest import Manifest
 from ..checkpoint.rank_record import merge
 from ..checkpoint.stats import LoadInfo
 from ..checkpoint.targets import Fit, Targets
-from ..errors import CheckpointError, NoSnapshotError, PcclError, StateError
+from ..errors import NoSnapshotError, PcclError, in_words
 from ..state.train_state import TrainState
 from . import ask, places
 from .between_ranks import Request, bring
@@ -58,7 +58,7 @@ def own_words(trainer: str, kept: Sequence[Kept], why: str) -> dict[str, Any]:
             if not names and table.world == 1:
                 names = [trainer]
         except (PcclError, OSError) as error:
-            why = why or str(error)
+            why = why or in_words(error)
     steps = sorted(one.step for one in kept)
     return {
         "trainer": trainer,
@@ -133,7 +133,7 @@ class Several:
                 try:
                     mine[name] = self._fetched(name)
                 except (PcclError, OSError) as error:
-                    whys.append(str(error))
+                    whys.append(in_words(error))
         return mine, whys
 
     def _held_here(self) -> list[str]:
@@ -244,7 +244,7 @@ class Several:
             manifest = merge(records, step=step, time=0.0, world=world, prefer=set(local))
             targets = fit.targets(state, manifest, self._world, f"the snapshot of step {step}")
             return manifest, targets, None
-        except (CheckpointError, StateError) as error:
+        except PcclError as error:
             return None, None, error
 
     def _said(self, words: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -55,19 +55,6 @@ class Boxed:
     def local_shape(self) -> tuple[int, ...]:
         return tuple(self.tensor.shape)
 
-    def same_as(self, other: Boxed) -> bool:
-        """The same memory, laid out alike. While both are held, that is told by addresses."""
-        one, two = self.tensor, other.tensor
-        return (
-            one.data_ptr() == two.data_ptr()
-            and one.dtype == two.dtype
-            and one.shape == two.shape
-            and one.stride() == two.stride()
-            and one.device == two.device
-            and (self.dtype, self.shape, self.start) == (other.dtype, other.shape, other.start)
-            and (self.holder, self.holders) == (other.holder, other.holders)
-        )
-
 
 def dtype_name(tensor: Tensor, path: str) -> str:
     name = dtypes.of_torch(tensor.dtype)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,16 @@ class Fingerprint:
             return leaves.alike(self._leaves) and leaves.told() == self._told
         except RuntimeError:  # a tensor without dense memory is there now: the walk refuses it by name
             return False
+
+    def has_tensors_of(self, other: Fingerprint) -> bool:
+        mine, theirs = self._leaves, other._leaves
+        return (
+            not mine.others
+            and not theirs.others
+            and len(mine.tensors) == len(theirs.tensors)
+            and all(map(is_, mine.tensors, theirs.tensors))
+            and self._told == other._told
+        )
 
 
 class _Leaves:

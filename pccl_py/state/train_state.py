@@ -216,14 +216,16 @@ def _walk(
         return name
 
     words = tagged.encode(tree, path=path, tensor=note)
-    if before is not None and _same_boxes(boxes, before.boxes):
-        boxes = before.boxes
-    return _Walked(look, Fingerprint(tree) if look is None else None, world, boxes, objects, words)
+    fingerprint = Fingerprint(tree) if look is None else None
+    if before is not None and list(boxes) == list(before.boxes) and _same_tensors(fingerprint, before):
+        boxes, objects = before.boxes, before.objects
+    return _Walked(look, fingerprint, world, boxes, objects, words)
 
 
-def _same_boxes(now: dict[str, Boxed], before: dict[str, Boxed]) -> bool:
-    """The same memory, laid out alike, under the same names: only plain values beside it have changed."""
-    return list(now) == list(before) and all(map(Boxed.same_as, now.values(), before.values()))
+def _same_tensors(now: Fingerprint | None, before: _Walked) -> bool:
+    """The same objects, laid out alike: only plain values beside them have changed. The same memory does not
+    do: writes to another tensor are not counted with those of the one that was walked."""
+    return now is not None and before.fingerprint is not None and now.has_tensors_of(before.fingerprint)
 
 
 def as_state(state: Any) -> TrainState:

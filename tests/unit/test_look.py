@@ -13,7 +13,7 @@ from torch import nn
 
 from pccl_py.checkpoint.shard_plans import ShardPlans
 from pccl_py.state import TrainState
-from pccl_py.state.boxed import World, boxed
+from pccl_py.state.boxed import World
 from pccl_py.state.look import GroupsLook, ModuleLook, StateLook
 
 ALONE = World(0, 1)
@@ -217,18 +217,25 @@ def test_taken_at_once_nobody_owns_anything_and_the_state_forgets_nothing() -> N
     assert state.take(ALONE).owners == taken.owners != {}
 
 
-@pytest.mark.parametrize("change", ["memory", "shape", "dtype", "strides", "nothing"])
-def test_the_same_memory_laid_out_alike_is_the_same_box(change: str) -> None:
-    held = torch.arange(12.0).reshape(3, 4)
-    other = {
-        "memory": held.clone(),
-        "shape": held.reshape(4, 3),
-        "dtype": held.view(torch.int32),
-        "strides": held.as_strided((3, 4), (1, 3)),
-        "nothing": held.view(3, 4),
-    }[change]
-    one, two = (boxed(tensor, "w", ALONE, private=False) for tensor in (held, other))
-    assert one.same_as(two) == (change == "nothing")
+def test_another_tensor_of_the_same_memory_is_walked_anew() -> None:
+    """Writes to it are not counted with those of the one before."""
+    module = nn.Linear(3, 3)
+    more = {"held": torch.zeros(4), "n": 1}
+    state = TrainState(model=module, more=more, rng=False)
+    first = state.take(ALONE)
+    more["n"] = 2
+    assert state.take(ALONE).boxes is first.boxes
+    module.weight = nn.Parameter(module.weight.data)
+    more["held"] = more["held"].view(4)
+    more["n"] = 3
+    second = state.take(ALONE)
+    for name, tensor in (("model/weight", module.weight), ("more/held", more["held"])):
+        box = second.boxes[name].tensor
+        assert box.data_ptr() == first.boxes[name].tensor.data_ptr()
+        counted = box._version
+        with torch.no_grad():
+            tensor.add_(1)
+        assert box._version == counted + 1
 
 
 def test_an_array_that_is_written_in_place_is_told_anew() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -14,12 +15,18 @@ from tests.conftest import Spawn
 
 MODULE = "tests.integration.snapshot.gang_trainer"
 FOREVER = "1000000"
+PIPE_BYTES = (
+    1 << 20
+)  # a process says 200 bytes a step, and nobody may listen for a while: it must not stand still
 
 
 def start(spawn: Spawn, **options: Any) -> subprocess.Popen[str]:
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not True]
     flags = [f"--{name}" for name, value in options.items() if value is True]
-    return spawn("-m", MODULE, *words, *flags)
+    process = spawn("-m", MODULE, *words, *flags)
+    assert process.stdout is not None
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    return process
 
 
 def lines(process: subprocess.Popen[str], until: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
