@@ -247,6 +247,7 @@ class Master {
   bool stored_is_last(const View& base) const;
   void suspend();
   void knock_at_members();
+  bool asks_anew(const Member& m) const;
   bool nobody_left(const View& base) const;
   void evict_outsiders(const View& base);
   void recover(const View& base, const std::set<std::string>& islands, Instant now);

@@ -206,11 +206,18 @@ void Master::knock_at_members() {
       emit(master_effect::Knock{m.peer, m.reachable_at});
 }
 
+// Its process is at the door as a newcomer: the master that let it in, and died, never told it so.
+bool Master::asks_anew(const Member& m) const {
+  return std::any_of(early_joins_.begin(), early_joins_.end(), [&](const auto& entry) {
+    return !m.reachable_at.empty() && entry.second.reachable_at == m.reachable_at;
+  });
+}
+
 bool Master::nobody_left(const View& base) const {
   return stored_is_last(base) && std::all_of(base.members.begin(), base.members.end(), [&](const Member& m) {
            const auto it = peers_.find(m.peer);
            const bool here = it != peers_.end() && it->second.connection != no_connection;
-           return refused_.contains(m.peer) && !here;
+           return (refused_.contains(m.peer) || asks_anew(m)) && !here;
          });
 }
 

@@ -6,6 +6,11 @@
     dist.all_reduce(tensor)            # raises PeerLost on all survivors when somebody dies: repeat the step
     dist.update_topology()             # a step boundary: newcomers come in
 
+Arguments, shapes and what is returned are those of torch.distributed
+(docs.pytorch.org/docs/stable/distributed.html); time-outs are timedelta. What communicates raises PeerLost,
+which is a DistBackendError too, on all ranks that are left, with the inputs as they were; MismatchError or
+OrderError where ranks call different things; TimeoutError; and UsageError for arguments that cannot be.
+
 It needs no torch.distributed, which keeps its own state; where that runs with the backend "pccl", the groups
 here are its groups.
 """

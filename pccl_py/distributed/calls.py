@@ -57,6 +57,7 @@ def group_rank_of(world_rank: int | None, group_rank: int | None, group: Any, na
 def all_reduce(
     tensor: Any, op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False
 ) -> PcclWork | None:
+    """`tensor`, of one shape on all ranks, becomes the reduction of all of them, in place."""
     if group is _OUTSIDE:
         return None
     return _ended(resolve(group).allreduce([_tensor(tensor)], op), async_op)
@@ -65,6 +66,7 @@ def all_reduce(
 def all_reduce_coalesced(
     tensors: Sequence[Any], op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False
 ) -> PcclWork | None:
+    """all_reduce of several tensors as one operation: of all of them, or of none."""
     if group is _OUTSIDE:
         return None
     return _ended(resolve(group).allreduce(_tensors(tensors), op), async_op)
@@ -78,6 +80,7 @@ def reduce(
     async_op: bool = False,
     group_dst: int | None = None,
 ) -> PcclWork | None:
+    """`tensor` of rank dst becomes the reduction of all ranks'; the others keep theirs."""
     if group is _OUTSIDE:
         return None
     root = group_rank_of(dst, group_dst, group, "dst")
@@ -91,6 +94,7 @@ def broadcast(
     async_op: bool = False,
     group_src: int | None = None,
 ) -> PcclWork | None:
+    """`tensor` of all ranks, of one shape, becomes that of rank src."""
     if group is _OUTSIDE:
         return None
     root = group_rank_of(src, group_src, group, "src")
@@ -100,6 +104,7 @@ def broadcast(
 def all_gather(
     tensor_list: Sequence[Any], tensor: Any, group: Any = None, async_op: bool = False
 ) -> PcclWork | None:
+    """`tensor_list[r]` becomes the tensor of rank r; one tensor per rank of the group."""
     if group is _OUTSIDE:
         return None
     return _ended(resolve(group).allgather([_tensors(tensor_list)], [_tensor(tensor)]), async_op)
@@ -111,6 +116,7 @@ def all_gather_coalesced(
     group: Any = None,
     async_op: bool = False,
 ) -> PcclWork | None:
+    """all_gather of several tensors: `output_tensor_lists[i][r]` becomes the i-th one of rank r."""
     if group is _OUTSIDE:
         return None
     lists = [_tensors(each) for each in output_tensor_lists]
@@ -120,6 +126,7 @@ def all_gather_coalesced(
 def all_gather_single(
     output_tensor: Any, input_tensor: Any, group: Any = None, async_op: bool = False
 ) -> PcclWork | None:
+    """`output_tensor` becomes all ranks' inputs, by rank: joined along dimension 0, or stacked."""
     if group is _OUTSIDE:
         return None
     pair = _tensor(output_tensor), _tensor(input_tensor)
@@ -136,6 +143,7 @@ def reduce_scatter(
     group: Any = None,
     async_op: bool = False,
 ) -> PcclWork | None:
+    """`output` becomes the reduction of all ranks' `input_list[own rank]`."""
     if group is _OUTSIDE:
         return None
     return _ended(resolve(group).reduce_scatter([_tensor(output)], [_tensors(input_list)], op), async_op)
@@ -144,6 +152,7 @@ def reduce_scatter(
 def reduce_scatter_single(
     output: Any, input: Any, op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False
 ) -> PcclWork | None:
+    """`output` becomes the reduction of all ranks' part `own rank` of `input`, along dimension 0."""
     if group is _OUTSIDE:
         return None
     return _ended(resolve(group).reduce_scatter_single(_tensor(output), _tensor(input), op), async_op)
@@ -160,6 +169,7 @@ def gather(
     async_op: bool = False,
     group_dst: int | None = None,
 ) -> PcclWork | None:
+    """`gather_list[r]` of rank dst becomes the tensor of rank r; the others pass no list."""
     if group is _OUTSIDE:
         return None
     root = group_rank_of(dst, group_dst, group, "dst")
@@ -174,6 +184,7 @@ def scatter(
     async_op: bool = False,
     group_src: int | None = None,
 ) -> PcclWork | None:
+    """`tensor` becomes `scatter_list[own rank]` of rank src; the others pass no list."""
     if group is _OUTSIDE:
         return None
     root = group_rank_of(src, group_src, group, "src")
@@ -188,6 +199,8 @@ def all_to_all_single(
     group: Any = None,
     async_op: bool = False,
 ) -> PcclWork | None:
+    """Part s of `input` goes to rank s, part r of `output` comes from rank r; equal parts along dimension 0,
+    or as long as the split sizes say."""
     if group is _OUTSIDE:
         return None
     pair = _tensor(output), _tensor(input)
@@ -201,6 +214,7 @@ def all_to_all(
     group: Any = None,
     async_op: bool = False,
 ) -> PcclWork | None:
+    """`input_tensor_list[s]` goes to rank s, `output_tensor_list[r]` comes from rank r."""
     if group is _OUTSIDE:
         return None
     lists = _tensors(output_tensor_list), _tensors(input_tensor_list)
@@ -210,6 +224,7 @@ def all_to_all(
 def barrier(
     group: Any = None, async_op: bool = False, device_ids: Any = None, timeout: timedelta | None = None
 ) -> PcclWork | None:
+    """Returns when all ranks of the group have called it."""
     if group is _OUTSIDE:
         return None
     return _ended(resolve(group).barrier(timeout=timeout), async_op)
@@ -234,6 +249,7 @@ def monitored_barrier(
 def isend(
     tensor: Any, dst: int | None = None, group: Any = None, tag: int = 0, group_dst: int | None = None
 ) -> PcclWork | None:
+    """Begins to send `tensor` to a rank; wait() of what it returns before it is written again."""
     if group is _OUTSIDE:
         return None
     return resolve(group).send([_tensor(tensor)], group_rank_of(dst, group_dst, group, "dst"), tag)
@@ -242,6 +258,7 @@ def isend(
 def irecv(
     tensor: Any, src: int | None = None, group: Any = None, tag: int = 0, group_src: int | None = None
 ) -> PcclWork | None:
+    """Begins to receive into `tensor`, from a rank, or from whomever a message comes first."""
     if group is _OUTSIDE:
         return None
     if src is None and group_src is None:
@@ -252,6 +269,7 @@ def irecv(
 def send(
     tensor: Any, dst: int | None = None, group: Any = None, tag: int = 0, group_dst: int | None = None
 ) -> None:
+    """Sends `tensor` to a rank, which calls recv with the same tag and shape."""
     work = isend(tensor, dst, group, tag, group_dst)
     if work is not None:
         work.wait()

@@ -55,6 +55,7 @@ def gather_object(
     group: Any = None,
     group_dst: int | None = None,
 ) -> None:
+    """`object_gather_list[r]` of rank dst becomes the object of rank r. No pickle."""
     if group is _OUTSIDE:
         return
     root, data = group_rank_of(dst, group_dst, group, "dst"), _bytes_of(obj)
@@ -130,6 +131,7 @@ def send_object_list(
     group_dst: int | None = None,
     use_batch: bool = False,
 ) -> None:
+    """Sends plain objects to a rank, which calls recv_object_list with as many. No pickle."""
     if group is _OUTSIDE:
         return
     root, data = group_rank_of(dst, group_dst, group, "dst"), _bytes_of(object_list)

@@ -64,14 +64,17 @@ def resolve(given: Any) -> PcclProcessGroup:
 
 
 def is_available() -> bool:
+    """True: this package needs nothing else."""
     return True
 
 
 def is_initialized() -> bool:
+    """Whether there is a default group, of init_process_group here or of torch's with "pccl"."""
     return _world() is not None
 
 
 def is_torchelastic_launched() -> bool:
+    """Whether torchrun has started this process."""
     return bool(dist.is_torchelastic_launched())
 
 
@@ -140,10 +143,12 @@ def get_rank(group: PcclProcessGroup | None = None) -> int:
 
 
 def get_world_size(group: PcclProcessGroup | None = None) -> int:
+    """Ranks of the group now: it shrinks when one dies. -1 where the caller is no member."""
     return -1 if group is GroupMember.NON_GROUP_MEMBER else resolve(group).size()
 
 
 def get_backend(group: PcclProcessGroup | None = None) -> str:
+    """The name of the backend: pccl."""
     return resolve(group).name()
 
 
@@ -153,6 +158,7 @@ def get_process_group_ranks(group: PcclProcessGroup | None) -> list[int]:
 
 
 def get_global_rank(group: PcclProcessGroup, group_rank: int) -> int:
+    """The rank in the world of a rank of the group. ValueError where there is none."""
     ranks = get_process_group_ranks(group)
     if not 0 <= group_rank < len(ranks):
         raise ValueError(f"group rank {group_rank} is not part of a group of {len(ranks)}")
@@ -160,6 +166,7 @@ def get_global_rank(group: PcclProcessGroup, group_rank: int) -> int:
 
 
 def get_group_rank(group: PcclProcessGroup, global_rank: int) -> int:
+    """The rank in the group of a rank of the world. ValueError where there is none."""
     ranks = get_process_group_ranks(group)
     if global_rank not in ranks:
         raise ValueError(f"global rank {global_rank} is not part of the group, which has {ranks}")
@@ -167,6 +174,7 @@ def get_group_rank(group: PcclProcessGroup, global_rank: int) -> int:
 
 
 def get_node_local_rank(fallback_rank: int | None = None) -> int:
+    """LOCAL_RANK of torchrun, or the fallback. RuntimeError where there is neither."""
     return int(dist.get_node_local_rank(fallback_rank))
 
 

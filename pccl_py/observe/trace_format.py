@@ -112,6 +112,7 @@ class Trace:
 
     @property
     def lost(self) -> int:
+        """Older events, which newer ones have taken the place of."""
         return max(0, self.written - len(self.events))
 
 

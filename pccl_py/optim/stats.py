@@ -84,6 +84,7 @@ class Stats:
         return len(self.last.contributors) if self.last else 0
 
     def add(self, window: Window) -> None:
+        """A window that has ended, to the sums. Bytes and seconds are of this peer."""
         self.bytes_sent += window.bytes_sent
         self.bytes_received += window.bytes_received
         self.wait_s += window.wait_s

@@ -39,6 +39,7 @@ class Pool:
 
     @property
     def bytes(self) -> int:
+        """Its size, used or not."""
         return self.native.bytes
 
     @property

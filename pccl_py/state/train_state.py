@@ -87,6 +87,7 @@ class TrainState:
 
     @property
     def parts(self) -> Mapping[str, AnyPart]:
+        """By name, in order of their addition."""
         return dict(self._parts)
 
     def joined(self, **parts: Any) -> TrainState:
@@ -96,9 +97,11 @@ class TrainState:
         return TrainState(rng=rng, private=self._private - PRIVATE, frozen=self._frozen, **both)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Of the parts that are optimizers; what they alone write is copied lazily."""
         return [part.optimizer for part in self._parts.values() if isinstance(part, OptimizerPart)]
 
     def is_private(self, name: str) -> bool:
+        """Whether that part returns to the same rank only, as random states do."""
         return name in self._private
 
     def root(self, name: str, rank: int) -> str:

@@ -1,5 +1,6 @@
 // Who waited at the door of a master that died, and comes to the next one.
 #include "check.hpp"
+#include "hostile.hpp"
 #include "protocol/master.hpp"
 
 using namespace pccl;
@@ -38,4 +39,34 @@ TEST(all_of_them_say_the_same_about_determinism) {
   CHECK(refusal(effects, 2).code == ErrorCode::mismatch);
   CHECK(!refusal(effects, 3));
   CHECK_EQ(master.peers(), std::size_t(2));
+}
+
+namespace {
+
+// How long a newcomer with that address waits at a restarted master whose store names a member at the first
+// one, where somebody listens; no more than a minute.
+Duration waits_at(std::uint16_t member_port, std::uint16_t newcomer_port) {
+  View view;
+  view.id = {1, 1};
+  Member member;
+  member.peer = (PeerId{1} << 32) + 1;
+  member.island = "peer-4294967297";
+  member.reachable_at = {{"127.0.0.1", member_port}};
+  view.members.push_back(member);
+  Master master({.timing = {}, .rules = {}, .run = 7, .restarted = true, .stored = Stored{1, view}}, 0);
+  auto join = hostile::join_of("");
+  join.reachable_at = {{"127.0.0.1", newcomer_port}};
+  master.on(1, join, 0);
+  Instant now = 0;
+  while (master.listening() && now < 60 * second) master.tick(now = master.next_deadline());
+  return now;
+}
+
+}  // namespace
+
+// The old master wrote down that it was let in, and was killed before it said so. It listens, and waits for
+// itself: for ever, where masters are killed more often than a run without its peers is over.
+TEST(a_newcomer_does_not_wait_for_itself) {
+  CHECK(waits_at(5, 5) < 5 * second);
+  CHECK(waits_at(5, 6) > 20 * second);  // another process: a living peer may still be on its way
 }
