@@ -8,18 +8,31 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pccl_py import Cancelled, Communicator, Config, ConnectError, Dashboard, Master, UsageError
+from pccl_py import (
+    Cancelled,
+    Communicator,
+    Config,
+    ConnectError,
+    Dashboard,
+    Master,
+    MismatchError,
+    SharedState,
+    UsageError,
+)
 from pccl_py.cli import main, top
 from pccl_py.master.dashboard import AT_ONCE_MAX
 from tests.conftest import Spawn
+from tests.threads import in_threads
 
 from .peers import PEER, QUICK, expect
 
@@ -225,3 +238,29 @@ def test_metrics_are_what_prometheus_reads(master: Master, dashboard: Dashboard)
 def test_metrics_say_what_they_need(dashboard: Dashboard) -> None:
     status, _, body = ask(dashboard, "/metrics")
     assert status == 501 and b"pip install" in body
+
+
+def test_a_failure_whose_words_were_cut_within_a_letter_is_reported(
+    master: Master, dashboard: Dashboard
+) -> None:
+    """What is kept of them is so many bytes, of which one of two such texts has half a letter at the end."""
+
+    def mismatched(number: int) -> list[int]:
+        lengths = []
+        with Communicator(master.address, min_islands=2, config=QUICK) as comm:
+            for before in ("", "a"):
+                name = ("ü" * 115, before + "é" * 115)[number]
+                state = SharedState({name: np.zeros(3, np.float32)})
+                with pytest.raises(MismatchError) as told:
+                    comm.sync_shared_state(state)
+                lengths.append(len(str(told.value).encode()))
+            meet.wait(20)
+        return lengths
+
+    meet = threading.Barrier(2)
+    for lengths in in_threads([partial(mismatched, number) for number in range(2)]):
+        assert min(lengths) >= 500
+    shown = [why for _, _, why in report(dashboard)["runs"][""]["recent_failures"]]
+    assert len(shown) == 2 and all("é" * 50 in why and "ü" * 50 in why for why in shown)
+    assert any("\ufffd" in why for why in shown)
+    assert [why for _, _, why in master.report()["runs"][""]["recent_failures"]][::-1] == shown

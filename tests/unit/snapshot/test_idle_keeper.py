@@ -66,3 +66,23 @@ def test_a_trainer_that_asks_how_safe_it_is_wakes_nobody() -> None:
     assert [type(answer) for answer in said] == [messages.Coded] and not waking.woken
     one.await_coded("t", messages.AwaitCoded(4, 5.0), said.append)
     assert len(said) == 1 and waking.woken == 1
+
+
+def test_what_a_trainer_has_given_up_does_not_count_as_coded() -> None:
+    """Its next step is not safe before it is coded itself."""
+    one, waking, said = keeper_with(Record(3, 100, 10, 7, 1000.0)), Waking(), []
+    one.member = waking
+    one.complete({"t": 10}, 2, {"t": 7})
+    one.forgotten("t", 5, lambda: None)
+    one.await_coded("t", messages.AwaitCoded(6, 5.0), said.append)
+    assert not said and waking.woken == 2
+    one.complete({"t": 6}, 1, {"t": 3})
+    assert [(answer.step, answer.losses) for answer in said] == [(6, 1)]
+
+
+def test_a_step_that_is_taken_again_is_told_to_the_others() -> None:
+    one = keeper_with(Record(6, 100, 10, 7, 1000.0))
+    one.await_coded("t", messages.AwaitCoded(6, 0.0), lambda answer: None)  # by a trainer that did not wait
+    assert [held.step for held in one.held()] == []
+    one.forgotten("t", 5, lambda: None)
+    assert [held.step for held in one.held()] == [6]

@@ -128,3 +128,11 @@ def test_what_the_next_snapshot_replaces_at_once_costs_nothing(held: Any, read: 
     held.clock.now += SETTLED_S / 2
     held.scrub.some()
     assert sum(read) == BYTES + held.parities.nbytes
+
+
+def test_a_snapshot_and_a_parity_that_are_both_damaged(held: Any) -> None:
+    held.scrub.all()
+    held.data[3] ^= 1
+    held.parities[0, 5] ^= 1
+    held.scrub.all()
+    assert held.coding.protection.spoilt == [held.lane] and held.coding.share is None
