@@ -263,4 +263,4 @@ def test_a_failure_whose_words_were_cut_within_a_letter_is_reported(
     shown = [why for _, _, why in report(dashboard)["runs"][""]["recent_failures"]]
     assert len(shown) == 2 and all("é" * 50 in why and "ü" * 50 in why for why in shown)
     assert any("\ufffd" in why for why in shown)
-    assert [why for _, _, why in master.report()["runs"][""]["recent_failures"]][::-1] == shown
+    assert [why for _, _, why in master.report()["runs"][""]["recent_failures"]] == shown
