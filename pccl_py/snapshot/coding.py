@@ -39,6 +39,11 @@ class Coding:
         # Rooms that keepers and buffers like these need: most rounds are like the one before.
         self._expected: tuple[Sequence[object], Sequence[int], list[int]] = ((), (), [])
 
+    @property
+    def parity_bytes(self) -> int:
+        """Of memory for parities."""
+        return self._rooms.bytes
+
     def intact(self) -> int:
         """The number of the generation whose share is whole here, 0: none. On the loop."""
         share = self.share

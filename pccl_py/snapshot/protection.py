@@ -54,6 +54,7 @@ class Protection:
     member: Member | None = None
     coded: dict[str, int] = field(default_factory=dict)
     losses: int = 0
+    parity_bytes: int = 0  # of memory for parities
     fault: str = ""
     freed: set[str] = field(default_factory=set)
     emptied: bool = False  # the last that was here is freed
@@ -194,8 +195,8 @@ class Protection:
         """For what trainers wait in vain."""
         self.fault = why[: limits.TEXT_CHARS_MAX]
 
-    def tell(self, losses: int) -> None:
-        self.losses = losses
+    def tell(self, losses: int, parity_bytes: int) -> None:
+        self.losses, self.parity_bytes = losses, parity_bytes
 
     # --- Clocks.
 
@@ -216,4 +217,10 @@ class Protection:
         coded = self.coded.get(trainer, -1)
         if coded < one.step and now < one.until:
             return None
-        return messages.Coded(coded, self.losses, self.fault[: limits.TEXT_CHARS_MAX])
+        fault = self.fault[: limits.TEXT_CHARS_MAX]
+        return messages.Coded(coded, self.losses, fault, self._parities_of(trainer))
+
+    def _parities_of(self, trainer: str) -> int:
+        """Its part of that memory: as its buffers are of all buffers."""
+        of_all = sum(one.memory_bytes for one in self.holdings.values())
+        return self.parity_bytes * self.holdings[trainer].memory_bytes // of_all if of_all else 0

@@ -120,7 +120,14 @@ class Snapshots:
         self._trainers: tuple[str, ...] | None = None  # of all ranks, once they were asked
         self._fault = ""
         self._buffers = Buffers(
-            named, trainer or _trainer(self._world), keeper, orphan_s, timeout_s, protect, code_s
+            named,
+            trainer or _trainer(self._world),
+            keeper,
+            orphan_s,
+            timeout_s,
+            protect,
+            code_s,
+            lambda: getattr(comm, "world_size", 1),
         )
         connect = None if comm is None else connect_by(comm, self._world, timeout_s)
         self._restoring = Restoring(
@@ -390,6 +397,7 @@ class Snapshots:
             fault=self._fault,
             bytes=kept[0].bytes if kept else 0,
             memory_bytes=self._buffers.memory_bytes,
+            parity_bytes=self._buffers.parity_bytes,
             taken=self._taken,
             skipped=self._skipped,
             failed=self._failed,
