@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
-from ..errors import DamagedError, NoSnapshotError, ProtocolError, UsageError
+from ..errors import DamagedError, NoSnapshotError, ProtocolError, SnapshotError, UsageError
 from . import memory, messages, native
 from .keeper_client import Keeper, KeeperLost, Kept
 from .messages import SLOTS
+from .rooms import least_parities
 from .verified import Verified
 
 logger = logging.getLogger("pccl_py")
@@ -25,7 +27,8 @@ TURN_S = 5.0  # of a wait for the keeper, which may take several
 
 class Buffers:
     """`keeper`: its name; `protect`: how it joins the run, None: it stays by itself. `code_s`: so long
-    it waits for what an earlier trainer left to be coded, before anything is written beside it."""
+    it waits for what an earlier trainer left to be coded, before anything is written beside it. `keepers`:
+    that there may be in the run now."""
 
     def __init__(
         self,
@@ -36,8 +39,9 @@ class Buffers:
         timeout_s: float,
         protect: messages.Protect | None = None,
         code_s: float = 60.0,
+        keepers: Callable[[], int] = lambda: 1,
     ) -> None:
-        self._protect, self._code_s = protect, code_s
+        self._protect, self._code_s, self._keepers = protect, code_s, keepers
         self.coded: messages.Coded | None = None  # as the keeper last said
         self.run, self.trainer = run, trainer
         self.name, self._orphan_s, self._timeout_s = keeper, orphan_s, timeout_s
@@ -47,7 +51,14 @@ class Buffers:
     def beside(self, trainer: str) -> Buffers:
         """Another trainer's, at the same keeper."""
         return Buffers(
-            self.run, trainer, self.name, self._orphan_s, self._timeout_s, self._protect, self._code_s
+            self.run,
+            trainer,
+            self.name,
+            self._orphan_s,
+            self._timeout_s,
+            self._protect,
+            self._code_s,
+            self._keepers,
         )
 
     @property
@@ -68,6 +79,11 @@ class Buffers:
     def memory_bytes(self) -> int:
         return 0 if self.keeper is None else sum(self.keeper.capacities)
 
+    @property
+    def parity_bytes(self) -> int:
+        """Of others' parities, beside this trainer's buffers."""
+        return 0 if self.coded is None else self.coded.parities
+
     def attach(self, count: int = 0, *, start: bool = True) -> None:
         if self.keeper is None:
             self.keeper = self._attached(count, None, start)
@@ -85,6 +101,7 @@ class Buffers:
             self.trainer,
             keeper=self.name,
             bytes=count,
+            parities=least_parities(count, self._protect.parity, self._keepers()) if self._protect else 0,
             orphan_s=self._orphan_s,
             timeout_s=self._timeout_s,
             handed=handed,
@@ -213,16 +230,28 @@ class Buffers:
             with suppress(KeeperLost):
                 self.coded = self.keeper.await_coded(0, LOOK_S)
 
-    def fetch(self, timeout_s: float) -> None:
-        """What was lost with its keeper is brought here. Raises NoSnapshotError."""
+    def fetch(self, timeout_s: float, count: int = 0) -> None:
+        """What was lost with its keeper is brought here, likely `count` bytes (0: nobody knows): memory for
+        them is made while the keeper joins the others. Raises NoSnapshotError."""
         until = time.monotonic() + timeout_s
         assert self.keeper is not None
+        if count:
+            with suppress(
+                SnapshotError
+            ):  # then the keeper looks for memory once more, and says what it lacks
+                self._expect(self.keeper, count)
         while not self._fetched(min(max(until - time.monotonic(), 0.1), TURN_S)):
             if time.monotonic() > until:
                 raise NoSnapshotError(
                     f"for {timeout_s:g} s no other keeper could be asked for what was lost: is the master "
                     "there, and are they? Load the newest checkpoint"
                 )
+
+    def _expect(self, keeper: Keeper, count: int) -> None:
+        slot = self._free_slot(keeper)
+        if keeper.capacities[slot] < count:
+            self._unmap(slot)
+            keeper.reserve(slot, memory.whole_units(count))
 
     def _fetched(self, seconds: float) -> bool:
         """Attached anew with it. A keeper that dies meanwhile is followed by one that is asked, too."""

@@ -41,6 +41,11 @@ class Coding:
         self._expected: tuple[Sequence[object], Sequence[int], Share | None, list[int], bool]
         self._expected = ((), (), None, [], False)
 
+    @property
+    def parity_bytes(self) -> int:
+        """Of memory for parities."""
+        return self._rooms.bytes
+
     def intact(self) -> int:
         """The number of the generation whose share is whole here, 0: none. On the loop."""
         share = self.share

@@ -105,6 +105,7 @@ class Keeper:
         *,
         keeper: str = "host",
         bytes: int = 0,
+        parities: int = 0,
         orphan_s: float = 1800.0,
         timeout_s: float = 60.0,
         handed: Kept | None = None,
@@ -112,8 +113,8 @@ class Keeper:
     ) -> Self:
         """Starts the keeper of `run` where there is none; `start` False: raises NoSnapshotError then.
 
-        bytes    that each of two buffers will need, if it is known: raises SnapshotMemoryError at once where
-                 they cannot be had
+        bytes    that each of two buffers will need, if it is known, and `parities` beside them: raises
+                 SnapshotMemoryError at once where they cannot be had
         handed   the newest snapshot that this trainer holds, for a keeper that has none
 
         Raises SnapshotError, VersionError, UsageError.
@@ -133,7 +134,7 @@ class Keeper:
             )
         connection = connection or launch.find_or_start(run, keeper, orphan_s, timeout_s)
         try:
-            asked = messages.Attach(trainer, bytes, orphan_s, slot)
+            asked = messages.Attach(trainer, bytes, parities, orphan_s, slot)
             told, given = _request(connection, asked, messages.Attached, fds)
         except BaseException:
             connection.close()

@@ -29,11 +29,12 @@ from .standing import Standing, Word
 
 @dataclass(frozen=True, slots=True)
 class _Here:
-    """What this keeper knows of itself when a round begins. `losses`: as its trainers were told."""
+    """What this keeper knows of itself when a round begins. `told`: losses and bytes of parities, as its
+    trainers are told."""
 
     standing: Standing
     capacities: list[int]
-    losses: int
+    told: tuple[int, int]
 
 
 logger = logging.getLogger("pccl_py.keeper")
@@ -125,7 +126,7 @@ class RunMember:
         self._freed -= attached(said)  # come again
         self._share_what_is_known(comm, said)
         self._drop_needless(said)
-        self._tell_losses(said, here.losses)
+        self._tell(said, here.told)
         if any(one.doubts for one in said):
             self._bringing.doubts = False
             self._scrub.all()
@@ -153,13 +154,15 @@ class RunMember:
         self._heard = {one: before[one] if one in before else standing.decode(one) for one in words}
         return [self._heard[one] for one in words]
 
-    def _tell_losses(self, said: list[Standing], told: int) -> None:
-        """How many more the generation survives, now that some are gone or have lost their part."""
-        known = self._coding.known
+    def _tell(self, said: list[Standing], told: tuple[int, int]) -> None:
+        """How many more the generation survives, now that some are gone or have lost their part; what its
+        parities take."""
+        known, (losses, _) = self._coding.known, told
         if known is not None:
             losses = known.losses(known.keepers - {one.keeper for one in said if one.intact == known.number})
-            if losses != told:
-                self._calls.later(lambda: self._protection.tell(losses))
+        taken = self._coding.parity_bytes
+        if (losses, taken) != told:
+            self._calls.later(lambda: self._protection.tell(losses, taken))
 
     def _drop_needless(self, said: list[Standing]) -> None:
         rank = next(at for at, one in enumerate(said) if one.keeper == self._name)
@@ -171,8 +174,10 @@ class RunMember:
 
     def _looked(self) -> _Here:
         """On the loop."""
-        self._protection.round_begins(self._was_heard)
-        return _Here(self._standing(), self._protection.capacities(), self._protection.losses)
+        protection = self._protection
+        protection.round_begins(self._was_heard)
+        told = (protection.losses, protection.parity_bytes)
+        return _Here(self._standing(), protection.capacities(), told)
 
     def _standing(self) -> Standing:
         protection, coding = self._protection, self._coding

@@ -53,11 +53,13 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """`bytes`: that each buffer will need, 0: not known. `step` and the others: of the snapshot that is
-    handed over with its buffer, then its table; -1: none."""
+    """`bytes`: that each buffer will need, 0: not known. `parities`: that others' parities will need beside
+    them. `step` and the others: of the snapshot that is handed over with its buffer, then its table; -1:
+    none."""
 
     trainer: str = bounded.name()
     bytes: int = bounded.byte_count()
+    parities: int = bounded.byte_count()
     orphan_s: float = bounded.seconds()
     handed: Slot | None = bounded.optional(Slot)
 
@@ -164,12 +166,14 @@ class AwaitCoded:
 @dataclass(frozen=True, slots=True)
 class Coded:
     """`step`: the newest that is coded, -1: none. `losses`: hosts that may be lost now. `fault`: what keeps
-    this keeper from it, empty: nothing but time. `identical`: bytes of it that all keepers have, bit for bit,
-    and that needed no code."""
+    this keeper from it, empty: nothing but time. `parities`: bytes of memory for those of others, this
+    trainer's part where the keeper has several. `identical`: bytes of the snapshot that all keepers have, bit
+    for bit, and that needed no code."""
 
     step: int = bounded.step()
     losses: int = bounded.whole(0, limits.LOSSES_MAX)
     fault: str = bounded.text()
+    parities: int = bounded.byte_count()
     identical: int = bounded.byte_count()
 
 

@@ -69,6 +69,7 @@ class Protection:
     coded: dict[str, int] = field(default_factory=dict)
     identical: dict[str, int] = field(default_factory=dict)
     losses: int = 0
+    parity_bytes: int = 0  # of memory for parities
     fault: str = ""
     freed: set[str] = field(default_factory=set)
     emptied: bool = False  # the last that was here is freed
@@ -188,6 +189,11 @@ class Protection:
         fd, capacity = holding.buffer(slot)
         return Memory(os.dup(fd), capacity, holding.table(slot))
 
+    def empty_buffer(self, trainer: str, count: int) -> int:
+        """A descriptor, the caller's, of a buffer for so many bytes in which there is nothing; -1: none."""
+        holding = self.holdings.get(trainer)
+        return -1 if holding is None else holding.empty_buffer(count)
+
     def adopt(self, lane: Lane, fd: int, table: bytes) -> None:
         """What was brought back. Takes the descriptor. Raises Refusal."""
         holding = self.holdings.get(lane.trainer)
@@ -245,8 +251,8 @@ class Protection:
         """For what trainers wait in vain."""
         self.fault = why[: limits.TEXT_CHARS_MAX]
 
-    def tell(self, losses: int) -> None:
-        self.losses = losses
+    def tell(self, losses: int, parity_bytes: int) -> None:
+        self.losses, self.parity_bytes = losses, parity_bytes
 
     # --- Clocks.
 
@@ -276,4 +282,10 @@ class Protection:
         if coded < one.step and now < one.until:
             return None
         losses, fault = min(self.losses, limits.LOSSES_MAX), self.fault[: limits.TEXT_CHARS_MAX]
-        return messages.Coded(coded, losses, fault, self.identical.get(trainer, 0))
+        parities, identical = self._parities_of(trainer), self.identical.get(trainer, 0)
+        return messages.Coded(coded, losses, fault, parities, identical)
+
+    def _parities_of(self, trainer: str) -> int:
+        """Its part of that memory: as its buffers are of all buffers."""
+        of_all = sum(one.memory_bytes for one in self.holdings.values())
+        return self.parity_bytes * self.holdings[trainer].memory_bytes // of_all if of_all else 0

@@ -13,10 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from . import limits, memory
+from .generation import GROUP
 
 Bytes = npt.NDArray[np.uint8]
 GENERATIONS = 2
 TOO_LARGE_TIMES = 2  # what is needed; less is not worth new pages
+
+
+def least_parities(count: int, parity: int, keepers: int) -> int:
+    """Bytes that a keeper needs for parities beside snapshots of `count`, at least: in the largest code group
+    of so many keepers, of which fewer may come."""
+    n = min(keepers, 2 * max(GROUP, parity + 1) - 1)
+    m = min(parity, n - 1)
+    return GENERATIONS * m * -(-count // (n - m)) if m > 0 else 0
 
 
 class Room:
@@ -58,6 +67,11 @@ class Rooms:
         self._used: list[Room] = []  # by the generation that counts
         self._taken: list[Room] = []  # by the one that is coded
         self._free: list[Room] = []
+
+    @property
+    def bytes(self) -> int:
+        """That they have taken, or will."""
+        return sum(room.bytes for room in (*self._used, *self._taken, *self._free))
 
     def expect(self, sizes: Sequence[int], *, exactly: bool = False) -> bool:
         """Makes a part of what lanes with so many bytes of parities will need; whether something is left.

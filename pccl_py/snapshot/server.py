@@ -280,7 +280,7 @@ class Server:
                 fds.clear()
                 holding.adopt(said.handed, buffer, table)
             if said.bytes:
-                self._populating.expect(holding.lacking(said.bytes), f"a state of {said.bytes >> 20} MiB")
+                self._expect(holding, said)
         except Refusal:
             if said.trainer not in self._holdings:
                 holding.close()
@@ -291,6 +291,14 @@ class Server:
         connection.holding = holding
         told, given = holding.described()
         self._send(connection, told, given)
+
+    def _expect(self, holding: Holding, said: messages.Attach) -> None:
+        """Raises Refusal where a state as large as it says cannot be kept and coded here."""
+        parities = max(said.parities - self._protection.parity_bytes, 0)
+        what = f"a state of {said.bytes >> 20} MiB"
+        if parities:
+            what += f", with {parities >> 20} MiB for others' parities,"
+        self._populating.expect(holding.lacking(said.bytes) + parities, what)
 
     def _reserve(self, connection: Connection, holding: Holding, said: messages.Reserve) -> None:
         fd, capacity = holding.buffer(said.slot)
@@ -354,6 +362,7 @@ class Server:
             connection.holding = None
             self._protection.freed.add(holding.trainer)
             del self._holdings[holding.trainer]
+            self._protection.gone(holding.trainer)
             holding.close()
         self._send(connection, messages.Detached())
         self._drop(connection)

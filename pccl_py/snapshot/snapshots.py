@@ -20,17 +20,18 @@ from ..checkpoint.shard_plans import ShardContent
 from ..checkpoint.stats import LoadInfo
 from ..checkpoint.store_coordination import of_process_group
 from ..checkpoint.targets import Fit
-from ..errors import CheckpointError, NoSnapshotError, SnapshotError, UsageError
+from ..errors import CheckpointError, NoSnapshotError, SnapshotError, StateError, UsageError
 from ..staging import fence
 from ..staging.hooks import hook
 from ..state.boxed import World
-from ..state.train_state import Taken, TrainState, as_state
+from ..state.train_state import Taken, TrainState
 from ..values.limits import BLOCK_BYTES
 from . import limits, native
 from .across_hosts import check_parity, connect_by, protect_by
 from .behind import Behind, Job
 from .buffers import Buffers
 from .flushes import Flushes, told
+from .generation import PADDING_MAX
 from .holding import older
 from .options import OnBusy, check_options
 from .restoring import Restoring
@@ -120,7 +121,14 @@ class Snapshots:
         self._trainers: tuple[str, ...] | None = None  # of all ranks, once they were asked
         self._fault = ""
         self._buffers = Buffers(
-            named, trainer or _trainer(self._world), keeper, orphan_s, timeout_s, protect, code_s
+            named,
+            trainer or _trainer(self._world),
+            keeper,
+            orphan_s,
+            timeout_s,
+            protect,
+            code_s,
+            lambda: getattr(comm, "world_size", 1),
         )
         connect = None if comm is None else connect_by(comm, self._world, timeout_s)
         self._restoring = Restoring(
@@ -353,7 +361,15 @@ class Snapshots:
         self._open_only()
         fence.before_write()
         self._behind.settle(self._timeout_s)
-        return self._restoring.into(as_state(state), step, Fit(strict, parts, mapping))
+        wanted = self._known.of(state)
+        return self._restoring.into(wanted, step, Fit(strict, parts, mapping), lambda: self._expected(wanted))
+
+    def _expected(self, state: TrainState) -> int:
+        """Bytes of a snapshot of what is to be restored, as it is now."""
+        with suppress(StateError):
+            content = self._known.content(state, state.take(self._world))
+            return content.plan.file_bytes + PADDING_MAX
+        return 0
 
     load = restore  # as a source of `resume`
 
@@ -392,6 +408,7 @@ class Snapshots:
             fault=self._fault,
             bytes=kept[0].bytes if kept else 0,
             memory_bytes=self._buffers.memory_bytes,
+            parity_bytes=self._buffers.parity_bytes,
             taken=self._taken,
             skipped=self._skipped,
             failed=self._failed,

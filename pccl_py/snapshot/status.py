@@ -30,7 +30,9 @@ class SnapshotStatus:
     identical   bytes of that one that every host has, bit for bit: they need no code, and survive any losses
                 but that of all
     fault       why that is not the newest complete one; empty: it is, or will be soon
-    bytes       of that snapshot;    memory_bytes: that the keeper holds for this trainer
+    bytes       of that snapshot;    memory_bytes: of the keeper's buffers for this trainer's
+    parity_bytes    that the keeper holds beside them of other hosts' parities, as it said last
+    overhead    parity_bytes for one byte of the buffers: m / (n - m) where n keepers code together
     taken, skipped, failed    since this object was made
     flushed     the newest step that was written to the disk since then; None: none
     """
@@ -43,8 +45,13 @@ class SnapshotStatus:
     fault: str
     bytes: int
     memory_bytes: int
+    parity_bytes: int
     taken: int
     skipped: int
     failed: int
     flushed: int | None
     last: SnapshotInfo | None
+
+    @property
+    def overhead(self) -> float:
+        return self.parity_bytes / self.memory_bytes if self.memory_bytes else 0.0

@@ -289,13 +289,13 @@ _ANSWER = (
 _SLOT = messages.Slot("complete", 4096, 3, 100, 50, 7)
 _TRAINER = messages.Trainer("t", 5, 0.5, 3, 1.0, 100, 8192)
 _MESSAGES = [
-    messages.Attach("t", 4096, 30.0, _SLOT),
+    messages.Attach("t", 4096, 1024, 30.0, _SLOT),
     messages.Attached(1, (_SLOT, _SLOT)),
     messages.Complete(0, 3, 100, 7),
     messages.Summary("run", "keeper", 5, (_TRAINER,)),
     messages.Refused("memory", "why", 5, 4),
     messages.Protect("host:1", "key", True, False, "run", "", "", "rack 7", 2, 1000),
-    messages.Coded(5, 2, "why", 4096),
+    messages.Coded(5, 2, "why", 4096, 100),
 ]
 _HELD = standing.Held("t", 5, 100, 50, 7, True, 9)
 _WORDS = (standing.Word("t"),)

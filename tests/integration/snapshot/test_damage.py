@@ -147,4 +147,7 @@ def test_restore_asks_the_others(master: Master, lazily: None) -> None:
             second.take(8, {"w": {"t": again}})
             second.wait()
             assert second.latest() == 8
+            wait_for(lambda: second.status().overhead > 0)
+            status = second.status()
+            assert status.overhead == status.parity_bytes / status.memory_bytes
     free(*held.values())

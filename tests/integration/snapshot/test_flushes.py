@@ -123,6 +123,35 @@ def test_killed_while_the_disk_writes(spawn: Spawn, tmp_path: Path, delay: float
     assert said.get(newest, first["bits"]) == first["bits"]
 
 
+@pytest.mark.deadline(180)
+@pytest.mark.parametrize(("before", "after"), [(2, 1), pytest.param(2, 4, marks=pytest.mark.nightly)])
+def test_what_was_flushed_is_resharded(spawn: Spawn, tmp_path: Path, before: int, after: int) -> None:
+    """Each rank's part was written from its own buffer; another number goes on from the disk alone."""
+
+    def gang(store: str, world: int, **options: Any) -> list[subprocess.Popen[str]]:
+        common = {"world": world, "store": tmp_path / store, "keeper": "one", "every": 1, "flush_every": 2,
+                  "folder": tmp_path / "disk"} | options  # fmt: skip
+        return [start(spawn, rank=rank, **common) for rank in range(world)]
+
+    ranks = gang("first", before, steps=FOREVER)
+    told = [lines(rank, lambda line: (line.get("saved") or 0) >= 4) for rank in ranks]
+    for rank in ranks:
+        rank.kill()
+    for number, rank in enumerate(ranks):
+        told[number] += rest(rank)
+    free_keepers()  # as if the host had been lost, but not its disk
+    with pccl.Checkpointer(tmp_path / "disk") as saver:
+        newest = saver.latest()
+        assert newest is not None and newest >= 4 and saver.verify(newest).sound
+    again = [rest(rank) for rank in gang("second", after, steps=newest + 2)]
+    wanted = calm(newest + 2)
+    for said in again:
+        assert (said[0]["source"], said[0]["step"], said[0]["bits"]) == ("checkpoint", newest, wanted[newest])
+        found = {one["step"]: one["bits"] for one in said if "losses" in one}
+        assert found == {step: wanted[step] for step in (newest + 1, newest + 2)}
+        assert said[-1] == {"end": True}
+
+
 @pytest.mark.deadline(240)
 def test_more_losses_than_parities_go_back_to_the_disk(master: Master, spawn: Spawn, tmp_path: Path) -> None:
     """Four ranks with one parity; two hosts are lost with trainers and keepers, the other trainers end."""

@@ -254,7 +254,7 @@ def test_strangers_at_the_socket_end_nobody_else() -> None:
     take(held, 1, values(1, COUNT))
     rng = random.Random(11)
     (path,) = ask.sockets()
-    whole = messages.encode(messages.Attach("0", 1 << 20, 1.0, None))
+    whole = messages.encode(messages.Attach("0", 1 << 20, 0, 1.0, None))
     for number in range(120):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
             stranger.connect(str(path))
@@ -308,7 +308,7 @@ def test_a_hostile_message_takes_no_other_trainers_snapshot() -> None:
     empty = messages.Slot("empty", 0, -1, 0, 3, zlib.crc32(b"abc"))
     with launch.find_or_start("run", "host", 30.0, 20.0) as hostile:
         fds = [memory.make("test", limits.BUFFER_UNIT), table]
-        channel.send(hostile, messages.Attach("other", 0, 30.0, empty), fds)
+        channel.send(hostile, messages.Attach("other", 0, 0, 30.0, empty), fds)
         channel.close_all(fds)
         answer, _ = channel.receive(hostile)
         assert isinstance(answer, messages.Refused) and answer.code == "wrong"

@@ -30,7 +30,7 @@ class Waking:
 
 
 def keeper_with(record: Record) -> Protection:
-    holding: Any = SimpleNamespace(newest=record)
+    holding: Any = SimpleNamespace(newest=record, memory_bytes=100)
     return Protection({"t": holding}, lambda: {"t"}, 60.0)
 
 

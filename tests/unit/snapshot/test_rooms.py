@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pccl_py.snapshot import limits, memory
-from pccl_py.snapshot.rooms import Room, Rooms
+from pccl_py.snapshot.rooms import Room, Rooms, least_parities
 
 MIB = 1 << 20
 
@@ -109,3 +109,14 @@ def test_what_is_too_small_for_what_comes_is_given_back() -> None:
     before = len(rooms._used) + len(rooms._taken) + len(rooms._free)
     made(rooms, [8 * MIB])
     assert len(rooms._used) + len(rooms._taken) + len(rooms._free) == before
+
+
+@pytest.mark.parametrize(
+    ("keepers", "parity", "wanted"),
+    [(1, 1, 0), (2, 1, 200), (2, 3, 200), (6, 2, 100), (15, 1, 16), (1000, 1, 16), (30, 9, 180), (4, 0, 0)],
+)
+def test_what_parities_take_at_least_beside_a_state_of_100_bytes(
+    keepers: int, parity: int, wanted: int
+) -> None:
+    """Of two generations; in a code group of 15 keepers at most, or of 19 where it has 9 parities."""
+    assert least_parities(100, parity, keepers) == wanted

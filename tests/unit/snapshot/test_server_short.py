@@ -56,7 +56,7 @@ def attached(listener: socket.socket, trainer: str) -> socket.socket:
     connection = dial(listener)
     assert connection.recv(100) == channel.greeting()
     connection.send(channel.greeting())
-    assert isinstance(asked(connection, messages.Attach(trainer, 0, 60.0, None)), messages.Attached)
+    assert isinstance(asked(connection, messages.Attach(trainer, 0, 0, 60.0, None)), messages.Attached)
     return connection
 
 
@@ -104,8 +104,37 @@ def test_pages_that_a_buffer_has_are_counted_once(
     with attached(listener, "a") as first, attached(listener, "b") as second:
         channel.send(first, messages.Reserve(0, 2 * UNIT))
         assert half_filled.wait(20)
-        told = asked(second, messages.Attach("b", 0, 60.0, None))
+        told = asked(second, messages.Attach("b", 0, 0, 60.0, None))
         assert isinstance(told, messages.Refused)  # attached already; so the keeper has heard of the first
         refused = asked(second, messages.Reserve(0, 3 * UNIT))
         assert isinstance(refused, messages.Refused)
         assert (refused.code, refused.needed, refused.available) == ("memory", 3 * UNIT, 2 * UNIT)
+
+
+def test_parities_are_part_of_what_a_state_needs(
+    listener: ShortOfDescriptors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has no room for them hears it before the training begins, with the size."""
+    monkeypatch.setattr(memory, "available", lambda: 4 * UNIT)
+    for parities, fits in ((3 * UNIT, False), (2 * UNIT, True)):
+        with dial(listener) as connection:
+            assert connection.recv(100) == channel.greeting()
+            connection.send(channel.greeting())
+            told = asked(connection, messages.Attach(f"t{parities}", UNIT, parities, 60.0, None))
+            assert isinstance(told, messages.Attached) == fits
+            if isinstance(told, messages.Refused):
+                assert (told.code, told.needed, told.available) == ("memory", 5 * UNIT, 4 * UNIT)
+                assert f"with {parities >> 20} MiB for others' parities" in told.text
+
+
+@pytest.mark.parametrize("waits", [messages.AwaitCoded(5, 30.0), messages.Fetch(30.0)])
+def test_who_waits_and_frees_what_it_waits_for_ends_itself_alone(
+    listener: ShortOfDescriptors, waits: messages.Message
+) -> None:
+    """The keeper looked for what was gone, and ended with what other trainers had."""
+    with attached(listener, "a") as first, attached(listener, "b") as second:
+        channel.send(first, waits)
+        assert isinstance(asked(first, messages.Detach(True)), messages.Detached)
+        time.sleep(0.5)
+        told = asked(second, messages.AskSummary())
+        assert isinstance(told, messages.Summary) and [one.trainer for one in told.trainers] == ["b"]

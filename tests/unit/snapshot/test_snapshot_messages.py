@@ -33,7 +33,12 @@ slot = st.builds(
 )
 MESSAGES = st.one_of(
     st.builds(
-        messages.Attach, trainer=name, bytes=count, orphan_s=st.floats(0, 1e6), handed=st.none() | slot
+        messages.Attach,
+        trainer=name,
+        bytes=count,
+        parities=count,
+        orphan_s=st.floats(0, 1e6),
+        handed=st.none() | slot,
     ),
     st.builds(messages.Attached, committed=st.integers(-1, 1), slots=st.lists(slot, max_size=2).map(tuple)),
     st.builds(messages.Reserve, slot=number, bytes=count),
@@ -54,7 +59,9 @@ MESSAGES = st.one_of(
         rate=count,
     ),
     st.builds(messages.AwaitCoded, step=taken, seconds=st.floats(0, 1e6)),
-    st.builds(messages.Coded, step=step, losses=st.integers(0, 255), fault=text, identical=count),
+    st.builds(
+        messages.Coded, step=step, losses=st.integers(0, 255), fault=text, parities=count, identical=count
+    ),
     st.builds(messages.Fetch, seconds=st.floats(0, 1e6)),
     st.builds(messages.Fetched, step=step),
     st.builds(
@@ -127,10 +134,10 @@ def test_what_no_message_has() -> None:
         b'{"is":"Begin","slot":0,"step":1,"more":1}',
         b'{"is":"Begin","slot":0,"slot":0,"step":1}',
         b'{"is":"Detach","free":1}',
-        b'{"is":"Attach","trainer":"a\\nb","bytes":0,"orphan_s":1,"handed":null}',
-        b'{"is":"Attach","trainer":"","bytes":0,"orphan_s":1,"handed":null}',
-        b'{"is":"Attach","trainer":"a","bytes":-1,"orphan_s":1,"handed":null}',
-        b'{"is":"Attach","trainer":"a","bytes":0,"orphan_s":1e300,"handed":null}',
+        b'{"is":"Attach","trainer":"a\\nb","bytes":0,"parities":0,"orphan_s":1,"handed":null}',
+        b'{"is":"Attach","trainer":"","bytes":0,"parities":0,"orphan_s":1,"handed":null}',
+        b'{"is":"Attach","trainer":"a","bytes":-1,"parities":0,"orphan_s":1,"handed":null}',
+        b'{"is":"Attach","trainer":"a","bytes":0,"parities":0,"orphan_s":1e300,"handed":null}',
         b"[" * 100_000,
         b'{"is":"' + b"a" * limits.MESSAGE_BYTES_MAX + b'"}',
     ):
