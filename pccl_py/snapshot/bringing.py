@@ -90,7 +90,7 @@ class Bringing:
         words: bytes | None,
     ) -> None:
         """All take part; the owner has it then, or calls it hopeless."""
-        fd = self._room(width * count, lane.trainer) if comm.rank == owner else -1
+        fd = self._room(width * count) if comm.rank == owner else -1
         try:
             if comm.rank == owner and fd < 0:
                 self.hopeless.add(lane.trainer)
@@ -125,12 +125,8 @@ class Bringing:
         else:
             self.hopeless.add(lane.trainer)
 
-    def _room(self, count: int, trainer: str) -> int:
-        """Populated memory as trainers' buffers are, or one of its own that it waits with; -1: there is
-        none."""
-        fd = self._coding.calls.ask(lambda: self._coding.protection.empty_buffer(trainer, count))
-        if fd >= 0:
-            return fd
+    def _room(self, count: int) -> int:
+        """Populated memory as trainers' buffers are; -1: there is none."""
         wanted = memory.whole_units(count)
         if wanted > memory.available():
             logger.warning("%s", memory.exhausted(wanted, memory.available(), "a snapshot of a lost host"))
@@ -173,7 +169,7 @@ class Bringing:
         return whole
 
     def _keep(self, lane: Lane, whole: Bytes, words: bytes) -> None:
-        fd = self._room(whole.nbytes, lane.trainer)
+        fd = self._room(whole.nbytes)
         try:
             if fd < 0:
                 raise SnapshotError("there is no memory for it")
