@@ -29,11 +29,6 @@ from .verified import damaged_blocks
 logger = logging.getLogger("pccl_py.keeper")
 
 
-def _mapped(fd: int, count: int) -> Bytes:
-    """All its pages at once: one by one, as they are written, they take as long as what is received."""
-    return np.frombuffer(mmap.mmap(fd, count, mmap.MAP_SHARED | mmap.MAP_POPULATE), np.uint8)
-
-
 class Bringing:
     """hopeless    trainers whose snapshot came here with wrong bytes, or found no room
     doubts      one has just come with wrong bytes: whoever gave them shall look at what it holds
@@ -97,7 +92,7 @@ class Bringing:
             if not all_say_yes(comm, comm.rank != owner or fd >= 0):
                 return
             words = from_one(comm, told_by, words, lane.table_bytes)
-            target = _mapped(fd, width * count) if fd >= 0 and width else None
+            target = np.frombuffer(mmap.mmap(fd, width * count), np.uint8) if fd >= 0 and width else None
             if width:
                 out = [] if target is None else list(target.reshape(count, width))
                 limit = self._coding.said.rate or None
