@@ -46,11 +46,6 @@ class Stream:
         return list(target[self.first : end].reshape(self.count, self.width))
 
 
-def _mapped(fd: int, count: int) -> Bytes:
-    """All its pages at once: one by one, as they are written, they take as long as what is received."""
-    return np.frombuffer(mmap.mmap(fd, count, mmap.MAP_SHARED | mmap.MAP_POPULATE), np.uint8)
-
-
 class Bringing:
     """hopeless    trainers whose snapshot came here with wrong bytes, or found no room
     doubts      one has just come with wrong bytes: whoever gave them shall look at what it holds
@@ -129,7 +124,7 @@ class Bringing:
             if not all_say_yes(comm, comm.rank != owner or fd >= 0):
                 return
             words = from_one(comm, told_by, words, lane.table_bytes)
-            target = _mapped(fd, size) if fd >= 0 and size else None
+            target = np.frombuffer(mmap.mmap(fd, size), np.uint8) if fd >= 0 and size else None
             for one in streams:
                 self._receive(comm, one, owner, [] if target is None else one.rows_of(target))
             if fd >= 0:
