@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from ..snapshot import ask
+from ..snapshot.decide import PAUSE_MS
 from . import wan
 from .crew import Crew, WorkerFailed, each
 from .report import Figure
@@ -43,7 +44,7 @@ def measure(size: int, repeats: int) -> Iterator[Figure]:
             killed = time.monotonic()
             place.kill(trainers[0])
             decoded.append(_until_decoded(0) - killed)
-            time.sleep(SETTLED * size / LINK + 1)  # the others code anew what they have
+            time.sleep(SETTLED * size / LINK + 1 + PAUSE_MS / 1e3)  # the others code anew what they have
             successor.send("restore", address=address, parity=PARITY, insecure=True)
             each(trainers[1:], "admit", count=PEERS)
             found = successor.receive(WITHIN_S)

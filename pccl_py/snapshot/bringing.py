@@ -122,7 +122,7 @@ class Bringing:
     ) -> None:
         """All take part; the owner has it then, or calls it hopeless."""
         size = max([lane.bytes, *(one.first + one.width * one.count for one in streams)])
-        fd = self._room(size, lane.trainer) if comm.rank == owner else -1
+        fd = self._room(size) if comm.rank == owner else -1
         try:
             if comm.rank == owner and fd < 0:
                 self.hopeless.add(lane.trainer)
@@ -168,12 +168,8 @@ class Bringing:
         else:
             self.hopeless.add(lane.trainer)
 
-    def _room(self, count: int, trainer: str) -> int:
-        """Populated memory as trainers' buffers are, or one of its own that it waits with; -1: there is
-        none."""
-        fd = self._coding.calls.ask(lambda: self._coding.protection.empty_buffer(trainer, count))
-        if fd >= 0:
-            return fd
+    def _room(self, count: int) -> int:
+        """Populated memory as trainers' buffers are; -1: there is none."""
         wanted = memory.whole_units(count)
         if wanted > memory.available():
             logger.warning("%s", memory.exhausted(wanted, memory.available(), "a snapshot of a lost host"))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from ..errors import DamagedError, NoSnapshotError, ProtocolError, SnapshotError, UsageError
+from ..errors import DamagedError, NoSnapshotError, ProtocolError, UsageError
 from . import memory, messages, native
 from .keeper_client import Keeper, KeeperLost, Kept
 from .messages import SLOTS
@@ -230,28 +230,16 @@ class Buffers:
             with suppress(KeeperLost):
                 self.coded = self.keeper.await_coded(0, LOOK_S)
 
-    def fetch(self, timeout_s: float, count: int = 0) -> None:
-        """What was lost with its keeper is brought here, likely `count` bytes (0: nobody knows): memory for
-        them is made while the keeper joins the others. Raises NoSnapshotError."""
+    def fetch(self, timeout_s: float) -> None:
+        """What was lost with its keeper is brought here. Raises NoSnapshotError."""
         until = time.monotonic() + timeout_s
         assert self.keeper is not None
-        if count:
-            with suppress(
-                SnapshotError
-            ):  # then the keeper looks for memory once more, and says what it lacks
-                self._expect(self.keeper, count)
         while not self._fetched(min(max(until - time.monotonic(), 0.1), TURN_S)):
             if time.monotonic() > until:
                 raise NoSnapshotError(
                     f"for {timeout_s:g} s no other keeper could be asked for what was lost: is the master "
                     "there, and are they? Load the newest checkpoint"
                 )
-
-    def _expect(self, keeper: Keeper, count: int) -> None:
-        slot = self._free_slot(keeper)
-        if keeper.capacities[slot] < count:
-            self._unmap(slot)
-            keeper.reserve(slot, memory.whole_units(count))
 
     def _fetched(self, seconds: float) -> bool:
         """Attached anew with it. A keeper that dies meanwhile is followed by one that is asked, too."""

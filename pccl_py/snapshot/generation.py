@@ -22,7 +22,6 @@ from . import bounded, limits
 KEEPERS_MAX = 4096
 GROUP = 8  # keepers of a code group, where there are so many
 WIDTH_UNIT = 64  # kernels are fastest on such blocks
-PADDING_MAX = 256 * WIDTH_UNIT  # what blocks of a snapshot have more than it
 _DESCRIPTION_BYTES_MAX = 64 << 20
 
 

@@ -137,13 +137,6 @@ class Holding:
         """Its descriptor and size; -1 and 0: it has none."""
         return self._buffers[slot].fd, self._buffers[slot].capacity
 
-    def empty_buffer(self, count: int) -> int:
-        """A descriptor, the caller's, of one that has room, while there is no snapshot here; -1: none."""
-        for buffer in self._buffers:
-            if self.newest is None and buffer.capacity >= count and buffer.table < 0 and buffer.writing < 0:
-                return os.dup(buffer.fd) if buffer.fd >= 0 else -1
-        return -1
-
     def slot_of(self, step: int) -> int:
         """Where the snapshot of that step is complete; -1: nowhere."""
         for slot in range(SLOTS):

@@ -131,17 +131,17 @@ class RunMember:
             self._bringing.doubts = False
             self._scrub.all()
             return 0.0
-        work, coded = decide(said, self._coding.known), False
+        work = decide(said, self._coding.known)
         if work is not None:
             if not isinstance(work, Encode):
                 logger.info("%s, of %d keepers", work, len(said))
-            coded = self._do(comm, work, said)
+            self._do(comm, work, said)
         else:
             self._scrub.some()
         comm.update_topology()
         if work is None:
             return AT_ONCE if self._coding.expect(said, here.capacities) else IDLE_S
-        return IDLE_S if coded else AT_ONCE  # whoever has something new wakes
+        return AT_ONCE
 
     def _words_of(self, mine: Standing) -> bytes:
         """As in the round before, where they are the same."""
@@ -208,15 +208,14 @@ class RunMember:
         told = decode_generation(from_one(comm, rank, words, size))
         self._coding.learn(told)
 
-    def _do(self, comm: Communicator, work: Work, said: list[Standing]) -> bool:
-        """Whether all that is new is coded now."""
+    def _do(self, comm: Communicator, work: Work, said: list[Standing]) -> None:
         match work:
             case Encode():
                 ranks = {one.keeper: rank for rank, one in enumerate(said)}
                 if self._coding.encode(comm, work.generation, ranks):
                     self._bringing.hopeless.clear()
-                    return True
-                time.sleep(AGAIN_S)
+                else:
+                    time.sleep(AGAIN_S)
             case Rescue():
                 self._bringing.rescue(comm, work, said)
             case Move():
@@ -227,4 +226,3 @@ class RunMember:
                 self._calls.ask(lambda: self._protection.refuse(gone.trainer, code, gone.why))
             case Gone():
                 pass
-        return False

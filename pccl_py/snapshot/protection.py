@@ -181,11 +181,6 @@ class Protection:
         fd, capacity = holding.buffer(slot)
         return Memory(os.dup(fd), capacity, holding.table(slot))
 
-    def empty_buffer(self, trainer: str, count: int) -> int:
-        """A descriptor, the caller's, of a buffer for so many bytes in which there is nothing; -1: none."""
-        holding = self.holdings.get(trainer)
-        return -1 if holding is None else holding.empty_buffer(count)
-
     def adopt(self, lane: Lane, fd: int, table: bytes) -> None:
         """What was brought back. Takes the descriptor. Raises Refusal."""
         holding = self.holdings.get(lane.trainer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 from ..checkpoint.coordination import Coordination
 from ..checkpoint.stats import LoadInfo
@@ -34,12 +33,11 @@ class Restoring:
         self._strangers: list[Buffers] = []  # of trainers that are no ranks now
         self._since = 0  # snapshots that this rank took since it read theirs
 
-    def reach(self, expected: Callable[[], int] = lambda: 0) -> None:
-        """Attaches to the keeper, which has the others' help where it has nothing: likely `expected` bytes.
-        Raises NoSnapshotError."""
+    def reach(self) -> None:
+        """Attaches to the keeper, which has the others' help where it has nothing. Raises NoSnapshotError."""
         self._buffers.attach(start=self._coded)
         if self._coded and not self._buffers.kept:
-            self._buffers.fetch(self._code_s, expected())
+            self._buffers.fetch(self._code_s)
 
     def is_older_than(self, durable: int | None) -> bool:
         """Whether the newest step that all ranks hold is; the same on all of them. Those that have no
@@ -60,12 +58,10 @@ class Restoring:
         on_disk = min((one["durable"] for one in told if one["durable"] is not None), default=None)
         return newest is not None and on_disk is not None and bool(newest < on_disk)
 
-    def into(
-        self, state: TrainState, step: int | str, fit: Fit, expected: Callable[[], int] = lambda: 0
-    ) -> LoadInfo:
-        """`expected`: how many bytes that will be, if it can be told; 0: it cannot. Raises NoSnapshotError,
-        StateError, and on the rank where it happened what else there was: the others hear of it at once."""
-        fault = self._reached(expected)
+    def into(self, state: TrainState, step: int | str, fit: Fit) -> LoadInfo:
+        """Raises NoSnapshotError, StateError, and on the rank where it happened what else there was: the
+        others hear of it at once."""
+        fault = self._reached()
         if fault is not None and self._coordination.world.size == 1:
             raise fault
         one = self._restore("" if fault is None else str(fault))
@@ -79,10 +75,10 @@ class Restoring:
             return self._from_others(state, step, fit, error)
         return self._from_others(state, step, fit, info) if self._coded and one.skipped else info
 
-    def _reached(self, expected: Callable[[], int] = lambda: 0) -> Exception | None:
+    def _reached(self) -> Exception | None:
         """Why not."""
         try:
-            self.reach(expected)
+            self.reach()
         except (PcclError, OSError) as error:
             return error
         return None

@@ -20,18 +20,17 @@ from ..checkpoint.shard_plans import ShardContent
 from ..checkpoint.stats import LoadInfo
 from ..checkpoint.store_coordination import of_process_group
 from ..checkpoint.targets import Fit
-from ..errors import CheckpointError, NoSnapshotError, SnapshotError, StateError, UsageError
+from ..errors import CheckpointError, NoSnapshotError, SnapshotError, UsageError
 from ..staging import fence
 from ..staging.hooks import hook
 from ..state.boxed import World
-from ..state.train_state import Taken, TrainState
+from ..state.train_state import Taken, TrainState, as_state
 from ..values.limits import BLOCK_BYTES
 from . import limits, native
 from .across_hosts import check_parity, connect_by, protect_by
 from .behind import Behind, Job
 from .buffers import Buffers
 from .flushes import Flushes, told
-from .generation import PADDING_MAX
 from .holding import older
 from .options import OnBusy, check_options
 from .restoring import Restoring
@@ -361,15 +360,7 @@ class Snapshots:
         self._open_only()
         fence.before_write()
         self._behind.settle(self._timeout_s)
-        wanted = self._known.of(state)
-        return self._restoring.into(wanted, step, Fit(strict, parts, mapping), lambda: self._expected(wanted))
-
-    def _expected(self, state: TrainState) -> int:
-        """Bytes of a snapshot of what is to be restored, as it is now."""
-        with suppress(StateError):
-            content = self._known.content(state, state.take(self._world))
-            return content.plan.file_bytes + PADDING_MAX
-        return 0
+        return self._restoring.into(as_state(state), step, Fit(strict, parts, mapping))
 
     load = restore  # as a source of `resume`
 

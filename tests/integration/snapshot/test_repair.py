@@ -49,26 +49,6 @@ def holders(number: int) -> list[str]:
     return [one.keeper for one in found if f"t{number}" in [trainer.trainer for trainer in one.trainers]]
 
 
-def test_what_is_expected_comes_into_the_buffer_that_waits_for_it(master: Master) -> None:
-    """Made before, of a size that no other way leads to."""
-    held = {number: coded_buffers("run", master.address, number, 1) for number in range(3)}
-    in_threads([one.attach for one in held.values()], 60)
-    in_threads([partial(take_coded, one, number, 1, COUNT) for number, one in held.items()], 60)
-    wait_for(lambda: survives(held, 1))
-    lose(held, 0)
-    successor = coded_buffers("run", master.address, 0, 1, keeper="new")
-    successor.attach()
-    successor.fetch(30.0, 9 << 20)
-    assert successor.keeper is not None and successor.keeper.capacities == [10 << 20, 0]
-    step, data = restored(successor, COUNT)
-    assert step == 1 and np.array_equal(data, content(0, 1, COUNT))
-    held[0] = successor
-    in_threads([partial(take_coded, one, number, 2, COUNT) for number, one in held.items()], 60)
-    wait_for(lambda: survives(held, 1))
-    for one in held.values():
-        one.close(free=True)
-
-
 def test_a_trainer_hears_what_parities_take(master: Master) -> None:
     """Of two generations, each half of its buffer where three keepers code together."""
     held = {number: coded_buffers("run", master.address, number, 1) for number in range(3)}
