@@ -25,6 +25,10 @@ from .standing import Standing
 
 logger = logging.getLogger("pccl_py.keeper")
 OPERATION_S = 600.0
+AGAIN_S = 0.05  # after one that came to nothing
+ROOM_AGAIN_S = (
+    2.0  # where memory is short it stays so for a while, and all that was found alike is hashed again
+)
 
 
 class Coding:
@@ -36,6 +40,7 @@ class Coding:
         self.share: Share | None = None
         self.mapped = Mapped()
         self.seconds = 0.0  # that the last one took
+        self.pause_s = AGAIN_S  # before the next one, after one that came to nothing
         self._rooms = Rooms()
         # Rooms that keepers and buffers like these need: most rounds are like the one before.
         self._expected: tuple[Sequence[object], Sequence[int], Share | None, list[int], bool]
@@ -74,7 +79,9 @@ class Coding:
         if identical or not told.all_are_roomy:
             generation = share.generation = replace(generation, identical=identical)
             if not all_say_yes(comm, self._make_room(share)):
+                self.pause_s = min(2 * self.pause_s, ROOM_AGAIN_S)
                 return False
+        self.pause_s = AGAIN_S
         for lane in range(generation.lanes):
             self._code_lane(comm, share, lane, ranks)
         lanes = share.lanes

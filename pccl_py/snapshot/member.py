@@ -17,7 +17,7 @@ from ..errors import CollectiveError, UsageError
 from . import messages, standing
 from .bringing import Bringing
 from .calls import Calls
-from .coding import Coding
+from .coding import AGAIN_S, Coding
 from .decide import Encode, Gone, Move, Rescue, Work, attached, decide, needless
 from .generation import decode as decode_generation
 from .holding import FileKey
@@ -40,7 +40,6 @@ class _Here:
 logger = logging.getLogger("pccl_py.keeper")
 AT_ONCE = 0.0
 IDLE_S = 0.1  # between rounds in which there was nothing to do
-AGAIN_S = 0.05  # after one that failed
 JOIN_AGAIN_S = 2.0
 FAREWELL_S = 5.0
 
@@ -215,7 +214,7 @@ class RunMember:
                 if self._coding.encode(comm, work.generation, ranks):
                     self._bringing.hopeless.clear()
                 else:
-                    time.sleep(AGAIN_S)
+                    self._over.wait(self._coding.pause_s)
             case Rescue():
                 self._bringing.rescue(comm, work, said)
             case Move():
