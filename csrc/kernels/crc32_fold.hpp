@@ -57,6 +57,7 @@ template <Copies copies> struct Stream {
 
 template <Crc32Polynomial polynomial, Copies copies>
 [[gnu::always_inline]] inline std::uint32_t sum_last(std::uint32_t state, Stream<copies> stream) {
+  if (stream.bytes == 0) return state;  // of no memory at all, perhaps: memcpy() wants some even so
   if constexpr (copies != Copies::none) {
     std::memcpy(stream.to, stream.from, stream.bytes);
     return update_by_tables<polynomial>(state, stream.to, stream.bytes);
