@@ -220,8 +220,9 @@ def _walk(
 
     words = tagged.encode(tree, path=path, tensor=note)
     fingerprint = Fingerprint(tree) if look is None else None
-    if before is not None and list(boxes) == list(before.boxes) and _same_tensors(fingerprint, before):
-        boxes, objects = before.boxes, before.objects
+    if before is not None and list(boxes) == list(before.boxes):
+        if not boxes or _same_tensors(fingerprint, before):
+            boxes, objects = before.boxes, before.objects
     return _Walked(look, fingerprint, world, boxes, objects, words)
 
 
