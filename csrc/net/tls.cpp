@@ -315,6 +315,7 @@ Result<std::size_t> Tls::seal(const iovec* parts, int count) {
              have + parts[i].iov_len - offset <= Records::plain_bytes_max;
            ++i, offset = 0) {
         const auto bytes = parts[i].iov_len - offset;
+        if (bytes == 0) continue;  // of no memory, perhaps
         std::memcpy(to + Records::header_bytes + have,
                     static_cast<const std::uint8_t*>(parts[i].iov_base) + offset, bytes);
         have += bytes;
