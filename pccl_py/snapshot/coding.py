@@ -26,9 +26,8 @@ from .standing import Standing
 logger = logging.getLogger("pccl_py.keeper")
 OPERATION_S = 600.0
 AGAIN_S = 0.05  # after one that came to nothing
-ROOM_AGAIN_S = (
-    2.0  # where memory is short it stays so for a while, and all that was found alike is hashed again
-)
+# At most, where memory is short: it stays so for a while, and all that is alike is hashed each time.
+ROOM_AGAIN_S = 2.0
 
 
 class Coding:
