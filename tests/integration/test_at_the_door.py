@@ -16,6 +16,7 @@ from pccl_py import Communicator, ConnectError, Master, OperationTimeout
 from tests.conftest import Spawn
 from tests.threads import in_threads
 
+from .logged import logged
 from .peers import PEER, QUICK, expect
 
 
@@ -55,8 +56,7 @@ def test_an_incomplete_island_at_a_run_that_has_begun(master: Master) -> None:
 def test_whoever_waits_alone_is_told_once(master: Master, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(OperationTimeout):
         Communicator(master.address, min_islands=2, timeout=3.5)
-    lines = [record.getMessage() for record in caplog.records if "1 of 2 islands" in record.getMessage()]
-    assert sorted(lines) == [
+    assert sorted(logged(caplog, "1 of 2 islands", 2)) == [
         "not in the run yet: 1 of 2 islands are at the door (peer-1)",
         "the run cannot begin yet: 1 of 2 islands are at the door (peer-1)",
     ]
@@ -65,8 +65,7 @@ def test_whoever_waits_alone_is_told_once(master: Master, caplog: pytest.LogCapt
 def test_nobody_comes_to_the_boundary(master: Master, caplog: pytest.LogCaptureFixture) -> None:
     with Communicator(master.address), pytest.raises(OperationTimeout, match="update_topology"):
         Communicator(master.address, island="late", timeout=2.5)
-    lines = [r.getMessage() for r in caplog.records if "update_topology" in r.getMessage()]
-    assert sorted(lines) == [
+    assert sorted(logged(caplog, "update_topology", 2)) == [
         "island late waits at the door for the members' next update_topology()",
         "not in the run yet: members let newcomers in at their next update_topology()",
     ]
@@ -215,7 +214,7 @@ def test_who_came_in_is_named(master: Master, caplog: pytest.LogCaptureFixture) 
             done.set()
 
         in_threads([partial(newcomer, "green"), partial(newcomer, "blue"), let_in])
-    lines = [r.getMessage() for r in caplog.records if "came in" in r.getMessage()]
+    lines = logged(caplog, "view 2 of 3 peers")
     assert "view 2 of 3 peers: islands blue and green came in" in [
         line.replace("green and blue", "blue and green") for line in lines
     ]

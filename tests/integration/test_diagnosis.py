@@ -20,6 +20,7 @@ from pccl_py.cli import main
 from pccl_py.observe import Diagnosis, OperationNow
 from tests.conftest import Spawn
 
+from .logged import logged
 from .peers import PEER, expect, together
 
 # Stopped peers are not evicted while a test looks at them.
@@ -54,7 +55,7 @@ def only(diagnosis: Diagnosis) -> OperationNow:
 
 
 def line_about(caplog: pytest.LogCaptureFixture, words: str) -> str:
-    return next(r.getMessage() for r in caplog.records if words in r.getMessage())
+    return next(iter(logged(caplog, words)))
 
 
 def test_who_computes_is_late_to_post(
@@ -177,7 +178,7 @@ def test_a_folder_that_is_not_there_costs_the_file_only(
     with Communicator(master.address, config=Config(trace_dir=str(tmp_path / "absent"))) as comm:
         comm.all_reduce(np.ones(3))
         assert comm.diagnose().events[-1].kind == "committed"
-    assert "recorded in memory only" in caplog.text
+    assert logged(caplog, "recorded in memory only")
 
 
 def test_by_policy_few_who_keep_all_others_waiting_go() -> None:

@@ -17,6 +17,7 @@ from tests.conftest import Spawn
 from tests.ports import free_port
 from tests.threads import in_threads
 
+from .logged import logged
 from .peers import PEER, expect
 
 CONFIG = Config(heartbeat_ms=100, heartbeats_missed_max=20)
@@ -219,7 +220,7 @@ def test_records_that_cannot_be_read_are_named(tmp_path: Path, caplog: pytest.Lo
         long.truncate(65 << 20)
     with Master(state_dir=tmp_path) as master, Communicator(master.address, config=CONFIG) as comm:
         comm.all_reduce(np.ones(1))
-    lines = [record.getMessage() for record in caplog.records]
+    lines = logged(caplog, "of the store cannot be read: ", 5)
     unread = f"a record of the store cannot be read: {tmp_path}"
     wanted = [
         "4 of 4 records of the store cannot be read: ",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from pccl_py import AuthenticationError, Communicator, Master, UsageError
 
 from .greetings import greeting_of
+from .logged import logged
 from .peers import IMPATIENT, QUICK, together
 
 
@@ -80,10 +80,7 @@ def test_a_peer_that_offers_plain_to_who_encrypts(tmp_path: Path, caplog: pytest
             connection.sendall(said[:10] + bytes([1 | 4]) + bytes(5) + os.urandom(16) + bytes(32))
             with suppress(ConnectionResetError):
                 assert connection.recv(100) == b""
-        deadline = time.monotonic() + 5
-        while "wants to go on in plain" not in caplog.text and time.monotonic() < deadline:
-            time.sleep(0.01)
-    assert "this side encrypts, and the other side wants to go on in plain" in caplog.text
+        assert logged(caplog, "this side encrypts, and the other side wants to go on in plain")
 
 
 def test_encryption_without_a_secret(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:

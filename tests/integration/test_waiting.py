@@ -10,6 +10,7 @@ import pytest
 from pccl_py import Communicator, Master
 from tests.conftest import Spawn
 
+from .logged import logged
 from .peers import PEER, QUICK, expect, together
 
 
@@ -38,8 +39,5 @@ def test_who_is_missing_is_logged(master: Master, caplog: pytest.LogCaptureFixtu
         return peer if rank else 0
 
     late = max(together(master.address, 2, play))
-    deadline = time.monotonic() + 3
-    while "waiting in" not in caplog.text and time.monotonic() < deadline:
-        time.sleep(0.02)
-    lines = [record.getMessage() for record in caplog.records if "waiting in" in record.getMessage()]
+    lines = logged(caplog, "waiting in")
     assert len(lines) == 1 and "all_reduce" in lines[0] and f"peer {late}" in lines[0]
