@@ -50,26 +50,31 @@ def check(options: Options) -> None:
 
 def network(options: Options) -> Any:
     """An Emulator, the master's namespace being the last."""
-    tree = emulator()
     shared = options.rate_of == "peer"
-    try:
-        net = tree.Emulator(
-            options.peers + 1,
-            rtt_ms=options.rtt_ms,
-            jitter_ms=options.jitter_ms,
-            reorder=options.reorder,
-            loss=options.loss,
-            queue_ms=options.queue_ms,
-            rate_mbit=0.0 if shared else options.rate_mbit,
-            up_mbit=options.rate_mbit if shared else 0.0,
-            down_mbit=options.rate_mbit if shared else 0.0,
-            seed=options.seed,
-        )
-    except tree.NoEmulator as error:
-        raise CannotMeasure(f"no emulated network here; missing: {error}") from error
+    net = emulated(
+        options.peers + 1,
+        rtt_ms=options.rtt_ms,
+        jitter_ms=options.jitter_ms,
+        reorder=options.reorder,
+        loss=options.loss,
+        queue_ms=options.queue_ms,
+        rate_mbit=0.0 if shared else options.rate_mbit,
+        up_mbit=options.rate_mbit if shared else 0.0,
+        down_mbit=options.rate_mbit if shared else 0.0,
+        seed=options.seed,
+    )
     for peer in range(options.peers):
         net.set((peer, options.peers), rtt_ms=options.commit_s * 1e3)
     return net
+
+
+def emulated(places: int, **links: Any) -> Any:
+    """An Emulator of that many namespaces, with these links. Raises CannotMeasure where there can be none."""
+    tree = emulator()
+    try:
+        return tree.Emulator(places, **links)
+    except tree.NoEmulator as error:
+        raise CannotMeasure(f"no emulated network here; missing: {error}") from error
 
 
 def emulator() -> Any:
