@@ -87,14 +87,14 @@ LITERAL = {
 COMMITTED = {"commit", "outer", "model"}
 TRAPPED = {"quantize", "reduce"}  # within a reduction, for sure
 PHASES = [
-    ("diloco", "reduce"),
     ("diloco", "commit"),
-    ("int8", "counts"),
     ("int8", "quantize"),
     ("async", "overlap"),
     ("streaming int4", "outer"),
 ]
 AT_NIGHT = [
+    ("diloco", "reduce"),
+    ("int8", "counts"),
     ("diloco", "outer"),
     ("diloco", "model"),
     ("int8", "reduce"),
@@ -145,8 +145,8 @@ def test_killed_in_each_phase(spawn: Spawn, master: Master, kind: str, phase: st
 @pytest.mark.parametrize(
     ("kind", "late"),
     [
-        ("int8", ()),
         ("int8", ("--interrupt-late",)),
+        pytest.param("int8", (), marks=pytest.mark.nightly),
         pytest.param("streaming int4", (), marks=pytest.mark.nightly),
         pytest.param("diloco", ("--interrupt-late",), marks=pytest.mark.nightly),
     ],
