@@ -44,11 +44,13 @@ def test_numbers_of_arguments(arguments: str, text: str, capsys: pytest.CaptureF
 
 
 def test_arguments_arrive() -> None:
-    args = command.parser().parse_args("churn --islands 3X2 --elements 5-70 --kills 0 --seconds 1.5".split())
+    args = command.parser(None).parse_args(
+        "churn --islands 3X2 --elements 5-70 --kills 0 --seconds 1.5".split()
+    )
     plan = command.churn_plan(args)
     assert (plan.peers, plan.ranks, plan.kills, plan.seconds) == (6, 2, 0, 1.5)
     assert (plan.limits.elements_min, plan.limits.elements_max) == (5, 70)
-    assert command.churn_plan(command.parser().parse_args(["churn"])).limits.elements_max == 262144
+    assert command.churn_plan(command.parser(None).parse_args(["churn"])).limits.elements_max == 262144
 
 
 @pytest.mark.parametrize(("operations", "status", "text"), [(0, 1, "NOTHING WAS DONE"), (1, 0, "no fault")])
