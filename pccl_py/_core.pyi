@@ -207,7 +207,7 @@ class Disk:
 class InjectedDisk(Disk):
     """
     A disk for tests whose calls fail by a script: entries `CALL WHICH WHAT`, divided by `;` or line ends.
-    CALL: open, facts, direct, allocate, truncate, pwrite, pread, push, fdatasync, close, rename, unlink.
+    CALL: open, facts, direct, allocate, truncate, pwrite, pread, push, fdatasync, close, rename, unlink, mkdir.
     WHICH: `3` (the third such call), `3+` (it and all later), `3-5`, or `*`.
     WHAT: an error (ENOSPC, EIO, EROFS, EINTR, EINVAL, EACCES, EDQUOT, ENOENT, EXDEV, EMFILE, EFBIG, EAGAIN,
     ESTALE, EOPNOTSUPP), `cut BYTES` (pwrite and pread take so many at most), `delay MILLISECONDS`, or `kill`
@@ -350,9 +350,9 @@ class SaveReceipt:
         """
 class ShardSave:
     """
-    One file: `header`, then `regions` (address and bytes each, memory that must live until they are staged, or the save was cancelled) one after the other, copied into the pool behind the caller's back, written as `path` + ".part", made durable, then renamed to `path`. `recycle`: "", or a retired file that is overwritten. `foreign`: indices of regions that the caller copies himself, part by part. Times are seconds, negative: no limit. Once it has failed or was cancelled, waits raise that; a fence does not.
+    One file: `header`, then `regions` (address and bytes each, memory that must live until they are staged, or the save was cancelled) one after the other, copied into the pool behind the caller's back, written as `path` + ".part", made durable, then renamed to `path`. `recycle`: "", or a retired file that is overwritten. `exists_by`: "", or the name of a file in the same folder; then the folder is made, and the save fails where that file is there already. `foreign`: indices of regions that the caller copies himself, part by part. Times are seconds, negative: no limit. Once it has failed or was cancelled, waits raise that; a fence does not.
     """
-    def __init__(self, pool: StagingPool, disk: Disk, path: str, recycle: str, header: bytes, regions: collections.abc.Sequence, *, foreign: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], block_bytes: typing.SupportsInt | typing.SupportsIndex = 1048576, copy_threads: typing.SupportsInt | typing.SupportsIndex = 1, write_threads: typing.SupportsInt | typing.SupportsIndex = 2, direct: bool = True) -> None:
+    def __init__(self, pool: StagingPool, disk: Disk, path: str, recycle: str, header: bytes, regions: collections.abc.Sequence, *, foreign: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], block_bytes: typing.SupportsInt | typing.SupportsIndex = 1048576, copy_threads: typing.SupportsInt | typing.SupportsIndex = 1, write_threads: typing.SupportsInt | typing.SupportsIndex = 2, direct: bool = True, exists_by: str = '') -> None:
         ...
     def cancel(self) -> None:
         """

@@ -89,7 +89,8 @@ disk::ReadStats read_verified(const std::shared_ptr<Disk>& disk, const std::stri
 constexpr const char* injected_doc =
     "A disk for tests whose calls fail by a script: entries `CALL WHICH WHAT`, divided by `;` or line "
     "ends.\n"
-    "CALL: open, facts, direct, allocate, truncate, pwrite, pread, push, fdatasync, close, rename, unlink.\n"
+    "CALL: open, facts, direct, allocate, truncate, pwrite, pread, push, fdatasync, close, rename, unlink, "
+    "mkdir.\n"
     "WHICH: `3` (the third such call), `3+` (it and all later), `3-5`, or `*`.\n"
     "WHAT: an error (ENOSPC, EIO, EROFS, EINTR, EINVAL, EACCES, EDQUOT, ENOENT, EXDEV, EMFILE, EFBIG, "
     "EAGAIN,\n"

@@ -95,9 +95,10 @@ std::unique_ptr<SaveObject> make_save(std::shared_ptr<StagingPool> pool, std::sh
                                       std::string path, std::string recycle, const py::bytes& header,
                                       const py::sequence& regions, std::vector<std::uint32_t> foreign,
                                       std::uint64_t block_bytes, unsigned copy_threads,
-                                      unsigned write_threads, bool direct) {
+                                      unsigned write_threads, bool direct, std::string exists_by) {
   SaveSpec spec{.path = std::move(path),
                 .recycle = std::move(recycle),
+                .exists_by = std::move(exists_by),
                 .capture = {.header = header_of(header),
                             .regions = regions_of(regions),
                             .foreign = std::move(foreign),
@@ -168,7 +169,9 @@ constexpr const char* save_text =
     "staged, "
     "or the save was cancelled) one after the other, copied into the pool behind the caller's back, written "
     "as `path` + \".part\", made durable, then renamed to `path`. `recycle`: \"\", or a retired file that is "
-    "overwritten. `foreign`: indices of regions that the caller copies himself, part by part. Times are "
+    "overwritten. `exists_by`: \"\", or the name of a file in the same folder; then the folder is made, and "
+    "the save fails where that file is there already. `foreign`: indices of regions that the caller copies "
+    "himself, part by part. Times are "
     "seconds, negative: no limit. Once it has failed or was cancelled, waits raise that; a fence does not.";
 
 void bind_save(py::module_& module) {
@@ -177,7 +180,7 @@ void bind_save(py::module_& module) {
       .def(py::init(&make_save), arg("pool"), arg("disk"), arg("path"), arg("recycle"), arg("header"),
            arg("regions"), py::kw_only(), arg("foreign") = std::vector<std::uint32_t>{},
            arg("block_bytes") = 1 << 20, arg("copy_threads") = 1, arg("write_threads") = 2,
-           arg("direct") = true)
+           arg("direct") = true, arg("exists_by") = "")
       .def("start", &SaveObject::start, "Returns at once; touches no disk.")
       .def("fence", &SaveObject::fence, arg("regions"), arg("timeout_s"),
            "True: these regions (None: all) may be changed now. False: the time was over, they may not.")

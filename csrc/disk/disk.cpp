@@ -14,9 +14,9 @@ struct DiskParts {
 };
 
 const char* name(Call call) {
-  constexpr const char* names[calls_count] = {"open",      "facts",  "direct", "allocate",
-                                              "truncate",  "pwrite", "pread",  "push",
-                                              "fdatasync", "close",  "rename", "unlink"};
+  constexpr const char* names[calls_count] = {"open",   "facts",  "direct", "allocate",  "truncate",
+                                              "pwrite", "pread",  "push",   "fdatasync", "close",
+                                              "rename", "unlink", "mkdir"};
   return names[std::size_t(call)];
 }
 

@@ -49,8 +49,9 @@ enum class Call : std::uint8_t {
   close,
   rename,
   unlink,
+  mkdir,
 };
-inline constexpr std::size_t calls_count = 12;
+inline constexpr std::size_t calls_count = 13;
 const char* name(Call call);
 
 enum class Purpose : std::uint8_t { read, write };  // to write: the file is made where there is none
@@ -75,6 +76,7 @@ class Disk {
   virtual Outcome close(int file) = 0;
   virtual Outcome rename(const std::string& from, const std::string& to) = 0;
   virtual Outcome unlink(const std::string& path) = 0;
+  virtual Outcome mkdir(const std::string& path) = 0;
 
   // Of this process: a forked child has neither the threads nor the buffers and makes its own.
   WriterCrew& crew();

@@ -25,6 +25,8 @@ const char* verb_of(Call call, Purpose purpose) {
       return "rename";
     case Call::unlink:
       return "remove";
+    case Call::mkdir:
+      return "make";
     case Call::facts:
       return "examine";
     default:

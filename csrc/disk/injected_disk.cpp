@@ -208,4 +208,9 @@ Outcome InjectedDisk::unlink(const std::string& path) {
   return verdict.error != 0 ? Outcome{-1, verdict.error} : under_.unlink(path);
 }
 
+Outcome InjectedDisk::mkdir(const std::string& path) {
+  const auto verdict = enter(Call::mkdir);
+  return verdict.error != 0 ? Outcome{-1, verdict.error} : under_.mkdir(path);
+}
+
 }  // namespace pccl::disk

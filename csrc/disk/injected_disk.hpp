@@ -42,6 +42,7 @@ class InjectedDisk final : public Disk {
   Outcome close(int file) override;
   Outcome rename(const std::string& from, const std::string& to) override;
   Outcome unlink(const std::string& path) override;
+  Outcome mkdir(const std::string& path) override;
 
   std::uint64_t calls(Call call) const;  // so far
 

@@ -61,6 +61,7 @@ class SystemDisk final : public Disk {
     return outcome_of(::rename(from.c_str(), to.c_str()));
   }
   Outcome unlink(const std::string& path) override { return outcome_of(::unlink(path.c_str())); }
+  Outcome mkdir(const std::string& path) override { return outcome_of(::mkdir(path.c_str(), 0777)); }
 };
 
 }  // namespace

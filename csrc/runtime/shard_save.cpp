@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <cerrno>
 #include <csignal>
 
 #include "runtime/own_thread.hpp"
@@ -67,6 +68,7 @@ ShardSave::ShardSave(disk::Disk& disk, SaveSpec spec)
     : disk_(disk),
       path_(std::move(spec.path)),
       recycle_(std::move(spec.recycle)),
+      exists_by_(std::move(spec.exists_by)),
       write_threads_(spec.write_threads),
       direct_(spec.direct),
       writing_(std::make_shared<Writing>()) {}
@@ -122,9 +124,33 @@ void ShardSave::keep() {
   ended_.notify_all();
 }
 
-Error ShardSave::write_all() {
+// Here, and not in start(): a disk takes its time for it, and the training would wait for that.
+Error ShardSave::make_folder() const {
+  if (exists_by_.empty()) return {};
+  const auto folder = path_.substr(0, path_.rfind('/'));
+  const auto made = disk_.mkdir(folder);
+  if (made.error == 0) return {};
+  if (made.error != EEXIST) return disk::failure(disk::Call::mkdir, disk::Purpose::write, folder, made.error);
+  const auto mark = folder + "/" + exists_by_;
+  const auto opened = disk_.open(mark, disk::Purpose::read);
+  if (opened.error == ENOENT) return {};
+  if (opened.error != 0) return disk::failure(disk::Call::open, disk::Purpose::read, mark, opened.error);
+  disk_.close(int(opened.value));
+  return {ErrorCode::checkpoint, folder + " exists already: save under another number, or remove it first"};
+}
+
+Result<std::unique_ptr<disk::ShardWriter>> ShardSave::open() {
+  if (auto error = capture_->error()) return error;  // given up already: no folder is left behind
+  if (auto error = make_folder()) {
+    if (!recycle_.empty()) disk_.unlink(recycle_);  // nobody else knows of it
+    return error;
+  }
   const disk::WriteTarget target{path_ + ".part", recycle_, capture_->bytes(), direct_};
-  auto writer = disk::ShardWriter::open(disk_, target, write_threads_);
+  return disk::ShardWriter::open(disk_, target, write_threads_);
+}
+
+Error ShardSave::write_all() {
+  auto writer = open();
   if (!writer) {
     capture_->fail(writer.error());
     writing_->refuse(writer.error());

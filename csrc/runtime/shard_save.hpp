@@ -20,6 +20,9 @@ struct SaveSpec {
   // the committer's to synchronize.
   std::string path;
   std::string recycle;  // see disk::WriteTarget
+  // "": the folder is there. Else it is made, and this is the name of a file in it by which its step exists:
+  // where it is there the save fails, and what is in the folder stays.
+  std::string exists_by{};
   staging::CaptureSpec capture;
   unsigned write_threads = 2;
   bool direct = true;
@@ -63,11 +66,13 @@ class ShardSave {
   ShardSave(disk::Disk& disk, SaveSpec spec);
   void keep();  // on the keeper's thread, from opening the file to its end
   Error write_all();
+  Error make_folder() const;
+  Result<std::unique_ptr<disk::ShardWriter>> open();
   Error finish(disk::ShardWriter& writer);
   Error told(const Error& error) const;
 
   disk::Disk& disk_;
-  const std::string path_, recycle_;
+  const std::string path_, recycle_, exists_by_;
   const unsigned write_threads_;
   const bool direct_;
   std::shared_ptr<Writing> writing_;

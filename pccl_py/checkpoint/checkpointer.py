@@ -20,6 +20,7 @@ from .coordinations import coordination_of
 from .known_states import KnownStates
 from .load import Loader
 from .local_level import LocalLevel
+from .manifest import FILE_NAME
 from .memory_save import Bytes, MemorySave
 from .pending import PendingSave, Pipeline
 from .remote_level import RemoteLevel
@@ -161,6 +162,7 @@ class Checkpointer:
             count, begun = content.plan.file_bytes, time.perf_counter()
             threads, timeout_s = self._settings.write_threads, self._settings.timeout_s
             path, recycle = self._level.begin(step)
+            self._level.make(step)
             made.append(MemorySave(capture, memory, count, self._disk, path, recycle, threads, timeout_s))
             return PendingSave(number, step, begun, made[0], made[0], content, taken)
 
@@ -227,6 +229,7 @@ class Checkpointer:
             block_bytes=self._level.block_bytes,
             copy_threads=self._settings.copy_threads,
             write_threads=self._settings.write_threads,
+            exists_by=FILE_NAME,
         )
         staged = StagedSave(job, content, self._settings.timeout_s)
         staged.start()

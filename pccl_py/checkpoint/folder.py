@@ -121,6 +121,12 @@ def scan(root: Path) -> Scan:
     return Scan(tuple(steps), tuple(leftovers))
 
 
+def numbers(root: Path) -> set[int]:
+    """Of the steps that have a manifest, sound or not."""
+    there = [path for path in _folders(root) if os.access(path / manifests.FILE_NAME, os.F_OK)]
+    return {step for path in there if (step := step_of(path)) is not None}
+
+
 def find(root: Path, step: int | None = None) -> StepFolder:
     """The step, or the newest complete one. Raises NoCheckpointError that says what is there."""
     found = scan(root)
@@ -172,6 +178,12 @@ def begin(root: Path, step: int) -> Path:
         _remove_files(path)
         sync_folder(root)
     return path
+
+
+def make(path: Path) -> None:
+    """The folder of a step, where there is none yet. Raises CheckpointError."""
+    with explained(f"make {path}"), suppress(FileExistsError):
+        os.mkdir(path)
 
 
 def publish(path: Path, name: str) -> None:

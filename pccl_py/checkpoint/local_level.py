@@ -20,7 +20,7 @@ from ..values import limits
 from . import folder, host_folders
 from .commit_words import CommitWords, Draft
 from .coordination import Coordination
-from .files import PART, explained
+from .files import PART
 from .holds import Holds
 from .manifest import FILE_NAME, Manifest
 from .manifest_body import shard_file
@@ -52,6 +52,9 @@ class LocalLevel:
         self.holds = Holds()
         self._void: set[int] = set()  # steps that are there and cannot be loaded, the same on all ranks
         self._agains = self._gcs = 0
+        self._known: set[int] = (
+            set()
+        )  # all steps that exist, as far as this rank has heard, and some that did
         self._held = ExitStack()
         self._changing = threading.RLock()
         self._present: dict[int, Path] = {}  # of a leader: steps that are whole, as far as its folder goes
@@ -91,6 +94,7 @@ class LocalLevel:
                 found = folder.scan(self.root).steps
                 self._present = {step.step: step.path for step in found if self._whole(step)}
             self._raise_for_all("open/swept", None)
+            self._known = folder.numbers(self.root)
         except BaseException:
             self.close()
             raise
@@ -132,6 +136,7 @@ class LocalLevel:
         finally:
             with self._changing:
                 self._retired.written(path)
+                self._known.add(step)
                 if self.leads and (path / FILE_NAME).exists():
                     self._present[step] = path
 
@@ -153,24 +158,33 @@ class LocalLevel:
     def check_new(self, step: int) -> None:
         if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= limits.STEP_MAX:
             raise UsageError(f"step {step!r}: a whole number from 0 to {limits.STEP_MAX}")
+        if step not in self._known or step in self._void:
+            return  # of a step that came past this saver the disk's threads tell
         path = folder.step_path(self.root, step)
-        if step not in self._void and os.access(f"{path}/{FILE_NAME}", os.F_OK):
+        if os.access(f"{path}/{FILE_NAME}", os.F_OK):
             raise BusyError(f"{path} exists already: save under another number, or remove it first")
+        self._known.discard(step)
 
     def shard_name(self) -> str:
         return shard_file(self.world.rank, self.world.size)
 
     def begin(self, step: int) -> tuple[str, str]:
-        """Where this rank's shard appears once it is durable, its folder is there; and a retired file to be
-        written over, or ""."""
+        """Where this rank's shard appears once it is durable, and a retired file to be written over, or "".
+        The folder is made by who writes there: a disk takes its time for it, and training waits for this."""
         path = folder.step_path(self.root, step)
         if step in self._void:
             self._clear(step, path)
-        with self._changing, explained(f"make {path}"):
-            with suppress(FileExistsError):
-                os.mkdir(path)
+        with self._changing:
             spare = self._retired.take(path)
         return f"{path}/{self.shard_name()}", spare
+
+    def make(self, step: int) -> None:
+        """Its folder, for who writes there by other means than a ShardSave. Raises BusyError where the step
+        exists."""
+        path = folder.step_path(self.root, step)
+        folder.make(path)
+        if os.access(path / FILE_NAME, os.F_OK):
+            raise BusyError(f"{path} exists already: save under another number, or remove it first")
 
     def _clear(self, step: int, path: Path) -> None:
         """A step that cannot be loaded makes room for another one of its number: on all ranks at once."""
@@ -185,7 +199,9 @@ class LocalLevel:
         the manifest is written already, under its temporary name."""
         draft = self._words.draft(step, record)
         if draft.manifest is not None:
-            folder.draft(folder.step_path(self.root, step), draft.manifest)
+            path = folder.step_path(self.root, step)
+            folder.make(path)  # the disk's threads may not have come to it
+            folder.draft(path, draft.manifest)
         return draft
 
     def commit(self, number: int, step: int, draft: Draft | CheckpointError) -> None:
@@ -197,7 +213,9 @@ class LocalLevel:
         outcome = self._published(number, step, path, words, made)
         outcomes = self._words.outcomes(number, step, outcome, words)
         faults = [str(one["fault"]) for one in outcomes if "fault" in one]
-        if faults:
+        if not faults:
+            self._known.add(step)
+        else:
             if self.leads and "fault" not in outcome:
                 with self._changing:
                     folder.retire(path)
@@ -208,6 +226,7 @@ class LocalLevel:
         """After `commit`: what need not stay goes, or is written over by the next save."""
         path = folder.step_path(self.root, step)
         retired = self._retire_old(number)
+        self._known.difference_update([folder.step_of(Path(path)) for path in retired])
         with self._changing:
             self._retired.written(path)
             self._retired.add(map(Path, retired))

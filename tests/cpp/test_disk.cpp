@@ -130,7 +130,7 @@ TEST(whatever_fails_a_file_is_whole_or_gone_and_every_part_is_answered) {
     Rng rng(seed);
     std::string script;
     for (auto faults = 1 + rng.below(4); faults > 0; --faults)
-      script += std::string(name(Call(rng.below(calls_count - 1)))) + " " +
+      script += std::string(name(Call(rng.below(std::uint64_t(Call::unlink))))) + " " +
                 std::to_string(1 + rng.below(12)) + (rng.chance(0.3) ? "+ " : " ") +
                 whats[rng.below(std::size(whats))] + ";";
     auto disk = disk_of(script);

@@ -82,6 +82,29 @@ TEST(extents_are_the_touched_blocks_and_their_rows_are_all_copied) {
   }
 }
 
+// Long rows go past the caches, in whole lines and what is left at both ends.
+TEST(long_rows_come_whole_to_any_address) {
+  for (std::uint64_t seed = 1; seed <= 60; ++seed) {
+    Rng rng(seed);
+    std::vector<std::byte> file(700'000);
+    for (auto& byte : file) byte = std::byte(rng.next());
+    ReadRun run{.file_offset = rng.below(3000), .bytes = 65'500 + rng.below(100), .count = 1 + rng.below(4)};
+    run.file_stride = run.bytes + rng.below(5000);
+    run.memory_stride = run.bytes + rng.below(200);
+    const auto before = rng.below(200), room = before + run.count * run.memory_stride;
+    std::vector<std::byte> memory(room + 100, std::byte{0xee}), expected = memory;
+    for (std::uint64_t row = 0; row < run.count; ++row)
+      std::copy_n(file.begin() + std::ptrdiff_t(run.file_offset + row * run.file_stride), run.bytes,
+                  expected.begin() + std::ptrdiff_t(before + row * run.memory_stride));
+    run.to = memory.data() + before;
+    const auto cut = rng.below(file.size());  // within a row, perhaps
+    const auto copied =
+        copy_rows(run, {0, cut}, file.data()) + copy_rows(run, {cut, file.size()}, file.data() + cut);
+    CHECK_EQ(copied, run.count * run.bytes);
+    CHECK(memory == expected);
+  }
+}
+
 TEST(hostile_numbers_are_errors) {
   constexpr auto most = std::numeric_limits<std::uint64_t>::max();
   const std::uint64_t odd[] = {0,          1,          7,          4095,     4096, 10'000,

@@ -123,6 +123,32 @@ TEST(errors_of_the_disk_arrive) {
   CHECK(!outcome("pwrite * delay 1; open 1 delay 50"));
 }
 
+TEST(a_folder_is_made_and_one_whose_step_exists_is_left_alone) {
+  const Folder folder;
+  const auto pool = make_pool(2);
+  const State state({300'000}, 2);
+  const auto outcome_in = [&](const char* path, disk::Disk& disk, std::string recycle = "") {
+    auto spec = spec_of(state, folder / path, std::move(recycle));
+    spec.exists_by = "mark";
+    const auto receipt = started(pool, disk, std::move(spec))->wait_durable(in_seconds(20));
+    return receipt ? Error{} : receipt.error();
+  };
+  CHECK(!outcome_in("step/a", disk::system_disk()));
+  CHECK(!outcome_in("step/b", disk::system_disk()));  // another rank's, in the same folder
+  CHECK(content(folder / "step/a") == state.expected && content(folder / "step/b") == state.expected);
+  std::ofstream(folder / "step/mark") << "it exists";
+  std::ofstream(folder / "step/a") << "as it was";
+  const auto error = outcome_in("step/a", disk::system_disk());
+  CHECK(error.text.find("step exists already") != std::string::npos);
+  CHECK_EQ(content(folder / "step/a").size(), 9);
+  CHECK(!fs::exists(folder / "step/a.part"));
+
+  auto full = failing("mkdir * ENOSPC");
+  CHECK_EQ(outcome_in("next/a", full, folder / "step/b").code, ErrorCode::checkpoint);
+  CHECK(!fs::exists(folder / "step/b"));  // nobody would write over it any more
+  CHECK_EQ(pool->free(), 2);
+}
+
 TEST(cancelled_at_any_time) {
   for (int turn = 0; turn < 20; ++turn) {
     const Folder folder;

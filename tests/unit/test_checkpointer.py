@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -328,6 +329,44 @@ def test_partial_and_renamed_loads(tmp_path: Path) -> None:
         more = {"n": 0}
         saver.load({"model": {"old": torch.zeros(2)}, "more": more}, parts=["more"])
         assert more == {"n": 5}
+
+
+def test_a_step_that_came_past_the_saver_stays_as_it_is(tmp_path: Path) -> None:
+    with pccl.Checkpointer(tmp_path / "other", process_group="alone") as saver:
+        saver.save(2, {"x": {"w": torch.ones(5)}})
+    with pccl.Checkpointer(tmp_path / "own", process_group="alone", keep=3) as saver:
+        folder = tmp_path / "own" / "step-000000000002"
+        shutil.copytree(tmp_path / "other" / folder.name, folder)
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        assert saver.save(2, {"x": {"w": torch.zeros(5)}}), "the call asks no disk"
+        with pytest.raises(CheckpointError, match=r"step-000000000002 exists already: .* another number"):
+            saver.wait()
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        saver.save(3, {"x": {"w": torch.zeros(5)}})
+        saver.wait()
+        with pytest.raises(BusyError, match="exists already"):
+            saver.save(3, {"x": {"w": torch.zeros(5)}})
+        shutil.rmtree(tmp_path / "own" / "step-000000000003")  # its number is free again
+        saver.save(3, {"x": {"w": torch.ones(5)}})
+        saver.wait()
+        assert saver.steps() == [2, 3]
+
+
+def test_a_folder_that_cannot_be_made_is_told_by_the_next_call(tmp_path: Path) -> None:
+    with saver_on(native.InjectedDisk("mkdir 2 ENOSPC"), tmp_path, keep=1) as saver:
+        for step in (1, 3):
+            saver.save(step, {"x": {"w": torch.full((5,), step)}})
+            if step == 1:
+                saver.wait()
+        with pytest.raises(CheckpointError, match=r"cannot make .*step-000000000003: .*; free space"):
+            saver.wait()
+        assert saver.steps() == [1] and [path.name for path in tmp_path.glob("step-*")] == [
+            "step-000000000001"
+        ]
+        for step in (4, 5, 6):  # files are used again as before
+            saver.save(step, {"x": {"w": torch.full((5,), step)}})
+            saver.wait()
+        assert saver.steps() == [6]
 
 
 def test_gc_leaves_a_save_alone_that_is_on_its_way(tmp_path: Path) -> None:
