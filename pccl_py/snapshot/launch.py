@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from . import channel, places
 MODULE = "pccl_py.snapshot.keeper"
 AGAIN_S = 3.0  # a keeper that was started and is not there after so long is started once more
 LOOK_S = 0.005
+START_S = 60.0  # for its imports, on a busy machine
 _THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
@@ -54,6 +56,7 @@ def find_or_start(run: str, keeper: str, orphan_s: float, timeout_s: float) -> s
     """Raises SnapshotError where it cannot be started, with what it said."""
     place = places.place(run, keeper)
     until, started = time.monotonic() + timeout_s, -AGAIN_S
+    starting: _Starting | None = None
     while True:
         connection = connect(place.socket, timeout_s)
         if connection is not None:
@@ -63,31 +66,52 @@ def find_or_start(run: str, keeper: str, orphan_s: float, timeout_s: float) -> s
             raise SnapshotError(
                 f"the keeper of run {run!r} did not start within {timeout_s:g} s: {_last_words(place.log)}"
             )
-        if now - started > AGAIN_S:
-            started = now
-            _start(place, run, keeper, orphan_s)
+        detached = starting is None or starting.has_detached()
+        if detached and now - started > AGAIN_S:
+            started, starting = now, _Starting(place, run, keeper, orphan_s)
         time.sleep(LOOK_S)
 
 
-def _start(place: places.Place, run: str, keeper: str, orphan_s: float) -> None:
-    """The child forks and ends at once: the keeper is nobody's child."""
-    asked = ["--run", run, "--keeper", keeper, "--orphan-s", repr(orphan_s)]
-    log = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        subprocess.run(
-            [sys.executable, "-m", MODULE, *asked],
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            check=True,
-            timeout=60.0,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        words = _last_words(place.log)
-        raise SnapshotError(f"the keeper of run {run!r} cannot be started: {error}; {words}") from None
-    finally:
-        os.close(log)
+class _Starting:
+    """A process that forks the keeper, which is nobody's child, and ends at once. Nobody waits for that end:
+    what waits with a deadline looks every 50 ms, and the keeper is there sooner."""
+
+    def __init__(self, place: places.Place, run: str, keeper: str, orphan_s: float) -> None:
+        self._place, self._run = place, run
+        asked = ["--run", run, "--keeper", keeper, "--orphan-s", repr(orphan_s)]
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        log = os.open(place.log, flags, 0o600)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", MODULE, *asked],
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise self._failed(error) from None
+        finally:
+            os.close(log)
+        threading.Thread(target=self._bury, name="pccl-keeper-start", daemon=True).start()
+
+    def _bury(self) -> None:
+        try:
+            self._process.wait(START_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(START_S)
+
+    def has_detached(self) -> bool:
+        """Raises SnapshotError where it has failed."""
+        status = self._process.poll()
+        if status:
+            raise self._failed(f"it ended with status {status}")
+        return status == 0
+
+    def _failed(self, why: object) -> SnapshotError:
+        words = _last_words(self._place.log)
+        return SnapshotError(f"the keeper of run {self._run!r} cannot be started: {why}; {words}")
 
 
 def _environment() -> dict[str, str]:

@@ -301,6 +301,24 @@ def test_two_starts_at_once_make_one_keeper() -> None:
     gone()
 
 
+def test_a_keeper_that_cannot_start_is_told_with_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "MODULE", "pccl_py.no_such_module")
+    begun = time.monotonic()
+    with pytest.raises(SnapshotError, match="cannot be started: it ended with status 1; .*no_such_module"):
+        buffers("run").attach()
+    assert time.monotonic() - begun < 20  # at once: not when it should have been there
+
+
+def test_nobody_waits_for_the_process_that_starts_a_keeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end is seen late on a busy machine; the keeper is there before."""
+    monkeypatch.setattr(subprocess.Popen, "wait", lambda *told, **named: time.sleep(60))
+    monkeypatch.setattr(subprocess.Popen, "poll", lambda process: None)
+    held = buffers("run")
+    held.attach()
+    assert held.keeper is not None and held.keeper.alive
+    held.close(free=True)
+
+
 def test_a_hostile_message_takes_no_other_trainers_snapshot() -> None:
     held = buffers("run")
     take(held, 1, values(1, COUNT))
