@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -55,35 +54,58 @@ def find(run: str, keeper: str, timeout_s: float) -> socket.socket | None:
 def find_or_start(run: str, keeper: str, orphan_s: float, timeout_s: float) -> socket.socket:
     """Raises SnapshotError where it cannot be started, with what it said."""
     place = places.place(run, keeper)
-    until, started = time.monotonic() + timeout_s, -AGAIN_S
-    starting: _Starting | None = None
-    while True:
-        connection = connect(place.socket, timeout_s)
-        if connection is not None:
-            return connection
-        now = time.monotonic()
-        if now > until:
-            raise SnapshotError(
-                f"the keeper of run {run!r} did not start within {timeout_s:g} s: {_last_words(place.log)}"
-            )
-        detached = starting is None or starting.has_detached()
-        if detached and now - started > AGAIN_S:
-            started, starting = now, _Starting(place, run, keeper, orphan_s)
-        time.sleep(LOOK_S)
+    starting = _Starting(place, run, keeper, orphan_s)
+    until = time.monotonic() + timeout_s
+    try:
+        while (connection := connect(place.socket, timeout_s)) is None:
+            if time.monotonic() > until:
+                words = _last_words(place.log)
+                raise SnapshotError(
+                    f"the keeper of run {run!r} did not start within {timeout_s:g} s: {words}"
+                )
+            starting.again()
+            time.sleep(LOOK_S)
+    finally:
+        starting.end()
+    return connection
 
 
 class _Starting:
-    """A process that forks the keeper, which is nobody's child, and ends at once. Nobody waits for that end:
-    what waits with a deadline looks every 50 ms, and the keeper is there sooner."""
+    """Of a process that forks the keeper, which is nobody's child, and ends at once. It is looked at between
+    other things: what waits for a child with a deadline looks every 50 ms, and the keeper is there sooner."""
 
     def __init__(self, place: places.Place, run: str, keeper: str, orphan_s: float) -> None:
         self._place, self._run = place, run
-        asked = ["--run", run, "--keeper", keeper, "--orphan-s", repr(orphan_s)]
+        self._asked = ["--run", run, "--keeper", keeper, "--orphan-s", repr(orphan_s)]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._begun = -AGAIN_S
+
+    def again(self) -> None:
+        """Unless one is on its way. Raises SnapshotError."""
+        if self._has_detached() and time.monotonic() - self._begun > AGAIN_S:
+            self._begun = time.monotonic()
+            self._start()
+
+    def end(self) -> None:
+        """One that is late, as another keeper was found meanwhile, shall not come when that is gone."""
+        until = self._begun + START_S
+        while self._process is not None and self._process.poll() is None:
+            if time.monotonic() > until:
+                self._process.kill()
+            time.sleep(LOOK_S)
+
+    def _has_detached(self) -> bool:
+        status = 0 if self._process is None else self._process.poll()
+        if status:
+            raise self._failed(f"it ended with status {status}")
+        return status == 0
+
+    def _start(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        log = os.open(place.log, flags, 0o600)
+        log = os.open(self._place.log, flags, 0o600)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", MODULE, *asked],
+                [sys.executable, "-m", MODULE, *self._asked],
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -93,21 +115,6 @@ class _Starting:
             raise self._failed(error) from None
         finally:
             os.close(log)
-        threading.Thread(target=self._bury, name="pccl-keeper-start", daemon=True).start()
-
-    def _bury(self) -> None:
-        try:
-            self._process.wait(START_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(START_S)
-
-    def has_detached(self) -> bool:
-        """Raises SnapshotError where it has failed."""
-        status = self._process.poll()
-        if status:
-            raise self._failed(f"it ended with status {status}")
-        return status == 0
 
     def _failed(self, why: object) -> SnapshotError:
         words = _last_words(self._place.log)
