@@ -9,10 +9,14 @@
 
 from __future__ import annotations
 
-from .diagnosis import Diagnosis, Hindrance, LinkNow, OperationNow
-from .dump import dump_all, dump_on_signal
-from .timeline import merge
-from .trace_format import Event, Trace, TraceError, decode, read
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .diagnosis import Diagnosis, Hindrance, LinkNow, OperationNow
+    from .dump import dump_all, dump_on_signal
+    from .timeline import merge
+    from .trace_format import Event, Trace, TraceError, decode, read
 
 __all__ = [
     "Diagnosis",
@@ -28,3 +32,25 @@ __all__ = [
     "merge",
     "read",
 ]
+
+_FROM = {
+    "Diagnosis": "diagnosis",
+    "Hindrance": "diagnosis",
+    "LinkNow": "diagnosis",
+    "OperationNow": "diagnosis",
+    "dump_all": "dump",
+    "dump_on_signal": "dump",
+    "merge": "timeline",
+    "Event": "trace_format",
+    "Trace": "trace_format",
+    "TraceError": "trace_format",
+    "decode": "trace_format",
+    "read": "trace_format",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Whoever names a part loads it: a peer or a keeper that starts needs none of them."""
+    if name in _FROM:
+        return getattr(import_module(f".{_FROM[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import UsageError
-from .diagnosis import Diagnosis, from_core
 from .dump import observe
-from .trace_format import decode
+
+if TYPE_CHECKING:
+    from .diagnosis import Diagnosis
 
 EVENTS_SHOWN = 64
 FIGURES_MAX, NAME_MAX = 32, 64
@@ -40,6 +41,9 @@ class Observed:
     def diagnose(self) -> Diagnosis:
         """What runs now and whom it waits for: `print(comm.diagnose())`. Takes a second at most, also where
         the library's own thread is stuck. Raises ClosedError after leave()."""
+        from .diagnosis import from_core  # for those who ask
+        from .trace_format import decode
+
         peer = self._peer
         copied = peer.events()
         events = tuple(decode(copied).events[-EVENTS_SHOWN:]) if copied else ()

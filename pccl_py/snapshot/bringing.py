@@ -117,7 +117,7 @@ class Bringing:
     ) -> None:
         """All take part; the owner has it then, or calls it hopeless."""
         size = max([lane.bytes, *(one.first + one.width * one.count for one in streams)])
-        fd = self._room(size) if comm.rank == owner else -1
+        fd = self._room(lane.trainer, size) if comm.rank == owner else -1
         try:
             if comm.rank == owner and fd < 0:
                 self.hopeless.add(lane.trainer)
@@ -163,9 +163,12 @@ class Bringing:
         else:
             self.hopeless.add(lane.trainer)
 
-    def _room(self, count: int) -> int:
+    def _room(self, trainer: str, count: int) -> int:
         """Populated memory as trainers' buffers are; -1: there is none."""
         wanted = memory.whole_units(count)
+        ahead = self._coding.calls.ask(lambda: self._coding.protection.room_ahead(trainer))
+        if ahead is not None and (fd := ahead.take(wanted, OPERATION_S)) >= 0:
+            return fd
         if wanted > memory.available():
             logger.warning("%s", memory.exhausted(wanted, memory.available(), "a snapshot of a lost host"))
             return -1

@@ -230,22 +230,23 @@ class Buffers:
             with suppress(KeeperLost):
                 self.coded = self.keeper.await_coded(0, LOOK_S)
 
-    def fetch(self, timeout_s: float) -> None:
-        """What was lost with its keeper is brought here. Raises NoSnapshotError."""
+    def fetch(self, timeout_s: float, count: int = 0) -> None:
+        """What was lost with its keeper is brought here. `count`: its bytes, about, 0: unknown. Raises
+        NoSnapshotError."""
         until = time.monotonic() + timeout_s
         assert self.keeper is not None
-        while not self._fetched(min(max(until - time.monotonic(), 0.1), TURN_S)):
+        while not self._fetched(min(max(until - time.monotonic(), 0.1), TURN_S), count):
             if time.monotonic() > until:
                 raise NoSnapshotError(
                     f"for {timeout_s:g} s no other keeper could be asked for what was lost: is the master "
                     "there, and are they? Load the newest checkpoint"
                 )
 
-    def _fetched(self, seconds: float) -> bool:
+    def _fetched(self, seconds: float, count: int) -> bool:
         """Attached anew with it. A keeper that dies meanwhile is followed by one that is asked, too."""
         assert self.keeper is not None
         try:
-            if not self.keeper.fetch(seconds):
+            if not self.keeper.fetch(seconds, count):
                 return False
         except KeeperLost:
             pass

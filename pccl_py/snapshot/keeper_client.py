@@ -244,10 +244,10 @@ class Keeper:
         """After so many seconds, or once `step` is coded. 0: this trainer waits no longer."""
         return self._ask(messages.AwaitCoded(step, seconds), messages.Coded)[0]
 
-    def fetch(self, seconds: float) -> bool:
-        """Whether the newest snapshot, lost elsewhere, is in the keeper: attach again. Raises NoSnapshotError
-        where there was none, or too much is lost."""
-        return self._ask(messages.Fetch(seconds), messages.Fetched)[0].step >= 0
+    def fetch(self, seconds: float, count: int = 0) -> bool:
+        """Whether the newest snapshot, lost elsewhere, is in the keeper: attach again. `count`: its bytes,
+        about. Raises NoSnapshotError where there was none, or too much is lost."""
+        return self._ask(messages.Fetch(seconds, count), messages.Fetched)[0].step >= 0
 
     def detach(self, *, free: bool) -> None:
         """Politely. `free`: nobody will want these snapshots."""

@@ -15,6 +15,7 @@ from . import channel, places
 MODULE = "pccl_py.snapshot.keeper"
 AGAIN_S = 3.0  # a keeper that was started and is not there after so long is started once more
 LOOK_S = 0.005
+START_S = 60.0  # for its imports, on a busy machine
 _THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
@@ -53,41 +54,71 @@ def find(run: str, keeper: str, timeout_s: float) -> socket.socket | None:
 def find_or_start(run: str, keeper: str, orphan_s: float, timeout_s: float) -> socket.socket:
     """Raises SnapshotError where it cannot be started, with what it said."""
     place = places.place(run, keeper)
-    until, started = time.monotonic() + timeout_s, -AGAIN_S
-    while True:
-        connection = connect(place.socket, timeout_s)
-        if connection is not None:
-            return connection
-        now = time.monotonic()
-        if now > until:
-            raise SnapshotError(
-                f"the keeper of run {run!r} did not start within {timeout_s:g} s: {_last_words(place.log)}"
-            )
-        if now - started > AGAIN_S:
-            started = now
-            _start(place, run, keeper, orphan_s)
-        time.sleep(LOOK_S)
-
-
-def _start(place: places.Place, run: str, keeper: str, orphan_s: float) -> None:
-    """The child forks and ends at once: the keeper is nobody's child."""
-    asked = ["--run", run, "--keeper", keeper, "--orphan-s", repr(orphan_s)]
-    log = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    starting = _Starting(place, run, keeper, orphan_s)
+    until = time.monotonic() + timeout_s
     try:
-        subprocess.run(
-            [sys.executable, "-m", MODULE, *asked],
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            check=True,
-            timeout=60.0,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        words = _last_words(place.log)
-        raise SnapshotError(f"the keeper of run {run!r} cannot be started: {error}; {words}") from None
+        while (connection := connect(place.socket, timeout_s)) is None:
+            if time.monotonic() > until:
+                words = _last_words(place.log)
+                raise SnapshotError(
+                    f"the keeper of run {run!r} did not start within {timeout_s:g} s: {words}"
+                )
+            starting.again()
+            time.sleep(LOOK_S)
     finally:
-        os.close(log)
+        starting.end()
+    return connection
+
+
+class _Starting:
+    """Of a process that forks the keeper, which is nobody's child, and ends at once. It is looked at between
+    other things: what waits for a child with a deadline looks every 50 ms, and the keeper is there sooner."""
+
+    def __init__(self, place: places.Place, run: str, keeper: str, orphan_s: float) -> None:
+        self._place, self._run = place, run
+        self._asked = ["--run", run, "--keeper", keeper, "--orphan-s", repr(orphan_s)]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._begun = -AGAIN_S
+
+    def again(self) -> None:
+        """Unless one is on its way. Raises SnapshotError."""
+        if self._has_detached() and time.monotonic() - self._begun > AGAIN_S:
+            self._begun = time.monotonic()
+            self._start()
+
+    def end(self) -> None:
+        """One that is late, as another keeper was found meanwhile, shall not come when that is gone."""
+        until = self._begun + START_S
+        while self._process is not None and self._process.poll() is None:
+            if time.monotonic() > until:
+                self._process.kill()
+            time.sleep(LOOK_S)
+
+    def _has_detached(self) -> bool:
+        status = 0 if self._process is None else self._process.poll()
+        if status:
+            raise self._failed(f"it ended with status {status}")
+        return status == 0
+
+    def _start(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        log = os.open(self._place.log, flags, 0o600)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", MODULE, *self._asked],
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise self._failed(error) from None
+        finally:
+            os.close(log)
+
+    def _failed(self, why: object) -> SnapshotError:
+        words = _last_words(self._place.log)
+        return SnapshotError(f"the keeper of run {self._run!r} cannot be started: {why}; {words}")
 
 
 def _environment() -> dict[str, str]:

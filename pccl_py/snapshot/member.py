@@ -137,10 +137,14 @@ class RunMember:
             self._do(comm, work, said)
         else:
             self._scrub.some()
-        comm.update_topology()
-        if work is None:
-            return AT_ONCE if self._coding.expect(said, here.capacities) else IDLE_S
-        return AT_ONCE
+        changed = comm.update_topology()
+        return self._pause(work, changed, said, here.capacities)
+
+    def _pause(self, work: Work | None, changed: bool, said: list[Standing], capacities: list[int]) -> float:
+        """`changed`: who came may want what it has lost, and its first round waits for the others."""
+        if work is not None or changed or self._coding.expect(said, capacities):
+            return AT_ONCE
+        return IDLE_S
 
     def _words_of(self, mine: Standing) -> bytes:
         """As in the round before, where they are the same."""

@@ -30,16 +30,26 @@ def slab_bytes(capacity: int) -> int:
     return limits.BUFFER_UNIT if capacity % limits.LARGE_UNIT else limits.LARGE_UNIT
 
 
-def make(name: str, count: int) -> int:
-    """A memfd of that size, without pages yet. The caller's."""
+def make(name: str, count: int, *, sealed: bool = True) -> int:
+    """A memfd of that size, without pages yet. The caller's. `sealed` False: until resize()."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(fd, count)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SIZE_SEALS)
+        if sealed:
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SIZE_SEALS)
     except OSError:
         os.close(fd)
         raise
     return fd
+
+
+def resize(fd: int, count: int) -> None:
+    """To its last size. What is new of it has its pages, if the rest has. Raises OSError."""
+    before = os.fstat(fd).st_size
+    os.ftruncate(fd, count)
+    if count > before:
+        os.posix_fallocate(fd, before, count - before)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SIZE_SEALS)
 
 
 def sealed_copy(name: str, data: bytes) -> int:

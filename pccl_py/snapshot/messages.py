@@ -179,7 +179,10 @@ class Coded:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
+    """`bytes`: that it will need, about, 0: unknown."""
+
     seconds: float = bounded.seconds()
+    bytes: int = bounded.byte_count()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,11 @@ class Populating:
         if needed > free:
             raise Refusal("memory", memory.exhausted(needed, free, what), needed, free)
 
-    def start(self, name: str, count: int, wanted: Callable[[], bool], done: Done) -> None:
+    def start(
+        self, name: str, count: int, wanted: Callable[[], bool], done: Done, *, sealed: bool = True
+    ) -> None:
         """`wanted`: asked on the way, from the thread; `done`: takes the descriptor, on the loop."""
-        fd = memory.make(name, count)
+        fd = memory.make(name, count, sealed=sealed)
         work = threading.Thread(target=self._fill, args=(fd, count, wanted, done), daemon=True)
         self._pledged[fd] = count
         try:

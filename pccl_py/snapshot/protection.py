@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from . import limits, memory, messages
+from .ahead import Ahead, RoomsAhead
 from .generation import Lane
 from .holding import FileKey, Holding, Refusal, file_key
 from .standing import AGE_MS_MAX, AGE_MS_STEP, Held
@@ -59,11 +60,12 @@ class Member(Protocol):
 
 @dataclass(slots=True)
 class Protection:
-    """`attached`: names of the trainers that are here."""
+    """`attached`: names of the trainers that are here. `ahead`: memory for what they ask others for."""
 
     holdings: dict[str, Holding]
     attached: Callable[[], set[str]]
     orphan_s: float
+    ahead: RoomsAhead | None = None
     options: messages.Protect | None = None
     member: Member | None = None
     coded: dict[str, int] = field(default_factory=dict)
@@ -102,6 +104,8 @@ class Protection:
 
     def fetch(self, trainer: str, said: messages.Fetch, answer: Answer) -> None:
         self._waiting[trainer] = _Waiting(None, time.monotonic() + said.seconds, answer)
+        if self.ahead is not None and self.holdings[trainer].newest is None:
+            self.ahead.expect(trainer, said.bytes)
         self._wake()
         self.look()
 
@@ -137,7 +141,7 @@ class Protection:
 
     def gone(self, trainer: str) -> None:
         """Its connection is."""
-        self._waiting.pop(trainer, None)
+        self._end_wait(trainer)
         self._forgetting.pop(trainer, None)
         holding = self.holdings.get(trainer)
         newest = None if holding is None else holding.newest
@@ -189,6 +193,10 @@ class Protection:
         fd, capacity = holding.buffer(slot)
         return Memory(os.dup(fd), capacity, holding.table(slot))
 
+    def room_ahead(self, trainer: str) -> Ahead | None:
+        """Made for what that trainer has lost; the caller's. None: it has asked for nothing."""
+        return None if self.ahead is None else self.ahead.pop(trainer)
+
     def adopt(self, lane: Lane, fd: int, table: bytes) -> None:
         """What was brought back. Takes the descriptor. Raises Refusal."""
         holding = self.holdings.get(lane.trainer)
@@ -231,7 +239,7 @@ class Protection:
         """What its trainer wants cannot be had."""
         one = self._waiting.get(trainer)
         if one is not None and one.step is None:
-            del self._waiting[trainer]
+            self._end_wait(trainer)
             one.answer(messages.Refused(code, why[: limits.TEXT_CHARS_MAX], 0, 0))
 
     def complete(self, steps: dict[str, int], losses: int, identical: dict[str, int]) -> None:
@@ -256,9 +264,14 @@ class Protection:
         for trainer, one in list(self._waiting.items()):
             message = self._answer_to(trainer, one, now)
             if message is not None:
-                del self._waiting[trainer]
+                self._end_wait(trainer)
                 one.answer(message)
         self._look_at_forgetting(now)
+
+    def _end_wait(self, trainer: str) -> None:
+        one = self._waiting.pop(trainer, None)
+        if one is not None and one.step is None and self.ahead is not None:
+            self.ahead.give_up(trainer)
 
     def _look_at_forgetting(self, now: float) -> None:
         for trainer, one in list(self._forgetting.items()):

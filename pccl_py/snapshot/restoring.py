@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from ..checkpoint.coordination import Coordination
 from ..checkpoint.stats import LoadInfo
@@ -33,11 +34,12 @@ class Restoring:
         self._strangers: list[Buffers] = []  # of trainers that are no ranks now
         self._since = 0  # snapshots that this rank took since it read theirs
 
-    def reach(self) -> None:
-        """Attaches to the keeper, which has the others' help where it has nothing. Raises NoSnapshotError."""
+    def reach(self, count: Callable[[], int] = lambda: 0) -> None:
+        """Attaches to the keeper, which has the others' help where it has nothing. `count`: bytes, about, of
+        what it would be; 0: unknown. Raises NoSnapshotError."""
         self._buffers.attach(start=self._coded)
         if self._coded and not self._buffers.kept:
-            self._buffers.fetch(self._code_s)
+            self._buffers.fetch(self._code_s, count())
 
     def is_older_than(self, durable: int | None) -> bool:
         """Whether the newest step that all ranks hold is; the same on all of them. Those that have no
@@ -58,10 +60,12 @@ class Restoring:
         on_disk = min((one["durable"] for one in told if one["durable"] is not None), default=None)
         return newest is not None and on_disk is not None and bool(newest < on_disk)
 
-    def into(self, state: TrainState, step: int | str, fit: Fit) -> LoadInfo:
-        """Raises NoSnapshotError, StateError, and on the rank where it happened what else there was: the
-        others hear of it at once."""
-        fault = self._reached()
+    def into(
+        self, state: TrainState, step: int | str, fit: Fit, count: Callable[[], int] = lambda: 0
+    ) -> LoadInfo:
+        """`count`: as reach() has it. Raises NoSnapshotError, StateError, and on the rank where it happened
+        what else there was: the others hear of it at once."""
+        fault = self._reached(count)
         if fault is not None and self._coordination.world.size == 1:
             raise fault
         one = self._restore("" if fault is None else in_words(fault))
@@ -75,10 +79,10 @@ class Restoring:
             return self._from_others(state, step, fit, error)
         return self._from_others(state, step, fit, info) if self._coded and one.skipped else info
 
-    def _reached(self) -> Exception | None:
+    def _reached(self, count: Callable[[], int] = lambda: 0) -> Exception | None:
         """Why not."""
         try:
-            self.reach()
+            self.reach(count)
         except (PcclError, OSError) as error:
             return error
         return None

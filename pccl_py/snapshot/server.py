@@ -18,6 +18,7 @@ from functools import partial
 
 from ..errors import PcclError
 from . import channel, limits, memory, messages
+from .ahead import RoomsAhead
 from .calls import Calls
 from .connections import Connection, told_of
 from .holding import Holding, Refusal
@@ -41,8 +42,8 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._holdings: dict[str, Holding] = {}
         self._connections: set[Connection] = set()
-        self._protection = Protection(self._holdings, self._attached, orphan_s)
         self._populating = Populating(self.calls)
+        self._protection = Protection(self._holdings, self._attached, orphan_s, RoomsAhead(self._populating))
         self._accepts_at = 0.0  # the listener is not looked at before; 0: it is
         self._over = False
         self._idle_since, self._orphan_s = time.monotonic(), orphan_s

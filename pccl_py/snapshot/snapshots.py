@@ -360,9 +360,18 @@ class Snapshots:
         self._open_only()
         fence.before_write()
         self._behind.settle(self._timeout_s)
-        return self._restoring.into(as_state(state), step, Fit(strict, parts, mapping))
+        known = as_state(state)
+        return self._restoring.into(known, step, Fit(strict, parts, mapping), lambda: self._count_of(known))
 
     load = restore  # as a source of `resume`
+
+    def _count_of(self, state: TrainState) -> int:
+        """Bytes of a snapshot of it, about. 0: it is none yet that could be taken."""
+        try:
+            return self._known.content(state, state.take(self._world)).plan.file_bytes
+        except Exception as error:  # of any part of the user's: restoring may be what it needs
+            logger.debug("what a snapshot will need is unknown: %s", error)
+            return 0
 
     def steps(self) -> list[int]:
         """All complete steps, rising: the newest, and the one before until another is begun."""

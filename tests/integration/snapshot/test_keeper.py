@@ -301,6 +301,33 @@ def test_two_starts_at_once_make_one_keeper() -> None:
     gone()
 
 
+def test_a_keeper_that_cannot_start_is_told_with_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "MODULE", "pccl_py.no_such_module")
+    begun = time.monotonic()
+    with pytest.raises(SnapshotError, match="cannot be started: it ended with status 1; .*no_such_module"):
+        buffers("run").attach()
+    assert time.monotonic() - begun < 20  # at once: not when it should have been there
+
+
+def test_what_starts_a_keeper_is_gone_when_it_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where another one is there sooner: a second keeper would come when the first has ended."""
+    there = buffers("run")
+    there.attach()
+    monkeypatch.setattr(launch, "find", lambda *told: None)  # it was not there yet
+    connects, connect = [0], launch.connect
+
+    def late(*told: Any) -> socket.socket | None:
+        connects[0] += 1
+        return None if connects[0] == 1 else connect(*told)
+
+    monkeypatch.setattr(launch, "connect", late)
+    monkeypatch.setattr(subprocess.Popen, "wait", None)  # its looks are too far apart
+    launch.find_or_start("run", "host", 30.0, 20.0).close()
+    assert connects[0] == 2
+    assert Path(f"/proc/self/task/{os.getpid()}/children").read_text().split() == []
+    there.close(free=True)
+
+
 def test_a_hostile_message_takes_no_other_trainers_snapshot() -> None:
     held = buffers("run")
     take(held, 1, values(1, COUNT))

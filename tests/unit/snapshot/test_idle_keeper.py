@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 from pccl_py.snapshot import messages, protection, standing
 from pccl_py.snapshot.control import Record
-from pccl_py.snapshot.member import RunMember
+from pccl_py.snapshot.member import AT_ONCE, IDLE_S, RunMember
 from pccl_py.snapshot.protection import Protection
 
 
@@ -86,3 +86,10 @@ def test_a_step_that_is_taken_again_is_told_to_the_others() -> None:
     assert [held.step for held in one.held()] == []
     one.forgotten("t", 5, lambda: None)
     assert [held.step for held in one.held()] == [6]
+
+
+def test_who_comes_does_not_wait_for_others_that_have_nothing_to_do() -> None:
+    member: Any = RunMember.__new__(RunMember)
+    member._coding = SimpleNamespace(expect=lambda said, capacities: False)
+    assert member._pause(None, False, [], []) == IDLE_S
+    assert member._pause(None, True, [], []) == AT_ONCE

@@ -127,7 +127,7 @@ def test_parities_are_part_of_what_a_state_needs(
                 assert f"with {parities >> 20} MiB for others' parities" in told.text
 
 
-@pytest.mark.parametrize("waits", [messages.AwaitCoded(5, 30.0), messages.Fetch(30.0)])
+@pytest.mark.parametrize("waits", [messages.AwaitCoded(5, 30.0), messages.Fetch(30.0, 0)])
 def test_who_waits_and_frees_what_it_waits_for_ends_itself_alone(
     listener: ShortOfDescriptors, waits: messages.Message
 ) -> None:

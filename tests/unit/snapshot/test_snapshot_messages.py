@@ -62,7 +62,7 @@ MESSAGES = st.one_of(
     st.builds(
         messages.Coded, step=step, losses=st.integers(0, 255), fault=text, parities=count, identical=count
     ),
-    st.builds(messages.Fetch, seconds=st.floats(0, 1e6)),
+    st.builds(messages.Fetch, seconds=st.floats(0, 1e6), bytes=count),
     st.builds(messages.Fetched, step=step),
     st.builds(
         messages.Refused, code=st.sampled_from(["gone", "none"]), text=text, needed=count, available=count
