@@ -212,7 +212,7 @@ class Communicator(Collectives, CodedCalls, Observed):
         self._finalizer()
 
     def rejoin(self, timeout: float | None = None) -> None:
-        """After Evicted, OutcomeUnknown or MasterLost: comes back as a new peer, with the same options.
+        """After Evicted, OutcomeUnknown, MasterLost or NoQuorumError: comes back as a new peer, as it came.
 
         Like a newcomer it waits for the next update_topology() of the others; then synchronize the shared
         state. When it raises, it may be called again.

@@ -143,7 +143,8 @@ class OutcomeUnknown(PcclError):
 
 
 class NoQuorumError(PcclError):
-    """A restarted master heard too few peers of the last view to go on without risking two runs."""
+    """A restarted master heard too few peers of the last view to go on without risking two runs. `rejoin()`
+    begins a new one there, with peers that are started again, and a checkpoint; the text has all ways."""
 
 
 class ProtocolError(PcclError):

@@ -185,14 +185,21 @@ void Master::on_others(Doubt others, Instant now) {
 // Nothing is known here of any member of this role.
 bool Master::unheard_of() const { return !stored_ && heard_.empty(); }
 
+namespace {
+constexpr const char* what_to_do =
+    "if the others are dead, start them again and call rejoin() here, which is a new run: load a checkpoint; "
+    "if they live, they may go on at another master: rejoin() there; with --state-dir or etcd a master needs "
+    "no majority";
+}  // namespace
+
 // Members of other roles came: so the run is older than this master. Where they are too few, it may go on at
 // another one, with all peers of this role: nobody begins a second one for them here.
 void Master::wait_for_others(Instant now) {
   listen_until_ = now + timing_.grace;
   if (others_ != Doubt::heard_too_few) return;
   const std::string text = std::string("no ") + name(role_) +
-                           " of the run came to the restarted master, and of its other peers too few: start "
-                           "the others again within reach, or begin a new run from a checkpoint";
+                           " of the run came to the restarted master, and of its other peers too few; " +
+                           what_to_do;
   for (const auto& [c, join] : std::exchange(early_joins_, {})) refuse(c, ErrorCode::no_quorum, text);
 }
 
@@ -226,9 +233,8 @@ bool Master::nobody_left(const View& base) const {
 void Master::suspend() {
   const auto& base = last_view();
   const auto here = islands_here(base).size(), all = islands_of(base).size();
-  const auto text =
-      "the restarted master heard only " + std::to_string(here) + " of " + std::to_string(all) +
-      " islands of the last view; start the others again within reach, or begin a new run from a checkpoint";
+  const auto text = "the restarted master heard only " + std::to_string(here) + " of " + std::to_string(all) +
+                    " islands of the last view; " + what_to_do;
   if (phase_ != Phase::suspended) emit(master_effect::Notice{text});
   phase_ = Phase::suspended;
   listen_until_ = never;

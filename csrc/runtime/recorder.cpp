@@ -98,10 +98,18 @@ void Recorder::identify(std::uint64_t run, PeerId peer, const std::string& islan
   set_text(island_at, island);
 }
 
+std::size_t Recorder::slot_of(std::uint64_t number) const {
+  return header_words + number % events_ * entry_words;
+}
+
 // An entry's number is taken away first and put back last; whoever has read a new word sees that it is away.
+// The ring is larger than the inner caches, and stores that miss them cost more than everything else here:
+// what an operation will write is fetched while the one before it writes.
 void Recorder::note(const Event& e) {
   if (!on()) return;
-  const auto slot = header_words + written_ % events_ * entry_words;
+  constexpr std::uint64_t ahead = 16;  // an operation between two peers notes nine
+  const auto slot = slot_of(written_);
+  __builtin_prefetch(words_ + slot_of(written_ + ahead), 1);
   const auto put = [&](std::size_t word, std::uint64_t value) {
     Word(words_[slot + word]).store(to_little(value), std::memory_order_release);
   };
@@ -130,7 +138,7 @@ Bytes Recorder::copy() const {
   const auto get = [&](std::size_t word) { return Word(words_[word]).load(std::memory_order_acquire); };
   for (std::size_t word = 0; word < header_words; ++word) add(get(word));
   for (std::size_t entry = 0; entry < events_; ++entry) {
-    const auto slot = header_words + entry * entry_words, begin = bytes;
+    const auto slot = slot_of(entry), begin = bytes;
     const auto number = get(slot);
     if (number == 0) continue;
     add(number);

@@ -73,6 +73,7 @@ class Recorder {
     Word(words_[word]).store(to_little(value), std::memory_order_relaxed);
   }
   void set_text(std::size_t word, const std::string& text);
+  std::size_t slot_of(std::uint64_t number) const;  // word at which the event after so many begins
 
   std::size_t events_;
   std::atomic<bool> paused_ = false;

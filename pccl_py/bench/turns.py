@@ -29,6 +29,7 @@ class Timed:
     correct: bool
     p99: float = 0.0
     p25: float = 0.0  # what others on the machine disturb least
+    rounds_p25: Sequence[float] = ()  # of each round, in their order
     to_result: float | None = None
     bytes_sent: float = 0.0
 
@@ -69,6 +70,7 @@ def take_turns(workers: Sequence[Worker], ways: Sequence[str], repeats: int) -> 
 def _timed(blocks: list[list[dict[str, Any]]], operations: int, correct: bool) -> Timed:
     """`blocks`: of each round, of each peer."""
     seconds, to_result = (_slowest(blocks, what) for what in ("seconds", "to_result"))
+    rounds = [percentile(_slowest([turn], "seconds"), 25) for turn in blocks]
     return Timed(
         seconds=statistics.median(seconds),
         cpu_seconds=sum(block["cpu"] for turn in blocks for block in turn) / operations,
@@ -76,6 +78,7 @@ def _timed(blocks: list[list[dict[str, Any]]], operations: int, correct: bool) -
         correct=correct,
         p99=percentile(seconds, 99),
         p25=percentile(seconds, 25),
+        rounds_p25=rounds,
         to_result=statistics.median(to_result) if to_result else None,
         bytes_sent=sum(block["bytes_sent"] for turn in blocks for block in turn) / operations,
     )

@@ -140,7 +140,7 @@ def _add_recorder(benches: Any) -> None:
     arguments.several_peers(bench, "2")
     arguments.sizes(bench, "1K,64K,16M")
     arguments.path(bench)
-    arguments.count(bench, "--repeats", recorder.REPEATS, "operations per size")
+    arguments.repeats(bench)
 
 
 def _recorder(args: argparse.Namespace) -> Iterator[Row]:

@@ -176,6 +176,7 @@ def test_recorder() -> None:
     (row,) = bench("recorder", "--sizes", "1K", "--repeats", "10")
     check_measures(row)
     assert row["cost"] == pytest.approx(row["p25_seconds"] / row["unrecorded_p25_seconds"] - 1)
+    assert row["cost_spread"] >= 0
 
 
 def test_concurrent() -> None:
