@@ -52,9 +52,8 @@ class LocalLevel:
         self.holds = Holds()
         self._void: set[int] = set()  # steps that are there and cannot be loaded, the same on all ranks
         self._agains = self._gcs = 0
-        self._known: set[int] = (
-            set()
-        )  # all steps that exist, as far as this rank has heard, and some that did
+        # All steps that exist, as far as this rank has heard, and some that did.
+        self._known: set[int] = set()
         self._held = ExitStack()
         self._changing = threading.RLock()
         self._present: dict[int, Path] = {}  # of a leader: steps that are whole, as far as its folder goes
