@@ -17,32 +17,41 @@ class Ahead:
     def __init__(self) -> None:
         self.wanted = True
         self._over = threading.Event()
+        self._lock = threading.Lock()  # a descriptor that comes too late is nobody's: it is closed
         self._fd = -1
 
     def filled(self, fd: int, refusal: Refusal | None) -> None:
-        if self.wanted and refusal is None:
-            self._fd = fd
-        else:
+        with self._lock:
+            wanted = self.wanted and refusal is None
+            if wanted:
+                self._fd = fd
+        if not wanted:
             os.close(fd)
         self._over.set()
 
     def give_up(self) -> None:
-        self.wanted = False
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
+        fd = self._last_fd()
+        if fd >= 0:
+            os.close(fd)
 
     def take(self, count: int, timeout_s: float) -> int:
         """A descriptor of so many bytes with all their pages, the caller's; -1: there was no memory."""
-        if not self._over.wait(timeout_s) or self._fd < 0:
-            self.wanted = False
+        self._over.wait(timeout_s)
+        fd = self._last_fd()
+        if fd < 0:
             return -1
         try:
-            memory.resize(self._fd, count)
+            memory.resize(fd, count)
         except OSError:
-            os.close(self._fd)
+            os.close(fd)
             return -1
-        return self._fd
+        return fd
+
+    def _last_fd(self) -> int:
+        with self._lock:
+            self.wanted = False
+            fd, self._fd = self._fd, -1
+        return fd
 
 
 class RoomsAhead:

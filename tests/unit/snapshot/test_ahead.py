@@ -71,6 +71,16 @@ def test_what_nobody_wants_any_more_is_freed(filled: bool) -> None:
     assert room.take(COUNT, 0.01) == -1
 
 
+def test_what_comes_too_late_is_freed() -> None:
+    ahead, calls = rooms()
+    before = descriptors()
+    ahead.expect("t", COUNT)
+    room = ahead.pop("t")
+    assert room is not None and room.take(COUNT, 0.0) == -1
+    run_until_filled(calls, room)
+    assert descriptors() == before
+
+
 def test_where_there_is_no_memory_it_is_made_when_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     ahead, _ = rooms()
     monkeypatch.setattr(memory, "available", lambda: COUNT - 1)
@@ -91,7 +101,7 @@ def test_a_trainer_that_waits_for_what_it_lost_has_room_ahead() -> None:
         protection=protection, calls=SimpleNamespace(ask=lambda question: question())
     )
     fd = Bringing(coding)._room("t", COUNT)
-    assert fd == room._fd and os.fstat(fd).st_size == COUNT
+    assert os.fstat(fd).st_size == COUNT and memory.held(fd) == COUNT
     os.close(fd)
 
     protection.fetch("t", messages.Fetch(30.0, COUNT), said.append)
