@@ -71,13 +71,22 @@ def test_what_nobody_wants_any_more_is_freed(filled: bool) -> None:
     assert room.take(COUNT, 0.01) == -1
 
 
-def test_what_comes_too_late_is_freed() -> None:
+@pytest.mark.parametrize("just_then", [False, True])
+def test_what_comes_too_late_is_freed(just_then: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     ahead, calls = rooms()
     before = descriptors()
     ahead.expect("t", COUNT)
     room = ahead.pop("t")
-    assert room is not None and room.take(COUNT, 0.0) == -1
-    run_until_filled(calls, room)
+    assert room is not None
+    if just_then:
+        run_until_filled(calls, room)
+        monkeypatch.setattr(room._over, "wait", lambda timeout_s: False)
+    else:
+        assert room.take(COUNT, 0.0) == -1
+        run_until_filled(calls, room)
+    fd = room.take(COUNT, 0.0)
+    if fd >= 0:  # it came as the wait was over
+        os.close(fd)
     assert descriptors() == before
 
 
