@@ -30,7 +30,7 @@ SECONDS = 300
 
 PARTS = ("alone", "coded", "training", "lost", "link")
 # Memory that each takes at most, in states of `size`, and beside them.
-NEEDS = {"alone": 5, "coded": 20, "training": 0, "lost": 40, "link": 16}
+NEEDS = {"alone": 5, "coded": 20, "training": 0, "lost": 34, "link": 16}
 BESIDE = 1 << 30
 
 

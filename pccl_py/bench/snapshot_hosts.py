@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -30,20 +31,23 @@ class Hosts:
         self._trainers.append(trainer)
         return trainer
 
-    def kill(self, trainer: Worker) -> None:
-        """With its keeper, at the same moment."""
+    def kill(self, trainer: Worker) -> float:
+        """With its keeper, at the same moment, which is returned, on the system's clock: not when they have
+        given back their memory, and are gone. `bury` it then."""
         keeper = trainer.call("keeper")
+        killed = time.monotonic()
         os.kill(keeper, signal.SIGKILL)
-        self._end(trainer)
+        trainer.signal(signal.SIGKILL)
+        return killed
 
-    def _end(self, trainer: Worker) -> None:
+    def bury(self, trainer: Worker) -> None:
         self._trainers.remove(trainer)
         self._crew.end(trainer)
 
     def end(self) -> None:
         """Trainers first: they would replace a keeper that is killed, and hand it their snapshots."""
         for trainer in list(self._trainers):
-            self._end(trainer)
+            self.bury(trainer)
         for socket in ask.sockets():
             with suppress(PcclError, OSError):
                 told = ask.summary(socket)

@@ -41,12 +41,12 @@ def measure(size: int, repeats: int) -> Iterator[Figure]:
         for _ in range(repeats):
             successor = place.start(0, net.namespaces[at])
             successor.call("make", size=size, within=WITHIN_S)
-            killed = time.monotonic()
-            place.kill(trainers[0])
+            killed = place.kill(trainers[0])
+            place.bury(trainers[0])
             decoded.append(_until_decoded(0) - killed)
             time.sleep(SETTLED * size / LINK + 1 + PAUSE_MS / 1e3)  # the others code anew what they have
             successor.send("restore", address=address, parity=PARITY, insecure=True)
-            each(trainers[1:], "admit", count=PEERS)
+            each(trainers[1:], "admit")
             found = successor.receive(WITHIN_S)
             restored.append(found["ended"] - found["begun"])
             right &= found["step"] == 1 and successor.call("digest") == digests[0]

@@ -4,7 +4,6 @@ had, and a successor on a host without a keeper, whose process is up and waits, 
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterator
 
 from .crew import Crew, Worker, each
@@ -19,8 +18,13 @@ WITHIN_S = 180.0
 
 
 def measure(size: int, repeats: int, transport: str) -> Iterator[Figure]:
-    """From the kill, when the successor begins as well, to the last byte in its tensors. `size`: of the
-    state of each trainer; one at a time has it, that memory suffices."""
+    """From the kill, when the successor begins as well, to the last byte in its tensors.
+
+    `size`: of the state of each trainer. In memory, so that six of them fit: of each host the buffer with its
+    snapshot, and twice a fifth of that for parities. Trainers give up their tensors once they took it (their
+    digests stay), and the pages of the other buffer, which only a next snapshot would write. On top of that
+    come the successor's tensors, what is decoded, and its way to the successor's keeper.
+    """
     seconds, joined, right = [], [], True
     with Crew() as crew, hosts(crew, transport) as place:
         master, about = start_master(crew)
@@ -30,10 +34,10 @@ def measure(size: int, repeats: int, transport: str) -> Iterator[Figure]:
         for turn in range(repeats):
             successor = place.start(turn, master.pid)
             successor.call("make", size=size, within=WITHIN_S)
-            place.kill(trainers[turn])
-            killed = time.monotonic()
+            killed = place.kill(trainers[turn])
             successor.send("restore", address=about["address"], parity=PARITY)
-            each(trainers[:turn] + trainers[turn + 1 :], "admit", count=PEERS)
+            place.bury(trainers[turn])
+            each(trainers[:turn] + trainers[turn + 1 :], "admit")
             found = successor.receive(WITHIN_S)
             seconds.append(found["ended"] - killed)
             joined.append(found["joined"] - killed)
@@ -54,4 +58,5 @@ def take_in_turn(trainer: Worker, size: int) -> list[int]:
     assert trainer.call("take", step=1, within=WITHIN_S)["right"]
     found: list[int] = trainer.call("digest")
     trainer.call("drop")
+    trainer.call("drop_spare")
     return found

@@ -3,6 +3,9 @@ failure domain of its own, as on a host of its own."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import mmap
 import os
 import time
 import zlib
@@ -136,16 +139,15 @@ class CodedTrainer:
         info = self.snapshots.restore(self._state)
         return {"begun": begun, "joined": joined, "ended": time.monotonic(), "step": info.step}
 
-    def admit(self, count: int) -> None:
-        """Goes on, as a training does, until one trainer is gone and so many are there again."""
+    def admit(self) -> None:
+        """Goes on, as a training does, until somebody new is there."""
         assert self._comm is not None
-        until = time.monotonic() + CONNECT_S
-        for there in (False, True):
-            while (self._comm.world_size >= count) is not there:
-                if time.monotonic() > until:
-                    raise WorkerFailed(f"{count} trainers are not there within {CONNECT_S:g} s")
-                self._comm.update_topology()
-                time.sleep(0.005)
+        before, until = {peer.id for peer in self._comm.peers()}, time.monotonic() + CONNECT_S
+        while {peer.id for peer in self._comm.peers()} <= before:
+            if time.monotonic() > until:
+                raise WorkerFailed(f"nobody has come within {CONNECT_S:g} s")
+            self._comm.update_topology()
+            time.sleep(0.005)
 
     def is_coded(self, step: int) -> bool:
         """Waits until its keeper has a part of a generation with that step."""
@@ -169,8 +171,20 @@ class CodedTrainer:
         return own + sum(shared.values())
 
     def drop(self) -> None:
-        """The state."""
+        """The state; and its memory, which the allocator would keep."""
         self._held, self._state = nn.ParameterList(), TrainState(rng=False)
+        gc.collect()
+        with suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+    def drop_spare(self) -> None:
+        """The pages of the buffer that the next snapshot would be written to: it stays, and is empty."""
+        keeper = self.snapshots._buffers.keeper
+        assert keeper is not None and keeper.kept, "take() first"
+        slot = 1 - keeper.kept[0].slot
+        if keeper.buffers[slot] >= 0:
+            with mmap.mmap(keeper.buffers[slot], keeper.capacities[slot]) as mapped:
+                mapped.madvise(mmap.MADV_REMOVE)
 
     def cpu(self) -> float:
         return time.process_time()
