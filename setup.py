@@ -1,8 +1,8 @@
 """How the C++ is built; everything else about the project is said in pyproject.toml.
 
     python setup.py build_ext --inplace
-    python setup.py build_tests [--sanitize address|coverage|thread|none] [--jobs N]
-                                 [--target aarch64] [--only kernels]
+    python setup.py build_tests [--sanitize address|coverage|thread|libfuzzer|none] [--jobs N]
+                                 [--target aarch64] [--only kernels|fuzz|libfuzzer]
 
 Objects live in build/objects-<flavour> whoever asked for them (pip included), and only what changed is
 compiled again: an object is current while its command is the same and it is younger than its source and every
@@ -53,6 +53,9 @@ COMPILE_FLAGS = {
     "coverage": "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer "
     "-fsanitize-coverage=trace-pc,trace-cmp".split(),
     "thread": "-O1 -g -fsanitize=thread -D_GLIBCXX_ASSERTIONS".split(),
+    # Of clang. Its warnings are of what g++'s own headers do.
+    "libfuzzer": "-O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all "
+    "-fno-omit-frame-pointer -Wno-deprecated-declarations".split(),
 }
 # Tests' own sources: most are run once, soon after they are compiled. The simulator runs for long.
 QUICK_FLAGS = {"none": ["-O1"]}
@@ -61,6 +64,7 @@ LINK_FLAGS = {
     "address": ["-fsanitize=address,undefined"],
     "coverage": ["-fsanitize=address,undefined"],
     "thread": ["-fsanitize=thread"],
+    "libfuzzer": ["-fsanitize=fuzzer,address,undefined"],
 }
 
 # Files of csrc/kernels by the end of their name: which machine compiles them, and with what. Everything else
@@ -83,14 +87,18 @@ FUZZED = [
     "runtime/describe", "runtime/exchange", "runtime/make_executor", "runtime/plan_choice",
     "runtime/run_record",
 ]  # fmt: skip
-# Parts of the C++ tests that need few rooms: these folders of csrc, and these tests beside main.cpp.
+MAIN = "tests/cpp/main.cpp"
+DECODERS = [f"fuzz/{what}.cpp" for what in ("target", "machines", "messages", "records", "streams")]
+# Parts of the C++ tests that need few rooms: what has main(), these folders of csrc, and these tests.
 PARTS = {
-    "all": ([""], ["*.cpp"]),
+    "all": (MAIN, [""], ["*.cpp"]),
     "kernels": (
+        MAIN,
         ["base/", "kernels/", "erasure/"],
         [f"test_{what}*.cpp" for what in ("kernels", "quantize", "galois", "crc32", "erasure")],
     ),
-    "fuzz": (FUZZED, ["test_fuzz.cpp", "fuzz/*.cpp", "household.cpp"]),
+    "fuzz": (MAIN, FUZZED, ["test_fuzz.cpp", "fuzz/*.cpp", "household.cpp"]),
+    "libfuzzer": ("tests/fuzz/libfuzzer.cpp", FUZZED, [*DECODERS, "household.cpp"]),
 }
 
 
@@ -236,9 +244,9 @@ class BuildExtension(build_ext):
 class BuildTests(Command):
     description = "build the C++ tests into build/tests-<sanitizer>/pccl_tests"
     user_options = [
-        ("sanitize=", None, "address (with undefined), coverage (for fuzzing), thread or none (the default)"),
+        ("sanitize=", None, "address (with undefined), coverage or libfuzzer, thread, or none (the default)"),
         ("target=", None, "another machine, such as aarch64: build/tests-<target>-<sanitizer>/pccl_tests"),
-        ("only=", None, "a part of the tests, in a folder of its own: kernels or fuzz"),
+        ("only=", None, "a part of the tests, in a folder of its own: kernels, fuzz or libfuzzer"),
         ("jobs=", "j", "how many compilers at a time (default: one per core)"),
     ]
 
@@ -263,8 +271,8 @@ class BuildTests(Command):
         build = Build(self.sanitize, self.jobs, self.target)
         part = "" if self.only == "all" else f"-{self.only}"
         target = ROOT / "build" / f"tests-{build.name}{part}" / "pccl_tests"
-        rooms, patterns = PARTS[self.only]
-        tests = sorted({"tests/cpp/main.cpp"}.union(*(find("tests/cpp", pattern) for pattern in patterns)))
+        main, rooms, patterns = PARTS[self.only]
+        tests = sorted({main}.union(*(find("tests/cpp", pattern) for pattern in patterns)))
         sources = [s for s in core_sources(self.target) if s.startswith(tuple(f"csrc/{r}" for r in rooms))]
         with build.locked():
             units = [build.unit(source) for source in sources]

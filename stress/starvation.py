@@ -34,11 +34,14 @@ class Starvation:
             del self._times[0], self._waits[0]
 
     def since(self, t: float) -> float:
-        """Seconds, of the process that waited longest since then."""
+        """Seconds, of the process that waited longest since then: no more than have gone by, however many of
+        its threads waited at the same time."""
         if not self._times:
             return 0.0
-        before = self._waits[max(0, bisect_right(self._times, t) - 1)]
-        return max((after - before.get(pid, 0.0) for pid, after in self._waits[-1].items()), default=0.0)
+        first = max(0, bisect_right(self._times, t) - 1)
+        before, after = self._waits[first], self._waits[-1]
+        longest = max((waited - before.get(pid, 0.0) for pid, waited in after.items()), default=0.0)
+        return min(longest, self._times[-1] - self._times[first])
 
 
 class Patience:

@@ -129,7 +129,7 @@ bool Master::probe_first(Instant now) {
     for (const auto peer : std::set(at_boundary_)) fail_boundary(peer, ErrorCode::order, text);
     return true;
   }
-  probing_.emplace();
+  probing_ = Probing{};
   probing_->milliseconds = std::clamp(longest, limits::probe_ms_min, limits::probe_ms_max);
   for (const auto& group : group_rings()) {
     if (group.ring.size() > 1) probing_->groups.push_back(group);

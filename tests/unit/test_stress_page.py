@@ -103,6 +103,19 @@ def test_starvation_is_remembered_for_as_long_as_it_excuses(monkeypatch: pytest.
     assert starvation.since(9.0) == 150.0
 
 
+def test_threads_that_wait_at_the_same_time_excuse_no_more_than_that_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was promised within 20 s was excused for 60, in which the run ended as a hang."""
+    waited = [0.0]
+    monkeypatch.setattr("stress.starvation.waited_s", lambda pid: waited[0])
+    starvation = Starvation()
+    starvation.look([1], 0.0)
+    waited[0] = 4 * 10.0  # four threads
+    starvation.look([1], 12.0)
+    assert starvation.since(0.0) == 12.0
+
+
 def test_a_wait_is_over_later_where_others_have_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """A soak at nice 10 beside compilers was called a hang after 40 s, of which it had cores for few."""
     waited = {1: 5.0, 2: 7.0}
