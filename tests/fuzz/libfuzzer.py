@@ -1,7 +1,7 @@
 """Decoders in C++ under clang's libFuzzer: `python -m tests.fuzz.libfuzzer PROGRAM --seconds S`.
 
 PROGRAM is what `setup.py build_tests --sanitize libfuzzer --only libfuzzer` builds. Each decoder begins with
-its corpus, tests/corpus; what takes a new way stays in build/libfuzzer until the next time, and what fails
+its corpus, tests/corpus, and with valid inputs that are drawn; what takes a new way stays in build/libfuzzer until the next time, and what fails
 is there, too. Exit status 0: no decoder did what it must not.
 """
 
@@ -43,10 +43,13 @@ def _fuzz(program: Path, name: str, seconds: int) -> int:
     found.mkdir(parents=True, exist_ok=True)
     for number, line in enumerate(_corpus(name)):
         (found / f"kept-{number}").write_bytes(bytes.fromhex(line))
+    named = os.environ | {"PCCL_FUZZ_TARGET": name}
+    seeding = named | {"PCCL_FUZZ_SEEDS": str(found)}
+    subprocess.run([program], env=seeding, capture_output=True, check=True, timeout=BESIDE_S)
     words = [f"-max_total_time={seconds}", f"-max_len={BYTES_MAX}", "-timeout=20", "-print_final_stats=1"]
     done = subprocess.run(
         [program, *words, f"-artifact_prefix={folder}/", found],
-        env=os.environ | {"PCCL_FUZZ_TARGET": name},
+        env=named,
         capture_output=True,
         text=True,
         errors="replace",
