@@ -1,8 +1,8 @@
 """Decoders in C++ under clang's libFuzzer: `python -m tests.fuzz.libfuzzer PROGRAM --seconds S`.
 
 PROGRAM is what `setup.py build_tests --sanitize libfuzzer --only libfuzzer` builds. Each decoder begins with
-its corpus, tests/corpus, and with valid inputs that are drawn; what takes a new way stays in build/libfuzzer until the next time, and what fails
-is there, too. Exit status 0: no decoder did what it must not.
+its corpus, tests/corpus, and with valid inputs that are drawn; what takes a new way stays in build/libfuzzer
+until the next time, and what fails is there, too. Exit status 0: no decoder did what it must not.
 """
 
 from __future__ import annotations
