@@ -5,12 +5,13 @@ Each has `add_parser(subparsers)` and `run(args) -> int`, the exit status.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from ..errors import PcclError, UsageError
-from .failures import Parser, WrongArguments, command_of, tell, tell_json
+from .failures import Parser, WrongArguments, command_of, nobody_reads, tell, tell_json
 
 # In the order of the help. Its module is the name, with _ for -.
 COMMANDS = {
@@ -27,7 +28,8 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0, 1 for a failure, 2 for wrong arguments. How failures are told, `failures` says."""
+    """The exit status: 0, 1 for a failure, 2 for wrong arguments, 141 where nobody reads on (`| head`). How
+    failures are told, `failures` says."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(prog="python -m pccl_py", description="Peers that come and go.")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -39,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             subparsers.add_parser(command, help=about)
     try:
         args = parser.parse_args(words)
-        return int(import_module(f".{args.command}", __name__).run(args))
+        status = int(import_module(f".{args.command}", __name__).run(args))
+        sys.stdout.flush()
+        return status
     except WrongArguments as wrong:
         if "--json" in words:
             tell_json(wrong.command or named or "", UsageError.__name__, wrong.text)
@@ -47,6 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PcclError as error:
         tell(command_of(args), error, as_json=getattr(args, "json", False))
         return 2 if isinstance(error, UsageError) else 1
+    except BrokenPipeError:
+        if not nobody_reads():
+            raise
+        return 128 + signal.SIGPIPE
     except Exception as error:  # ours: its trace is for us
         if getattr(args, "json", False):
             tell_json(command_of(args), type(error).__name__, str(error))

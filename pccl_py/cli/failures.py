@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import select
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 
@@ -35,6 +38,20 @@ def tell(command: str, error: Exception, *, as_json: bool) -> None:
 
 def tell_json(command: str, kind: str, text: str) -> None:
     print(json.dumps({"error": text, "kind": kind, "command": command}), flush=True)
+
+
+def nobody_reads() -> bool:
+    """Whether stdout is a pipe whose other end was closed, as `| head` does; then it goes nowhere from now
+    on, also what is flushed at the end."""
+    looking = select.poll()
+    with suppress(OSError, ValueError):  # there is no such file
+        looking.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in looking.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    return True
 
 
 def command_of(args: argparse.Namespace) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,33 @@ def test_what_was_not_expected_is_told_too_and_keeps_its_trace(
         main(["config", "--json"])
     found = json.loads(capsys.readouterr().out)
     assert found == {"error": "of ours", "kind": "ZeroDivisionError", "command": "config"}
+
+
+BROKEN = """
+import sys, types
+from pccl_py import cli
+def run(args):
+    raise BrokenPipeError("a socket of ours")
+command = types.SimpleNamespace(add_parser=lambda commands: commands.add_parser("config"), run=run)
+cli.import_module = lambda name, package: command
+sys.exit(cli.main(["config"]))
+"""
+
+
+def test_whoever_reads_may_have_enough() -> None:
+    """`ckpt diff | head` ended with a trace."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "pccl_py", "config"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_another_pipe_that_breaks_is_a_fault() -> None:
+    command = [sys.executable, "-c", BROKEN]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "BrokenPipeError: a socket of ours" in done.stderr
 
 
 FULL = """
