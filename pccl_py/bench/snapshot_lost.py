@@ -20,7 +20,7 @@ WITHIN_S = 180.0
 def measure(size: int, repeats: int, transport: str) -> Iterator[Figure]:
     """From the kill, when the successor begins as well, to the last byte in its tensors.
 
-    `size`: of the state of each trainer. In memory, so that six of them fit: of each host the buffer with its
+    `size`: of the state of each trainer. In memory, as little as can be: of each host the buffer with its
     snapshot, and twice a fifth of that for parities. Trainers give up their tensors once they took it (their
     digests stay), and the pages of the other buffer, which only a next snapshot would write. On top of that
     come the successor's tensors, what is decoded, and its way to the successor's keeper.
