@@ -72,7 +72,7 @@ TEST(schedules) {
   for (const auto& rule : numbered_rules())
     if (rule.name == word("PCCL_SIM_WITHOUT")) rules.*rule.rule = false;
   const auto only = word("PCCL_SIM_FLAVOUR");
-  const auto schedules = number("PCCL_SIM_SCHEDULES", 6000);
+  const auto schedules = number("PCCL_SIM_SCHEDULES", 12000);
   const bool one = !word("PCCL_SIM_SEED").empty();
   const auto first = number("PCCL_SIM_SEED", 1);
   for (const auto& flavour : flavours()) {
