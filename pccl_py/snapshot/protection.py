@@ -216,11 +216,13 @@ class Protection:
         self.look()
 
     def drop(self, over: list[str], elsewhere: list[str]) -> None:
-        """Copies that are for nobody: their trainers have freed theirs, or go on elsewhere."""
+        """Copies that are for nobody: their trainers have freed theirs, or go on elsewhere. A keeper that was
+        started for a successor has nothing yet either, and stays: its trainer is about to come.
+        """
         for trainer in (*over, *elsewhere):
             if trainer not in self.attached() and trainer in self.holdings:
                 self._drop(trainer)
-        self.emptied |= bool(over) and not self.holdings
+        self.emptied |= bool(over or self.freed) and not self.holdings
 
     def spoil(self, lane: Lane) -> None:
         """Its bytes are damaged. A trainer that is there goes on, and takes its next one; what is newer than

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pccl_py import Communicator, Config
+from pccl_py import Communicator, Config, OpInfo
 from tests.threads import in_threads
 
 # Quick to notice what is dead; slow enough for a busy machine.
@@ -30,6 +30,13 @@ def together(
             return play(comm, index)
 
     return in_threads([partial(member, index) for index in range(count)], limit_s)
+
+
+def assert_sent(info: OpInfo, wanted: float) -> None:
+    """Bytes, to a hundredth. An operation that began anew, as where the machine stood still for so long that
+    connections were given up, has sent some of it before.
+    """
+    assert wanted * 0.99 <= info.bytes_sent <= wanted * 1.01 * info.attempts, info
 
 
 # What a peer in a process starts with: `python -c PEER + "..."  ADDRESS`; it says what it does, line by line.

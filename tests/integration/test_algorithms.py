@@ -13,7 +13,7 @@ from pccl_py.arguments import ALGORITHMS
 from pccl_py.tensors import DTYPE_CODES
 
 from .exact import OPS, assert_equal, contribution, expected
-from .peers import together
+from .peers import assert_sent, together
 
 KIB = 1 << 10
 algorithms = pytest.mark.parametrize("algorithm", ["auto", "ring", "direct", "exchange", "two-level"])
@@ -64,7 +64,7 @@ def test_sizes_and_alignments(master: Master, peers: int, algorithm: Any, count:
         assert len(info.contributors) == peers
         if count >= 16 * KIB:  # 16 Ki elements are the most that one hop may be taken for
             wanted = whole if small and count == 16 * KIB else fewest
-            assert info.bytes_sent == pytest.approx(wanted, rel=0.01)
+            assert_sent(info, wanted)
 
 
 @worlds

@@ -12,7 +12,7 @@ from pccl_py import Communicator, Master, OpInfo
 from pccl_py.tensors import DTYPE_CODES
 
 from .exact import OPS, assert_equal, contribution, expected
-from .peers import together
+from .peers import assert_sent, together
 
 
 @pytest.mark.parametrize("peers", [1, 2, 3])
@@ -49,7 +49,7 @@ def test_sizes_and_alignments(master: Master, peers: int, count: int) -> None:
     assert {len(info.contributors) for info in infos} == {peers}
     if count >= 1 << 16:
         for info in infos:
-            assert info.bytes_sent == pytest.approx(2 * (peers - 1) / peers * 4 * count, rel=0.01)
+            assert_sent(info, 2 * (peers - 1) / peers * 4 * count)
 
 
 def test_a_list_is_one_operation(master: Master) -> None:

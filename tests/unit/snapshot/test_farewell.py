@@ -62,3 +62,18 @@ def test_what_an_orphan_held_is_freed_for_all(tmp_path: Path) -> None:
         server._look_at_clocks()
         assert server._protection.freed == {"t"} and not server._holdings
         server.close()
+
+
+@pytest.mark.parametrize("freed", [True, False])
+def test_the_last_copy_goes_where_its_trainer_is(tmp_path: Path, freed: bool) -> None:
+    """A keeper whose own trainer has freed its snapshot ends with it; another one waits for its trainer."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        server = Server(listening, "run", "host", 60.0)
+        server._holdings["of another"] = Holding("of another")
+        if freed:
+            server._protection.freed.add("own")
+        server._protection.drop([], ["of another"])
+        server._look_at_clocks()
+        assert server._over is freed and not server._holdings
+        server.close()
