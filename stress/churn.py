@@ -78,11 +78,7 @@ def run_churn(plan: ChurnPlan, report: Report) -> Report:
     with Scene(report, plan.hang_s, plan.keep, **more) as scene, ExitStack() as exit_:
         churn = Churn(plan, scene)
         exit_.callback(churn.close)
-        try:
-            churn.run()
-        except Hang as hang:
-            churn.promises.check(hang.at)  # one that was broken before is told of, too
-        churn.close_ledger(float("inf"))
+        churn.to_its_end()
         report.more |= churn.results()
         for text in scene.history.resources.leaks():
             report.leak(text)
@@ -109,6 +105,16 @@ class Churn:
         self._started_at: dict[Child, float] = {}
         self._closed_at = time.monotonic()
         self._troubles = [kind(self) for kind in plan.troubles]
+
+    def to_its_end(self) -> None:
+        """Also to a hang: what the peers said last was not heard by then, and is held against nobody."""
+        try:
+            self.run()
+        except Hang as hang:
+            self.promises.check(hang.at)  # one that was broken before is told of, too
+            self._close_what_is_old(hang.at)
+        else:
+            self.close_ledger(float("inf"))
 
     def run(self) -> None:
         scene, plan = self.scene, self._plan
@@ -224,7 +230,7 @@ class Churn:
         self._make_up(now)
         if now > self._closed_at + 1:
             self._closed_at = now
-            self.close_ledger(now - CLOSE_AFTER_S - self.scene.starvation.since(now - CLOSE_AFTER_S))
+            self._close_what_is_old(now)
             self.scene.joins.settle(now - 1)
 
     def _begin(self, fault: Fault, now: float) -> None:
@@ -321,6 +327,9 @@ class Churn:
         for armed in self._armed:
             if armed.actor is actor and armed.at is None and armed.fault.after_operation is not None:
                 armed.at = at + armed.fault.after_operation * self._window_s
+
+    def _close_what_is_old(self, now: float) -> None:
+        self.close_ledger(now - CLOSE_AFTER_S - self.scene.starvation.since(now - CLOSE_AFTER_S))
 
     def close_ledger(self, before: float) -> None:
         scene = self.scene

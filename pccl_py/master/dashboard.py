@@ -82,6 +82,7 @@ class Dashboard:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = AT_ONCE_MAX  # who comes beyond these would knock again after a second
 
     def __init__(self, address: tuple[str, int], master: Reporting, *, check_host: bool) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET

@@ -10,7 +10,7 @@ from ..records import Record
 from ..scene import Actor
 from .trouble import Trouble
 
-MEMBERS_S = 20.0  # until all that came are members
+MEMBERS_S = 10.0  # until all that came are members: who never is, breaks this before he counts as hung
 STAYS_S = (0.2, 1.5)
 
 

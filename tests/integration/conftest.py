@@ -14,14 +14,16 @@ from stress.net import Emulator, NoEmulator
 from stress.net.build import program
 
 from .emulated import Inside
-from .peers import QUICK
+from .peers import QUICK, STEADY
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def master() -> Iterator[Master]:
-    with Master(config=QUICK) as running:
+def master(request: pytest.FixtureRequest) -> Iterator[Master]:
+    """Patient: the machine may stand still in any test. Where it is about peers that do, it is quick."""
+    stops_peers = request.node.get_closest_marker("stops_peers") is not None
+    with Master(config=QUICK if stops_peers else STEADY) as running:
         yield running
 
 

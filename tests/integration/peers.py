@@ -13,6 +13,8 @@ from tests.threads import in_threads
 QUICK = Config(heartbeat_ms=100, heartbeats_missed_max=10)
 # Takes no busy machine's pauses for a death.
 PATIENT = Config(heartbeat_ms=300, heartbeats_missed_max=40)
+# For tests in which nobody is silent.
+STEADY = Config(heartbeat_ms=100, heartbeats_missed_max=100)
 # Gives up soon where no master answers.
 IMPATIENT = Config(heartbeat_ms=100, heartbeats_missed_max=10, master_lost_ms=300)
 
@@ -26,7 +28,7 @@ def together(
     """
 
     def member(index: int) -> Any:
-        with Communicator(address, min_islands=count, config=QUICK, **options) as comm:
+        with Communicator(address, min_islands=count, config=STEADY, **options) as comm:
             return play(comm, index)
 
     return in_threads([partial(member, index) for index in range(count)], limit_s)

@@ -89,6 +89,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.stops_peers
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_an_island_is_started_again_at_once(master: Master, spawn: Spawn, how: signal.Signals) -> None:
     """Killed or stopped, it is still a member when it comes again under its name."""
@@ -123,6 +124,7 @@ say("sum", array[0])
 """
 
 
+@pytest.mark.stops_peers
 def test_whoever_was_stopped_at_the_door_knocks_again(master: Master, spawn: Spawn) -> None:
     def until_there_wait(count: int) -> None:
         deadline = time.monotonic() + 30
@@ -168,6 +170,7 @@ comm.barrier()  # until the other one has seen it
 """
 
 
+@pytest.mark.stops_peers
 def test_an_evicted_peer_learns_why(master: Master, spawn: Spawn) -> None:
     stopped = spawn("-c", PEER + STOPPED, master.address, stdin=subprocess.PIPE)
     with Communicator(master.address, min_islands=2, config=QUICK) as comm:

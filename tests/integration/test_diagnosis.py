@@ -114,6 +114,7 @@ def rows_by_peer(rows: list[dict[str, Any]], name: str) -> dict[int, list[dict[s
     return found
 
 
+@pytest.mark.stops_peers
 def test_dumps_of_a_killed_run_merge(master: Master, spawn: Spawn, tmp_path: Path) -> None:
     config = Config(heartbeat_ms=100, heartbeats_missed_max=10, trace_dir=str(tmp_path))
     source = PEER + (

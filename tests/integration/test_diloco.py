@@ -174,6 +174,7 @@ def test_interrupted_peer_costs_the_others_no_window(spawn: Spawn, master: Maste
     np.testing.assert_allclose(end["theta"], reference(members, 1000)[:50], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.stops_peers
 @pytest.mark.deadline(100)
 def test_stopped_peer_is_evicted_and_comes_back_by_itself(spawn: Spawn, master: Master) -> None:
     windows = 45

@@ -112,6 +112,7 @@ say("back", comm.rank, comm.world_size, state.tensors["x"][0], state.revision)
 """
 
 
+@pytest.mark.stops_peers
 def test_rejoin_after_eviction(master: Master, spawn: Spawn) -> None:
     """A peer that is stopped for longer than its heartbeats may fail is told, and comes back as a new one."""
 

@@ -303,6 +303,7 @@ def survive(master: Master, victim: Any, kind: str, stop: signal.Signals) -> lis
     return results[:2]
 
 
+@pytest.mark.stops_peers
 @pytest.mark.parametrize("kind", ["cma", "shm"])
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_peer_costs_one_repetition(
