@@ -135,6 +135,7 @@ def _live(
     try:
         die_with_parent(parent)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends this process
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.dup2(asks, 0)
         os.dup2(2, 1)
         os.dup2(tells, 3)

@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
-from ..errors import PcclError
-from ..snapshot import ask
+from ..snapshot import launch
 from .crew import Crew, Worker
 from .snapshot_trainer import CodedTrainer
 
@@ -48,11 +48,24 @@ class Hosts:
         """Trainers first: they would replace a keeper that is killed, and hand it their snapshots."""
         for trainer in list(self._trainers):
             self.bury(trainer)
-        for socket in ask.sockets():
-            with suppress(PcclError, OSError):
-                told = ask.summary(socket)
-                if told is not None:
-                    os.kill(told.pid, signal.SIGKILL)
+        while keepers := _keepers_in(self._place):  # one that just begins forks once more
+            for keeper in keepers:
+                with suppress(ProcessLookupError):
+                    os.kill(keeper, signal.SIGKILL)
+            time.sleep(0.01)
+
+
+def _keepers_in(place: str) -> list[int]:
+    """Process ids, also of those that nobody could ask yet."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            theirs = (process / "environ").read_bytes().split(b"\0")
+            if f"XDG_RUNTIME_DIR={place}".encode() in theirs and launch.MODULE.encode() in (
+                process / "cmdline"
+            ).read_bytes().split(b"\0"):
+                found.append(int(process.name))
+    return found
 
 
 @contextmanager

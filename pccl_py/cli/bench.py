@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..bench import plot, wan
@@ -29,7 +33,18 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         plot.check(args.plot)
     try:
-        return int(args.run_bench(args))
+        with _sigterm_as_ctrl_c():
+            return int(args.run_bench(args))
     except (wan.CannotMeasure, NotBuilt) as error:
         tell(f"bench {args.bench}", error, as_json=args.json)
         return CANNOT_MEASURE
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """What was started beside a bench's processes, as keepers are, ends with it."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

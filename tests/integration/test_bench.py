@@ -7,8 +7,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -93,6 +99,39 @@ def test_snapshot_lost() -> None:
     (row,) = bench("snapshot", "--size", "8M", "--repeats", "1", "--parts", "lost")
     assert row["figure"] == "lost host decoded and restored, 6 x 16 MiB, parity 1, tcp"
     assert row["right"] and row["value"] > 0 and row["goal"] == 1.5
+
+
+def keepers_in(folder: Path) -> set[int]:
+    """Process ids of those whose sockets are somewhere in the folder."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            in_folder = f"XDG_RUNTIME_DIR={folder}/".encode() in (process / "environ").read_bytes()
+            if in_folder and b"pccl_py.snapshot.keeper" in (process / "cmdline").read_bytes():
+                found.add(int(process.name))
+    return found
+
+
+def test_a_bench_that_is_told_to_end_leaves_no_keepers(tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="pb-"))  # short: a socket's path is
+    command = [sys.executable, "-m", "pccl_py", "bench", "snapshot", "--size", "8M", "--parts", "lost"]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"TMPDIR": str(folder)})
+    try:
+        begun = time.monotonic()
+        while not (keepers := keepers_in(folder)):
+            assert time.monotonic() - begun < 60 and process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+        until = time.monotonic() + 10
+        while left := keepers_in(folder):
+            assert time.monotonic() < until, f"of {keepers} are left: {left}"
+            time.sleep(0.05)
+        assert list(folder.iterdir()) == []
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @needs_torch
