@@ -21,14 +21,22 @@ DIGESTS_S = 600.0  # a core makes those of 1.5 GiB in a second
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """`checksums`: by keeper, of each of its lanes. `all_are_roomy`: with memory for all parities already."""
+    """`checksums`: by keeper, of each of its lanes. `all_are_roomy`: with memory for all parities already.
+    `all_have_before`: what was coded last, whole."""
 
     checksums: list[list[Checksums]]
     all_are_roomy: bool
+    all_have_before: bool
 
 
 def exchanged(
-    comm: Communicator, generation: Generation, share: Share | None, roomy: bool, ranks: Mapping[str, int]
+    comm: Communicator,
+    generation: Generation,
+    share: Share | None,
+    ranks: Mapping[str, int],
+    *,
+    roomy: bool,
+    has_before: bool,
 ) -> Told | None:
     """All get the tables of all, in `share`: a lost trainer's is nowhere else. None: somebody (`share` None:
     this one) is not ready. How many bytes come of whom is known, so one exchange does for all."""
@@ -40,7 +48,8 @@ def exchanged(
         )
     if max(sizes) > limits.TABLE_BYTES_MAX:
         raise ProtocolError(f"a keeper has tables of {max(sizes)} bytes, more than there may be")
-    by_rank = known_from_all(comm, None if share is None else _own_words(share, roomy), sizes)
+    own = None if share is None else _own_words(share, roomy | has_before << 1)
+    by_rank = known_from_all(comm, own, sizes)
     if by_rank is None or share is None:
         return None
     checksums = []
@@ -50,13 +59,14 @@ def exchanged(
             share.tables[lane.trainer] = words[at : at + lane.table_bytes]
             at += lane.table_bytes
         checksums.append(identical.checksums(one.lanes, words[at:]))
-    return Told(checksums, all(words[0] for words in by_rank))
+    flags = [words[0] for words in by_rank]
+    return Told(checksums, all(one & 1 for one in flags), all(one & 2 for one in flags))
 
 
-def _own_words(share: Share, roomy: bool) -> bytes:
+def _own_words(share: Share, flags: int) -> bytes:
     tables = [share.tables[lane.trainer] for lane in share.lanes]
     sums = [identical.own_words(lane, words) for lane, words in zip(share.lanes, tables, strict=True)]
-    return bytes([roomy]) + b"".join(tables + sums)
+    return bytes([flags]) + b"".join(tables + sums)
 
 
 def identical_in(comm: Communicator, share: Share, told: Told) -> tuple[Identical, ...]:

@@ -1,6 +1,7 @@
 """Coding a generation, and what this keeper holds of the newest one. On the member's thread.
 
-First all find out what they have alike: that is not coded. Then in two steps: parities are made beside those
+First all find out what they have alike: that is not coded; and what is as it was in the generation before:
+that is not sent again. Then in two steps: parities are made beside those
 of the generation before; only when all keepers say that theirs are placed, and that what they are made of was
 not written over meanwhile, do they count.
 """
@@ -13,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..communicator import Communicator
-from . import agreeing, memory, messages
+from . import agreeing, differences, memory, messages
 from .calls import Calls
+from .differences import ANEW_EVERY, Before, Differences, LaneCoder
 from .generation import Area, Generation, Lane, Range, arranged
 from .generation import Share as Given
 from .protection import Protection
@@ -22,6 +24,7 @@ from .rooms import Rooms
 from .rounds import all_say_yes
 from .share import Bytes, Mapped, Share
 from .standing import Standing
+from .unchanged import lie_alike
 
 logger = logging.getLogger("pccl_py.keeper")
 OPERATION_S = 600.0
@@ -41,6 +44,7 @@ class Coding:
         self.seconds = 0.0  # that the last one took
         self.pause_s = AGAIN_S  # before the next one, after one that came to nothing
         self._rooms = Rooms()
+        self._before: Before | None = None
         # Rooms that keepers and buffers like these need: most rounds are like the one before.
         self._expected: tuple[Sequence[object], Sequence[int], Share | None, list[int], bool]
         self._expected = ((), (), None, [], False)
@@ -71,7 +75,9 @@ class Coding:
         begun = time.perf_counter()
         share = self._prepared(generation)
         roomy = share is not None and self._is_roomy(share)
-        told = agreeing.exchanged(comm, generation, share, roomy, ranks)
+        told = agreeing.exchanged(
+            comm, generation, share, ranks, roomy=roomy, has_before=self._has_before(generation)
+        )
         if told is None or share is None:
             return False
         identical = agreeing.identical_in(comm, share, told)
@@ -81,12 +87,13 @@ class Coding:
                 self.pause_s = min(2 * self.pause_s, ROOM_AGAIN_S)
                 return False
         self.pause_s = AGAIN_S
-        for lane in range(generation.lanes):
-            self._code_lane(comm, share, lane, ranks)
-        lanes = share.lanes
+        changes = self._code(comm, share, ranks, told)
+        lanes = share.lanes if changes is None else (*share.lanes, *changes.before.lanes)
         right = self.calls.ask(lambda: self.protection.intact(lanes))
         if not all_say_yes(comm, right):
             return False
+        since_anew = 0 if changes is None or self._before is None else self._before.since_anew + 1
+        self._before = Before(share, told.checksums, since_anew)
         self.known, self.share = generation, share
         self._rooms.count()
         self.mapped.keep_only(share.data, self.calls.ask(self.protection.files))
@@ -94,7 +101,8 @@ class Coding:
         steps = {trainer: lane.step for trainer, (_, lane) in places.items()}
         alike = {trainer: generation.identical_bytes(at.lane) for trainer, (at, _) in places.items()}
         losses = generation.losses()
-        self.calls.ask(lambda: self.protection.complete(steps, losses, alike))
+        unchanged = {} if changes is None else changes.unchanged
+        self.calls.ask(lambda: self.protection.complete(steps, losses, alike, unchanged))
         self.seconds = time.perf_counter() - begun
         return True
 
@@ -171,23 +179,28 @@ class Coding:
         sizes = (m * generation.width(lane) for lane in range(generation.lanes))
         return [memory.whole_units(size) for size in sizes if size]
 
-    def _code_lane(self, comm: Communicator, share: Share, lane: int, ranks: Mapping[str, int]) -> None:
-        generation = share.generation
-        found = generation.share_of(self.name)
-        assert found is not None
-        group, slot, _ = found
-        k, m = generation.code(group)
-        sums, rows = generation.parities(lane, ranks), generation.parity_rows(group, slot)
-        for area in generation.areas(lane) if sums else []:
-            blocks, parities = share.blocks(lane, k, area), share.rows(lane, area)
-            comm.coded_reduce_scatter(
-                blocks[:k] if m else [],
-                [parities[row] for row in rows],
-                sums,
-                block_bytes=area.width,
-                rate_limit=self.said.rate or None,
-                timeout=OPERATION_S,
-            )
+    def _has_before(self, generation: Generation) -> bool:
+        """What was coded last, whole: of what has changed since then the differences are enough."""
+        before = self._before
+        return (
+            before is not None
+            and before.share is self.share
+            and before.since_anew < ANEW_EVERY
+            and lie_alike(replace(before.share.generation, identical=()), generation)
+            and self.calls.ask(self.intact) == before.share.generation.number
+        )
+
+    def _code(
+        self, comm: Communicator, share: Share, ranks: Mapping[str, int], told: agreeing.Told
+    ) -> Differences | None:
+        """None: all of it anew."""
+        changes, before = None, self._before
+        if told.all_have_before and before is not None:
+            changes = differences.agreed(comm, before, share, told.checksums, ranks)
+        for lane in range(share.generation.lanes):
+            one = LaneCoder(comm, share, lane, ranks, self.said.rate or None, OPERATION_S)
+            one.anew() if changes is None else one.differences(changes)
+        return changes
 
     def blocks_of(self, lane: int, group: int, area: Area) -> list[Bytes]:
         """What this keeper gives to bring back an area of a snapshot of that lane and group."""

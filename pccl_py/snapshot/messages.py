@@ -168,13 +168,14 @@ class Coded:
     """`step`: the newest that is coded, -1: none. `losses`: hosts that may be lost now. `fault`: what keeps
     this keeper from it, empty: nothing but time. `parities`: bytes of memory for those of others, this
     trainer's part where the keeper has several. `identical`: bytes of the snapshot that all keepers have, bit
-    for bit, and that needed no code."""
+    for bit, and that needed no code; `unchanged`: that are as in the one coded before, and were not sent."""
 
     step: int = bounded.step()
     losses: int = bounded.whole(0, limits.LOSSES_MAX)
     fault: str = bounded.text()
     parities: int = bounded.byte_count()
     identical: int = bounded.byte_count()
+    unchanged: int = bounded.byte_count()
 
 
 @dataclass(frozen=True, slots=True)

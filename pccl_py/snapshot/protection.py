@@ -70,6 +70,7 @@ class Protection:
     member: Member | None = None
     coded: dict[str, int] = field(default_factory=dict)
     identical: dict[str, int] = field(default_factory=dict)
+    unchanged: dict[str, int] = field(default_factory=dict)
     losses: int = 0
     parity_bytes: int = 0  # of memory for parities
     fault: str = ""
@@ -244,9 +245,13 @@ class Protection:
             self._end_wait(trainer)
             one.answer(messages.Refused(code, why[: limits.TEXT_CHARS_MAX], 0, 0))
 
-    def complete(self, steps: dict[str, int], losses: int, identical: dict[str, int]) -> None:
-        """`identical`: bytes of each trainer's snapshot that all have, and that are not coded."""
-        self.coded, self.losses, self.fault, self.identical = steps, losses, "", identical
+    def complete(
+        self, steps: dict[str, int], losses: int, identical: dict[str, int], unchanged: dict[str, int]
+    ) -> None:
+        """`identical`: bytes of each trainer's snapshot that all have, and that are not coded; `unchanged`:
+        bytes of those here that are as in the one before, and were not sent again."""
+        self.coded, self.losses, self.fault = steps, losses, ""
+        self.identical, self.unchanged = identical, unchanged
         self._given_up.clear()
         self._unheeded = {one for one in self._unheeded if one[1] > steps.get(one[0], -1)}
         self._spoilt = {one for one in self._spoilt if one[1] >= steps.get(one[0], -1)}
@@ -292,8 +297,9 @@ class Protection:
         if coded < one.step and now < one.until:
             return None
         losses, fault = min(self.losses, limits.LOSSES_MAX), self.fault[: limits.TEXT_CHARS_MAX]
-        parities, identical = self._parities_of(trainer), self.identical.get(trainer, 0)
-        return messages.Coded(coded, losses, fault, parities, identical)
+        parities = self._parities_of(trainer)
+        identical, unchanged = self.identical.get(trainer, 0), self.unchanged.get(trainer, 0)
+        return messages.Coded(coded, losses, fault, parities, identical, unchanged)
 
     def _parities_of(self, trainer: str) -> int:
         """Its part of that memory: as its buffers are of all buffers."""

@@ -29,6 +29,7 @@ class SnapshotStatus:
     coded       the newest step that others could bring back; None: there is none, or no parity
     identical   bytes of that one that every host has, bit for bit: they need no code, and survive any losses
                 but that of all
+    unchanged   bytes of that one that are as they were in the one coded before: they were not sent again
     fault       why that is not the newest complete one; empty: it is, or will be soon
     bytes       of that snapshot;    memory_bytes: of the keeper's buffers for this trainer's
     parity_bytes    that the keeper holds beside them of other hosts' parities, as it said last
@@ -42,6 +43,7 @@ class SnapshotStatus:
     losses: int
     coded: int | None
     identical: int
+    unchanged: int
     fault: str
     bytes: int
     memory_bytes: int

@@ -295,7 +295,7 @@ _MESSAGES = [
     messages.Summary("run", "keeper", 5, (_TRAINER,)),
     messages.Refused("memory", "why", 5, 4),
     messages.Protect("host:1", "key", True, False, "run", "", "", "rack 7", 2, 1000),
-    messages.Coded(5, 2, "why", 4096, 100),
+    messages.Coded(5, 2, "why", 4096, 100, 50),
 ]
 _HELD = standing.Held("t", 5, 100, 50, 7, True, 9)
 _WORDS = (standing.Word("t"),)

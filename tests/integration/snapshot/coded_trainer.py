@@ -1,7 +1,7 @@
 """A trainer without torch whose snapshots are coded with those of others: it says which step is, until it is
 killed.
 
-usage: coded_trainer RUN MASTER NUMBER PARITY BYTES
+usage: coded_trainer RUN MASTER NUMBER PARITY BYTES FROZEN     of which the first FROZEN stay as they are
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ def coded_buffers(run: str, master: str, number: int, parity: int, keeper: str =
     return Buffers(run, f"t{number}", name, 60.0, 60.0, protect(master, name, parity, **more))
 
 
-def content(number: int, step: int, count: int) -> np.ndarray:
-    return values(1000 * number + step, count)
+def content(number: int, step: int, count: int, frozen: int = 0) -> np.ndarray:
+    data = values(1000 * number + step, count)
+    data[:frozen] = values(500_000 + number, frozen)
+    return data
 
 
-def take_coded(held: Buffers, number: int, step: int, count: int) -> None:
+def take_coded(held: Buffers, number: int, step: int, count: int, frozen: int = 0) -> None:
     time.sleep(0.1)  # of training
-    take(held, step, content(number, step, count))
+    take(held, step, content(number, step, count, frozen))
     fault = held.await_coded(step, 60.0)
     assert not fault, fault
 
@@ -48,16 +50,17 @@ def restored(held: Buffers, count: int) -> tuple[int, np.ndarray]:
         return found.step, np.frombuffer(found.data[start : start + count], np.uint8).copy()
 
 
-def main(run: str, master: str, number: int, parity: int, count: int) -> None:
+def main(run: str, master: str, number: int, parity: int, count: int, frozen: int) -> None:
     held = coded_buffers(run, master, number, parity)
     held.attach()
     step = 0
     while True:
         step += 1
-        take_coded(held, number, step, count)
-        if held.coded is not None and held.coded.losses == parity:  # the others are there
+        take_coded(held, number, step, count, frozen)
+        told = held.coded
+        if told is not None and told.losses == parity and told.unchanged == frozen:  # the others are there
             print(step, flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6]))
+    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:7]))

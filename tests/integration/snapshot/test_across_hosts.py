@@ -21,7 +21,7 @@ from tests.threads import in_threads
 
 from .coded_trainer import coded_buffers, content, restored, take_coded
 from .conftest import free_keepers
-from .raw_trainer import take
+from .raw_trainer import BLOCK, take
 
 MODULE = "tests.integration.snapshot.coded_trainer"
 COUNT = 3_000_001
@@ -52,24 +52,30 @@ def kill_hosts(victims: Mapping[str, subprocess.Popen[str]]) -> None:
 
 
 @pytest.mark.deadline(120)
+@pytest.mark.parametrize("frozen", [0, 8 * BLOCK])
 @pytest.mark.parametrize(("world", "parity"), [(4, 1), pytest.param(6, 2, marks=pytest.mark.nightly)])
-def test_lost_hosts_come_back(master: Master, spawn: Callable[..., Any], world: int, parity: int) -> None:
+def test_lost_hosts_come_back(
+    master: Master, spawn: Callable[..., Any], world: int, parity: int, frozen: int
+) -> None:
     """As many as there are parities, killed at any moment; the others code on meanwhile, and hold it for who
-    comes."""
+    comes. What stays as it was is not sent again, and comes back with the rest."""
     lost = range(world - parity, world)
-    words = [str(parity), str(COUNT)]
+    count = COUNT + frozen
+    words = [str(parity), str(count), str(frozen)]
     victims = [spawn("-m", MODULE, "run", master.address, str(number), *words) for number in lost]
     over = threading.Event()
 
     def survive(number: int) -> None:
         held = coded_buffers("run", master.address, number, parity)
         held.attach()
-        step = 0
+        step = unchanged = 0
         while not over.is_set() or held.coded is None or held.coded.losses < parity:
             step += 1
-            take_coded(held, number, step, COUNT)
-        last, data = restored(held, COUNT)
-        assert last == step and np.array_equal(data, content(number, step, COUNT))
+            take_coded(held, number, step, count, frozen)
+            unchanged = max(unchanged, held.coded.unchanged)
+        assert unchanged == frozen // BLOCK * BLOCK
+        last, data = restored(held, count)
+        assert last == step and np.array_equal(data, content(number, step, count, frozen))
         held.close(free=True)
 
     def strike() -> None:
@@ -89,10 +95,10 @@ def test_lost_hosts_come_back(master: Master, spawn: Callable[..., Any], world: 
         successor.attach()
         assert not successor.kept
         successor.fetch(60.0)
-        step, data = restored(successor, COUNT)
+        step, data = restored(successor, count)
         assert step >= last
-        assert np.array_equal(data, content(number, step, COUNT))
-        take_coded(successor, number, step + 1, COUNT)
+        assert np.array_equal(data, content(number, step, count, frozen))
+        take_coded(successor, number, step + 1, count, frozen)
         successor.close(free=False)
 
     in_threads([*(partial(survive, number) for number in range(world - parity)), strike], 100)
@@ -100,7 +106,7 @@ def test_lost_hosts_come_back(master: Master, spawn: Callable[..., Any], world: 
 
 @pytest.mark.deadline(120)
 def test_more_losses_than_parities_are_told(master: Master, spawn: Callable[..., Any]) -> None:
-    words = ["1", str(COUNT)]
+    words = ["1", str(COUNT), "0"]
     victims = [spawn("-m", MODULE, "run", master.address, str(number), *words) for number in (1, 2)]
     first = coded_buffers("run", master.address, 0, 1)
     first.attach()

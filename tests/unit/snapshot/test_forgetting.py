@@ -43,7 +43,7 @@ def test_an_older_one_is_coded_in_its_place(clock: SimpleNamespace) -> None:
     for _ in range(3):
         one.round_begins(True)
     assert not told and not one.freed
-    one.complete({"t": 5}, 1, {})
+    one.complete({"t": 5}, 1, {}, {})
     assert told == [1]
 
 

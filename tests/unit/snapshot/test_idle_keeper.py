@@ -61,7 +61,7 @@ def test_words_like_those_before_are_not_read_again(monkeypatch: pytest.MonkeyPa
 def test_a_trainer_that_asks_how_safe_it_is_wakes_nobody() -> None:
     one, waking, said = keeper_with(Record(3, 100, 10, 7, 1000.0)), Waking(), []
     one.member = waking
-    one.complete({"t": 3}, 1, {})
+    one.complete({"t": 3}, 1, {}, {})
     one.await_coded("t", messages.AwaitCoded(3, 5.0), said.append)
     assert [type(answer) for answer in said] == [messages.Coded] and not waking.woken
     one.await_coded("t", messages.AwaitCoded(4, 5.0), said.append)
@@ -72,11 +72,11 @@ def test_what_a_trainer_has_given_up_does_not_count_as_coded() -> None:
     """Its next step is not safe before it is coded itself."""
     one, waking, said = keeper_with(Record(3, 100, 10, 7, 1000.0)), Waking(), []
     one.member = waking
-    one.complete({"t": 10}, 2, {"t": 7})
+    one.complete({"t": 10}, 2, {"t": 7}, {})
     one.forgotten("t", 5, lambda: None)
     one.await_coded("t", messages.AwaitCoded(6, 5.0), said.append)
     assert not said and waking.woken == 2
-    one.complete({"t": 6}, 1, {"t": 3})
+    one.complete({"t": 6}, 1, {"t": 3}, {"t": 2})
     assert [(answer.step, answer.losses) for answer in said] == [(6, 1)]
 
 

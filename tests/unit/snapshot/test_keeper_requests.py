@@ -19,7 +19,7 @@ def test_a_late_answer_is_not_taken_for_the_next_one() -> None:
         with pytest.raises(KeeperLost, match="does not answer"):
             _request(ours, messages.AwaitCoded(0, 0.0), messages.Coded)
         try:
-            channel.send(keepers, messages.Coded(5, 2, "", 0, 0))
+            channel.send(keepers, messages.Coded(5, 2, "", 0, 0, 0))
         except OSError:
             pass  # nobody is there for it
         with pytest.raises(KeeperLost, match="is gone"):

@@ -35,10 +35,10 @@ def test_where_memory_is_short_it_is_tried_less_and_less_often(monkeypatch: pyte
     calls: Any = Calls()
     calls.ask = lambda question: question()
     keeper, comm = Coding("k0", SAID, Protection({}, set, 60.0), calls), None
-    monkeypatch.setattr(agreeing, "exchanged", lambda *told: agreeing.Told([], False))
+    monkeypatch.setattr(agreeing, "exchanged", lambda *told, **more: agreeing.Told([], False, False))
     monkeypatch.setattr(agreeing, "identical_in", lambda *told: ())
     monkeypatch.setattr(coding, "all_say_yes", lambda comm, yes: yes)
-    monkeypatch.setattr(Coding, "_code_lane", lambda *told: None)
+    monkeypatch.setattr(Coding, "_code", lambda *told: None)
     monkeypatch.setattr(memory, "available", lambda: 100 << 20)
 
     def paused() -> float:

@@ -60,7 +60,13 @@ MESSAGES = st.one_of(
     ),
     st.builds(messages.AwaitCoded, step=taken, seconds=st.floats(0, 1e6)),
     st.builds(
-        messages.Coded, step=step, losses=st.integers(0, 255), fault=text, parities=count, identical=count
+        messages.Coded,
+        step=step,
+        losses=st.integers(0, 255),
+        fault=text,
+        parities=count,
+        identical=count,
+        unchanged=count,
     ),
     st.builds(messages.Fetch, seconds=st.floats(0, 1e6), bytes=count),
     st.builds(messages.Fetched, step=step),

@@ -1,0 +1,210 @@
+"""Coding what has changed since the generation before. What that is the keepers find out together: they know
+each other's checksums of both; of blocks whose checksums agree each compares the bytes that it has, and it
+checks the old bytes of the others, since the old parities are of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..coded_calls import CodedSum
+from ..communicator import Communicator
+from ..values.limits import BLOCK_BYTES
+from . import limits, native, unchanged
+from .generation import Area
+from .identical import Checksums
+from .rounds import to_all
+from .share import Bytes, Share
+from .unchanged import Changed, Flags, Piece, Way
+
+COMPARE_S = 600.0
+ANEW_EVERY = 16  # generations: what went wrong in a parity's memory does not stay for ever
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What was coded last. `checksums`: by keeper, of each of its lanes. `since_anew`: how many generations
+    ago all of it was coded."""
+
+    share: Share
+    checksums: list[list[Checksums]]
+    since_anew: int
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """`changed`: by lane. `unchanged`: bytes of this keeper's snapshots that are not sent, by trainer."""
+
+    before: Share
+    changed: list[Changed]
+    unchanged: dict[str, int]
+
+
+def agreed(
+    comm: Communicator,
+    before: Before,
+    share: Share,
+    checksums: list[list[Checksums]],
+    ranks: Mapping[str, int],
+) -> Differences | None:
+    """All take part. None: all is coded anew."""
+    generation = share.generation
+    if not unchanged.lie_alike(before.share.generation, generation):
+        return None
+    places = [(g, s) for g, group in enumerate(generation.groups) for s in range(len(group.shares))]
+    same = [
+        [unchanged.may_be_same(old, new) for old, new in zip(olds, news, strict=True)]
+        for olds, news in zip(before.checksums, checksums, strict=True)
+    ]
+    if not _is_worth_it(share, _by_lane(generation.lanes, places, same), ranks):
+        return None
+    keepers = [one.keeper for group in generation.groups for one in group.shares]
+    own = next(at for at, keeper in enumerate(keepers) if ranks[keeper] == comm.rank)
+    said = to_all(
+        comm, _compared(before, share, same[own], before.checksums[own]), limits.TABLE_BYTES_MAX, COMPARE_S
+    )
+    by_keeper = [said[ranks[keeper]] for keeper in keepers]
+    sizes = [sum(map(len, of_lanes)) for of_lanes in same]
+    if any(len(words) != size for words, size in zip(by_keeper, sizes, strict=True)):
+        return None  # the old bytes of one of them are not what they were
+    same = [_read(words, of_lanes) for words, of_lanes in zip(by_keeper, same, strict=True)]
+    changed = _by_lane(generation.lanes, places, same)
+    if not _is_worth_it(share, changed, ranks):
+        return None
+    left = {
+        lane.trainer: _bytes_of(flags, lane.bytes) for lane, flags in zip(share.lanes, same[own], strict=True)
+    }
+    return Differences(before.share, changed, left)
+
+
+def _by_lane(lanes: int, places: list[tuple[int, int]], same: list[list[Flags]]) -> list[Changed]:
+    return [
+        {place: ~flags[lane] for place, flags in zip(places, same, strict=True) if lane < len(flags)}
+        for lane in range(lanes)
+    ]
+
+
+def _is_worth_it(share: Share, changed: list[Changed], ranks: Mapping[str, int]) -> bool:
+    generation = share.generation
+    parts = [unchanged.saved(generation, at, one, ranks, BLOCK_BYTES) for at, one in enumerate(changed)]
+    widths = [generation.width(at) for at in range(generation.lanes)]
+    whole = sum(widths)
+    return (
+        whole > 0 and sum(p * w for p, w in zip(parts, widths, strict=True)) / whole >= unchanged.LEAST_SAVED
+    )
+
+
+def _compared(before: Before, share: Share, same: list[Flags], crcs: list[Checksums]) -> bytes:
+    """A byte for each block: whether it is the same, bit for bit. Nothing: old bytes are damaged."""
+    said = []
+    for lane, flags in enumerate(same):
+        old, new = before.share.data[lane], share.data[lane]
+        found = flags.copy()
+        for block in range(len(flags)):
+            part = slice(BLOCK_BYTES * block, min(BLOCK_BYTES * (block + 1), share.lanes[lane].bytes))
+            if flags[block] and _are_equal(old[part], new[part]):
+                continue
+            found[block] = False
+            known = crcs[lane].crcs
+            if known is None or native.crc32(old[part].data) != known[block]:
+                return b""
+        said.append(found.tobytes())
+    return b"".join(said)
+
+
+def _are_equal(a: Bytes, b: Bytes) -> bool:
+    whole = len(a) // 8 * 8  # eight at a time: several times as fast
+    return np.array_equal(a[:whole].view(np.uint64), b[:whole].view(np.uint64)) and np.array_equal(
+        a[whole:], b[whole:]
+    )
+
+
+def _read(words: bytes, like: list[Flags]) -> list[Flags]:
+    """By lane."""
+    ends = np.cumsum([len(flags) for flags in like])[:-1]
+    return [part != 0 for part in np.split(np.frombuffer(words, np.uint8), ends)]
+
+
+def _bytes_of(flags: Flags, count: int) -> int:
+    """Of the blocks of a snapshot of so many bytes."""
+    return sum(min(BLOCK_BYTES, count - BLOCK_BYTES * int(block)) for block in np.flatnonzero(flags))
+
+
+class LaneCoder:
+    """Codes one lane, an area at a time. `rows`: of this keeper's outputs, in the order of `sums`."""
+
+    def __init__(
+        self,
+        comm: Communicator,
+        share: Share,
+        lane: int,
+        ranks: Mapping[str, int],
+        rate: int | None,
+        timeout: float,
+    ) -> None:
+        self._comm, self._share, self._lane, self._ranks = comm, share, lane, ranks
+        self._rate, self._timeout = rate, timeout
+        generation = share.generation
+        keeper = next(name for name, rank in ranks.items() if rank == comm.rank)
+        found = generation.share_of(keeper)
+        assert found is not None
+        group, slot, _ = found
+        self._k, self._m = generation.code(group)
+        self._sums = generation.parities(lane, ranks)
+        self._rows = generation.parity_rows(group, slot)
+
+    def anew(self) -> None:
+        for area in self._areas():
+            parities = self._share.rows(self._lane, area)
+            self._sum_up(
+                self._sums, self._blocks(self._share, area), [parities[row] for row in self._rows], area.width
+            )
+
+    def differences(self, told: Differences) -> None:
+        generation = self._share.generation
+        for area in self._areas():
+            for whole in unchanged.pieces(
+                generation, self._lane, area, told.changed[self._lane], BLOCK_BYTES
+            ):
+                ways, sums = unchanged.ways(generation, whole, self._sums, self._ranks)
+                for piece in unchanged.cut(whole, ways):
+                    self._code_piece(area, piece, told.before, ways, sums)
+
+    def _code_piece(
+        self, area: Area, piece: Piece, before: Share, ways: list[Way], sums: list[CodedSum]
+    ) -> None:
+        columns = slice(piece.first, piece.last)
+        new = [block[columns] for block in self._blocks(self._share, area)]
+        wanted = {term.block for one in sums for term in one.terms if term.rank == self._comm.rank}
+        old = [block[columns] for block in self._blocks(before, area)]
+        changes = [
+            np.bitwise_xor(a, b) if self._k + at in wanted else a[:0]
+            for at, (a, b) in enumerate(zip(new, old, strict=True))
+        ]
+        own = [way for way, one in zip(ways, self._sums, strict=True) if one.owner == self._comm.rank]
+        parities, earlier = self._share.rows(self._lane, area), before.rows(self._lane, area)
+        made = [parities[row][columns] for row in self._rows]
+        there = [earlier[row][columns] for row in self._rows]
+        if sums:
+            out = [target for way, target in zip(own, made, strict=True) if way is not Way.SAME]
+            self._sum_up(sums, new + changes, out, piece.last - piece.first)
+        for way, target, one in zip(own, made, there, strict=True):
+            if way is Way.SAME:
+                target[:] = one
+            elif way is Way.DIFFERENCE:
+                np.bitwise_xor(target, one, out=target)
+
+    def _areas(self) -> list[Area]:
+        return self._share.generation.areas(self._lane) if self._sums else []
+
+    def _blocks(self, share: Share, area: Area) -> list[Bytes]:
+        """Of data; a keeper that codes with nobody gives none."""
+        return share.blocks(self._lane, self._k, area)[: self._k] if self._m else []
+
+    def _sum_up(self, sums: list[CodedSum], blocks: list[Bytes], out: list[Bytes], width: int) -> None:
+        self._comm.coded_reduce_scatter(
+            blocks, out, sums, block_bytes=width, rate_limit=self._rate, timeout=self._timeout
+        )
