@@ -99,6 +99,8 @@ class Place:
                 self.floor = max(self.floor, int(record["coded"]))
                 if record["coded"] == record["step"]:
                     self.coded_at = float(record["t"])
+            if record["unchanged"]:
+                report.more["coded_by_differences"] = int(report.more.get("coded_by_differences", 0)) + 1
             if record["fault"]:
                 report.note(f"trainer {self.number}, step {record['step']}: {record['fault']}")
         return 0

@@ -1,11 +1,12 @@
 """A trainer of `stress snapshots`, until it is killed: its state is known bits of its number and its step,
-beside some that all have alike; each step is a snapshot, and what it finds after a start must be one of them.
+beside some that all have alike, and some of its own that change in one step of four. Each step is a snapshot,
+and what it finds after a start must be one of them.
 
     attached                            its Snapshots are there, and it asks for what was taken before
     restored  step, text                empty text: every bit is right
     gone      text                      there is nothing to be restored, and why
     taking    step                      from here on take() writes
-    complete  step, coded, losses, fault, s     the keeper has it; what status() says
+    complete  step, coded, losses, fault, unchanged, s     the keeper has it; what status() says
     failed    text                      what a call raised that should have gone well
 """
 
@@ -22,6 +23,8 @@ from pccl_py.snapshot import launch
 
 from .records import Writer
 from .snapshot_place import RUN, Task
+
+SELDOM = 1000  # beside the numbers of places
 
 
 class _Joined:
@@ -50,16 +53,17 @@ def train(task: Task, writer: Writer) -> None:
         _Joined(task.master), parity=task.parity, run=RUN, trainer=f"t{name}", keeper=f"k{name}",
         domain=f"d{name}", code_s=task.code_s, timeout_s=4 * task.code_s, orphan_s=120,
     )  # fmt: skip
-    tensor = torch.zeros(task.elements, dtype=torch.int32)
+    tensor, seldom = (torch.zeros(task.elements, dtype=torch.int32) for _ in range(2))
     alike = frozen(task.elements)
-    state = pccl.TrainState(rng=False, w={"w": tensor, "frozen": alike})
+    state = pccl.TrainState(rng=False, w={"w": tensor, "seldom": seldom, "frozen": alike})
     over = _asked_to_end()
     writer.say("attached")
     alike.zero_()
-    step = _restored(task, writer, keep, state, tensor, alike)
+    step = _restored(task, writer, keep, state, (tensor, seldom, alike))
     while not over:
         step += 1
         fill(tensor, task.place, step)
+        fill(seldom, SELDOM + task.place, step - step % 4)
         if task.sabotage == "value":
             tensor[task.elements // 2] += 1
         _take(writer, keep, state, step)
@@ -80,9 +84,9 @@ def _restored(
     writer: Writer,
     keep: pccl.Snapshots,
     state: pccl.TrainState,
-    tensor: torch.Tensor,
-    alike: torch.Tensor,
+    parts: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
 ) -> int:
+    tensor, seldom, alike = parts
     begun = time.monotonic()
     try:
         step = keep.restore(state).step
@@ -91,10 +95,12 @@ def _restored(
         alike.copy_(frozen(task.elements))
         return task.first
     assert step is not None
+    wrong = int((frozen(task.elements) != alike).sum())
     wanted = torch.empty_like(tensor)
-    fill(wanted, task.place, step)
-    wrong = int((wanted != tensor).sum()) + int((frozen(task.elements) != alike).sum())
-    text = f"{wrong} of {2 * tensor.numel()} elements are wrong" if wrong else ""
+    for found, place, at in ((tensor, task.place, step), (seldom, SELDOM + task.place, step - step % 4)):
+        fill(wanted, place, at)
+        wrong += int((wanted != found).sum())
+    text = f"{wrong} of {3 * tensor.numel()} elements are wrong" if wrong else ""
     writer.say("restored", step=step, text=text, s=time.monotonic() - begun)
     return step
 
@@ -110,4 +116,4 @@ def _take(writer: Writer, keep: pccl.Snapshots, state: pccl.TrainState, step: in
         return
     told = keep.status()
     writer.say("complete", step=told.step, coded=told.coded, losses=told.losses, fault=told.fault,
-               s=time.monotonic() - begun)  # fmt: skip
+               unchanged=told.unchanged, s=time.monotonic() - begun)  # fmt: skip

@@ -18,7 +18,7 @@ def hear(place: Place, *records: dict[str, object]) -> Report:
     return report
 
 
-COMPLETE = {"what": "complete", "step": 7, "coded": 6, "losses": 1, "fault": ""}
+COMPLETE = {"what": "complete", "step": 7, "coded": 6, "losses": 1, "fault": "", "unchanged": 0}
 
 
 def test_what_was_coded_comes_back_or_it_is_a_fault() -> None:
