@@ -88,6 +88,8 @@ def _by_lane(lanes: int, places: list[tuple[int, int]], same: list[list[Flags]])
 
 
 def _is_worth_it(share: Share, changed: list[Changed], ranks: Mapping[str, int]) -> bool:
+    if all(flags.all() for one in changed for flags in one.values()):
+        return False  # as with most trainings
     generation = share.generation
     parts = [unchanged.saved(generation, at, one, ranks, BLOCK_BYTES) for at, one in enumerate(changed)]
     widths = [generation.width(at) for at in range(generation.lanes)]
