@@ -22,7 +22,7 @@ DIGESTS_S = 600.0  # a core makes those of 1.5 GiB in a second
 @dataclass(frozen=True, slots=True)
 class Told:
     """`checksums`: by keeper, of each of its lanes. `all_are_roomy`: with memory for all parities already.
-    `all_have_before`: what was coded last, whole."""
+    `all_have_before`: what was coded last, whole, and that is the same generation."""
 
     checksums: list[list[Checksums]]
     all_are_roomy: bool
@@ -36,10 +36,11 @@ def exchanged(
     ranks: Mapping[str, int],
     *,
     roomy: bool,
-    has_before: bool,
+    before: int,
 ) -> Told | None:
-    """All get the tables of all, in `share`: a lost trainer's is nowhere else. None: somebody (`share` None:
-    this one) is not ready. How many bytes come of whom is known, so one exchange does for all."""
+    """All get the tables of all, in `share`: a lost trainer's is nowhere else. `before`: the number of the
+    generation before, 0: it is not whole here. None: somebody (`share` None: this one) is not ready. How many
+    bytes come of whom is known, so one exchange does for all."""
     shares = [one for group in generation.groups for one in group.shares]
     sizes = [0] * len(ranks)
     for one in shares:
@@ -48,7 +49,7 @@ def exchanged(
         )
     if max(sizes) > limits.TABLE_BYTES_MAX:
         raise ProtocolError(f"a keeper has tables of {max(sizes)} bytes, more than there may be")
-    own = None if share is None else _own_words(share, roomy | has_before << 1)
+    own = None if share is None else _own_words(share, roomy | _mark(before) << 1)
     by_rank = known_from_all(comm, own, sizes)
     if by_rank is None or share is None:
         return None
@@ -60,7 +61,13 @@ def exchanged(
             at += lane.table_bytes
         checksums.append(identical.checksums(one.lanes, words[at:]))
     flags = [words[0] for words in by_rank]
-    return Told(checksums, all(one & 1 for one in flags), all(one & 2 for one in flags))
+    marks = {one >> 1 for one in flags}
+    return Told(checksums, all(one & 1 for one in flags), len(marks) == 1 and marks != {0})
+
+
+def _mark(number: int) -> int:
+    """What fits beside another flag."""
+    return 1 + number % 127 if number else 0
 
 
 def _own_words(share: Share, flags: int) -> bytes:

@@ -76,7 +76,7 @@ class Coding:
         share = self._prepared(generation)
         roomy = share is not None and self._is_roomy(share)
         told = agreeing.exchanged(
-            comm, generation, share, ranks, roomy=roomy, has_before=self._has_before(generation)
+            comm, generation, share, ranks, roomy=roomy, before=self._number_before(generation)
         )
         if told is None or share is None:
             return False
@@ -179,16 +179,15 @@ class Coding:
         sizes = (m * generation.width(lane) for lane in range(generation.lanes))
         return [memory.whole_units(size) for size in sizes if size]
 
-    def _has_before(self, generation: Generation) -> bool:
-        """What was coded last, whole: of what has changed since then the differences are enough."""
+    def _number_before(self, generation: Generation) -> int:
+        """Of the generation that was coded last, if its share is whole here and lies as this one: then the
+        differences of what has changed since are enough. Else 0."""
         before = self._before
-        return (
-            before is not None
-            and before.share is self.share
-            and before.since_anew < ANEW_EVERY
-            and lie_alike(replace(before.share.generation, identical=()), generation)
-            and self.calls.ask(self.intact) == before.share.generation.number
-        )
+        if before is None or before.share is not self.share or before.since_anew >= ANEW_EVERY:
+            return 0
+        if not lie_alike(replace(before.share.generation, identical=()), generation):
+            return 0
+        return self.calls.ask(self.intact)
 
     def _code(
         self, comm: Communicator, share: Share, ranks: Mapping[str, int], told: agreeing.Told

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pccl_py.coded_calls import CodedSum
-from pccl_py.snapshot import differences, unchanged
+from pccl_py.snapshot import agreeing, differences, unchanged
 from pccl_py.snapshot.differences import Before, Differences, LaneCoder, agreed
 from pccl_py.snapshot.generation import Generation, Identical, Lane, Range, Share, arranged
 from pccl_py.snapshot.identical import Checksums
@@ -265,3 +265,31 @@ def test_other_places_are_coded_anew() -> None:
     alike = Generation(2, 1, later.groups, (), (Identical((Range(0, 10),)),))
     assert unchanged.lie_alike(one, later)
     assert not any(unchanged.lie_alike(one, other) for other in (grown, fewer, alike))
+
+
+@pytest.mark.parametrize(
+    ("before", "together"), [((5, 5, 5), True), ((5, 5, 0), False), ((0, 0, 0), False), ((5, 6, 5), False)]
+)
+def test_all_start_from_the_same_generation_or_anew(
+    monkeypatch: pytest.MonkeyPatch, before: tuple[int, ...], together: bool
+) -> None:
+    run = run_of([[10 * BLOCK]] * 3, 1, (), 1, 0.5)
+    words: dict[int, bytes] = {}
+    said = threading.Barrier(3)
+
+    def from_all(comm: Any, own: bytes, sizes: list[int]) -> list[bytes]:
+        words[comm.rank] = own
+        said.wait(20)
+        return [words[rank] for rank in range(3)]
+
+    monkeypatch.setattr(agreeing, "known_from_all", from_all)
+
+    def play(name: str) -> agreeing.Told | None:
+        rank, share = run.ranks[name], run.new[name]
+        share.tables = {lane.trainer: bytes(lane.table_bytes) for lane in share.lanes}
+        comm: Any = Keeper(run.network, rank)
+        one = run.generation
+        return agreeing.exchanged(comm, one, share, run.ranks, roomy=rank > 0, before=before[rank])
+
+    for told in run.each(play).values():
+        assert (told.all_have_before, told.all_are_roomy) == (together, False)
