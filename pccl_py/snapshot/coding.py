@@ -68,6 +68,7 @@ class Coding:
     def learn(self, told: Generation) -> None:
         if self.known is None or told.number > self.known.number:
             self.known, self.share = told, None
+            self._before = None
 
     def encode(self, comm: Communicator, generation: Generation, ranks: Mapping[str, int]) -> bool:
         """Whether it is complete. `ranks`: of all its keepers. Raises what collectives raise: nothing has

@@ -36,7 +36,7 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """`changed`: by lane. `unchanged`: bytes of this keeper's snapshots that are not sent, by trainer."""
+    """`changed`: by lane. `unchanged`: bytes of this keeper's snapshots that are as they were, by trainer."""
 
     before: Share
     changed: list[Changed]
@@ -54,6 +54,13 @@ def agreed(
     generation = share.generation
     if not unchanged.lie_alike(before.share.generation, generation):
         return None
+    if any(
+        one.crcs is None and one.bytes
+        for of_all in (before.checksums, checksums)
+        for own in of_all
+        for one in own
+    ):
+        return None  # of blocks that nobody knows anything of, nobody knows whether they have changed
     places = [(g, s) for g, group in enumerate(generation.groups) for s in range(len(group.shares))]
     same = [
         [unchanged.may_be_same(old, new) for old, new in zip(olds, news, strict=True)]
@@ -126,6 +133,8 @@ def _are_equal(a: Bytes, b: Bytes) -> bool:
 
 def _read(words: bytes, like: list[Flags]) -> list[Flags]:
     """By lane."""
+    if not like:
+        return []  # a keeper whose trainer has taken nothing yet
     ends = np.cumsum([len(flags) for flags in like])[:-1]
     return [part != 0 for part in np.split(np.frombuffer(words, np.uint8), ends)]
 
@@ -172,7 +181,7 @@ class LaneCoder:
                 generation, self._lane, area, told.changed[self._lane], BLOCK_BYTES
             ):
                 ways, sums = unchanged.ways(generation, whole, self._sums, self._ranks)
-                for piece in unchanged.cut(whole, ways):
+                for piece in unchanged.cut(generation, whole, ways):
                     self._code_piece(area, piece, told.before, ways, sums)
 
     def _code_piece(

@@ -168,7 +168,7 @@ class Coded:
     """`step`: the newest that is coded, -1: none. `losses`: hosts that may be lost now. `fault`: what keeps
     this keeper from it, empty: nothing but time. `parities`: bytes of memory for those of others, this
     trainer's part where the keeper has several. `identical`: bytes of the snapshot that all keepers have, bit
-    for bit, and that needed no code; `unchanged`: that are as in the one coded before, and were not sent."""
+    for bit, and that needed no code; `unchanged`: that are as in the one coded before."""
 
     step: int = bounded.step()
     losses: int = bounded.whole(0, limits.LOSSES_MAX)

@@ -249,7 +249,7 @@ class Protection:
         self, steps: dict[str, int], losses: int, identical: dict[str, int], unchanged: dict[str, int]
     ) -> None:
         """`identical`: bytes of each trainer's snapshot that all have, and that are not coded; `unchanged`:
-        bytes of those here that are as in the one before, and were not sent again."""
+        bytes of those here that are as in the one before."""
         self.coded, self.losses, self.fault = steps, losses, ""
         self.identical, self.unchanged = identical, unchanged
         self._given_up.clear()

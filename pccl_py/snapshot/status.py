@@ -29,7 +29,8 @@ class SnapshotStatus:
     coded       the newest step that others could bring back; None: there is none, or no parity
     identical   bytes of that one that every host has, bit for bit: they need no code, and survive any losses
                 but that of all
-    unchanged   bytes of that one that are as they were in the one coded before: they were not sent again
+    unchanged   bytes of that one that are as they were in the one coded before, `identical` ones among them:
+                of these hardly any were sent again. 0: all of it was coded anew
     fault       why that is not the newest complete one; empty: it is, or will be soon
     bytes       of that snapshot;    memory_bytes: of the keeper's buffers for this trainer's
     parity_bytes    that the keeper holds beside them of other hosts' parities, as it said last

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..coded_calls import CodedSum
-from .generation import Area, Generation
+from .generation import WIDTH_UNIT, Area, Generation
 from .identical import Checksums
 
 PIECES_MAX = 32  # of an area: each is an operation at least
-DIFFERENCE_BYTES = 4 << 20  # of a block, that are made at once: they take memory beside all else
+DIFFERENCE_BYTES = 16 << 20  # that a keeper makes at once: they take memory beside all else
 LEAST_SAVED = 1 / 16  # of what is sent; less is not worth looking for
 
 Flags = npt.NDArray[np.bool_]
@@ -100,12 +100,14 @@ def _piece(
     return Piece(first, last, frozenset(differ), frozenset(empty))
 
 
-def cut(piece: Piece, ways: Sequence[Way]) -> list[Piece]:
-    """Into pieces for which there is room where differences are made."""
+def cut(generation: Generation, piece: Piece, ways: Sequence[Way]) -> list[Piece]:
+    """Into pieces for which there is room where differences are made, of each of a keeper's k blocks."""
     if Way.DIFFERENCE not in ways:
         return [piece]
-    starts = range(piece.first, piece.last, DIFFERENCE_BYTES)
-    ends = (min(at + DIFFERENCE_BYTES, piece.last) for at in starts)
+    most = max(generation.code(number)[0] for number in range(len(generation.groups)))
+    width = max(DIFFERENCE_BYTES // most // WIDTH_UNIT, 1) * WIDTH_UNIT
+    starts = range(piece.first, piece.last, width)
+    ends = (min(at + width, piece.last) for at in starts)
     return [replace(piece, first=first, last=last) for first, last in zip(starts, ends, strict=True)]
 
 

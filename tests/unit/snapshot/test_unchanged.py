@@ -30,7 +30,7 @@ BLOCK = 64
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(differences, "BLOCK_BYTES", BLOCK)
-    monkeypatch.setattr(unchanged, "DIFFERENCE_BYTES", 2 * BLOCK)
+    monkeypatch.setattr(unchanged, "DIFFERENCE_BYTES", 6 * BLOCK)
 
 
 class Network:
@@ -185,7 +185,7 @@ def run_of(
 
 @settings(max_examples=60, deadline=None)
 @given(
-    sizes=st.lists(st.lists(st.integers(0, 40 * BLOCK), min_size=1, max_size=2), min_size=2, max_size=6),
+    sizes=st.lists(st.lists(st.integers(0, 40 * BLOCK), max_size=2), min_size=2, max_size=6),
     parity=st.integers(1, 3),
     seed=st.integers(0, 1 << 31),
     part=st.sampled_from([0.0, 0.02, 0.1, 0.5, 0.9]),
@@ -239,6 +239,25 @@ def test_old_bytes_that_are_damaged_are_the_base_of_nothing(damaged: bool) -> No
     old[BLOCK * changed] ^= damaged
     run.old["k1"].data = [old]
     assert all((one is None) is damaged for one in run.again().values())
+
+
+def test_a_keeper_with_nothing_takes_part() -> None:
+    """Of a host whose trainer has taken no snapshot yet."""
+    run = run_of([[100 * BLOCK], [], [100 * BLOCK]], 1, (), 1, 0.1)
+    assert all(run.again().values())
+    run.check()
+
+
+@pytest.mark.parametrize("when", ["before", "now"])
+def test_snapshots_without_checksums_are_coded_anew(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    run = run_of([[100 * BLOCK]] * 3, 1, (), 1, 0.1)
+    unknown = getattr(run, when)["k1"][0]
+    known = checksums
+    monkeypatch.setattr(
+        "tests.unit.snapshot.test_unchanged.checksums",
+        lambda data: Checksums(len(data), None) if data is unknown else known(data),
+    )
+    assert not any(run.again().values())
 
 
 def test_equal_checksums_do_not_make_bytes_equal(monkeypatch: pytest.MonkeyPatch) -> None:
