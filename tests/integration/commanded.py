@@ -56,7 +56,7 @@ def optimize(probe_ms):
 def state(): return dict(ring=comm.ring, members=[peer.id for peer in comm.peers()])
 def update(): return comm.update_topology()
 def leave(): comm.leave()
-def say(**what): print(json.dumps(what), flush=True)
+def say(**what): print(json.dumps(what) + "\\n", end="", flush=True)  # in one write
 say(id=comm.id)
 for line in sys.stdin:
     name, *arguments = json.loads(line)

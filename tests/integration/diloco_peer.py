@@ -35,7 +35,8 @@ def target(name: str, size: int) -> np.ndarray[Any, Any]:
 
 
 def say(event: str, **values: Any) -> None:
-    print(json.dumps({"event": event, **values}), flush=True)
+    line = json.dumps({"event": event, **values}) + "\n"
+    print(line, end="", flush=True)  # in one write: lines of the log come between two
 
 
 class Dying(Communicator):

@@ -47,7 +47,9 @@ import sys, time, os, signal, threading
 import numpy as np
 import pccl_py
 from pccl_py import *
-def say(*words): print(*words, flush=True)
+def say(*words):  # in one write: lines of the log come between two
+    sys.stdout.write(" ".join(map(str, words)) + "\\n")
+    sys.stdout.flush()
 address = sys.argv[1]
 config = Config(heartbeat_ms=100, heartbeats_missed_max=10)
 """

@@ -128,7 +128,8 @@ class Peer:
 
 
 def say(event: str, **values: Any) -> None:
-    print(json.dumps({"event": event, **values}), flush=True)
+    line = json.dumps({"event": event, **values}) + "\n"
+    print(line, end="", flush=True)  # in one write: lines of the log come between two
 
 
 def main() -> None:

@@ -66,7 +66,7 @@ class Gang:
 
 def say(**what: Any) -> None:
     """From a play: one line of what the test gets to see."""
-    print(json.dumps(what), flush=True)
+    print(json.dumps(what) + "\n", end="", flush=True)  # in one write: lines of the log come between two
 
 
 def _serve() -> None:

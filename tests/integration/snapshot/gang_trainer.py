@@ -65,7 +65,7 @@ def bits(model: torch.nn.Module, inner: torch.optim.Optimizer) -> str:
 
 
 def say(**words: Any) -> None:
-    print(json.dumps(words), flush=True)
+    print(json.dumps(words) + "\n", end="", flush=True)  # in one write: lines of the log come between two
 
 
 def savers(options: argparse.Namespace, comm: Any) -> dict[str, Any]:
