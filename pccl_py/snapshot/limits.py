@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..values import limits as checkpoint
 
-PROTOCOL = 4  # of greeting, messages, control page and table; another one is refused
+PROTOCOL = 5  # of greeting, messages, control page and table; another one is refused
 MESSAGE_BYTES_MAX = 64 << 10  # what tables are too long for goes through memory of its own
 FDS_MAX = 5  # of a message: the control page, two buffers and their tables
 NAME_CHARS_MAX = 64  # of a run, a trainer, a keeper

@@ -36,7 +36,7 @@ class Way(Enum):
     SAME = "same"
 
 
-Place = tuple[int, int, int]  # group, slot and number of a block
+BlockPlace = tuple[int, int, int]  # group, slot and number of a block
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class Piece:
 
     first: int
     last: int
-    changed: frozenset[Place]
-    empty: frozenset[Place]
+    changed: frozenset[BlockPlace]
+    empty: frozenset[BlockPlace]
 
 
 def lie_alike(before: Generation, now: Generation) -> bool:
