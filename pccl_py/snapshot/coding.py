@@ -16,9 +16,10 @@ from dataclasses import replace
 from ..communicator import Communicator
 from . import agreeing, differences, memory, messages
 from .calls import Calls
-from .differences import ANEW_EVERY, Before, Differences, LaneCoder
+from .differences import ANEW_EVERY, Before, Differences
 from .generation import Area, Generation, Lane, Range, arranged
 from .generation import Share as Given
+from .lane_coder import LaneCoder
 from .protection import Protection
 from .rooms import Rooms
 from .rounds import all_say_yes

@@ -137,11 +137,12 @@ class Holding:
         """Its descriptor and size; -1 and 0: it has none."""
         return self._buffers[slot].fd, self._buffers[slot].capacity
 
-    def slot_of(self, step: int) -> int:
-        """Where the snapshot of that step is complete; -1: nowhere."""
+    def slot_of(self, step: int, crc32: int) -> int:
+        """Where the snapshot of that step, with a table of this checksum, is complete; -1: nowhere. A trainer
+        that went back may have taken the step again, and then it is another snapshot."""
         for slot in range(SLOTS):
             record = self._complete(slot)
-            if record is not None and record.step == step:
+            if record is not None and (record.step, record.crc32) == (step, crc32):
                 return slot
         return -1
 

@@ -181,14 +181,14 @@ class Protection:
         """Whether none of them has been, or may have been, written over."""
         return all(
             lane.trainer in self.holdings
-            and self.holdings[lane.trainer].slot_of(lane.step) >= 0
+            and self.holdings[lane.trainer].slot_of(lane.step, lane.crc32) >= 0
             and (lane.trainer, lane.step) not in self._unheeded | self._spoilt
             for lane in lanes
         )
 
     def memory(self, lane: Lane) -> Memory | None:
         holding = self.holdings.get(lane.trainer)
-        slot = -1 if holding is None else holding.slot_of(lane.step)
+        slot = -1 if holding is None else holding.slot_of(lane.step, lane.crc32)
         if holding is None or slot < 0 or (lane.trainer, lane.step) in self._spoilt:
             return None
         fd, capacity = holding.buffer(slot)

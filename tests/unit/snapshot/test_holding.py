@@ -12,7 +12,9 @@ import pytest
 from pccl_py.errors import ProtocolError
 from pccl_py.snapshot import limits, memory, messages
 from pccl_py.snapshot.control import PAGE, Control, Record
+from pccl_py.snapshot.generation import Lane
 from pccl_py.snapshot.holding import Holding, Refusal
+from pccl_py.snapshot.protection import Protection
 
 
 @pytest.fixture
@@ -70,6 +72,20 @@ def test_what_is_refused(holding: Holding) -> None:
         holding.place(0, memory.make("test", limits.BUFFER_UNIT), limits.BUFFER_UNIT)
     complete(holding, 1, 6)
     assert holding.newest.step == 6
+
+
+def test_a_step_taken_again_is_another_snapshot(holding: Holding) -> None:
+    """Parities of the first do not belong to the second."""
+    holding.begin(0, 5)
+    complete(holding, 0, 5, b"first")
+    protection = Protection({"0": holding}, set, 60.0)
+    first, again = (Lane("0", 5, 100, 5, zlib.crc32(table)) for table in (b"first", b"again"))
+    assert protection.intact((first,)) and not protection.intact((again,))
+    holding.forget(4)
+    holding.begin(0, 5)
+    complete(holding, 0, 5, b"again")
+    assert protection.intact((again,)) and not protection.intact((first,))
+    assert protection.memory(first) is None
 
 
 def test_a_successor_sees_what_is_complete_and_nothing_half(holding: Holding) -> None:

@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pccl_py.coded_calls import CodedSum
-from pccl_py.snapshot import agreeing, differences, unchanged
-from pccl_py.snapshot.differences import Before, Differences, LaneCoder, agreed
+from pccl_py.snapshot import agreeing, differences, lane_coder, unchanged
+from pccl_py.snapshot.differences import Before, Differences, agreed
 from pccl_py.snapshot.generation import Generation, Identical, Lane, Range, Share, arranged
 from pccl_py.snapshot.identical import Checksums
+from pccl_py.snapshot.lane_coder import LaneCoder
 from pccl_py.snapshot.share import Bytes
 from pccl_py.snapshot.share import Share as Held
 from tests.threads import in_threads
@@ -29,7 +30,8 @@ BLOCK = 64
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(differences, "BLOCK_BYTES", BLOCK)
+    for module in (differences, lane_coder):
+        monkeypatch.setattr(module, "BLOCK_BYTES", BLOCK)
     monkeypatch.setattr(unchanged, "DIFFERENCE_BYTES", 6 * BLOCK)
 
 
