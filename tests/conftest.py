@@ -1,6 +1,6 @@
 """What every test has: a deadline, and fixtures that clean up after themselves.
 
-A test that hangs has each thread's stack printed and ends the run: after 60 s, or what
+A test that hangs has each thread's stack printed and ends the run: after two minutes, or what
 `@pytest.mark.deadline(seconds)` says. The same limit holds for its set-up and its tear-down, each by itself.
 However a run ends, what it has started ends with it.
 """
@@ -22,7 +22,7 @@ import pytest
 from tests import leftovers, ports
 
 ROOT = Path(__file__).resolve().parent.parent
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 _stderr = pytest.StashKey[int]()
 
@@ -31,6 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
     text = f"deadline(seconds): end the run when a test takes longer (default {DEADLINE_S:g})"
     config.addinivalue_line("markers", text)
     leftovers.watch()
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored in what a shell began with `&`, and inherited
     config.stash[_stderr] = os.dup(2)  # the terminal's: while a test runs, descriptor 2 is captured
 
 

@@ -117,7 +117,6 @@ def reference(members: dict[int, set[str]], size: int, first: int = 50) -> np.nd
     return theta
 
 
-@pytest.mark.deadline(100)
 def test_peers_die_and_join(spawn: Spawn, master: Master) -> None:
     size, windows = 1_000_000, 24
     common = ("--size", str(size), "--windows", str(windows))
@@ -153,7 +152,6 @@ def test_peers_die_and_join(spawn: Spawn, master: Master) -> None:
         assert end["inner"] == windows * H
 
 
-@pytest.mark.deadline(100)
 def test_interrupted_peer_costs_the_others_no_window(spawn: Spawn, master: Master) -> None:
     """Ctrl-C while it waits in a reduction cancels that on all peers; they repeat it."""
     run = Run(spawn, master.address)
@@ -175,7 +173,6 @@ def test_interrupted_peer_costs_the_others_no_window(spawn: Spawn, master: Maste
 
 
 @pytest.mark.stops_peers
-@pytest.mark.deadline(100)
 def test_stopped_peer_is_evicted_and_comes_back_by_itself(spawn: Spawn, master: Master) -> None:
     windows = 45
     run = Run(spawn, master.address)

@@ -15,7 +15,6 @@ from .test_diloco import Run
 MODULE = "tests.integration.family_peer"
 
 
-@pytest.mark.deadline(100)
 @pytest.mark.parametrize(
     "kind",
     [

@@ -106,7 +106,6 @@ AT_NIGHT = [
 ]
 
 
-@pytest.mark.deadline(100)
 @pytest.mark.parametrize(
     ("kind", "phase"), [*PHASES, *(pytest.param(*phase, marks=pytest.mark.nightly) for phase in AT_NIGHT)]
 )
@@ -141,7 +140,6 @@ def test_killed_in_each_phase(spawn: Spawn, master: Master, kind: str, phase: st
         np.testing.assert_allclose(event["theta"], sample, atol=tolerance, err_msg=str(event["number"]))
 
 
-@pytest.mark.deadline(100)
 @pytest.mark.parametrize(
     ("kind", "late"),
     [
@@ -166,7 +164,6 @@ def test_interrupted_in_a_reduction(spawn: Spawn, master: Master, kind: str, lat
     check_values(run, kind, "B")
 
 
-@pytest.mark.deadline(100)
 def test_who_gives_its_inner_state_dies(spawn: Spawn, master: Master) -> None:
     """The newcomer begins with zeros, and the others with it do what they would have done."""
     run = Run(spawn, master.address, MODULE)
@@ -184,7 +181,6 @@ def test_who_gives_its_inner_state_dies(spawn: Spawn, master: Master) -> None:
     assert any("did not get from peer" in e["text"] for e in run.of("J", "text"))
 
 
-@pytest.mark.deadline(100)
 @pytest.mark.parametrize("dies", [False, True])
 def test_who_leaves_politely_gives_what_it_held_back(spawn: Spawn, master: Master, dies: bool) -> None:
     run = Run(spawn, master.address, MODULE)

@@ -22,7 +22,6 @@ MODULE = "tests.integration.sampled_peer"
 Shares = dict[int, dict[str, list[list[int]]]]
 
 
-@pytest.mark.deadline(100)
 @pytest.mark.parametrize(
     ("kind", "death"),
     [

@@ -357,7 +357,6 @@ def test_bench_wan_goals(monkeypatch: pytest.MonkeyPatch) -> None:
         assert row.line().split()[0] == "4096"
 
 
-@pytest.mark.deadline(90)
 def test_bench_encryption(emulated: None) -> None:
     """In both runs values are right; no time is compared."""
     (figure,) = encryption.measure(1 << 20, 2)

@@ -111,7 +111,6 @@ def test_whoever_is_there_the_numbers_are_those_of_one_process(
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("ddp", [False, True])
-@pytest.mark.deadline(90)
 def test_a_peer_is_killed_and_another_comes(gang: Gang, address: str, phase: str, ddp: bool) -> None:
     said = gang.play(
         "plays_elastic:train", 4, killed=(1,), address=address, steps=STEPS, ddp=ddp,
@@ -132,7 +131,6 @@ def test_a_peer_is_killed_and_another_comes(gang: Gang, address: str, phase: str
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("victim", [1, 3])
-@pytest.mark.deadline(90)
 def test_a_peer_is_killed_while_a_newcomer_gets_the_state(
     gang: Gang, address: str, phase: str, victim: int
 ) -> None:
@@ -151,7 +149,6 @@ def test_a_peer_is_killed_while_a_newcomer_gets_the_state(
     assert victim == 3 or (newcomer[1]["share"] and newcomer[1]["step"] == JOIN_AT + 2)
 
 
-@pytest.mark.deadline(90)
 def test_a_peer_that_was_evicted_comes_back(gang: Gang, address: str) -> None:
     """It was stopped for longer than heartbeats may be missing; the same objects train on."""
     said = gang.play(
@@ -167,7 +164,6 @@ def test_a_peer_that_was_evicted_comes_back(gang: Gang, address: str) -> None:
 
 
 @pytest.mark.parametrize("phase", ["", "forward", "backward", "reduce", "optimizer"])
-@pytest.mark.deadline(90)
 def test_islands_of_fsdp_ranks_are_killed_and_come(gang: Gang, address: str, phase: str) -> None:
     """Two islands of two ranks each, and a third one that comes. Each group has its own samples."""
     kills = {"2": [phase, KILL_STEP], "3": [phase, KILL_STEP]} if phase else {}

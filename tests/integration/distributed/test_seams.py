@@ -55,7 +55,6 @@ def test_islands_that_train_per_step_begin_with_the_model_of_one_island(
     ("stopped", "stop_in"),
     [([2], "committed"), *(pytest.param(who, "forward", marks=pytest.mark.nightly) for who in ([3], [2, 3]))],
 )
-@pytest.mark.deadline(90)
 def test_an_evicted_island_that_trains_per_step_comes_back(
     gang: Gang, master: Master, stopped: list[int], stop_in: str
 ) -> None:
@@ -69,7 +68,6 @@ def test_an_evicted_island_that_trains_per_step_comes_back(
 
 
 @pytest.mark.parametrize("victim", [2, 3])
-@pytest.mark.deadline(90)
 def test_an_island_that_trains_per_step_is_killed_and_another_comes(
     gang: Gang, master: Master, victim: int
 ) -> None:

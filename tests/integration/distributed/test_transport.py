@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from .gang import Gang
 
 
-@pytest.mark.deadline(90)
 def test_a_state_goes_to_two_replicas(gang: Gang) -> None:
     said = gang.play("plays_transport:healing", 3, killed=(2,), limit_s=70)
     for rank in (1, 2):
