@@ -90,6 +90,8 @@ class StagedSave:
                 self._copier.join(self._timeout_s)
             with self._lock:
                 self._pieces, self._versions = (), []
+        if self._copier is not None:
+            self._copier.raise_fault()  # the last part may count as copied before the thread has told
         if self.fault is not None:
             raise self.fault
 

@@ -74,6 +74,29 @@ def test_a_copy_that_fails_fails_the_save(tmp_path: Path, monkeypatch: pytest.Mo
         assert saver.steps() == [2]
 
 
+def test_a_last_copy_that_fails_fails_the_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its slab is given back before the thread has come to say that it failed, and all seems to be copied."""
+    module, optimizer = parts(2, 1000)
+    copy_all = foreign.ForeignCopier._copy_all
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("an illegal memory access")
+
+    def told_late(copier: foreign.ForeignCopier) -> None:
+        try:
+            copy_all(copier)
+        finally:
+            time.sleep(0.5)
+
+    with pccl.Checkpointer(tmp_path, timeout_s=30) as saver:
+        monkeypatch.setattr(foreign, "_copy", broken)
+        monkeypatch.setattr(foreign.ForeignCopier, "_copy_all", told_late)
+        saver.save(1, {"model": module, "inner": optimizer})
+        with pytest.raises(CheckpointError, match="an illegal memory access"):
+            saver.wait()
+        assert saver.steps() == []
+
+
 def test_a_disk_that_takes_nothing_keeps_no_thread_of_devices(tmp_path: Path) -> None:
     """In a pool smaller than the state, whose slabs do not come back while the save waits for them."""
     module, optimizer = parts(10)
