@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 import typing_extensions
-__all__: list[str] = ['Completions', 'DTYPES', 'Disk', 'Glimpses', 'InjectedDisk', 'Master', 'MemoryCapture', 'Operation', 'Peer', 'Prefetch', 'QUANTIZATIONS', 'ReadStats', 'ReedSolomon', 'SaveReceipt', 'ShardSave', 'ShardWriter', 'StagingPool', 'StateOperation', 'Stripes', 'TensorMemory', 'Timing', 'code_groups', 'copy_crc32c', 'crc32', 'crc32_combine', 'crc32c', 'crc32c_combine', 'decode_into', 'encode_into', 'galois_encode', 'galois_levels', 'galois_multiply_add', 'instruction_sets', 'libssl_name', 'name_libssl', 'on_error', 'on_log', 'quantize_decode', 'quantize_encode', 'read_verified', 'reduce', 'rs_coefficient', 'shared_bytes']
+__all__: list[str] = ['Completions', 'DTYPES', 'Disk', 'Glimpses', 'InjectedDisk', 'Master', 'MemoryCapture', 'Operation', 'Peer', 'Prefetch', 'QUANTIZATIONS', 'ReadStats', 'ReedSolomon', 'SaveReceipt', 'ShardSave', 'ShardWriter', 'StagingPool', 'StateOperation', 'Stripes', 'TensorMemory', 'Timing', 'code_groups', 'copy_crc32c', 'crc32', 'crc32_combine', 'crc32c', 'crc32c_combine', 'decode_into', 'encode_into', 'galois_encode', 'galois_levels', 'galois_multiply_add', 'instruction_sets', 'libssl_name', 'name_libssl', 'on_error', 'on_log', 'populate_pages', 'quantize_decode', 'quantize_encode', 'read_verified', 'reduce', 'rs_coefficient', 'shared_bytes']
 class Timing:
     def __init__(self) -> None:
         ...
@@ -564,6 +564,10 @@ def on_error(make: typing.Any) -> None:
 def on_log(log: typing.Any) -> None:
     """
     Lines for people (who is missing, view changes) go to log(line), on a thread of their own; None: nowhere.
+    """
+def populate_pages(memory: typing_extensions.Buffer) -> int:
+    """
+    Gives whole pages their memory, without the GIL. An errno, 0: done; EINVAL or ENOSYS: the system cannot.
     """
 def quantize_decode(kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, out: typing_extensions.Buffer) -> None:
     """

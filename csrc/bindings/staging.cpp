@@ -6,6 +6,7 @@
 #include "kernels/crc32.hpp"
 #include "runtime/shard_save.hpp"
 #include "staging/glimpses.hpp"
+#include "staging/memory.hpp"
 
 namespace pccl::bindings {
 
@@ -116,6 +117,13 @@ std::uint32_t crc32(const py::buffer& data, std::uint32_t before) {
   if (PyBuffer_IsContiguous(info.view(), 'C') == 0) throw py::value_error("not contiguous");
   const auto bytes = static_cast<std::size_t>(info.view()->len);
   return without_gil([&] { return kernels::best_crc32().of(info.ptr, bytes, before); });
+}
+
+int populate_pages(const py::buffer& memory) {
+  const auto info = memory.request(true);
+  if (PyBuffer_IsContiguous(info.view(), 'C') == 0) throw py::value_error("not contiguous");
+  const auto bytes = static_cast<std::size_t>(info.view()->len);
+  return without_gil([&] { return staging::populate_pages(static_cast<std::byte*>(info.ptr), bytes); });
 }
 
 void bind_pool(py::module_& module) {
@@ -251,6 +259,10 @@ void bind_staging(py::module_& module) {
   bind_memory_capture(module);
   bind_prefetch(module);
   bind_glimpses(module);
+  module.def(
+      "populate_pages", &populate_pages, py::arg("memory"),
+      "Gives whole pages their memory, without the GIL. An errno, 0: done; EINVAL or ENOSYS: the system "
+      "cannot.");
   module.def("crc32", &crc32, py::arg("buffer"), py::arg("crc") = 0, "As zlib.crc32, without the GIL.");
   module.def("crc32_combine", &kernels::crc32_combine, py::arg("a"), py::arg("b"), py::arg("bytes_b"),
              "Of a and b together, from the CRCs of both and the bytes of b.");

@@ -77,13 +77,17 @@ std::size_t huge_bytes(const std::byte* data, std::size_t bytes) {
 
 // These bytes have memory when this returns. An errno, or 0.
 int give_pages(std::byte* data, std::size_t bytes) {
-  if (::madvise(data, bytes, MADV_POPULATE_WRITE) == 0) return 0;
-  if (errno != EINVAL && errno != ENOSYS) return errno;
+  const int error = populate_pages(data, bytes);
+  if (error != EINVAL && error != ENOSYS) return error;
   touch_pages(data, bytes);
   return 0;
 }
 
 }  // namespace
+
+int populate_pages(std::byte* data, std::size_t bytes) {
+  return ::madvise(data, bytes, MADV_POPULATE_WRITE) == 0 ? 0 : errno;
+}
 
 void touch_pages(std::byte* data, std::size_t bytes) {
   // One write: a read before it would be given a page of zeros, which the write would replace at once.

@@ -17,6 +17,10 @@ namespace pccl::staging {
 // still. A page that is touched takes the lock of its own mapping alone (Linux 6.4), and for itself.
 void touch_pages(std::byte* data, std::size_t bytes);
 
+// The same at once, an errno where there is no memory; EINVAL or ENOSYS: the system cannot (before
+// Linux 5.14).
+int populate_pages(std::byte* data, std::size_t bytes);
+
 class WarmMemory {
  public:
   // `fd`: a memfd (or another file of memory) of at least these bytes, mapped shared from its begin; it stays

@@ -28,6 +28,7 @@ from .standing import Standing
 from .verified import damaged_blocks
 
 logger = logging.getLogger("pccl_py.keeper")
+FILL_THREADS = 4  # all wait for this memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,7 @@ class Bringing:
             return -1
         fd = memory.make("pccl-0", wanted)
         try:
-            memory.fill(fd, wanted, lambda: True)
+            memory.fill(fd, wanted, lambda: True, min(FILL_THREADS, len(os.sched_getaffinity(0))))
         except OSError:
             os.close(fd)
             return -1

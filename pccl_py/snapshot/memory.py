@@ -8,13 +8,13 @@ import fcntl
 import mmap
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import SnapshotMemoryError
-from . import limits
+from . import limits, native
 
 F_SEAL_FUTURE_WRITE = 0x0010  # Linux 5.1: mappings made later are for reading alone
-MADV_POPULATE_WRITE = 23  # Linux 5.14
 SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _HUGE = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
 
@@ -92,16 +92,35 @@ def read_all(fd: int, count: int) -> bytes:
     return bytes(data)
 
 
-def fill(fd: int, count: int, wanted: Callable[[], bool]) -> bool:
-    """Gives a memfd all its pages, huge ones where the system has them. False: it is not `wanted` any more.
-    Raises OSError where there is no memory."""
-    if _huge_pages_on_advice():
-        return _fill_huge(fd, count, wanted)
-    for at in range(0, count, limits.FILL_BYTES):
+def fill(fd: int, count: int, wanted: Callable[[], bool], threads: int = 1) -> bool:
+    """Gives a memfd all its pages, filled with zeros, huge ones where the system has them. False: it is not
+    `wanted` any more. Raises OSError where there is no memory."""
+    if not count:
+        return wanted()
+    mapped = mmap.mmap(fd, count)
+    huge = _huge_pages_on_advice()
+    if huge:
+        mapped.madvise(mmap.MADV_HUGEPAGE)
+    whole = memoryview(mapped)
+
+    def give(at: int) -> bool:
         if not wanted():
             return False
-        os.posix_fallocate(fd, at, min(limits.FILL_BYTES, count - at))
-    return True
+        size = min(limits.FILL_BYTES, count - at)
+        if not huge:  # an allocation of the file would take small pages where huge ones come on advice
+            os.posix_fallocate(fd, at, size)
+        error = native.populate_pages(whole[at : at + size])
+        if error in (errno.EINVAL, errno.ENOSYS):
+            os.posix_fallocate(fd, at, size)
+        elif error:
+            raise OSError(error, os.strerror(error))
+        return True
+
+    starts = range(0, count, limits.FILL_BYTES)
+    if threads == 1:
+        return all(map(give, starts))
+    with ThreadPoolExecutor(threads) as pool:
+        return all(pool.map(give, starts))
 
 
 def _huge_pages_on_advice() -> bool:
@@ -109,23 +128,6 @@ def _huge_pages_on_advice() -> bool:
         return any(f"[{word}]" in _HUGE.read_text() for word in ("advise", "within_size", "always"))
     except OSError:
         return False
-
-
-def _fill_huge(fd: int, count: int, wanted: Callable[[], bool]) -> bool:
-    """An allocation of the file alone would take small pages where huge ones come on advice."""
-    with mmap.mmap(fd, count) as mapped:
-        mapped.madvise(mmap.MADV_HUGEPAGE)
-        for at in range(0, count, limits.FILL_BYTES):
-            if not wanted():
-                return False
-            size = min(limits.FILL_BYTES, count - at)
-            try:
-                mapped.madvise(MADV_POPULATE_WRITE, at, size)
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.ENOSYS):
-                    raise
-                os.posix_fallocate(fd, at, size)
-    return True
 
 
 def available() -> int:

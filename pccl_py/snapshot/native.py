@@ -11,3 +11,4 @@ Disk = _core.Disk
 MemoryCapture = _core.MemoryCapture
 StagingPool = _core.StagingPool
 crc32 = _core.crc32
+populate_pages = _core.populate_pages
