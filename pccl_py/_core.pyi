@@ -565,9 +565,9 @@ def on_log(log: typing.Any) -> None:
     """
     Lines for people (who is missing, view changes) go to log(line), on a thread of their own; None: nowhere.
     """
-def populate_pages(memory: typing_extensions.Buffer) -> int:
+def populate_pages(memory: typing_extensions.Buffer, *, to_write: bool) -> int:
     """
-    Gives whole pages their memory, without the GIL. An errno, 0: done; EINVAL or ENOSYS: the system cannot.
+    Gives whole pages their memory, or maps what they have, without the GIL. An errno, 0: done; EINVAL or ENOSYS: the system cannot.
     """
 def quantize_decode(kind: typing.SupportsInt | typing.SupportsIndex, block: typing.SupportsInt | typing.SupportsIndex, dtype: typing.SupportsInt | typing.SupportsIndex, data: typing_extensions.Buffer, out: typing_extensions.Buffer) -> None:
     """

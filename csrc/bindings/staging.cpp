@@ -119,11 +119,12 @@ std::uint32_t crc32(const py::buffer& data, std::uint32_t before) {
   return without_gil([&] { return kernels::best_crc32().of(info.ptr, bytes, before); });
 }
 
-int populate_pages(const py::buffer& memory) {
-  const auto info = memory.request(true);
+int populate_pages(const py::buffer& memory, bool to_write) {
+  const auto info = memory.request(to_write);
   if (PyBuffer_IsContiguous(info.view(), 'C') == 0) throw py::value_error("not contiguous");
   const auto bytes = static_cast<std::size_t>(info.view()->len);
-  return without_gil([&] { return staging::populate_pages(static_cast<std::byte*>(info.ptr), bytes); });
+  auto* const data = static_cast<std::byte*>(info.ptr);
+  return without_gil([&] { return staging::populate_pages(data, bytes, to_write); });
 }
 
 void bind_pool(py::module_& module) {
@@ -260,9 +261,9 @@ void bind_staging(py::module_& module) {
   bind_prefetch(module);
   bind_glimpses(module);
   module.def(
-      "populate_pages", &populate_pages, py::arg("memory"),
-      "Gives whole pages their memory, without the GIL. An errno, 0: done; EINVAL or ENOSYS: the system "
-      "cannot.");
+      "populate_pages", &populate_pages, py::arg("memory"), py::kw_only(), py::arg("to_write"),
+      "Gives whole pages their memory, or maps what they have, without the GIL. An errno, 0: done; EINVAL "
+      "or ENOSYS: the system cannot.");
   module.def("crc32", &crc32, py::arg("buffer"), py::arg("crc") = 0, "As zlib.crc32, without the GIL.");
   module.def("crc32_combine", &kernels::crc32_combine, py::arg("a"), py::arg("b"), py::arg("bytes_b"),
              "Of a and b together, from the CRCs of both and the bytes of b.");

@@ -77,7 +77,7 @@ std::size_t huge_bytes(const std::byte* data, std::size_t bytes) {
 
 // These bytes have memory when this returns. An errno, or 0.
 int give_pages(std::byte* data, std::size_t bytes) {
-  const int error = populate_pages(data, bytes);
+  const int error = populate_pages(data, bytes, true);
   if (error != EINVAL && error != ENOSYS) return error;
   touch_pages(data, bytes);
   return 0;
@@ -85,8 +85,8 @@ int give_pages(std::byte* data, std::size_t bytes) {
 
 }  // namespace
 
-int populate_pages(std::byte* data, std::size_t bytes) {
-  return ::madvise(data, bytes, MADV_POPULATE_WRITE) == 0 ? 0 : errno;
+int populate_pages(std::byte* data, std::size_t bytes, bool to_write) {
+  return ::madvise(data, bytes, to_write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) == 0 ? 0 : errno;
 }
 
 void touch_pages(std::byte* data, std::size_t bytes) {

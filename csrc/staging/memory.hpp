@@ -17,9 +17,9 @@ namespace pccl::staging {
 // still. A page that is touched takes the lock of its own mapping alone (Linux 6.4), and for itself.
 void touch_pages(std::byte* data, std::size_t bytes);
 
-// The same at once, an errno where there is no memory; EINVAL or ENOSYS: the system cannot (before
-// Linux 5.14).
-int populate_pages(std::byte* data, std::size_t bytes);
+// The same at once, of any mapping; `to_write` false: what has memory already is mapped. An errno where there
+// is none; EINVAL or ENOSYS: the system cannot (before Linux 5.14).
+int populate_pages(std::byte* data, std::size_t bytes, bool to_write);
 
 class WarmMemory {
  public:

@@ -6,7 +6,6 @@ there.
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import zlib
 from collections.abc import Mapping, Sequence
@@ -125,7 +124,7 @@ class Bringing:
             if not all_say_yes(comm, comm.rank != owner or fd >= 0):
                 return
             words = from_one(comm, told_by, words, lane.table_bytes)
-            target = _mapped(fd, size) if fd >= 0 and size else None
+            target = memory.mapped(fd, size, to_write=True) if fd >= 0 and size else None
             for one in streams:
                 self._receive(comm, one, owner, [] if target is None else one.rows_of(target))
             if fd >= 0:
@@ -191,8 +190,3 @@ class Bringing:
         wrong = damaged_blocks(whole.data[: lane.bytes], described.crcs, described.block_bytes)
         if wrong:
             raise DamagedError(f"{what} has {len(wrong)} blocks with wrong checksums")
-
-
-def _mapped(fd: int, size: int) -> Bytes:
-    """All at once: page by page, as bytes come, it takes four times as long."""
-    return np.frombuffer(mmap.mmap(fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE), np.uint8)

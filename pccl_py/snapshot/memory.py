@@ -11,6 +11,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from ..errors import SnapshotMemoryError
 from . import limits, native
 
@@ -109,7 +112,7 @@ def fill(fd: int, count: int, wanted: Callable[[], bool], threads: int = 1) -> b
         size = min(limits.FILL_BYTES, count - at)
         if not huge:  # an allocation of the file would take small pages where huge ones come on advice
             os.posix_fallocate(fd, at, size)
-        error = native.populate_pages(whole[at : at + size])
+        error = native.populate_pages(whole[at : at + size], to_write=True)
         if error in (errno.EINVAL, errno.ENOSYS):
             os.posix_fallocate(fd, at, size)
         elif error:
@@ -121,6 +124,17 @@ def fill(fd: int, count: int, wanted: Callable[[], bool], threads: int = 1) -> b
         return all(map(give, starts))
     with ThreadPoolExecutor(threads) as pool:
         return all(pool.map(give, starts))
+
+
+def mapped(fd: int, count: int, *, to_write: bool, new: bool = False) -> npt.NDArray[np.uint8]:
+    """Of a memfd, all at once: page by page, as they are used, it takes as long as to move or code what is in
+    them, and by mmap itself nobody else has the interpreter meanwhile. `new`: its pages have held nothing."""
+    protection = mmap.PROT_READ | (mmap.PROT_WRITE if to_write else 0)
+    whole = memoryview(mmap.mmap(fd, count, mmap.MAP_SHARED, protection))
+    for at in range(0, count, limits.FILL_BYTES):
+        if native.populate_pages(whole[at : at + limits.FILL_BYTES], to_write=new):
+            break  # then they come one by one
+    return np.frombuffer(whole, np.uint8)
 
 
 def _huge_pages_on_advice() -> bool:

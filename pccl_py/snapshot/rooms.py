@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import math
-import mmap
 import os
 from collections.abc import Sequence
 
@@ -50,8 +49,7 @@ class Room:
         while self.fill():
             pass
         if self._mapped is None:
-            flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-            self._mapped = np.frombuffer(mmap.mmap(self._fd, self.bytes, flags), np.uint8)
+            self._mapped = memory.mapped(self._fd, self.bytes, to_write=True, new=True)
         return self._mapped[: count * width].reshape(count, width)
 
     def close(self) -> None:

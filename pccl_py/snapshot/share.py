@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from .generation import Area, Generation, Lane
 from .holding import FileKey, file_key
+from .memory import mapped
 from .protection import Memory
 
 Bytes = npt.NDArray[np.uint8]
@@ -31,9 +31,7 @@ class Mapped:
             with self._lock:
                 view = self._views.get(key)
             if view is None:
-                flags = mmap.MAP_SHARED | mmap.MAP_POPULATE  # else each page costs as much as its coding
-                mapped = mmap.mmap(memory.fd, memory.capacity, flags, mmap.PROT_READ)
-                view = np.frombuffer(mapped, np.uint8)
+                view = mapped(memory.fd, memory.capacity, to_write=False)
                 with self._lock:
                     self._views[key] = view
             return view
