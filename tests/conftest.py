@@ -31,9 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
     text = f"deadline(seconds): end the run when a test takes longer (default {DEADLINE_S:g})"
     config.addinivalue_line("markers", text)
     leftovers.watch()
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored in what a shell began with `&`, and inherited
+    # What a shell has begun with `&` ignores it, and so would all that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_stderr] = os.dup(2)  # the terminal's: while a test runs, descriptor 2 is captured
 
 

@@ -129,8 +129,10 @@ def numbers(root: Path) -> set[int]:
 
 def find(root: Path, step: int | None = None) -> StepFolder:
     """The step, or the newest complete one. Raises NoCheckpointError that says what is there."""
-    if step is not None and (alone := _in_its_folder(root, step)) is not None:
-        return alone
+    if step is not None and 0 <= step <= STEP_MAX:  # alone: manifests of large states take a while to read
+        alone = read_step(step_path(root, step))
+        if alone is not None and alone.manifest is not None and alone.step == step:
+            return alone
     found = scan(root)
     wanted = found.latest if step is None else next((s for s in found.steps if s.step == step), None)
     if wanted is None:
@@ -138,13 +140,6 @@ def find(root: Path, step: int | None = None) -> StepFolder:
         what = "complete step" if step is None else f"step {step}"
         raise NoCheckpointError(f"no {what} in {root}; steps there: {there}")
     return wanted
-
-
-def _in_its_folder(root: Path, step: int) -> StepFolder | None:
-    """Without a look at the other steps: manifests of large states take a while to be understood."""
-    path = step_path(root, step) if 0 <= step <= STEP_MAX else root
-    found = None if path == root or path.is_symlink() else read_step(path)
-    return found if found is not None and found.step == step else None
 
 
 def read_step(path: Path) -> StepFolder | None:

@@ -86,6 +86,9 @@ class ForeignCopier:
             source = self._pieces[region].rows.reshape(-1).view(torch.uint8)[offset : offset + count]
             try:
                 _copy(source, memory_at(address, count), self._moments)
+            except Exception as error:
+                self._fault = error  # before all may seem to be copied
+                raise
             finally:
                 self._job.foreign_done(region, offset)  # also after a fault: the slab is not used before
             self._left -= count

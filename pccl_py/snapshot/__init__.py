@@ -2,5 +2,5 @@
 outlives it.
 
 `snapshots.py` is what a training uses; `keeper.py` is the process; what both say to each other is in
-`messages.py`. The keeper needs neither torch nor numpy's arrays of the state: it never maps what it holds.
+`messages.py`. The keeper needs no torch: what it holds is bytes to it.
 """

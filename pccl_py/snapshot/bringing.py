@@ -16,7 +16,7 @@ import numpy as np
 from ..coded_calls import CodedSum, CodedTerm
 from ..communicator import Communicator
 from ..errors import DamagedError, SnapshotError
-from . import memory, table
+from . import limits, memory, table
 from .coding import OPERATION_S, Coding
 from .decide import Move, Rescue
 from .generation import Generation, Lane
@@ -27,7 +27,6 @@ from .standing import Standing
 from .verified import damaged_blocks
 
 logger = logging.getLogger("pccl_py.keeper")
-FILL_THREADS = 4  # all wait for this memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +131,7 @@ class Bringing:
                 self._check(lane, whole, words)
                 kept, fd = fd, -1
                 self._coding.calls.ask(lambda: self._coding.protection.adopt(lane, kept, words))
+                self._coding.lose(lane)
                 logger.info("step %d of trainer %r is here now", lane.step, lane.trainer)
         except (DamagedError, SnapshotError, Refusal) as error:
             self._failed(lane, error)
@@ -174,8 +174,9 @@ class Bringing:
             return -1
         fd = memory.make("pccl-0", wanted)
         try:
-            memory.fill(fd, wanted, lambda: True, min(FILL_THREADS, len(os.sched_getaffinity(0))))
-        except OSError:
+            threads = min(limits.FILL_THREADS_MAX, len(os.sched_getaffinity(0)))
+            memory.fill(fd, wanted, lambda: True, threads)
+        except (OSError, RuntimeError):
             os.close(fd)
             return -1
         return fd

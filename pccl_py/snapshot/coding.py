@@ -62,6 +62,11 @@ class Coding:
             return 0
         return share.generation.number
 
+    def lose(self, lane: Lane) -> None:
+        """It is in other memory now than what this share looks at."""
+        if self.share is not None and lane in self.share.lanes:
+            self.share = self._before = None
+
     def described(self) -> bytes:
         assert self.known is not None
         return self.known.encode()

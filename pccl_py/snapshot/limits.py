@@ -25,5 +25,6 @@ TEXT_CHARS_MAX = 2000  # of a refusal
 ORPHAN_S_MAX = 30 * 86_400.0
 GREETING_S = 5.0  # a connection that says nothing for so long is closed
 EXITING_S = 2.0  # a trainer that was killed gives back its memory before its socket closes
+FILL_THREADS_MAX = 4  # where all wait for memory: each gives some 1.5 GB of pages a second
 FILL_BYTES = 64 << 20  # of a buffer, between two looks whether it is still wanted
 MARGIN_BYTES = 64 << 20  # stays free when a buffer is made

@@ -97,27 +97,20 @@ def read_all(fd: int, count: int) -> bytes:
 
 def fill(fd: int, count: int, wanted: Callable[[], bool], threads: int = 1) -> bool:
     """Gives a memfd all its pages, filled with zeros, huge ones where the system has them. False: it is not
-    `wanted` any more. Raises OSError where there is no memory."""
+    `wanted` any more. Raises OSError where there is no memory, RuntimeError where there is no thread."""
     if not count:
         return wanted()
-    mapped = mmap.mmap(fd, count)
+    region = mmap.mmap(fd, count)
     huge = _huge_pages_on_advice()
     if huge:
-        mapped.madvise(mmap.MADV_HUGEPAGE)
-    whole = memoryview(mapped)
+        region.madvise(mmap.MADV_HUGEPAGE)
+    whole = memoryview(region)
 
     def give(at: int) -> bool:
-        if not wanted():
-            return False
-        size = min(limits.FILL_BYTES, count - at)
-        if not huge:  # an allocation of the file would take small pages where huge ones come on advice
-            os.posix_fallocate(fd, at, size)
-        error = native.populate_pages(whole[at : at + size], to_write=True)
-        if error in (errno.EINVAL, errno.ENOSYS):
-            os.posix_fallocate(fd, at, size)
-        elif error:
-            raise OSError(error, os.strerror(error))
-        return True
+        if wanted():
+            _give(fd, whole[at : at + limits.FILL_BYTES], at, huge)
+            return True
+        return False
 
     starts = range(0, count, limits.FILL_BYTES)
     if threads == 1:
@@ -126,14 +119,27 @@ def fill(fd: int, count: int, wanted: Callable[[], bool], threads: int = 1) -> b
         return all(pool.map(give, starts))
 
 
+def _give(fd: int, part: memoryview, at: int, huge: bool) -> None:
+    """What the file is given first is no huge page. Else it is: then a lack is an error here, and not the end
+    of the process that touches it; zeros are for who populates, or the first touch would write them."""
+    if not huge:
+        os.posix_fallocate(fd, at, len(part))
+    error = native.populate_pages(part, to_write=True)
+    if error in (errno.EINVAL, errno.ENOSYS):  # before Linux 5.14
+        os.posix_fallocate(fd, at, len(part))
+    elif error:
+        raise OSError(error, os.strerror(error))
+
+
 def mapped(fd: int, count: int, *, to_write: bool, new: bool = False) -> npt.NDArray[np.uint8]:
     """Of a memfd, all at once: page by page, as they are used, it takes as long as to move or code what is in
-    them, and by mmap itself nobody else has the interpreter meanwhile. `new`: its pages have held nothing."""
+    them. By mmap itself, nobody else would have the interpreter meanwhile. `new`: pages that held nothing."""
     protection = mmap.PROT_READ | (mmap.PROT_WRITE if to_write else 0)
     whole = memoryview(mmap.mmap(fd, count, mmap.MAP_SHARED, protection))
     for at in range(0, count, limits.FILL_BYTES):
-        if native.populate_pages(whole[at : at + limits.FILL_BYTES], to_write=new):
-            break  # then they come one by one
+        if native.populate_pages(whole[at : at + limits.FILL_BYTES], to_write=new):  # before Linux 5.14
+            whole = memoryview(mmap.mmap(fd, count, mmap.MAP_SHARED | mmap.MAP_POPULATE, protection))
+            break
     return np.frombuffer(whole, np.uint8)
 
 

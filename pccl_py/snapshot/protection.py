@@ -124,7 +124,8 @@ class Protection:
         when they have heard of it, and an older one that is here is coded in their place; or after a while.
         """
         self._given_up[trainer] = after
-        self._unheeded = {one for one in self._unheeded if one[0] != trainer or one[1] <= after}
+        for steps in (self._unheeded, self._spoilt):  # these may be taken again, and are others then
+            steps.difference_update([one for one in steps if one[0] == trainer and one[1] > after])
         if self.holdings[trainer].newest is None:
             self.freed.add(trainer)
         if self.member is None:

@@ -76,9 +76,8 @@ def test_a_preempted_host_s_last_snapshot_is_coded_before_it_ends(
         )
         for rank in range(3)
     ]
-    for (
-        peer
-    ) in peers:  # 2 where all three are at one step: then they are alike in every bit, and are not coded
+    # Two losses where all three are at one step: then they are alike in every bit, and are not coded.
+    for peer in peers:
         lines(peer, lambda line: line.get("losses", 0) > 0)
     if keeper_too:
         kill_keeper("h2", signal.SIGTERM)

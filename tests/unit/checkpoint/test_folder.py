@@ -16,6 +16,7 @@ from pccl_py.checkpoint.plain_reader import read_tensor
 from pccl_py.checkpoint.plain_writer import Source, source_of_array, write_step
 from pccl_py.checkpoint.retention import keepers
 from pccl_py.errors import BusyError, CheckpointError, DamagedError, NoCheckpointError, StateError, UsageError
+from pccl_py.values.limits import STEP_MAX
 
 ARRAY = np.arange(3000, dtype=np.float32).reshape(30, 100)
 
@@ -95,6 +96,30 @@ def test_leftovers_of_ours_are_swept_and_files_of_others_stay(tmp_path: Path) ->
     assert os.listdir(mixed) == ["thesis.txt"] and written_now.exists()
     assert (tmp_path / "step-3").exists() and (tmp_path / "readme").exists()
     assert not folder.remove(mixed) and folder.remove(written_now)
+
+
+def test_a_step_that_is_named_is_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its own folder does not have it, all are looked at, and the error says what is there."""
+    for step in (1, 2, 3):
+        saved(tmp_path, step)
+    read: list[str] = []
+    decode = manifest.decode
+
+    def counted(data: bytes, *, what: str) -> manifest.Manifest:
+        read.append(what)
+        return decode(data, what=what)
+
+    monkeypatch.setattr(manifest, "decode", counted)
+    assert folder.find(tmp_path, 2).step == 2 and len(read) == 1 and "step-000000000002" in read[0]
+    (tmp_path / "elsewhere").mkdir()
+    folder.step_path(tmp_path, 3).rename(tmp_path / "elsewhere/step")
+    folder.step_path(tmp_path, 3).symlink_to(tmp_path / "elsewhere/step")
+    folder.step_path(tmp_path, 1).rename(folder.step_path(tmp_path, 7))
+    for step in (-1, 3, 7, STEP_MAX + 1):
+        with pytest.raises(NoCheckpointError, match=f"no step {step} in .*; steps there: "):
+            folder.find(tmp_path, step)
+    (folder.step_path(tmp_path, 2) / "manifest.json").write_text("{}")
+    assert folder.find(tmp_path, 2).manifest is None and folder.find(tmp_path, 2).faults
 
 
 def test_links_are_never_followed(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import random
 import zlib
@@ -10,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from pccl_py.errors import ProtocolError
-from pccl_py.snapshot import limits, memory, messages
+from pccl_py.snapshot import limits, memory, messages, native
 from pccl_py.snapshot.control import PAGE, Control, Record
 from pccl_py.snapshot.generation import Lane
 from pccl_py.snapshot.holding import Holding, Refusal
@@ -165,6 +167,40 @@ def test_the_control_page_says_complete_or_nothing() -> None:
         Control.open(memory.make("test", PAGE))
     other.close()
     control.close()
+
+
+@pytest.mark.parametrize("huge", [False, True])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("error", [0, errno.EINVAL, errno.ENOMEM])
+def test_memory_is_filled_by_pieces(
+    monkeypatch: pytest.MonkeyPatch, error: int, threads: int, huge: bool
+) -> None:
+    """Before Linux 5.14, which says EINVAL, too, and where huge pages come on advice; or none is left."""
+    count, piece = 6 * mmap.PAGESIZE, 4 * mmap.PAGESIZE
+    monkeypatch.setattr(limits, "FILL_BYTES", piece)
+    monkeypatch.setattr(memory, "_huge_pages_on_advice", lambda: huge)
+    populate, asked = native.populate_pages, []
+
+    def answer(part: memoryview, *, to_write: bool) -> int:
+        asked.append(len(part))
+        return error or populate(part, to_write=to_write)
+
+    monkeypatch.setattr(native, "populate_pages", answer)
+    fd = memory.make("test", count)
+    try:
+        if error == errno.ENOMEM:
+            with pytest.raises(OSError) as info:
+                memory.fill(fd, count, lambda: True, threads)
+            assert info.value.errno == errno.ENOMEM
+            return
+        assert memory.fill(fd, count, lambda: True, threads) and sorted(asked) == [count - piece, piece]
+        assert memory.held(fd) == count
+        view = memory.mapped(fd, count, to_write=True)
+        assert not view.any()
+        view[-1] = 7
+        assert memory.mapped(fd, count, to_write=False)[-1] == 7
+    finally:
+        os.close(fd)
 
 
 def test_memory_that_nobody_can_shrink_and_tables_that_nobody_can_change() -> None:

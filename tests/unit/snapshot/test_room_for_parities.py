@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,3 +49,15 @@ def test_where_memory_is_short_it_is_tried_less_and_less_often(monkeypatch: pyte
     assert [paused() for _ in range(7)] == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
     monkeypatch.setattr(memory, "available", lambda: 200 << 20)
     assert paused() == 0 and keeper.pause_s == coding.AGAIN_S
+
+
+def test_what_came_back_is_in_other_memory_than_the_share() -> None:
+    """Of the same step, with the same bytes: what the share looks at was damaged, or it had not come back."""
+    lane, other = Lane("t", 5, 100, 50, 7), Lane("u", 5, 100, 50, 7)
+    keeper = Coding("k0", SAID, Protection({}, set, 60.0), Calls())
+    share: Any = SimpleNamespace(lanes=(lane,))
+    keeper.share = share
+    keeper.lose(other)
+    assert keeper.share is share
+    keeper.lose(lane)
+    assert keeper.share is None and keeper.intact() == 0
