@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,12 +46,13 @@ class Stream:
 
 
 class Bringing:
-    """hopeless    trainers whose snapshot came here with wrong bytes, or found no room
+    """goes_on     whether this keeper does, asked while memory is made
+    hopeless    trainers whose snapshot came here with wrong bytes, or found no room
     doubts      one has just come with wrong bytes: whoever gave them shall look at what it holds
     """
 
-    def __init__(self, coding: Coding) -> None:
-        self._coding = coding
+    def __init__(self, coding: Coding, goes_on: Callable[[], bool]) -> None:
+        self._coding, self._goes_on = coding, goes_on
         self.hopeless: set[str] = set()
         self.doubts = False
         self._doubted: set[Lane] = set()
@@ -175,11 +176,12 @@ class Bringing:
         fd = memory.make("pccl-0", wanted)
         try:
             threads = min(limits.FILL_THREADS_MAX, len(os.sched_getaffinity(0)))
-            memory.fill(fd, wanted, lambda: True, threads)
+            if memory.fill(fd, wanted, self._goes_on, threads):
+                return fd
         except (OSError, RuntimeError):
-            os.close(fd)
-            return -1
-        return fd
+            pass
+        os.close(fd)
+        return -1
 
     @staticmethod
     def _check(lane: Lane, whole: Bytes, words: bytes) -> None:

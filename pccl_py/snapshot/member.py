@@ -51,7 +51,7 @@ class RunMember:
         self._said, self._protection, self._calls = said, protection, calls
         self._over, self._news = threading.Event(), threading.Event()
         self._coding = Coding(name, said, protection, calls)
-        self._bringing = Bringing(self._coding)
+        self._bringing = Bringing(self._coding, lambda: not self._over.is_set())
         self._scrub = Scrub(self._coding)
         self._name = name
         self._spoken: tuple[Standing | None, bytes] = (None, b"")

@@ -109,7 +109,7 @@ def test_a_trainer_that_waits_for_what_it_lost_has_room_ahead() -> None:
     coding: Any = SimpleNamespace(
         protection=protection, calls=SimpleNamespace(ask=lambda question: question())
     )
-    fd = Bringing(coding)._room("t", COUNT)
+    fd = Bringing(coding, lambda: True)._room("t", COUNT)
     assert os.fstat(fd).st_size == COUNT and memory.held(fd) == COUNT
     os.close(fd)
 
@@ -121,3 +121,23 @@ def test_a_trainer_that_waits_for_what_it_lost_has_room_ahead() -> None:
 
     protection.fetch("t", messages.Fetch(30.0, COUNT), said.append)
     assert not ahead._rooms  # it is here
+
+
+def test_a_keeper_that_ends_or_has_no_thread_makes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what it would bring back; the descriptor does not stay."""
+    coding: Any = SimpleNamespace(
+        protection=Protection({}, set, 60.0), calls=SimpleNamespace(ask=lambda question: question())
+    )
+    before = descriptors()
+    assert Bringing(coding, lambda: False)._room("t", COUNT) == -1
+    fd = Bringing(coding, lambda: True)._room("t", COUNT)
+    assert memory.held(fd) == COUNT
+    os.close(fd)
+
+    def refused(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(memory.ThreadPoolExecutor, "submit", refused)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    assert Bringing(coding, lambda: True)._room("t", COUNT) == -1
+    assert descriptors() == before
