@@ -49,7 +49,8 @@ def ls(args: argparse.Namespace) -> int:
         rows.append((str(step.step), *cells, _state(step)))
     print(columns(rows, right=(0, 2, 3, 4)) if found.steps else f"no step in {args.path}")
     if found.leftovers:
-        print(f"\n{len(found.leftovers)} leftovers of saves that did not end; the next saver removes them")
+        what = "leftovers, of retired steps or of saves that did not end: the next saver removes them"
+        print(f"\n{len(found.leftovers)} {what}")
     return 0
 
 
